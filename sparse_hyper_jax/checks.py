@@ -1,0 +1,113 @@
+"""Checks of static facts, raised while tracing: what was found, what was expected, what to change."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import jax.numpy as jnp
+
+INT32_CELLS = 2**31
+"""Flat indices are int32: one side of a sparse tensor must have fewer cells than this."""
+
+
+def require(condition: bool, found: str, expected: str, change: str) -> None:
+    """Raise a ``ValueError`` in three parts unless ``condition`` holds.
+
+    Args:
+        condition: a Python bool from static facts (shapes, counts, options), never a traced value.
+        found: what was passed, with its numbers.
+        expected: what would have been right.
+        change: what the caller can do about it.
+
+    Raises:
+        ValueError: ``condition`` is false.
+    """
+    if not condition:
+        raise ValueError(f"found {found}; expected {expected}; {change}")
+
+
+def check_shape(name: str, array: Any, shape: Sequence[int | None], meaning: str) -> None:
+    """Raise unless ``array`` has the given shape, where ``None`` stands for any length.
+
+    Args:
+        name: the argument's name.
+        array: anything with a shape.
+        shape: expected lengths.
+        meaning: the expected shape in words, for instance ``"(k, r): one row per tuple"``.
+
+    Raises:
+        ValueError: the rank or a length differs.
+    """
+    actual = jnp.shape(array)
+    fits = len(actual) == len(shape) and all(
+        want is None or have == want for have, want in zip(actual, shape, strict=True)
+    )
+    wanted = "(" + ", ".join("any" if want is None else str(want) for want in shape) + ")"
+    require(
+        fits, f"{name} of shape {actual}", f"{name} of shape {wanted}, {meaning}", f"reshape {name}"
+    )
+
+
+def check_count(name: str, count: int, least: int = 0) -> None:
+    """Raise unless ``count`` is a Python int of at least ``least``.
+
+    Raises:
+        ValueError: ``count`` is no int, or too small.
+    """
+    is_int = isinstance(count, int) and not isinstance(count, bool)
+    require(
+        is_int and count >= least,
+        f"{name}={count!r}",
+        f"an int of at least {least}",
+        f"pass a static Python int as {name}",
+    )
+
+
+def check_index_shape(name: str, shape: Sequence[int]) -> tuple[int, ...]:
+    """Return ``shape`` as a tuple of Python ints after checking that every axis has a cell.
+
+    Args:
+        name: the argument's name.
+        shape: lengths of the axes of an index space.
+
+    Raises:
+        ValueError: it is no sequence of ints, or an axis is empty or too long for an int32 index.
+    """
+    try:
+        sizes = tuple(int(size) for size in shape)
+        valid = all(size == given for size, given in zip(sizes, shape, strict=True))
+    except TypeError:
+        sizes, valid = (), False
+    require(
+        valid and all(1 <= size < INT32_CELLS for size in sizes),
+        f"{name}={shape!r}",
+        "a tuple of ints from 1 to 2**31 - 1",
+        f"pass {name} as static lengths, one per axis, for instance (8, 8)",
+    )
+    return sizes
+
+
+def check_flat_size(name: str, shape: Sequence[int]) -> int:
+    """Return the number of cells of ``shape``, which must be countable by int32.
+
+    Raises:
+        ValueError: the product of the lengths reaches 2**31.
+    """
+    cells = math.prod(shape)
+    require(
+        cells < INT32_CELLS,
+        f"{name} {tuple(shape)} with {cells} cells",
+        "fewer than 2**31 cells on one side, so that flat indices fit into int32",
+        "split the tensor along one axis or make it smaller",
+    )
+    return cells
+
+
+def check_choice(name: str, choice: str, choices: Sequence[str]) -> None:
+    """Raise unless ``choice`` is one of ``choices``.
+
+    Raises:
+        ValueError: an unknown name.
+    """
+    names = ", ".join(repr(known) for known in choices)
+    require(choice in choices, f"{name}={choice!r}", f"one of {names}", f"choose {name} from these")

@@ -1,0 +1,35 @@
+"""The data that moves through the library: continuous tuples in, sparse entries out."""
+
+from typing import NamedTuple
+
+import jax
+
+
+class ContinuousTuples(NamedTuple):
+    """Gaussians over index space, each with a value: a sparse tensor that can be learned.
+
+    Attributes:
+        means: ``(k, r)`` float, in index units; axis ``c`` of the index space has cells
+            ``0 .. S_c - 1``, so a mean of 2.0 sits exactly on cell 2.
+        variances: ``(k, r)`` positive float, in squared index units. A variance, not a standard
+            deviation.
+        values: ``(k,)`` float, the weight that each tuple shares out among integer cells.
+    """
+
+    means: jax.Array
+    variances: jax.Array
+    values: jax.Array
+
+
+class SparseEntries(NamedTuple):
+    """The non-zeros of a sparse tensor, in coordinate form and with a static count.
+
+    Equal indices are allowed: their values add up. An entry of value zero is padding.
+
+    Attributes:
+        indices: ``(n, R)`` int32, one row per non-zero: output axes first, then input axes.
+        values: ``(n,)`` float.
+    """
+
+    indices: jax.Array
+    values: jax.Array
