@@ -1,4 +1,4 @@
-"""Checks of static facts, raised while tracing: what was found, what was expected, what to change."""
+"""Checks of static facts while tracing: what was found, what was expected, what to change."""
 
 import math
 from collections.abc import Sequence
@@ -111,3 +111,32 @@ def check_choice(name: str, choice: str, choices: Sequence[str]) -> None:
     """
     names = ", ".join(repr(known) for known in choices)
     require(choice in choices, f"{name}={choice!r}", f"one of {names}", f"choose {name} from these")
+
+
+def check_last_axis(name: str, array: Any, rank: int) -> None:
+    """Raise unless the last axis of ``array`` has one number per axis of the index space.
+
+    Raises:
+        ValueError: ``array`` is a scalar or its last axis has another length.
+    """
+    actual = jnp.shape(array)
+    require(
+        len(actual) >= 1 and actual[-1] == rank,
+        f"{name} of shape {actual}",
+        f"a last axis of length {rank}, one number per axis of the index space",
+        f"give {name} a last axis of {rank} or change the shape",
+    )
+
+
+def check_tuples(means: Any, variances: Any, values: Any = None) -> tuple[int, int]:
+    """Return ``(k, r)`` after checking that the parts of continuous tuples agree.
+
+    Raises:
+        ValueError: means and variances are not both ``(k, r)``, or values are not ``(k,)``.
+    """
+    check_shape("means", means, (None, None), "(k, r): one row per tuple, one column per axis")
+    k, r = jnp.shape(means)
+    check_shape("variances", variances, (k, r), "the shape of means: one variance per mean")
+    if values is not None:
+        check_shape("values", values, (k,), "one value per tuple")
+    return k, r

@@ -1,1 +1,70 @@
-"""ops."""
+"""From raw parameters to output: learn a sparse tensor without ever holding the dense one.
+
+For ``k`` tuples of rank ``r`` with ``q = 2**r + num_global + num_local`` points each, ``P = k q``::
+
+    raw parameters      bounds.py       bound_means, bound_variances
+         |                              (k, r), (k,) -> (k, r), (k, r)
+    continuous tuples   sample.py       sample_tuples
+         |                              (k, r) -> (k, q, r) int32
+    integer tuples      duplicates.py   first_occurrence
+         |                              (P, r) -> (P,) bool
+    kept mask           densities.py    log_densities, proportions
+         |                              (P, r), (k, r) -> (P, k)
+    proportions         mix.py          mix_values
+         |                              (P, k), (k,) -> (P,)
+    sparse entries      multiply.py     sparse_multiply
+         |                              (P, R), (P,), x -> y
+    output
+
+``relax.py`` composes the middle four, ``hyperlayer.py`` all of them. Functions work on one
+instance: ``jax.vmap`` gives batches, or put a batch that shares the sparse tensor on the last axis
+of ``x``.
+"""
+
+from sparse_hyper_jax.ops.bounds import bound_means, bound_variances, invert_means
+from sparse_hyper_jax.ops.sample import round_means, sample_tuples
+from sparse_hyper_jax.ops.duplicates import first_occurrence
+from sparse_hyper_jax.ops.densities import DENSITIES, log_densities, proportions
+from sparse_hyper_jax.ops.mix import mix_values
+from sparse_hyper_jax.ops.multiply import sparse_multiply
+from sparse_hyper_jax.ops.templates import Template, make_template, stitch
+from sparse_hyper_jax.ops.relax import relax, settle
+from sparse_hyper_jax.ops.hyperlayer import hyperlayer, hyperlayer_hard
+from sparse_hyper_jax.ops.accumulate import accumulate_over_ranges
+from sparse_hyper_jax.ops.segments import segment_normalize, segment_softmax
+from sparse_hyper_jax.ops.regularize import variance_log_mean, variance_norm
+from sparse_hyper_jax.ops.convert import from_bcoo, to_bcoo, to_dense
+from sparse_hyper_jax.ops.oracle import dense_relaxation
+from sparse_hyper_jax.types import ContinuousTuples, SparseEntries
+
+__all__ = [
+    "DENSITIES",
+    "ContinuousTuples",
+    "SparseEntries",
+    "Template",
+    "accumulate_over_ranges",
+    "bound_means",
+    "bound_variances",
+    "dense_relaxation",
+    "first_occurrence",
+    "from_bcoo",
+    "hyperlayer",
+    "hyperlayer_hard",
+    "invert_means",
+    "log_densities",
+    "make_template",
+    "mix_values",
+    "proportions",
+    "relax",
+    "round_means",
+    "sample_tuples",
+    "segment_normalize",
+    "segment_softmax",
+    "settle",
+    "sparse_multiply",
+    "stitch",
+    "to_bcoo",
+    "to_dense",
+    "variance_log_mean",
+    "variance_norm",
+]

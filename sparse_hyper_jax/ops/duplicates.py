@@ -1,0 +1,64 @@
+"""Integer tuples to the kept mask: true at the first occurrence of a point in its context."""
+
+import math
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+
+from sparse_hyper_jax import checks
+
+
+def first_occurrence(points: jax.Array, shape: Sequence[int]) -> jax.Array:
+    """Mark the first occurrence of every distinct point.
+
+    Exact for any rank and size, with static shapes. Points are sorted together with their
+    position, by one flat row-major key where the space has fewer than 2**31 cells and by all
+    columns otherwise; the first of each run of equal points is kept.
+
+    Args:
+        points: int32 ``(P, r)``, inside ``shape``.
+        shape: the ``r`` lengths of the index space.
+
+    Returns:
+        bool ``(P,)``: false where an equal point stands earlier.
+
+    Raises:
+        ValueError: a rank that does not match ``shape``.
+    """
+    shape = checks.check_index_shape("shape", shape)
+    checks.check_shape("points", points, (None, len(shape)), "(P, r): one row per point")
+    points = jnp.asarray(points, jnp.int32)
+    if math.prod(shape) < checks.INT32_CELLS:
+        columns = [flat_index(points, shape)]
+    else:
+        columns = [points[:, axis] for axis in range(len(shape))]
+    return _first_of_equal(columns)
+
+
+def flat_index(indices: jax.Array, shape: Sequence[int]) -> jax.Array:
+    """Number the cells of ``shape`` row by row, the last axis fastest.
+
+    Args:
+        indices: int32 ``(..., r)``.
+        shape: ``r`` lengths with a product below 2**31; for ``r = 0`` every index is 0.
+
+    Returns:
+        int32 ``(...)``.
+    """
+    flat = jnp.zeros(indices.shape[:-1], jnp.int32)
+    for axis, size in enumerate(shape):
+        flat = flat * size + indices[..., axis]
+    return flat
+
+
+def _first_of_equal(columns: list[jax.Array]) -> jax.Array:
+    count = len(columns[0])
+    position = jnp.arange(count, dtype=jnp.int32)
+    # The position as last sort key makes the order total, so that the first copy leads its run.
+    *ordered, position = jax.lax.sort((*columns, position), num_keys=len(columns) + 1)
+    repeated = jnp.ones(count - 1, bool) if count else jnp.zeros(0, bool)
+    for column in ordered:
+        repeated &= column[1:] == column[:-1]
+    leads = jnp.concatenate([jnp.ones(min(count, 1), bool), ~repeated])
+    return jnp.zeros(count, bool).at[position].set(leads, unique_indices=True)

@@ -1,0 +1,119 @@
+"""Sparse entries to output: a sparse tensor times a dense one, by gather and segment sum."""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+from jax.experimental import checkify
+
+from sparse_hyper_jax import checks
+from sparse_hyper_jax.ops.duplicates import flat_index
+
+
+def sparse_multiply(
+    indices: jax.Array,
+    values: jax.Array,
+    x: jax.Array,
+    out_shape: Sequence[int],
+    *,
+    row_layout: bool = False,
+    indices_are_sorted: bool = False,
+    debug: bool = False,
+) -> jax.Array:
+    """Contract a sparse tensor with the leading axes of ``x``.
+
+    ``y[o, ...] = sum over entries p with out(p) = o of values_p x[in(p), ...]``; entries with
+    equal indices add up. Axes of ``x`` behind the contracted ones are features: a batch that shares
+    the sparse tensor goes there too, as the last and hence contiguous axis. Inputs of 16 bits are
+    multiplied and summed in float32.
+
+    Args:
+        indices: int32 ``(n, R)``: ``len(out_shape)`` output columns, then the input columns.
+        values: ``(n,)``.
+        x: ``(*in_shape, *features)``, where ``in_shape`` has ``R - len(out_shape)`` axes.
+        out_shape: lengths of the output axes; ``()`` for a scalar output.
+        row_layout: promise that the entries are grouped by output cell in row-major order, the
+            same number for every cell; the sum is then a reshape, without any scatter.
+        indices_are_sorted: promise that the flat output index never decreases.
+        debug: check by ``checkify`` that all indices are in range. Without it a wrong index reads
+            or writes a wrong cell, or none.
+
+    Returns:
+        ``(*out_shape, *features)`` in the dtype of ``x`` (of ``values`` if ``x`` holds integers).
+
+    Raises:
+        ValueError: ranks that do not fit, sides of 2**31 cells or more, or a row layout whose
+            number of entries is no multiple of the number of output cells.
+    """
+    out_shape = checks.check_index_shape("out_shape", out_shape)
+    in_shape = _input_shape(indices, values, x, out_shape)
+    out_cells = checks.check_flat_size("out_shape", out_shape)
+    in_cells = checks.check_flat_size("input shape", in_shape)
+    if debug:
+        check_in_range(indices, (*out_shape, *in_shape))
+    features = x.shape[len(in_shape) :]
+    flat_x = x.reshape(in_cells, *features)
+    source = flat_index(indices[:, len(out_shape) :], in_shape)
+    out_dtype = x.dtype if jnp.issubdtype(x.dtype, jnp.inexact) else values.dtype
+    sum_dtype = jnp.promote_types(jnp.promote_types(x.dtype, values.dtype), jnp.float32)
+    weights = values.astype(sum_dtype).reshape(-1, *(1,) * len(features))
+    products = weights * flat_x[source].astype(sum_dtype)
+    if row_layout:
+        y = _sum_rows(products, out_cells)
+    else:
+        target = flat_index(indices[:, : len(out_shape)], out_shape)
+        y = jax.ops.segment_sum(products, target, out_cells, indices_are_sorted=indices_are_sorted)
+    return y.astype(out_dtype).reshape(*out_shape, *features)
+
+
+def check_in_range(indices: jax.Array, shape: Sequence[int]) -> None:
+    """Check by ``checkify`` that every index lies inside ``shape``.
+
+    Wrap the caller in ``jax.experimental.checkify.checkify`` under ``jit``; outside of ``jit`` the
+    check raises at once.
+
+    Args:
+        indices: int ``(n, R)``.
+        shape: the ``R`` lengths.
+    """
+    # Only then does an index above the largest int32 length count as too large.
+    sizes = jnp.asarray(shape, jnp.int32)
+    checkify.check(
+        jnp.all((indices >= 0) & (indices < sizes)),
+        "found indices from {low} to {high} (least and largest per column); expected them inside "
+        + f"shape {tuple(shape)}; check how they were made",
+        low=jnp.min(indices, axis=0, initial=2**31 - 1),
+        high=jnp.max(indices, axis=0, initial=-1),
+    )
+
+
+def _sum_rows(products: jax.Array, out_cells: int) -> jax.Array:
+    count = len(products)
+    checks.require(
+        count % out_cells == 0,
+        f"{count} entries for {out_cells} output cells in row layout",
+        "the same number of entries for every output cell",
+        "pad the rows with entries of value 0 or leave row_layout at False",
+    )
+    return products.reshape(out_cells, count // out_cells, *products.shape[1:]).sum(axis=1)
+
+
+def _input_shape(
+    indices: jax.Array, values: jax.Array, x: jax.Array, out_shape: tuple[int, ...]
+) -> tuple[int, ...]:
+    checks.check_shape("indices", indices, (None, None), "(n, R): one row per entry")
+    checks.check_shape("values", values, indices.shape[:1], "one value per row of indices")
+    in_rank = indices.shape[1] - len(out_shape)
+    checks.require(
+        0 <= in_rank <= x.ndim,
+        f"indices with {indices.shape[1]} columns, out_shape {out_shape} and x of shape {x.shape}",
+        "one column per output axis, then one per contracted axis of x",
+        "add the missing columns or change out_shape",
+    )
+    checks.require(
+        jnp.issubdtype(indices.dtype, jnp.integer),
+        f"indices of dtype {indices.dtype}",
+        "integers",
+        "round means with round_means or sample them with sample_tuples",
+    )
+    return x.shape[:in_rank]

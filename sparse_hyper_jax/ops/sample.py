@@ -1,0 +1,175 @@
+"""Continuous tuples to integer tuples: neighbours, global points and local points."""
+
+import itertools
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental import checkify
+
+from sparse_hyper_jax import checks
+from sparse_hyper_jax.ops.bounds import at_least_float32
+
+
+def sample_tuples(
+    key: jax.Array | None,
+    means: jax.Array,
+    shape: Sequence[int],
+    *,
+    num_global: int = 0,
+    num_local: int = 0,
+    region: Sequence[int] | None = None,
+    wrap: bool = False,
+    debug: bool = False,
+) -> jax.Array:
+    """Draw the integer tuples among which each continuous tuple shares its value.
+
+    Per tuple, in this order along the point axis:
+
+    * ``2**r`` neighbours: floor and floor + 1 on every axis, kept inside;
+    * ``num_global`` points, uniform over all cells;
+    * ``num_local`` points, uniform over a window of ``region`` cells centred on the mean and
+      shifted inside at the edges.
+
+    All with replacement; :func:`first_occurrence` marks repetitions. Points are constants: no
+    gradient flows through them.
+
+    Args:
+        key: a typed key; may be None if there are no global and no local points.
+        means: ``(k, r)`` means in index units, inside ``[0, S - 1]`` (``[0, S)`` with ``wrap``).
+        shape: the ``r`` lengths of the index space.
+        num_global: points per tuple drawn from all cells.
+        num_local: points per tuple drawn from the window.
+        region: the ``r`` lengths of the window; longer than an axis means the whole axis.
+        wrap: every axis is a circle: neighbours and window go round its end.
+        debug: check by ``checkify`` that the means lie inside the shape; without it, means
+            outside count as the nearest cell inside.
+
+    Returns:
+        int32 ``(k, 2**r + num_global + num_local, r)``, every index inside ``shape``.
+
+    Raises:
+        ValueError: ranks that differ, negative counts, a missing key or a missing region.
+
+    Reference: Bloem 2018, arXiv 1810.09184.
+    """
+    shape = checks.check_index_shape("shape", shape)
+    means = jax.lax.stop_gradient(at_least_float32(means))
+    checks.check_shape("means", means, (None, len(shape)), "(k, r): one row per tuple")
+    _check_counts(key, shape, num_global, num_local, region)
+    if debug:
+        _check_inside(means, shape, wrap=wrap)
+    parts = [_neighbours(means, shape, wrap=wrap)]
+    if num_global or num_local:
+        global_key, local_key = jax.random.split(key)
+    if num_global:
+        parts.append(_global_points(global_key, len(means), shape, num_global))
+    if num_local:
+        parts.append(_local_points(local_key, means, shape, num_local, region, wrap=wrap))
+    return jnp.concatenate(parts, axis=1)
+
+
+def round_means(means: jax.Array, shape: Sequence[int], *, wrap: bool = False) -> jax.Array:
+    """Give the cell on which each tuple settles: the nearest one, halves to even.
+
+    Args:
+        means: ``(..., r)`` means in index units.
+        shape: the ``r`` lengths of the index space.
+        wrap: every axis is a circle, so that ``S - 0.4`` rounds to cell 0.
+
+    Returns:
+        int32 ``(..., r)``, every index inside ``shape``.
+    """
+    cells = jnp.round(jax.lax.stop_gradient(at_least_float32(means)))
+    return _inside(cells, np.asarray(checks.check_index_shape("shape", shape)), wrap=wrap)
+
+
+def _inside(cells: jax.Array, sizes: np.ndarray, *, wrap: bool) -> jax.Array:
+    """Turn whole floats into int32 indices, round the circle or at the nearest end."""
+    # Saturate before the cast: what a float outside int32 becomes differs between backends.
+    cells = jnp.nan_to_num(jnp.clip(cells, -(2.0**30), 2.0**31 - 256)).astype(jnp.int32)
+    sizes = jnp.asarray(sizes, jnp.int32)
+    return jnp.mod(cells, sizes) if wrap else jnp.clip(cells, 0, sizes - 1)
+
+
+def _neighbours(means: jax.Array, shape: tuple[int, ...], *, wrap: bool) -> jax.Array:
+    sizes = np.asarray(shape)
+    corners = np.asarray(list(itertools.product((0, 1), repeat=len(shape))), np.int32)
+    low = _inside(jnp.floor(means), sizes, wrap=wrap)[:, None]
+    # low + 1 cannot overflow: every size is below 2**31.
+    high = low + corners
+    return jnp.mod(high, sizes) if wrap else jnp.minimum(high, jnp.asarray(sizes - 1, jnp.int32))
+
+
+def _global_points(key: jax.Array, k: int, shape: tuple[int, ...], count: int) -> jax.Array:
+    sizes = jnp.asarray(shape, jnp.int32)
+    return jax.random.randint(key, (k, count, len(shape)), 0, sizes, jnp.int32)
+
+
+def _local_points(
+    key: jax.Array,
+    means: jax.Array,
+    shape: tuple[int, ...],
+    count: int,
+    region: Sequence[int],
+    *,
+    wrap: bool,
+) -> jax.Array:
+    sizes = np.asarray(shape)
+    window = np.minimum(np.asarray(region), sizes)
+    # The first of `window` cells whose middle is nearest to the mean, for even and odd windows.
+    first = jnp.round(means - (window - 1) / 2)
+    if wrap:
+        low = _inside(first, sizes, wrap=True)
+    else:
+        low = jnp.clip(_inside(first, sizes, wrap=False), 0, jnp.asarray(sizes - window, jnp.int32))
+    steps = jax.random.randint(
+        key, (len(means), count, len(shape)), 0, jnp.asarray(window, jnp.int32), jnp.int32
+    )
+    points = low[:, None] + steps
+    return jnp.mod(points, jnp.asarray(sizes, jnp.int32)) if wrap else points
+
+
+def _check_counts(
+    key: jax.Array | None,
+    shape: tuple[int, ...],
+    num_global: int,
+    num_local: int,
+    region: Sequence[int] | None,
+) -> None:
+    checks.check_count("num_global", num_global)
+    checks.check_count("num_local", num_local)
+    checks.require(
+        key is not None or not (num_global or num_local),
+        f"key=None with num_global={num_global} and num_local={num_local}",
+        "a key, because global and local points are random",
+        "pass jax.random.key(seed), or set both counts to 0",
+    )
+    if region is None:
+        checks.require(
+            num_local == 0,
+            f"num_local={num_local} without a region",
+            "the window from which local points are drawn",
+            f"pass region, one length per axis of shape {shape}, or num_local=0",
+        )
+        return
+    region = checks.check_index_shape("region", region)
+    checks.require(
+        len(region) == len(shape),
+        f"region {region} of length {len(region)}",
+        f"length {len(shape)}, one entry per axis of shape {shape}",
+        "give region one window length per learned axis",
+    )
+
+
+def _check_inside(means: jax.Array, shape: tuple[int, ...], *, wrap: bool) -> None:
+    sizes = jnp.asarray(shape, means.dtype)
+    inside = (means >= 0) & ((means < sizes) if wrap else (means <= sizes - 1))
+    checkify.check(
+        jnp.all(inside),
+        "found means from {low} to {high}; expected them inside shape "
+        + f"{shape}; bound them with bound_means",
+        low=jnp.min(means),
+        high=jnp.max(means),
+    )

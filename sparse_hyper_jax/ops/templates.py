@@ -1,0 +1,141 @@
+"""Templates: index tuples of which some columns are fixed and the others learned."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from sparse_hyper_jax import checks
+
+
+@jax.tree_util.register_static
+@dataclass(frozen=True, eq=False)
+class Template:
+    """Fixed columns of ``k`` index tuples; a static fact, made by :func:`make_template`.
+
+    Attributes:
+        rows: int32 ``(k, R)`` numpy array; its learned columns are placeholders.
+        columns: the learned columns, in the order of the means' axes.
+        chunk_size: tuples per context; the fixed columns are equal within a chunk.
+    """
+
+    rows: np.ndarray
+    columns: tuple[int, ...]
+    chunk_size: int
+
+    def learned_shape(self, shape: Sequence[int]) -> tuple[int, ...]:
+        """Give the lengths of the learned axes of a tensor of ``shape``."""
+        return tuple(shape[column] for column in self.columns)
+
+    def groups_by_output(self, out_shape: Sequence[int]) -> bool:
+        """Tell whether the rows go through the output cells in order, the same number for each.
+
+        Then the multiply is a gather and a reshaped sum (``row_layout``).
+        """
+        rank = len(out_shape)
+        cells = int(np.prod(out_shape, dtype=np.int64))
+        if any(column < rank for column in self.columns) or len(self.rows) % cells:
+            return False
+        flat = np.ravel_multi_index(tuple(self.rows[:, :rank].T), tuple(out_shape)) if rank else 0
+        return bool(np.all(flat == np.repeat(np.arange(cells), len(self.rows) // cells)))
+
+
+def make_template(
+    rows: np.ndarray | Sequence[Sequence[int]], columns: Sequence[int], *, chunk_size: int
+) -> Template:
+    """Make a template after checking that its chunks make sense.
+
+    Tuples of one chunk share their points, so value flows between them: were their fixed columns to
+    differ, value would land on a fixed cell that is not theirs.
+
+    Args:
+        rows: ints ``(k, R)``; entries of learned columns are ignored.
+        columns: distinct numbers of the learned columns.
+        chunk_size: tuples per context; divides ``k``.
+
+    Returns:
+        the template.
+
+    Raises:
+        ValueError: wrong rank, unknown or repeated columns, negative fixed indices, a chunk size
+            that does not divide ``k``, or a chunk whose fixed columns differ.
+
+    Reference: Bloem 2018, arXiv 1810.09184.
+    """
+    rows = np.array(rows)
+    checks.check_shape("rows", rows, (None, None), "(k, R): one row per tuple")
+    checks.require(
+        np.issubdtype(rows.dtype, np.integer),
+        f"rows of dtype {rows.dtype}",
+        "integers",
+        "give the fixed columns as whole numbers",
+    )
+    count, rank = rows.shape
+    columns = tuple(int(column) for column in columns)
+    checks.require(
+        len(set(columns)) == len(columns) and all(0 <= column < rank for column in columns),
+        f"columns={columns} for rows with {rank} columns",
+        f"distinct numbers from 0 to {rank - 1}",
+        "name each learned column once",
+    )
+    check_chunks(count, chunk_size)
+    rows[:, list(columns)] = 0
+    _check_fixed_columns(rows, chunk_size)
+    rows.setflags(write=False)
+    return Template(rows, columns, chunk_size)
+
+
+def stitch(template: Template, points: jax.Array) -> jax.Array:
+    """Put points into the learned columns of their tuples' template rows.
+
+    Args:
+        template: ``k`` rows of rank ``R`` with ``r`` learned columns.
+        points: int32 ``(k, q, r)``.
+
+    Returns:
+        int32 ``(k * q, R)``, tuple by tuple.
+
+    Raises:
+        ValueError: shapes that do not agree.
+    """
+    count = len(template.rows)
+    columns = np.asarray(template.columns, int)
+    meaning = "(k, q, r): k rows and r learned columns, as in the template"
+    checks.check_shape("points", points, (count, None, len(columns)), meaning)
+    rows = jnp.asarray(np.repeat(template.rows, points.shape[1], axis=0), jnp.int32)
+    return rows.at[:, columns].set(points.reshape(-1, len(columns)), unique_indices=True)
+
+
+def check_chunks(num_tuples: int, chunk_size: int) -> None:
+    """Raise unless ``num_tuples`` tuples fall into whole chunks.
+
+    Raises:
+        ValueError: the chunk size does not divide the number of tuples.
+    """
+    checks.check_count("chunk_size", chunk_size, least=1)
+    checks.require(
+        num_tuples % chunk_size == 0,
+        f"{num_tuples} tuples in chunks of {chunk_size}",
+        "a chunk size that divides the number of tuples",
+        "change the number of tuples or chunk_size",
+    )
+
+
+def _check_fixed_columns(rows: np.ndarray, chunk_size: int) -> None:
+    chunks = rows.reshape(-1, chunk_size, rows.shape[1])
+    mixed = np.flatnonzero((chunks != chunks[:, :1]).any(axis=(1, 2)))
+    first = int(mixed[0]) if len(mixed) else -1
+    checks.require(
+        not len(mixed),
+        f"different fixed columns within chunk {first}: {chunks[first].tolist()}",
+        "equal fixed columns within a chunk, because its tuples share their points",
+        "order the rows by their fixed columns or choose a smaller chunk_size (1 always fits)",
+    )
+    checks.require(
+        bool((rows >= 0).all()),
+        f"the fixed index {rows.min(initial=0)}",
+        "indices of at least 0",
+        "count cells from 0",
+    )
