@@ -4,6 +4,9 @@ from typing import NamedTuple
 
 import jax
 
+LEAST_VARIANCE = 1e-12
+"""Smaller variances count as this one: far below any cell, yet safe to divide by in float32."""
+
 
 class ContinuousTuples(NamedTuple):
     """Gaussians over index space, each with a value: a sparse tensor that can be learned.

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from sparse_hyper_jax import checks
+from sparse_hyper_jax.ops.bounds import at_least_float32
 
 Loss = Callable[[jax.Array, Any, Any, tuple[jax.Array, int]], jax.Array]
 
@@ -52,6 +53,7 @@ def accumulate_over_ranges(
 
     Reference: Bloem 2018, arXiv 1810.09184.
     """
+    checks.check_count("num_tuples", num_tuples, least=1)
     checks.check_count("range_size", range_size, least=1)
     checks.require(
         num_tuples % range_size == 0,
@@ -73,6 +75,10 @@ def accumulate_over_ranges(
         return jax.tree.map(jnp.add, total, one_pass(number)), None
 
     shapes = jax.eval_shape(one_pass, jnp.zeros((), jnp.int32))
-    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+    # At least float32: a sum over many passes would stand still in 16 bits.
+    zeros = jax.tree.map(lambda leaf: at_least_float32(jnp.zeros(leaf.shape, leaf.dtype)), shapes)
     (value, (grad_tuples, grad_shared)), _ = jax.lax.scan(add_pass, zeros, jnp.arange(passes))
-    return value / passes, grad_tuples, jax.tree.map(lambda leaf: leaf / passes, grad_shared)
+    value, grad_shared = jax.tree.map(lambda leaf: leaf / passes, (value, grad_shared))
+    results = (value, (grad_tuples, grad_shared))
+    value, grads = jax.tree.map(lambda leaf, like: leaf.astype(like.dtype), results, shapes)
+    return value, *grads

@@ -15,7 +15,8 @@ def at_least_float32(array: jax.Array) -> jax.Array:
 
     A bfloat16 mean of 1000.5 would be rounded to a multiple of 4.
     """
-    return jnp.asarray(array, jnp.promote_types(jnp.result_type(array), jnp.float32))
+    array = jnp.asarray(array)
+    return array.astype(jnp.promote_types(array.dtype, jnp.float32))
 
 
 def bound_means(raw: jax.Array, shape: Sequence[int], *, method: str = "sigmoid") -> jax.Array:

@@ -78,5 +78,6 @@ def _check(entries: SparseEntries, shape: Sequence[int]) -> tuple[int, ...]:
     shape = checks.check_index_shape("shape", shape)
     meaning = "(n, R): one column per axis of shape"
     checks.check_shape("indices", entries.indices, (None, len(shape)), meaning)
+    checks.check_integers("indices", entries.indices)
     checks.check_shape("values", entries.values, entries.indices.shape[:1], "one value per row")
     return shape

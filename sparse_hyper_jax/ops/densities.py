@@ -7,9 +7,7 @@ import jax.numpy as jnp
 
 from sparse_hyper_jax import checks
 from sparse_hyper_jax.ops.bounds import at_least_float32
-
-LEAST_VARIANCE = 1e-12
-"""Smaller variances count as this one: far below any cell, yet safe to divide by in float32."""
+from sparse_hyper_jax.types import LEAST_VARIANCE
 
 
 def _gaussian(squared: list[jax.Array]) -> jax.Array:

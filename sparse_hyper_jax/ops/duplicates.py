@@ -28,6 +28,7 @@ def first_occurrence(points: jax.Array, shape: Sequence[int]) -> jax.Array:
     """
     shape = checks.check_index_shape("shape", shape)
     checks.check_shape("points", points, (None, len(shape)), "(P, r): one row per point")
+    checks.check_integers("points", points)
     points = jnp.asarray(points, jnp.int32)
     if math.prod(shape) < checks.INT32_CELLS:
         columns = [flat_index(points, shape)]

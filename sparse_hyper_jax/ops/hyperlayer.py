@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from sparse_hyper_jax import checks
 from sparse_hyper_jax.ops.multiply import sparse_multiply
@@ -119,9 +120,9 @@ def _tensor_shape(
     rank = rank if template is None else template.rows.shape[1]
     in_rank = rank - len(out_shape)
     checks.require(
-        0 <= in_rank <= x.ndim,
-        f"tuples of rank {rank}, out_shape {out_shape} and x of shape {x.shape}",
+        0 <= in_rank <= jnp.ndim(x),
+        f"tuples of rank {rank}, out_shape {out_shape} and x of shape {jnp.shape(x)}",
         f"rank {len(out_shape)} + the number of contracted axes of x",
         "give means one column per output axis, then one per input axis",
     )
-    return (*out_shape, *x.shape[:in_rank])
+    return (*out_shape, *jnp.shape(x)[:in_rank])

@@ -46,18 +46,20 @@ def sparse_multiply(
             number of entries is no multiple of the number of output cells.
     """
     out_shape = checks.check_index_shape("out_shape", out_shape)
+    indices, values, x = jnp.asarray(indices), jnp.asarray(values), jnp.asarray(x)
     in_shape = _input_shape(indices, values, x, out_shape)
     out_cells = checks.check_flat_size("out_shape", out_shape)
     in_cells = checks.check_flat_size("input shape", in_shape)
     if debug:
         check_in_range(indices, (*out_shape, *in_shape))
     features = x.shape[len(in_shape) :]
-    flat_x = x.reshape(in_cells, *features)
     source = flat_index(indices[:, len(out_shape) :], in_shape)
     out_dtype = x.dtype if jnp.issubdtype(x.dtype, jnp.inexact) else values.dtype
     sum_dtype = jnp.promote_types(jnp.promote_types(x.dtype, values.dtype), jnp.float32)
     weights = values.astype(sum_dtype).reshape(-1, *(1,) * len(features))
-    products = weights * flat_x[source].astype(sum_dtype)
+    # Widen before the gather: its gradient is a sum, which 16 bits would cut off.
+    flat_x = x.astype(sum_dtype).reshape(in_cells, *features)
+    products = weights * flat_x[source]
     if row_layout:
         y = _sum_rows(products, out_cells)
     else:
@@ -110,10 +112,5 @@ def _input_shape(
         "one column per output axis, then one per contracted axis of x",
         "add the missing columns or change out_shape",
     )
-    checks.require(
-        jnp.issubdtype(indices.dtype, jnp.integer),
-        f"indices of dtype {indices.dtype}",
-        "integers",
-        "round means with round_means or sample them with sample_tuples",
-    )
+    checks.check_integers("indices", indices)
     return x.shape[:in_rank]

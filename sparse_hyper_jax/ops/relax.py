@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from sparse_hyper_jax import checks
+from sparse_hyper_jax.ops.bounds import at_least_float32
 from sparse_hyper_jax.ops.duplicates import first_occurrence
 from sparse_hyper_jax.ops.mix import mix_values
 from sparse_hyper_jax.ops.sample import round_means, sample_tuples
@@ -114,9 +115,8 @@ def settle(
     """
     shape = checks.check_index_shape("shape", shape)
     cells = round_means(tuples.means, _learned_shape(tuples, shape, template), wrap=wrap)
-    return SparseEntries(
-        cells if template is None else stitch(template, cells[:, None]), tuples.values
-    )
+    indices = cells if template is None else stitch(template, cells[:, None])
+    return SparseEntries(indices, at_least_float32(tuples.values))
 
 
 def _relax_context(
@@ -166,6 +166,8 @@ def _relax_range(
     options: dict[str, Any],
 ) -> SparseEntries:
     start, size = active
+    # As dynamic_slice does with a traced start: the last range that lies inside.
+    start = jnp.clip(start, 0, len(tuples.values) - size)
     chosen = jax.tree.map(lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, start, size), tuples)
     points, values = _relax_context(key, chosen, shape, **options)
     rest = settle(jax.lax.stop_gradient(tuples), shape, wrap=options["wrap"])
@@ -221,9 +223,10 @@ def _check_active(
         "leave out active, or chunk_size and template",
     )
     checks.check_count("active count", active[1], least=1)
+    start = active[0] if isinstance(active[0], int) else 0
     checks.require(
-        active[1] <= count,
-        f"{active[1]} active tuples of {count}",
-        "at most all",
-        "lower the count",
+        0 <= start <= count - active[1],
+        f"active={active} for {count} tuples",
+        "(start, count) of a range that lies inside",
+        "lower the start or the count",
     )

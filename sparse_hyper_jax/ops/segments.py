@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from sparse_hyper_jax import checks
+from sparse_hyper_jax.ops.bounds import at_least_float32
 
 NORMALIZERS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "none": lambda values: values,
@@ -42,9 +43,9 @@ def segment_softmax(
     Raises:
         ValueError: lengths that differ.
     """
-    _check(logits, segment_ids, num_segments, mask)
+    logits = _check(logits, segment_ids, num_segments, mask)
     kept = _kept(logits, mask)
-    work = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
+    work = at_least_float32(logits)
     # A dropped logit becomes the finite lowest number, not -inf: -inf - (-inf) in a segment that
     # is dropped as a whole would be NaN.
     work = jnp.where(kept, work, jnp.finfo(work.dtype).min)
@@ -86,9 +87,12 @@ def segment_normalize(
         ValueError: lengths that differ, or an unknown method.
     """
     checks.check_choice("method", method, tuple(NORMALIZERS))
-    _check(values, segment_ids, num_segments, mask)
-    work = values.astype(jnp.promote_types(values.dtype, jnp.float32))
-    work = jnp.where(_kept(values, mask), NORMALIZERS[method](work), 0.0)
+    values = _check(values, segment_ids, num_segments, mask)
+    kept = _kept(values, mask)
+    # Twice: before f, or a NaN in a dropped row would reach its gradient; after f, as f(0) may
+    # differ from 0.
+    work = jnp.where(kept, at_least_float32(values), 0.0)
+    work = jnp.where(kept, NORMALIZERS[method](work), 0.0)
     total = jax.ops.segment_sum(
         work, segment_ids, num_segments, indices_are_sorted=indices_are_sorted
     )
@@ -104,16 +108,20 @@ def _divide(part: jax.Array, whole: jax.Array) -> jax.Array:
 def _kept(array: jax.Array, mask: jax.Array | None) -> jax.Array:
     if mask is None:
         return jnp.ones(array.shape, bool)
-    return jnp.broadcast_to(mask.reshape(-1, *(1,) * (array.ndim - 1)), array.shape)
+    return jnp.broadcast_to(jnp.reshape(mask, (-1, *(1,) * (array.ndim - 1))), array.shape)
 
 
 def _check(
     array: jax.Array, segment_ids: jax.Array, num_segments: int, mask: jax.Array | None
-) -> None:
+) -> jax.Array:
+    array = jnp.asarray(array)
     checks.require(
         array.ndim >= 1, f"an array of shape {array.shape}", "(n, *features)", "add an axis"
     )
     checks.check_shape("segment_ids", segment_ids, array.shape[:1], "one segment per entry")
+    checks.check_integers("segment_ids", segment_ids)
     checks.check_count("num_segments", num_segments, least=1)
     if mask is not None:
         checks.check_shape("mask", mask, array.shape[:1], "one flag per entry")
+    # Integers would round the shares to 0.
+    return array if jnp.issubdtype(array.dtype, jnp.inexact) else at_least_float32(array)

@@ -36,9 +36,12 @@ class Template:
         """
         rank = len(out_shape)
         cells = int(np.prod(out_shape, dtype=np.int64))
+        fixed = self.rows[:, :rank]
         if any(column < rank for column in self.columns) or len(self.rows) % cells:
             return False
-        flat = np.ravel_multi_index(tuple(self.rows[:, :rank].T), tuple(out_shape)) if rank else 0
+        if (fixed >= np.asarray(out_shape, int)).any():
+            return False
+        flat = np.ravel_multi_index(tuple(fixed.T), tuple(out_shape)) if rank else 0
         return bool(np.all(flat == np.repeat(np.arange(cells), len(self.rows) // cells)))
 
 

@@ -1,0 +1,90 @@
+"""A source network without input: tuples that are free parameters."""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from sparse_hyper_jax import checks
+from sparse_hyper_jax.nn.parameters import RawMeans, RawVariances, TupleValues
+from sparse_hyper_jax.ops import ContinuousTuples, bound_means, bound_variances
+
+
+class FreeTuples(nnx.Module):
+    """Continuous tuples as parameters, drawn from a standard normal before bounding.
+
+    Parameters: ``raw_means (k, r)``, ``raw_variances (k,)`` and, unless the values are fixed,
+    ``values (num_values,)``; tuple ``j`` takes value ``j mod num_values``.
+
+    Args:
+        shape: the ``r`` lengths of the index space.
+        num_tuples: ``k``.
+        fixed_values: a constant value for all tuples; None makes the values parameters.
+        num_values: number of distinct values, shared in turn; None gives every tuple its own.
+        mean_method: see :func:`~sparse_hyper_jax.ops.bound_means`.
+        scale: see :func:`~sparse_hyper_jax.ops.bound_variances`.
+        boost: see there.
+        floor: see there.
+        rngs: a ``params`` stream.
+
+    Raises:
+        ValueError: an empty shape, counts below 1, or more values than tuples.
+
+    Reference: Bloem 2018, arXiv 1810.09184.
+    """
+
+    def __init__(
+        self,
+        shape: Sequence[int],
+        num_tuples: int,
+        *,
+        fixed_values: float | None = None,
+        num_values: int | None = None,
+        mean_method: str = "sigmoid",
+        scale: float = 0.1,
+        boost: float = 2.0,
+        floor: float = 0.0,
+        rngs: nnx.Rngs,
+    ):
+        self.shape = checks.check_index_shape("shape", shape)
+        checks.check_count("num_tuples", num_tuples, least=1)
+        self.num_tuples = num_tuples
+        self.fixed_values = fixed_values
+        self.mean_method = mean_method
+        self.variance_options = (("scale", scale), ("boost", boost), ("floor", floor))
+        self.raw_means = RawMeans(jax.random.normal(rngs.params(), (num_tuples, len(self.shape))))
+        self.raw_variances = RawVariances(jax.random.normal(rngs.params(), (num_tuples,)))
+        if fixed_values is None:
+            count = num_tuples if num_values is None else num_values
+            checks.check_count("num_values", count, least=1)
+            checks.require(
+                count <= num_tuples,
+                f"num_values={count} for {num_tuples} tuples",
+                "at most one value per tuple",
+                "lower num_values",
+            )
+            self.values = TupleValues(jax.random.normal(rngs.params(), (count,)))
+        else:
+            checks.require(
+                num_values is None,
+                f"num_values={num_values} beside fixed_values={fixed_values}",
+                "one of them",
+                "leave num_values out for fixed values",
+            )
+
+    def __call__(self, x: jax.Array | None = None) -> ContinuousTuples:
+        """Bound the parameters; the input is ignored.
+
+        Returns:
+            ``k`` continuous tuples, shared by the whole batch.
+        """
+        if self.fixed_values is None:
+            values = self.values[...][jnp.arange(self.num_tuples) % self.values.shape[0]]
+        else:
+            values = jnp.full(self.num_tuples, self.fixed_values, jnp.float32)
+        return ContinuousTuples(
+            bound_means(self.raw_means[...], self.shape, method=self.mean_method),
+            bound_variances(self.raw_variances[...], self.shape, **dict(self.variance_options)),
+            values,
+        )

@@ -1,0 +1,59 @@
+"""Parameter types of sparse layers, so that optimizers can tell them apart."""
+
+from typing import Any
+
+import jax
+from flax import nnx
+
+from sparse_hyper_jax import checks
+
+
+class RawMeans(nnx.Param):
+    """Means before :func:`~sparse_hyper_jax.ops.bound_means`: ``(k, r)``."""
+
+
+class RawVariances(nnx.Param):
+    """Spreads before :func:`~sparse_hyper_jax.ops.bound_variances`: ``(k,)``."""
+
+
+class TupleValues(nnx.Param):
+    """Values of tuples: ``(number of values,)``."""
+
+
+LABELS = {RawMeans: "means", RawVariances: "variances", TupleValues: "values"}
+
+
+def parameter_labels(parameters: Any) -> Any:
+    """Label parameters by what they are, for ``optax.partition``.
+
+    Call it once and pass on the result, not the function: inside an update optimizers see plain
+    arrays, which have no type to tell them apart. Example::
+
+        labels = parameter_labels(nnx.state(model, nnx.Param))
+        optimizer = optax.partition(
+            {"means": optax.adam(5e-3), "variances": optax.adam(1e-3),
+             "values": optax.adam(1e-2), "other": optax.adam(1e-3)},
+            labels,
+        )
+
+    Args:
+        parameters: an ``nnx.State`` of parameters, as ``nnx.state(model, nnx.Param)`` gives it.
+
+    Returns:
+        the same tree with ``"means"``, ``"variances"``, ``"values"`` or ``"other"`` in place of
+        each parameter.
+
+    Raises:
+        ValueError: a leaf is no ``nnx.Variable``.
+    """
+
+    def label(variable: Any) -> str:
+        checks.require(
+            isinstance(variable, nnx.Variable),
+            f"a parameter of type {type(variable).__name__}",
+            "an nnx.Variable",
+            "pass parameter_labels(nnx.state(model, nnx.Param)), not the function, to optax",
+        )
+        return LABELS.get(type(variable), "other")
+
+    return jax.tree.map(label, parameters, is_leaf=lambda node: isinstance(node, nnx.Variable))
