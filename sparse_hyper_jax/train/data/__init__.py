@@ -1,1 +1,58 @@
-"""train/data."""
+"""Labelled images from disk, and random batches of them drawn inside ``jit``.
+
+The flow, one file per arrow::
+
+    files or bundled digits -> Dataset -> Splits -> ClassIndex -> Sequences -> augmented images
+       idx, mnist, digits      dataset    splits        sequences                augment
+
+Everything up to ``Splits`` is numpy on the host, done once: the files are checked before they are
+trusted, pixels become float32 in ``[0, 1]``, and the held-out images are cut off. From
+:class:`ClassIndex` on the images are resident on the device, and every batch is a pure function of
+a key, so that a training loop can draw its data inside ``lax.scan``::
+
+    splits = load_splits("digits", None, seed=0)
+    index = index_by_class(splits.train)            # once
+    batch = make_sequences(key, index, batch=64, length=10)   # inside jit, index an argument
+
+Importing this package reads nothing and needs no extra; scikit-learn is imported by
+:func:`load_digits` alone, and only :func:`download_mnist` touches the network.
+"""
+
+from sparse_hyper_jax.train.data.augment import augment, draw_affine, warp
+from sparse_hyper_jax.train.data.dataset import Dataset, Splits, make_dataset
+from sparse_hyper_jax.train.data.digits import load_digits
+from sparse_hyper_jax.train.data.idx import load_idx, read_header, read_idx
+from sparse_hyper_jax.train.data.mnist import download_mnist, load_mnist
+from sparse_hyper_jax.train.data.sequences import (
+    ClassIndex,
+    Sequences,
+    distinct_numbers,
+    index_by_class,
+    make_sequences,
+    render,
+)
+from sparse_hyper_jax.train.data.splits import cut_stratified, load_splits, split_dataset
+
+__all__ = [
+    "ClassIndex",
+    "Dataset",
+    "Sequences",
+    "Splits",
+    "augment",
+    "cut_stratified",
+    "distinct_numbers",
+    "download_mnist",
+    "draw_affine",
+    "index_by_class",
+    "load_digits",
+    "load_idx",
+    "load_mnist",
+    "load_splits",
+    "make_dataset",
+    "make_sequences",
+    "read_header",
+    "read_idx",
+    "render",
+    "split_dataset",
+    "warp",
+]

@@ -1,0 +1,70 @@
+"""What every loader returns, images in [0, 1] with labels, and three disjoint sets of them."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from sparse_hyper_jax.checks import check_shape, require
+
+
+class Dataset(NamedTuple):
+    """Labelled images on the host.
+
+    Attributes:
+        images: ``(n, h, w)`` float32 in ``[0, 1]``, 0 is background.
+        labels: ``(n,)`` int32, the class of each image.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+
+
+class Splits(NamedTuple):
+    """Three sets that share no image.
+
+    Attributes:
+        train: what the model learns from.
+        validation: what choices (settings, stopping) are made on.
+        test: what is reported, once.
+    """
+
+    train: Dataset
+    validation: Dataset
+    test: Dataset
+
+
+def make_dataset(pixels: np.ndarray, labels: np.ndarray, *, white: float) -> Dataset:
+    """Scale pixels to ``[0, 1]`` and check that images and labels fit together.
+
+    ``images = pixels / white``.
+
+    Args:
+        pixels: ``(n, h, w)`` non-negative numbers, at most ``white``.
+        labels: ``(n,)`` integers, 0 or more.
+        white: the largest value a pixel can have, for instance 255.
+
+    Returns:
+        The ``(n, h, w)`` float32 images and ``(n,)`` int32 labels.
+
+    Raises:
+        ValueError: a wrong rank, no image, different counts, or a value out of range.
+    """
+    check_shape("pixels", pixels, (None, None, None), "(n, h, w): one image per row")
+    check_shape("labels", labels, (len(pixels),), "(n,): one label per image")
+    require(pixels.size > 0, f"pixels of shape {pixels.shape}", "at least one pixel", "pass images")
+    low, high = pixels.min(), pixels.max()
+    require(
+        low >= 0 and high <= white,
+        f"pixels from {low} to {high}",
+        f"pixels from 0 to {white}",
+        "pass the largest possible pixel as white",
+    )
+    require(
+        np.issubdtype(labels.dtype, np.integer) and labels.min() >= 0,
+        f"labels of type {labels.dtype} from {labels.min()}",
+        "integer labels of 0 or more",
+        "number the classes from 0",
+    )
+    # Dividing with a float32 result keeps 60,000 images from passing through float64.
+    images = np.divide(pixels, np.float32(white), dtype=np.float32)
+    return Dataset(images, labels.astype(np.int32))

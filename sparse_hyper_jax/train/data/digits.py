@@ -1,0 +1,28 @@
+"""The small handwritten digits bundled with scikit-learn: real data without a download."""
+
+from sparse_hyper_jax.train.data.dataset import Dataset, make_dataset
+
+WHITE = 16  # each pixel counts the dark ones of a 4x4 block
+
+
+def load_digits() -> Dataset:
+    """Load 1,797 handwritten digits of 8x8 pixels.
+
+    They are the test part of the UCI data set "Optical Recognition of Handwritten Digits" (Alpaydin
+    and Kaynak, 1998). There is no official split.
+
+    Returns:
+        The data set: ``(1797, 8, 8)`` float32 in ``[0, 1]`` and ``(1797,)`` int32 from 0 to 9.
+
+    Raises:
+        ImportError: scikit-learn is not installed.
+    """
+    try:
+        from sklearn import datasets
+    except ImportError as error:
+        raise ImportError(
+            "found no scikit-learn; expected it to be installed, for it brings these digits; "
+            'run pip install "sparse_hyper_jax[train]"'
+        ) from error
+    bundled = datasets.load_digits()
+    return make_dataset(bundled.images, bundled.target, white=WHITE)
