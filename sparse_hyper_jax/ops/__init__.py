@@ -29,6 +29,7 @@ from sparse_hyper_jax.ops.mix import mix_values
 from sparse_hyper_jax.ops.multiply import sparse_multiply
 from sparse_hyper_jax.ops.templates import Template, make_template, stitch
 from sparse_hyper_jax.ops.relax import relax, settle
+from sparse_hyper_jax.ops.relocate import Relocations, relocate, surplus
 from sparse_hyper_jax.ops.hyperlayer import hyperlayer, hyperlayer_hard
 from sparse_hyper_jax.ops.accumulate import accumulate_over_ranges
 from sparse_hyper_jax.ops.segments import segment_normalize, segment_softmax
@@ -40,6 +41,7 @@ from sparse_hyper_jax.types import ContinuousTuples, SparseEntries
 __all__ = [
     "DENSITIES",
     "ContinuousTuples",
+    "Relocations",
     "SparseEntries",
     "Template",
     "accumulate_over_ranges",
@@ -56,6 +58,7 @@ __all__ = [
     "mix_values",
     "proportions",
     "relax",
+    "relocate",
     "round_means",
     "sample_tuples",
     "segment_normalize",
@@ -63,6 +66,7 @@ __all__ = [
     "settle",
     "sparse_multiply",
     "stitch",
+    "surplus",
     "to_bcoo",
     "to_dense",
     "variance_log_mean",

@@ -62,6 +62,7 @@ def relax(
     Reference: Bloem 2018, arXiv 1810.09184.
     """
     shape = checks.check_index_shape("shape", shape)
+    tuples = ContinuousTuples(*map(jnp.asarray, tuples))
     learned = _learned_shape(tuples, shape, template)
     options: dict[str, Any] = {
         "num_global": num_global,
@@ -114,6 +115,7 @@ def settle(
         ValueError: ranks that do not fit.
     """
     shape = checks.check_index_shape("shape", shape)
+    tuples = ContinuousTuples(*map(jnp.asarray, tuples))
     cells = round_means(tuples.means, _learned_shape(tuples, shape, template), wrap=wrap)
     indices = cells if template is None else stitch(template, cells[:, None])
     return SparseEntries(indices, at_least_float32(tuples.values))

@@ -1,0 +1,117 @@
+"""Move tuples that do no work to cells where the loss asks for an entry: grow where it pays.
+
+Gradient descent leaves two kinds of surplus tuples. A duplicate has settled on a cell that another
+settled tuple holds: its variance is so small that no other cell is felt. A lost tuple has found
+nothing, and its variance grows until it is spread over everything. Both are rare and both last for
+thousands of steps. The cure is that of sparse training with changing topology (RigL): drop what is
+useless, grow where the gradient is largest; here among sampled points only, without a dense
+gradient.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from sparse_hyper_jax import checks
+from sparse_hyper_jax.ops.bounds import at_least_float32
+from sparse_hyper_jax.ops.duplicates import first_occurrence
+from sparse_hyper_jax.ops.sample import round_means
+from sparse_hyper_jax.types import ContinuousTuples, SparseEntries
+
+
+class Relocations(NamedTuple):
+    """Which tuples go where.
+
+    Attributes:
+        tuples: int32 ``(m,)`` numbers of distinct tuples.
+        cells: int32 ``(m, r)`` distinct target cells.
+        moved: bool ``(m,)``; false where there is nothing to move or to gain, and the rest of that
+            row is to be ignored.
+    """
+
+    tuples: jax.Array
+    cells: jax.Array
+    moved: jax.Array
+
+
+def surplus(
+    tuples: ContinuousTuples, shape: Sequence[int], *, settled: float = 1.0, lost: float = 0.25
+) -> jax.Array:
+    """Tell how urgently each tuple should be moved elsewhere.
+
+    A tuple is settled if all its variances are below ``settled``, and lost if a variance exceeds
+    ``lost`` times the length of its axis (fresh tuples have about 0.22 times the length).
+
+    Args:
+        tuples: ``k`` continuous tuples of rank ``r``.
+        shape: the ``r`` lengths of the index space.
+        settled: largest variance of a settled tuple, in squared index units.
+        lost: least variance of a lost tuple, in units of the axis length.
+
+    Returns:
+        float32 ``(k,)``: infinite for a settled tuple on the cell of an earlier settled one, the
+        largest ratio of variance to axis length for a lost one, 0 for all others.
+
+    Raises:
+        ValueError: a rank that does not match ``shape``.
+    """
+    shape = checks.check_index_shape("shape", shape)
+    checks.check_tuples(*tuples)
+    checks.check_last_axis("means", tuples.means, len(shape))
+    variances = jax.lax.stop_gradient(at_least_float32(tuples.variances))
+    is_settled = jnp.all(variances < settled, axis=1)
+    # Settled tuples first, so that the first occurrence of a cell is held by a settled one.
+    order = jnp.argsort(~is_settled, stable=True)
+    first = first_occurrence(round_means(tuples.means, shape)[order], shape)
+    holds = jnp.zeros(len(order), bool).at[order].set(first, unique_indices=True)
+    width = jnp.max(variances / jnp.asarray(shape, variances.dtype), axis=1)
+    urgency = jnp.where(is_settled & ~holds, jnp.inf, jnp.where(width > lost, width, 0.0))
+    return urgency.astype(jnp.float32)
+
+
+def relocate(
+    tuples: ContinuousTuples,
+    entries: SparseEntries,
+    gains: jax.Array,
+    shape: Sequence[int],
+    *,
+    limit: int,
+    settled: float = 1.0,
+    lost: float = 0.25,
+) -> Relocations:
+    """Pair the most urgent surplus tuples with the sampled cells that gain most.
+
+    With ``L`` the loss and ``w`` the entries' values, the gain of a tuple of value ``v`` on cell
+    ``p`` is to first order ``-v dL/dw_p``. Equal cells count once; a cell without a positive gain
+    takes no tuple. After a move, set the tuple's mean to the cell, its variance to that of a fresh
+    tuple or less, and its optimizer moments to 0.
+
+    Args:
+        tuples: ``k`` continuous tuples of rank ``r``.
+        entries: ``n`` sampled entries, from :func:`~sparse_hyper_jax.ops.relax`.
+        gains: ``(n,)``, for tuples of value 1 the negative gradient with respect to
+            ``entries.values``.
+        shape: the ``r`` lengths of the index space.
+        limit: largest number of moves, static.
+        settled: see :func:`surplus`.
+        lost: see :func:`surplus`.
+
+    Returns:
+        ``min(limit, k, n)`` relocations.
+
+    Raises:
+        ValueError: shapes that do not agree, or a limit below 1.
+
+    Reference: Evci et al. 2020, arXiv 1911.11134, for drop and grow.
+    """
+    checks.check_count("limit", limit, least=1)
+    checks.check_shape("gains", gains, entries.values.shape, "one gain per entry")
+    urgency = surplus(tuples, shape, settled=settled, lost=lost)
+    kept = first_occurrence(entries.indices, shape)
+    limit = min(limit, len(urgency), len(kept))
+    urgencies, chosen = jax.lax.top_k(urgency, limit)
+    best, places = jax.lax.top_k(jnp.where(kept, gains, -jnp.inf), limit)
+    moved = (urgencies > 0) & (best > 0)
+    return Relocations(chosen.astype(jnp.int32), entries.indices[places], moved)

@@ -1,0 +1,230 @@
+"""Checkpoints of a training state that survive a kill at any moment.
+
+Orbax writes every checkpoint under another name and renames it at the very end, so an interrupted
+save is as if it had not begun. The state is stored as a list of its leaves, with their names,
+dtypes and shapes beside it. The containers are not stored: they come from the state that the
+resumed program builds, so that optimizer states, NamedTuples and other pytrees keep their types.
+"""
+
+import logging
+import shutil
+import signal
+import threading
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+import jax
+import jax.numpy as jnp
+import orbax.checkpoint as ocp
+
+from sparse_hyper_jax.checks import require
+
+
+class Restored(NamedTuple):
+    """What a checkpoint holds."""
+
+    step: int
+    """Number of finished steps."""
+
+    state: Any
+    """Pytree of arrays like the one that was saved."""
+
+    about: dict[str, Any]
+    """JSON values that were saved with it."""
+
+
+class Checkpoints:
+    """The checkpoints in one folder, of which the newest are kept.
+
+    Args:
+        path: the folder; created if needed.
+        keep: number of checkpoints to keep; more than one, in case the newest cannot be read.
+    """
+
+    def __init__(self, path: str | Path, *, keep: int = 2):
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=keep,
+            create=True,
+            # The state's buffers are donated to the next dispatch, so nothing may read them later.
+            enable_async_checkpointing=False,
+        )
+        self.path = Path(path).absolute()
+        # Removed here: orbax's own clean-up runs in a thread, which can collide with the next save.
+        for half in self.path.glob("*.orbax-checkpoint-tmp*"):
+            shutil.rmtree(half)
+        with _silence():
+            self._manager = ocp.CheckpointManager(self.path, options=options)
+
+    def __enter__(self) -> Self:
+        """Return the checkpoints, to be closed at the end of the block."""
+        return self
+
+    def __exit__(self, *unused: object) -> None:
+        """Release the manager's threads."""
+        with _silence():
+            self._manager.close()
+
+    def steps(self) -> list[int]:
+        """Return the steps of the complete checkpoints, oldest first."""
+        return sorted(self._manager.all_steps())
+
+    def save(self, step: int, state: Any, about: Mapping[str, Any]) -> None:
+        """Save a state; return when it is complete on disk, and heed an interrupt only then.
+
+        Args:
+            step: number of finished steps, more than in any checkpoint that is there.
+            state: pytree of arrays, with no typed random key in it.
+            about: further values, of JSON types.
+        """
+        leaves = jax.tree.leaves(state)
+        arrays = {str(index): leaf for index, leaf in enumerate(leaves) if leaf.size}
+        args = ocp.args.Composite(
+            arrays=ocp.args.StandardSave(arrays),
+            about=ocp.args.JsonSave({"leaves": describe(state), "about": dict(about)}),
+        )
+        with _silence(), _uninterrupted():
+            self._manager.save(step, args=args, force=True)
+
+    def restore(self, like: Any) -> Restored | None:
+        """Restore the newest checkpoint that can be read, and delete any newer one that cannot.
+
+        Args:
+            like: state with the containers, shapes, dtypes and shardings of the one that was saved.
+
+        Returns:
+            The checkpoint, or None if the folder holds none.
+
+        Raises:
+            ValueError: the saved state has other leaves, or no checkpoint can be read.
+        """
+        failed: list[int] = []
+        for step in reversed(self.steps()):
+            try:
+                saved = self._read(step, "about", ocp.args.JsonRestore())
+                self._check_leaves(step, saved["leaves"], like)
+                restored = Restored(step, self._arrays(step, like), saved["about"])
+            except _MismatchError:
+                raise
+            except Exception as error:  # whatever orbax and its file drivers raise on damaged files
+                warnings.warn(f"damaged checkpoint {self.path / str(step)}: {error}", stacklevel=2)
+                failed.append(step)
+                continue
+            for newer in failed:
+                self._manager.delete(newer)
+            return restored
+        require(
+            not failed,
+            f"only damaged checkpoints in {self.path}",
+            "at least one that can be read",
+            "start a new run with another --out DIR and no --resume",
+        )
+        return None
+
+    def _read(self, step: int, item: str, args: Any) -> Any:
+        with _silence():
+            return self._manager.restore(step, args=ocp.args.Composite(**{item: args}))[item]
+
+    def _arrays(self, step: int, like: Any) -> Any:
+        leaves, treedef = jax.tree.flatten(like)
+        wanted = {
+            str(index): jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding)
+            for index, leaf in enumerate(leaves)
+            if leaf.size  # arrays without cells cannot be stored, and need not be
+        }
+        arrays = self._read(step, "arrays", ocp.args.StandardRestore(wanted))
+        state = treedef.unflatten([arrays.get(str(i), leaf) for i, leaf in enumerate(leaves)])
+        # Copied, because memory that belongs to the reader of a file cannot be donated.
+        return own_arrays(state)
+
+    def _check_leaves(self, step: int, saved: list[str], like: Any) -> None:
+        wanted = describe(like)
+        if saved != wanted:
+            before = ", ".join(leaf for leaf in saved if leaf not in wanted) or "in another order"
+            now = ", ".join(leaf for leaf in wanted if leaf not in saved) or "none of these"
+            raise _MismatchError(
+                f"found a checkpoint at step {step} in {self.path} with the leaves {before};"
+                f" expected {now}; resume with the program and options that wrote it,"
+                " or start a new run"
+            )
+
+
+def describe(state: Any) -> list[str]:
+    """Return name, dtype and shape of every leaf, for instance ``['w'] float32[3]``."""
+    leaves = jax.tree_util.tree_leaves_with_path(state)
+    return [
+        f"{jax.tree_util.keystr(path)} {leaf.dtype}{list(leaf.shape)}".strip()
+        for path, leaf in leaves
+    ]
+
+
+def own_arrays(state: Any) -> Any:
+    """Copy a state into arrays of its own, which may be donated.
+
+    Args:
+        state: pytree of arrays and numbers.
+
+    Returns:
+        The same pytree of JAX arrays with the same dtypes, none of them weakly typed.
+
+    Raises:
+        ValueError: the state holds a typed random key, or no number at all.
+    """
+
+    def copy(path: Any, leaf: Any) -> jax.Array:
+        require(
+            not _is_key(leaf),
+            f"a typed random key in the state at {jax.tree_util.keystr(path)}",
+            "arrays of numbers, which can be saved",
+            "use the key that the step receives, or store jax.random.key_data of yours",
+        )
+        # A spelled-out dtype is not a weak one: the copy has the type of the step's outputs.
+        return jnp.array(leaf, dtype=jnp.result_type(leaf), copy=True)
+
+    copied = jax.tree_util.tree_map_with_path(copy, state)
+    require(
+        any(leaf.size for leaf in jax.tree.leaves(copied)),
+        "a state without numbers",
+        "a pytree of arrays",
+        "put the parameters and the optimizer's state into it",
+    )
+    return copied
+
+
+def _is_key(leaf: Any) -> bool:
+    return isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+class _MismatchError(ValueError):
+    """The checkpoint is readable, but of another state."""
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    # Orbax writes in threads; an exception here would leave them to fail one by one at the exit.
+    before = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(before):
+        yield
+        return
+    caught: list[tuple[int, Any]] = []
+    signal.signal(signal.SIGINT, lambda *arguments: caught.append(arguments))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if caught:
+        before(*caught[0])
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    # Orbax reports every file it touches through absl's logger.
+    logger = logging.getLogger("absl")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)

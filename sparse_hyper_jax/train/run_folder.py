@@ -1,0 +1,264 @@
+"""The folder of one training run: its configuration, metrics, checkpoints and result.
+
+    runs/sort-2026-01-31-120000/
+        config.json      the recipe's fields and the versions that ran it
+        metrics.jsonl    one JSON object per line, each with "step" and "seconds"
+        checkpoints/     written by :mod:`sparse_hyper_jax.train.checkpoint`
+        result.json      what the recipe returned
+
+A run may be killed at any moment. ``config.json`` and ``result.json`` are therefore replaced in one
+move, and ``metrics.jsonl``, which is appended to, is cut back to the checkpoint that a resumed run
+starts from.
+"""
+
+import dataclasses
+import datetime
+import json
+import math
+import os
+import tempfile
+import warnings
+from collections.abc import Mapping
+from enum import Enum
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from sparse_hyper_jax import __version__
+from sparse_hyper_jax.checks import require
+
+FREE_FIELDS = ("out", "resume", "quiet")
+"""Fields of a recipe that cannot change a number, so that a resumed run may differ in them.
+
+``steps`` is not among them: a learning-rate schedule that spans the run depends on it from the
+first step on.
+"""
+
+_ABSENT = "(absent)"
+
+
+@dataclasses.dataclass(frozen=True)
+class RunFolder:
+    """The files of one run; made by :func:`open_run`."""
+
+    path: Path
+    """Folder that exists and can be written to."""
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of the checkpoints."""
+        return self.path / "checkpoints"
+
+    def append(self, line: Mapping[str, Any]) -> None:
+        """Add one line to ``metrics.jsonl``; numbers that are not finite become ``null``.
+
+        Args:
+            line: names and scalars, with at least ``step``.
+        """
+        text = json.dumps(to_plain(line, finite=True)) + "\n"
+        # Opened for every line: a killed run loses nothing that was appended before.
+        with self._metrics.open("a", encoding="utf-8") as file:
+            file.write(text)
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """Read ``metrics.jsonl``, leaving out lines that a killed run wrote by half.
+
+        Returns:
+            One dict per complete line, in the order in which they were written.
+        """
+        try:
+            text = self._metrics.read_text(encoding="utf-8", errors="replace")
+        except FileNotFoundError:
+            return []
+        lines = (_parse(line) for line in text.splitlines())
+        return [line for line in lines if isinstance(line, dict) and "step" in line]
+
+    def cut_metrics(self, step: int) -> None:
+        """Keep only the metrics up to a checkpoint: the resumed run writes the later ones again.
+
+        Args:
+            step: number of finished steps at the checkpoint, -1 to drop every line.
+        """
+        kept = [line for line in self.metrics() if line["step"] <= step]
+        _replace(self._metrics, "".join(json.dumps(line) + "\n" for line in kept))
+
+    def write_result(self, result: Mapping[str, Any]) -> dict[str, Any]:
+        """Write ``result.json``.
+
+        Args:
+            result: names and values; arrays become lists, numbers that are not finite ``null``.
+
+        Returns:
+            The same as plain JSON types, ready to be returned by a recipe.
+        """
+        plain = to_plain(result, finite=True)
+        _replace(self.path / "result.json", json.dumps(plain, indent=2) + "\n")
+        return plain
+
+    @property
+    def _metrics(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+
+def default_path(recipe: str) -> Path:
+    """Return ``runs/<recipe>-<date>-<time>``, with a number behind it if that exists already."""
+    base = Path("runs") / f"{recipe}-{datetime.datetime.now():%Y-%m-%d-%H%M%S}"
+    path, number = base, 1
+    while path.exists():
+        number += 1
+        path = base.with_name(f"{base.name}-{number}")
+    return path
+
+
+def open_run(
+    config: Any, *, recipe: str, out: str | Path | None = None, resume: bool = False
+) -> RunFolder:
+    """Create the folder of a new run, or open the folder of a run that is to be resumed.
+
+    Args:
+        config: frozen dataclass whose fields are numbers, strings, paths, enums, or tuples, dicts
+            and dataclasses of these.
+        recipe: name of the recipe; part of the default folder's name.
+        out: the folder, by default :func:`default_path`.
+        resume: go on with the run that ``out`` holds. Its configuration must agree in every field
+            but those of :data:`FREE_FIELDS`.
+
+    Returns:
+        The folder, in which a file has been written and removed again as a test.
+
+    Raises:
+        ValueError: the folder holds a run and ``resume`` is false; it holds none, or one with
+            another configuration, and ``resume`` is true.
+        OSError: the folder cannot be created or written to.
+    """
+    require(
+        out is not None or not resume,
+        "--resume without --out",
+        "the folder of the run to resume",
+        "pass --out DIR",
+    )
+    folder = RunFolder(default_path(recipe) if out is None else Path(out))
+    versions = {name: metadata.version(name) for name in ("jax", "flax", "optax")}
+    versions["sparse_hyper_jax"] = __version__
+    content = {"recipe": recipe, "fields": to_plain(config), "versions": versions}
+    stored = folder.path / "config.json"
+    if resume:
+        _check_same(stored, content)
+        _check_writable(folder)
+        return folder
+    require(
+        not stored.exists(),
+        f"a run in {folder.path}",
+        "a folder without one",
+        "pass --resume to go on with that run, or another --out DIR",
+    )
+    _check_writable(folder)
+    _replace(stored, json.dumps(content, indent=2) + "\n")
+    return folder
+
+
+def to_plain(value: Any, *, finite: bool = False) -> Any:
+    """Turn a value into JSON types: dataclasses to dicts, arrays to lists, paths to strings.
+
+    Args:
+        value: nested values.
+        finite: replace infinite and undefined numbers, which JSON does not know, by ``None``.
+
+    Raises:
+        ValueError: a value has no counterpart in JSON.
+    """
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        value = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    elif isinstance(value, Enum):
+        value = value.name
+    elif hasattr(value, "tolist"):  # arrays and scalars of NumPy and JAX
+        value = value.tolist()
+    if isinstance(value, Mapping):
+        return {str(name): to_plain(item, finite=finite) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [to_plain(item, finite=finite) for item in value]
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, float) and finite and not math.isfinite(value):
+        return None
+    require(
+        value is None or isinstance(value, bool | int | float | str),
+        f"{value!r} of type {type(value).__name__}",
+        "numbers, strings, paths, enums, arrays, or tuples, dicts and dataclasses of these",
+        "leave it out of the configuration or the result",
+    )
+    return value
+
+
+def _check_writable(folder: RunFolder) -> None:
+    # Written for real: permission bits say nothing to root, in containers or on read-only mounts.
+    try:
+        folder.checkpoints.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder.path):
+            pass
+    except OSError as error:
+        raise OSError(
+            f"found {folder.path}, which cannot be written to ({error}); expected a folder for the"
+            " run's files; pass another --out DIR"
+        ) from error
+
+
+def _check_same(stored: Path, config: dict[str, Any]) -> None:
+    old = _read_config(stored)
+    differing = []
+    for name in sorted({"recipe", *old["fields"], *config["fields"]} - set(FREE_FIELDS)):
+        before, now = (
+            side["recipe"] if name == "recipe" else side["fields"].get(name, _ABSENT)
+            for side in (old, config)
+        )
+        # Compared as text: 1, 1.0 and True are equal to Python, but not always to a recipe.
+        if json.dumps(before) != json.dumps(now):
+            differing.append(f"{name} was {before!r} and is now {now!r}")
+    require(
+        not differing,
+        "; ".join(differing),
+        f"the configuration in {stored}",
+        "pass the options of that run, or start a new one with another --out DIR and no --resume",
+    )
+    if old.get("versions") != config["versions"]:
+        warnings.warn(
+            f"{stored.parent} was written with {old.get('versions')}; the resumed run uses"
+            f" {config['versions']} and may differ in the last digits",
+            stacklevel=3,
+        )
+
+
+def _read_config(stored: Path) -> dict[str, Any]:
+    require(
+        stored.is_file(),
+        f"no run in {stored.parent}",
+        "the folder of a run, with its config.json",
+        "correct --out DIR, or drop --resume to start a new run there",
+    )
+    content = _parse(stored.read_text(encoding="utf-8", errors="replace"))
+    require(
+        isinstance(content, dict)
+        and isinstance(content.get("fields"), dict)
+        and "recipe" in content,
+        f"{stored} that does not parse",
+        "the configuration of a run as JSON",
+        "start a new run with another --out DIR and no --resume",
+    )
+    return content
+
+
+def _parse(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return None
+
+
+def _replace(path: Path, text: str) -> None:
+    # One move: whoever reads, or goes on after a kill, sees the old file or the new one.
+    partial = path.with_name(path.name + ".partial")
+    with partial.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)

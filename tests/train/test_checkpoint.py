@@ -1,0 +1,204 @@
+import logging
+import shutil
+import signal
+import threading
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import orbax.checkpoint as ocp
+import pytest
+
+from sparse_hyper_jax.train.checkpoint import Checkpoints, describe, own_arrays
+
+
+class Pair(NamedTuple):
+    first: jax.Array
+    second: tuple
+
+
+def states():
+    params = {"w": jnp.arange(6.0).reshape(2, 3), "b": [jnp.float32(0.1), jnp.int32(7)]}
+    schedule = optax.adamw(optax.cosine_decay_schedule(0.1, 10))
+    masked = optax.masked(optax.adam(0.1), {"w": True, "b": False})
+    return {
+        "scalar": jnp.float32(np.pi),
+        "adamw": Pair(params["w"], (params, schedule.init(params))),
+        "masked": (params, masked.init(params), None, ()),
+        "dtypes": [
+            jnp.full((2,), 0.3, dtype)
+            for dtype in (jnp.bfloat16, jnp.float16, jnp.float32, jnp.int8, jnp.uint32, jnp.bool_)
+        ],
+        "empty": {"none": jnp.zeros((0, 3)), "one": jnp.ones((1, 1, 1))},
+        "names": {
+            "a/b": jnp.ones(2),
+            "a": {"b": jnp.zeros(2)},
+            "": {10: jnp.ones(1), 3: jnp.ones(1)},
+        },
+        "keys": jax.random.key_data(jax.random.key(5)),
+        "odd": jnp.array([jnp.inf, -0.0, 1e-45, jnp.nan]),
+    }
+
+
+def assert_same(actual, expected):
+    assert jax.tree.structure(actual) == jax.tree.structure(expected)
+    for one, other in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
+        assert isinstance(one, jax.Array)
+        assert one.dtype == other.dtype
+        assert one.shape == other.shape
+        assert one.weak_type is False
+        assert np.asarray(one).tobytes() == np.asarray(other).tobytes()
+
+
+@pytest.mark.parametrize("name", states())
+def test_every_state_comes_back_bit_for_bit(tmp_path, name):
+    state = own_arrays(states()[name])
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(5, state, {"seconds": 0.1, "names": ["a"]})
+    like = jax.tree.map(jnp.zeros_like, state)
+    with Checkpoints(tmp_path) as checkpoints:
+        restored = checkpoints.restore(like)
+    assert (restored.step, restored.about) == (5, {"seconds": 0.1, "names": ["a"]})
+    assert_same(restored.state, state)
+    # Donated to the next dispatch, so it must not share memory with whatever read the file.
+    jax.jit(lambda state: state, donate_argnums=0)(restored.state)
+
+
+def save_all(path, steps):
+    with Checkpoints(path) as checkpoints:
+        for step in steps:
+            checkpoints.save(step, {"w": jnp.full(100, float(step))}, {})
+
+
+def restore(path):
+    with Checkpoints(path) as checkpoints:
+        return checkpoints.restore({"w": jnp.zeros(100)})
+
+
+def test_only_the_newest_are_kept(tmp_path):
+    assert restore(tmp_path) is None
+    save_all(tmp_path, [10, 20, 25, 300])
+    with Checkpoints(tmp_path) as checkpoints:
+        assert checkpoints.steps() == [25, 300]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["25", "300"]
+    assert restore(tmp_path).step == 300
+
+
+@pytest.mark.parametrize("missing", [None, "about", "arrays", "_CHECKPOINT_METADATA"])
+def test_interrupted_save_leaves_the_previous_checkpoint(tmp_path, missing):
+    save_all(tmp_path, [10, 20, 30])
+    half = tmp_path / "30.orbax-checkpoint-tmp"  # the name until the save is complete
+    (tmp_path / "30").rename(half)
+    if missing in ("about", "arrays"):
+        shutil.rmtree(half / missing)
+    elif missing:
+        (half / missing).unlink()
+    assert restore(tmp_path).step == 20
+    save_all(tmp_path, [30])
+    restored = restore(tmp_path)
+    assert restored.step == 30
+    assert restored.state["w"][0] == 30
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["20", "30"]
+
+
+def test_interrupt_waits_for_the_end_of_a_save(tmp_path, monkeypatch):
+    manager = ocp.CheckpointManager
+    save = manager.save
+
+    def interrupted(*arguments, **options):
+        signal.raise_signal(signal.SIGINT)
+        return save(*arguments, **options)
+
+    handler = signal.getsignal(signal.SIGINT)
+    monkeypatch.setattr(manager, "save", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        save_all(tmp_path, [10, 20])
+    assert signal.getsignal(signal.SIGINT) is handler
+    assert restore(tmp_path).step == 10
+
+
+def test_saves_in_another_thread(tmp_path):
+    thread = threading.Thread(target=save_all, args=(tmp_path, [10]))
+    thread.start()
+    thread.join()
+    assert restore(tmp_path).step == 10
+
+
+@pytest.mark.parametrize("item", ["about", "arrays", ""])
+def test_damaged_checkpoint_falls_back_to_the_one_before(tmp_path, item):
+    save_all(tmp_path, [10, 20])
+    for path in (tmp_path / "20" / item).rglob("*"):
+        if path.is_file():
+            path.write_bytes(b"")
+    with pytest.warns(UserWarning, match=r"damaged checkpoint .*20"):
+        assert restore(tmp_path).step == 10
+    save_all(tmp_path, [20])
+    assert restore(tmp_path).state["w"][0] == 20
+
+
+def test_nothing_but_damaged_checkpoints_is_an_error(tmp_path):
+    save_all(tmp_path, [10])
+    shutil.rmtree(tmp_path / "10" / "arrays")
+    with (
+        pytest.warns(UserWarning, match="damaged checkpoint"),
+        pytest.raises(ValueError, match=r"found only damaged checkpoints in .*another --out DIR"),
+    ):
+        restore(tmp_path)
+    assert (tmp_path / "10").exists()
+
+
+@pytest.mark.parametrize(
+    ("like", "message"),
+    [
+        ({"w": jnp.zeros(99)}, r"leaves \['w'\] float32\[100\]; expected \['w'\] float32\[99\]"),
+        ({"w": jnp.zeros(100, jnp.float16)}, r"expected \['w'\] float16\[100\]"),
+        ({"v": jnp.zeros(100)}, r"expected \['v'\]"),
+        ({"w": jnp.zeros(100), "x": jnp.zeros(1)}, r"expected \['x'\] float32\[1\]"),
+        ([jnp.zeros(100)], r"expected \[0\] float32"),
+    ],
+)
+def test_checkpoint_of_another_state_is_refused_and_kept(tmp_path, like, message):
+    save_all(tmp_path, [10])
+    with Checkpoints(tmp_path) as checkpoints:
+        with pytest.raises(ValueError, match=message):
+            checkpoints.restore(like)
+        assert checkpoints.steps() == [10]
+
+
+def test_leaves_are_described_by_name_dtype_and_shape():
+    state = Pair(jnp.zeros((2, 3)), ({"a": jnp.int32(1)},))
+    assert describe(state) == [".first float32[2, 3]", ".second[0]['a'] int32[]"]
+    assert describe(jnp.ones(2)) == ["float32[2]"]
+
+
+def test_copies_are_strongly_typed_and_independent():
+    numbers = np.ones(3, np.float32)
+    shared = jnp.ones(2)
+    copied = own_arrays({"a": numbers, "b": 2.0, "c": shared, "d": shared, "e": jnp.asarray(1.0)})
+    numbers[:] = 5
+    assert copied["a"].tolist() == [1, 1, 1]
+    assert not any(leaf.weak_type for leaf in jax.tree.leaves(copied))
+    assert copied["c"].unsafe_buffer_pointer() != copied["d"].unsafe_buffer_pointer()
+
+
+@pytest.mark.parametrize("state", [{}, None, {"w": jnp.zeros((0, 2))}])
+def test_state_without_numbers_is_refused(state):
+    with pytest.raises(ValueError, match="found a state without numbers; expected"):
+        own_arrays(state)
+
+
+def test_typed_key_in_the_state_is_refused():
+    with pytest.raises(ValueError, match=r"typed random key in the state at \['k'\]; .*key_data"):
+        own_arrays({"k": jax.random.key(0)})
+
+
+def test_the_log_is_silent(tmp_path, caplog, capfd):
+    level = logging.getLogger("absl").level
+    with caplog.at_level(logging.INFO):
+        save_all(tmp_path, [10, 20])
+        restore(tmp_path)
+    assert not [record for record in caplog.records if record.name.startswith(("absl", "orbax"))]
+    assert capfd.readouterr() == ("", "")
+    assert logging.getLogger("absl").level == level

@@ -1,0 +1,209 @@
+import json
+import math
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import pytest
+
+from sparse_hyper_jax.train.checkpoint import Checkpoints
+from sparse_hyper_jax.train.loop import train
+from sparse_hyper_jax.train.run_folder import RunFolder
+
+from .toy import DISPATCH, STEPS, compiled_once, digest, norm, toy_run, toy_state
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _compiled_once(tmp_path_factory):
+    with compiled_once(tmp_path_factory.mktemp("compiled")):
+        yield
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    path = tmp_path_factory.mktemp("whole")
+    return toy_run(path, evaluate=norm), RunFolder(path).metrics()
+
+
+def without_seconds(lines):
+    return [{name: value for name, value in line.items() if name != "seconds"} for line in lines]
+
+
+class Kill(BaseException):
+    """Stands for the end of the process."""
+
+
+@pytest.mark.parametrize("step", [0, 10, 30, 40])
+@pytest.mark.parametrize("checkpoint_seconds", [0.0, math.inf])
+def test_run_that_dies_and_resumes_ends_bit_for_bit_the_same(
+    tmp_path, whole, step, checkpoint_seconds
+):
+    def die(now, state):
+        if now >= step:
+            raise Kill
+        return norm(now, state)
+
+    with pytest.raises(Kill):
+        toy_run(tmp_path, evaluate=die, checkpoint_seconds=checkpoint_seconds)
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 50, "los')
+    resumed = toy_run(tmp_path, evaluate=norm, resume=True)
+    assert digest(resumed.state) == digest(whole[0].state)
+    assert without_seconds(RunFolder(tmp_path).metrics()) == without_seconds(whole[1])
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_run_that_dies_around_every_save(tmp_path, whole, monkeypatch, moment):
+    save = Checkpoints.save
+
+    def die(self, step, state, about):
+        if moment == "after":
+            save(self, step, state, about)
+        raise Kill
+
+    # Every part gets one dispatch further ("after"), or nowhere at all ("before").
+    for part in range(3):
+        with monkeypatch.context() as patch:
+            patch.setattr(Checkpoints, "save", die)
+            with pytest.raises(Kill):
+                toy_run(tmp_path, evaluate=norm, resume=part > 0)
+    with Checkpoints(tmp_path / "checkpoints") as checkpoints:
+        assert checkpoints.steps() == ([20, 30] if moment == "after" else [])
+    resumed = toy_run(tmp_path, evaluate=norm, resume=True)
+    assert digest(resumed.state) == digest(whole[0].state)
+    assert without_seconds(RunFolder(tmp_path).metrics()) == without_seconds(whole[1])
+
+
+def start(out, *flags):
+    words = [sys.executable, "-m", "tests.train.toy", "toy", "--out", str(out), "--quiet", *flags]
+    words += ["--steps", "305", "--pause", "0.02"]
+    return subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
+def wait_for_a_line(metrics, process):
+    # A resumed process cuts the metrics first, so the file changes before anything is appended.
+    seen = metrics.stat().st_mtime_ns if metrics.exists() else None
+    while process.poll() is None:
+        if metrics.exists() and metrics.stat().st_mtime_ns != seen:
+            return
+        time.sleep(0.002)
+
+
+def test_killed_processes_resume_to_the_same_end(tmp_path):
+    whole = start(tmp_path / "whole")
+    delays, kills, flags = random.Random(8), 0, ()
+    metrics = tmp_path / "parts" / "metrics.jsonl"
+    for _ in range(3):
+        part = start(tmp_path / "parts", *flags)
+        wait_for_a_line(metrics, part)
+        time.sleep(0.3 * delays.random())
+        part.send_signal(signal.SIGKILL)
+        part.communicate()
+        kills += part.returncode == -signal.SIGKILL
+        flags = ("--resume",)
+    last = start(tmp_path / "parts", *flags)
+    results = [process.communicate() for process in (whole, last)]
+    assert kills >= 2
+    assert last.returncode == whole.returncode == 0, results
+    first, second = (json.loads(output.splitlines()[-1]) for output, _ in results)
+    assert first == second
+    lines = [RunFolder(tmp_path / name).metrics() for name in ("whole", "parts")]
+    assert without_seconds(lines[0]) == without_seconds(lines[1])
+
+
+def test_finished_run_trains_nothing(tmp_path, whole):
+    first = toy_run(tmp_path)
+    lines = RunFolder(tmp_path).metrics()
+
+    def forbidden(*_):
+        raise AssertionError
+
+    again = train(
+        forbidden,
+        toy_state(),
+        steps=STEPS,
+        seed=3,
+        folder=RunFolder(tmp_path),
+        evaluate=forbidden,
+        evaluate_every=DISPATCH,
+        steps_per_dispatch=DISPATCH,
+        resume=True,
+        quiet=True,
+    )
+    assert digest(again.state) == digest(first.state) == digest(whole[0].state)
+    assert jax.tree.structure(again.state) == jax.tree.structure(first.state)
+    assert again.seconds == first.seconds
+    assert RunFolder(tmp_path).metrics() == lines
+
+
+def test_seconds_add_up_over_the_parts(tmp_path):
+    def slow(now, state):
+        time.sleep(0.1)
+        if now == 20:
+            raise Kill
+        return {}
+
+    with pytest.raises(Kill):
+        toy_run(tmp_path, evaluate=slow)
+    before = RunFolder(tmp_path).metrics()[-1]["seconds"]
+    began = time.monotonic()
+    resumed = toy_run(tmp_path, resume=True)
+    assert before >= 0.2
+    assert before <= resumed.seconds <= before + time.monotonic() - began + 2.0
+
+
+@pytest.mark.parametrize(
+    "changes", [{"steps": 46}, {"seed": 4}, {"steps_per_dispatch": 5, "evaluate_every": 5}]
+)
+def test_checkpoint_of_another_run_is_refused(tmp_path, changes):
+    toy_run(tmp_path)
+    name = next(iter(changes))
+    with pytest.raises(ValueError, match=rf"found a checkpoint of a run with {name}=.* \(now "):
+        toy_run(tmp_path, resume=True, **changes)
+
+
+def test_new_run_refuses_checkpoints(tmp_path):
+    toy_run(tmp_path)
+    with pytest.raises(ValueError, match=r"found checkpoints in .*; expected none .*resume=True"):
+        toy_run(tmp_path)
+
+
+def test_placement_on_several_devices_survives(tmp_path):
+    program = """
+import sys, pathlib, jax, jax.numpy as jnp, numpy as np
+from sparse_hyper_jax.train.loop import train
+from sparse_hyper_jax.train.run_folder import RunFolder
+mesh = jax.make_mesh((2,), ("rows",), axis_types=(jax.sharding.AxisType.Auto,))
+rows = jax.NamedSharding(mesh, jax.P("rows"))
+state = {"w": jax.device_put(jnp.zeros((4, 3)), rows)}
+def step(state, key):
+    w = state["w"] + jax.random.uniform(key, (4, 3)) + state["w"].mean(0)
+    return {"w": w}, {"mean": w.mean()}
+def die(now, state):
+    if now == 20: raise InterruptedError
+    return {}
+def go(name, **options):
+    folder = RunFolder(pathlib.Path(sys.argv[1]) / name)
+    return train(step, state, steps=30, seed=0, folder=folder, quiet=True, steps_per_dispatch=10,
+                 evaluate_every=10, checkpoint_seconds=0.0, **options).state["w"]
+one = go("whole")
+try:
+    go("parts", evaluate=die)
+except InterruptedError:
+    other = go("parts", resume=True)
+assert one.sharding.is_equivalent_to(rows, 2) and other.sharding.is_equivalent_to(rows, 2)
+assert np.array_equal(one, other) and one.min() > 1
+"""
+    environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
+    words = [sys.executable, "-c", program, str(tmp_path)]
+    ended = subprocess.run(
+        words, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == 0, ended.stderr

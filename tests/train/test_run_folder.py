@@ -1,0 +1,192 @@
+import dataclasses
+import enum
+import json
+import os
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from sparse_hyper_jax.train.run_folder import RunFolder, default_path, open_run, to_plain
+
+
+class Kind(enum.Enum):
+    FREE = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Inner:
+    rate: float = 1e-3
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    steps: int = 100
+    sizes: tuple[int, ...] = (3, 4)
+    kind: Kind = Kind.FREE
+    inner: Inner = Inner()
+    out: Path | None = None
+    resume: bool = False
+    quiet: bool = False
+
+
+def test_new_run_writes_the_configuration(tmp_path):
+    folder = open_run(Config(out=tmp_path), recipe="toy", out=tmp_path / "a" / "b")
+    content = json.loads((folder.path / "config.json").read_text())
+    assert content["recipe"] == "toy"
+    assert content["fields"] == {
+        "steps": 100,
+        "sizes": [3, 4],
+        "kind": "FREE",
+        "inner": {"rate": 1e-3},
+        "out": str(tmp_path),
+        "resume": False,
+        "quiet": False,
+    }
+    assert {"jax", "flax", "optax", "sparse_hyper_jax"} == content["versions"].keys()
+    assert sorted(path.name for path in folder.path.iterdir()) == ["checkpoints", "config.json"]
+
+
+def test_default_folder_is_named_after_the_recipe_and_never_taken(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    first = open_run(Config(), recipe="toy")
+    second = open_run(Config(), recipe="toy")
+    assert first.path.parent == Path("runs")
+    assert first.path.name.startswith("toy-2")
+    assert first.path != second.path
+    assert not default_path("toy").exists()
+
+
+def test_existing_folder_without_a_run_is_used(tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    open_run(Config(), recipe="toy", out=tmp_path)
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+
+
+def test_folder_with_a_run_is_refused(tmp_path):
+    open_run(Config(), recipe="toy", out=tmp_path)
+    with pytest.raises(ValueError, match=r"found a run in .*; expected .*--resume .*--out DIR"):
+        open_run(Config(), recipe="toy", out=tmp_path)
+
+
+@pytest.mark.parametrize("place", ["file", "below a file", "proc", "read-only"])
+def test_unwritable_folder_is_refused(tmp_path, place):
+    (tmp_path / "file").write_text("")
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0o500)
+    if place == "proc" and not Path("/proc/self").exists():
+        pytest.skip("no /proc on this system")
+    if place == "read-only" and os.access(closed, os.W_OK):
+        pytest.skip("this user may write everywhere")
+    out = {
+        "file": tmp_path / "file",
+        "below a file": tmp_path / "file" / "run",
+        "proc": Path("/proc/run"),
+        "read-only": closed / "run",
+    }[place]
+    with pytest.raises(OSError, match=r"found .* cannot be written to .*; expected .*--out DIR"):
+        open_run(Config(), recipe="toy", out=out)
+
+
+def test_resume_accepts_fields_without_influence(tmp_path):
+    open_run(Config(), recipe="toy", out=tmp_path)
+    before = (tmp_path / "config.json").read_text()
+    same = Config(out=tmp_path, resume=True, quiet=True)
+    assert open_run(same, recipe="toy", out=tmp_path, resume=True) == RunFolder(tmp_path)
+    assert (tmp_path / "config.json").read_text() == before
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"steps": 200}, "steps was 100 and is now 200"),
+        ({"steps": 100.0}, "steps was 100 and is now 100.0"),
+        ({"sizes": (3, 4, 5)}, r"sizes was \[3, 4\] and is now \[3, 4, 5\]"),
+        ({"inner": Inner(rate=0.1)}, "inner was .*0.001.* and is now .*0.1"),
+        ({"steps": 1, "sizes": ()}, "sizes was .*; steps was"),
+    ],
+)
+def test_resume_names_the_differing_fields(tmp_path, changes, message):
+    open_run(Config(), recipe="toy", out=tmp_path)
+    with pytest.raises(ValueError, match=message):
+        open_run(dataclasses.replace(Config(), **changes), recipe="toy", out=tmp_path, resume=True)
+
+
+def test_resume_with_another_recipe_is_refused(tmp_path):
+    open_run(Config(), recipe="toy", out=tmp_path)
+    with pytest.raises(ValueError, match=r"steps was 100 and is now '\(absent\)'"):
+        open_run(Inner(), recipe="toy", out=tmp_path, resume=True)
+    with pytest.raises(ValueError, match="recipe was 'toy' and is now 'other'"):
+        open_run(Config(), recipe="other", out=tmp_path, resume=True)
+
+
+def test_resume_under_other_versions_warns(tmp_path):
+    open_run(Config(), recipe="toy", out=tmp_path)
+    stored = tmp_path / "config.json"
+    content = json.loads(stored.read_text())
+    content["versions"]["jax"] = "0.0.1"
+    stored.write_text(json.dumps(content))
+    with pytest.warns(UserWarning, match=r"0\.0\.1.*may differ in the last digits"):
+        open_run(Config(), recipe="toy", out=tmp_path, resume=True)
+
+
+def test_resume_needs_a_run(tmp_path):
+    with pytest.raises(ValueError, match=r"found --resume without --out; .*pass --out DIR"):
+        open_run(Config(), recipe="toy", resume=True)
+    with pytest.raises(ValueError, match=r"found no run in .*drop --resume"):
+        open_run(Config(), recipe="toy", out=tmp_path / "none", resume=True)
+    assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize("text", ["", '{"recipe": "toy", "fie', "[1]", '{"recipe": "toy"}', "\0\0"])
+def test_corrupt_configuration_is_reported(tmp_path, text):
+    open_run(Config(), recipe="toy", out=tmp_path)
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(ValueError, match=r"config\.json that does not parse; .*another --out DIR"):
+        open_run(Config(), recipe="toy", out=tmp_path, resume=True)
+
+
+def test_metrics_are_appended_and_read_back(tmp_path):
+    folder = RunFolder(tmp_path)
+    assert folder.metrics() == []
+    folder.append({"step": 10, "loss": np.float32(0.5), "count": jnp.int32(3)})
+    folder.append({"step": 20, "loss": float("nan"), "worst": -np.inf})
+    assert folder.metrics() == [
+        {"step": 10, "loss": 0.5, "count": 3},
+        {"step": 20, "loss": None, "worst": None},
+    ]
+
+
+@pytest.mark.parametrize("half", ["", '{"step": 30, "lo', "\0\0\0", '{"step"', "3", b"\xff\xfe"])
+@pytest.mark.parametrize("step", [-1, 0, 10, 15, 20, 1000])
+def test_metrics_are_cut_at_the_checkpoint(tmp_path, half, step):
+    folder = RunFolder(tmp_path)
+    for finished in (0, 10, 20):
+        folder.append({"step": finished, "loss": finished / 3})
+    with (tmp_path / "metrics.jsonl").open("ab") as file:
+        file.write(half if isinstance(half, bytes) else half.encode())
+    folder.cut_metrics(step)
+    folder.append({"step": 30, "loss": 1.0})
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    kept = [{"step": at, "loss": at / 3} for at in (0, 10, 20) if at <= step]
+    assert lines == [*kept, {"step": 30, "loss": 1.0}]
+
+
+def test_result_is_plain_json(tmp_path):
+    folder = RunFolder(tmp_path)
+    result = {
+        "accuracy": jnp.float32(0.25),
+        "where": tmp_path,
+        "curve": np.arange(3),
+        "bad": np.inf,
+    }
+    plain = folder.write_result(result)
+    assert plain == {"accuracy": 0.25, "where": str(tmp_path), "curve": [0, 1, 2], "bad": None}
+    assert json.loads((tmp_path / "result.json").read_text()) == plain
+    assert [path.name for path in tmp_path.iterdir()] == ["result.json"]
+
+
+def test_values_unknown_to_json_are_named():
+    with pytest.raises(ValueError, match="of type function; expected numbers"):
+        to_plain({"loss": default_path})
