@@ -1,0 +1,72 @@
+"""What every benchmark shares: where and when it ran, how to time, where the lines go."""
+
+import datetime
+import json
+import os
+import platform
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import jax
+import numpy as np
+
+import sparse_hyper_jax
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def surroundings() -> dict[str, Any]:
+    """Describe hardware, versions and date."""
+    return {
+        "date": datetime.date.today().isoformat(),
+        "device": jax.devices()[0].device_kind,
+        "cores": os.cpu_count(),
+        "machine": platform.machine(),
+        "python": platform.python_version(),
+        "jax": jax.__version__,
+        "numpy": np.__version__,
+        "sparse_hyper_jax": sparse_hyper_jax.__version__,
+    }
+
+
+class Report:
+    """Collects the lines of one benchmark and writes them at the end, or after every line."""
+
+    def __init__(self, name: str, folder: Path = RESULTS):
+        self.path = folder / f"{name}.jsonl"
+        self.common = {"benchmark": name, **surroundings()}
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.path.write_text("")
+
+    def add(self, **line: Any) -> None:
+        """Append one line and show it."""
+        with self.path.open("a") as file:
+            file.write(json.dumps({**self.common, **line}) + "\n")
+        shown = {name: value for name, value in line.items() if name != "curve"}
+        print(json.dumps(shown), flush=True)
+
+
+def interleaved(functions: Mapping[str, Callable[[], Any]], *, repeats: int) -> dict[str, float]:
+    """Give the median milliseconds of several functions, called in turn so that noise hits all.
+
+    Args:
+        functions: each returns arrays that are waited for.
+        repeats: rounds after two for warming up.
+    """
+    times: dict[str, list[float]] = {name: [] for name in functions}
+    for round_number in range(repeats + 2):
+        for name, function in functions.items():
+            start = time.perf_counter()
+            jax.block_until_ready(function())
+            if round_number >= 2:
+                times[name].append(1e3 * (time.perf_counter() - start))
+    return {name: median(values) for name, values in times.items()}
+
+
+def temporary_bytes(function: Callable[..., Any], *arguments: Any) -> int:
+    """Give the bytes that the compiled function needs beyond its inputs and outputs."""
+    analysis = jax.jit(function).lower(*arguments).compile().memory_analysis()
+    return int(analysis.temp_size_in_bytes)

@@ -1,0 +1,204 @@
+"""Figures of tuples, training curves and sorted images; every function returns its figure."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.animation import FuncAnimation, PillowWriter
+from matplotlib.axes import Axes
+from matplotlib.collections import EllipseCollection
+from matplotlib.figure import Figure
+
+from sparse_hyper_jax import checks
+from sparse_hyper_jax.ops import ContinuousTuples
+from sparse_hyper_jax.train.run_folder import RunFolder
+
+VALUES = mpl.colormaps["RdYlBu"]
+INK = "#1f3b57"
+LATTICE = "0.8"
+
+
+def plot_tuples(
+    tuples: ContinuousTuples, shape: Sequence[int], *, ax: Axes | None = None
+) -> Figure:
+    """Draw continuous tuples: ellipses for rank 2, error bars for rank 1.
+
+    An ellipse reaches one standard deviation around its mean and fades with its area; its colour
+    is the tanh of its value, red for negative, blue for positive.
+
+    Args:
+        tuples: ``k`` continuous tuples of rank 1 or 2; for rank 2 the first axis (outputs) runs
+            down, as in a matrix.
+        shape: the lengths of the index space.
+        ax: where to draw; by default a new figure.
+
+    Returns:
+        the figure.
+
+    Raises:
+        ValueError: another rank.
+    """
+    shape = checks.check_index_shape("shape", shape)
+    _, rank = checks.check_tuples(*tuples)
+    checks.require(
+        rank in (1, 2) and len(shape) == rank,
+        f"tuples of rank {rank} in shape {shape}",
+        "rank 1 or 2, as many lengths",
+        "plot two columns of the means at a time",
+    )
+    ax = Figure(figsize=(4, 4), layout="constrained").subplots() if ax is None else ax
+    means, variances, values = (np.asarray(leaf, np.float64) for leaf in tuples)
+    colours = VALUES(0.5 + 0.5 * np.tanh(values))
+    (_plot_ellipses if rank == 2 else _plot_bars)(ax, means, np.sqrt(variances), colours, shape)
+    return ax.figure
+
+
+def _plot_ellipses(
+    ax: Axes, means: np.ndarray, deviations: np.ndarray, colours: np.ndarray, shape: Sequence[int]
+) -> None:
+    rows, columns = shape
+    grid = np.stack(np.meshgrid(np.arange(columns), np.arange(rows)), axis=-1).reshape(-1, 2)
+    ax.scatter(*grid.T, s=max(0.3, 60 / max(shape)), color=LATTICE, linewidths=0, zorder=0)
+    colours = colours.copy()
+    colours[:, 3] = np.clip(1 / (1 + deviations.prod(axis=1)), 0.08, 0.9)
+    widths = 2 * deviations[:, ::-1].T
+    ax.add_collection(
+        EllipseCollection(
+            *np.maximum(widths, 0.35),
+            np.zeros(len(means)),
+            units="xy",
+            offsets=means[:, ::-1],
+            offset_transform=ax.transData,
+            facecolors=colours,
+            edgecolors="none",
+        )
+    )
+    ax.scatter(*means[:, ::-1].T, s=max(1.0, 160 / max(shape)), color=INK, linewidths=0)
+    ax.set(xlim=(-0.7, columns - 0.3), ylim=(rows - 0.3, -0.7), aspect="equal")
+    ax.set(xticks=_ends(columns), yticks=_ends(rows), xlabel="input", ylabel="output")
+
+
+def _plot_bars(
+    ax: Axes, means: np.ndarray, deviations: np.ndarray, colours: np.ndarray, shape: Sequence[int]
+) -> None:
+    number = np.arange(len(means))
+    ax.vlines(np.arange(shape[0]), -0.7, len(means) - 0.3, color=LATTICE, linewidth=0.6, zorder=0)
+    ax.barh(number, 2 * deviations[:, 0], left=means[:, 0] - deviations[:, 0], color=colours)
+    ax.plot(means[:, 0], number, ".", color=INK)
+    ax.set(xlim=(-0.7, shape[0] - 0.3), ylim=(len(means) - 0.3, -0.7))
+    ax.set(xticks=_ends(shape[0]), yticks=_ends(len(means)), xlabel="index", ylabel="tuple")
+
+
+def _ends(size: int) -> list[int]:
+    return sorted({0, size - 1})
+
+
+def read_snapshots(folder: Path) -> dict[int, ContinuousTuples]:
+    """Read the tuples that a run saved, ``STEP.npz`` each, in the order of their steps."""
+    paths = sorted(folder.glob("*.npz"))
+    return {int(path.stem): ContinuousTuples(**dict(np.load(path))) for path in paths}
+
+
+def read_curve(folder: RunFolder, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Read steps and values of one metric of a run, where it was recorded."""
+    rows = [line for line in folder.metrics() if line.get(name) is not None]
+    return np.array([row["step"] for row in rows]), np.array([row[name] for row in rows])
+
+
+def plot_settling(
+    snapshots: Mapping[int, ContinuousTuples],
+    shape: Sequence[int],
+    curve: tuple[np.ndarray, np.ndarray],
+) -> Figure:
+    """Draw tuples at four moments of training and the test error.
+
+    Args:
+        snapshots: rank-2 tuples by step.
+        shape: lengths of the index space.
+        curve: steps and mean squared errors.
+
+    Returns:
+        the figure.
+    """
+    steps = sorted(snapshots)
+    # Early moments matter more: most of the movement is over long before the end.
+    chosen = [steps[round(share * (len(steps) - 1))] for share in (0, 0.08, 0.25, 1)]
+    figure = Figure(figsize=(14, 3.2), layout="constrained")
+    *panels, last = figure.subplots(1, 5)
+    for step, ax in zip(chosen, panels, strict=True):
+        plot_tuples(snapshots[step], shape, ax=ax)
+        ax.set_title(f"step {step:,}", fontsize=10)
+    error = np.maximum(curve[1], 1e-7)
+    last.semilogy(curve[0], error, color=INK, linewidth=1.5)
+    last.set(xlabel="step", ylabel="test error (floor 1e-7)", title="mean squared error")
+    last.title.set_fontsize(10)
+    last.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def animate_tuples(
+    snapshots: Mapping[int, ContinuousTuples], shape: Sequence[int], path: Path
+) -> None:
+    """Write a GIF of tuples settling.
+
+    Args:
+        snapshots: rank-2 tuples by step.
+        shape: lengths of the index space.
+        path: file to write.
+    """
+    figure = Figure(figsize=(3.6, 3.8), layout="constrained")
+    ax = figure.subplots()
+    steps = sorted(snapshots)
+
+    def draw(step: int) -> list[Any]:
+        ax.clear()
+        plot_tuples(snapshots[step], shape, ax=ax)
+        ax.set_title(f"step {step:,}", fontsize=10)
+        return []
+
+    # The last picture stays for a while before the film starts again.
+    frames = [*steps, *[steps[-1]] * 10]
+    FuncAnimation(figure, draw, frames=frames).save(path, PillowWriter(fps=8), dpi=80)
+
+
+def plot_sorting(rows: Sequence[np.ndarray], names: Sequence[str], *, title: str = "") -> Figure:
+    """Draw sequences of images before, during and after sorting.
+
+    Args:
+        rows: one array ``(n, height, width)`` per moment, values in [0, 1].
+        names: what to write beside each row.
+        title: of the whole figure.
+
+    Returns:
+        the figure.
+    """
+    count = len(rows[0])
+    figure = Figure(figsize=(0.9 * count + 1.4, 0.95 * len(rows) + 0.3), layout="constrained")
+    axes = figure.subplots(len(rows), count, squeeze=False)
+    for name, images, line in zip(names, rows, axes, strict=True):
+        line[0].set_ylabel(name, rotation=0, ha="right", va="center", fontsize=10)
+        for image, ax in zip(images, line, strict=True):
+            ax.imshow(image, cmap="gray_r", vmin=0, vmax=1)
+            ax.set(xticks=[], yticks=[])
+            ax.spines[:].set_color("0.85")
+    figure.suptitle(title, fontsize=10)
+    return figure
+
+
+def plot_band(
+    ax: Axes, steps: np.ndarray, runs: np.ndarray, *, label: str, color: str, style: str = "-"
+) -> None:
+    """Draw the mean of several runs and the band from the least to the largest.
+
+    Args:
+        ax: where to draw.
+        steps: ``(t,)``.
+        runs: ``(seeds, t)``.
+        label: for the legend.
+        color: of line and band.
+        style: of the line.
+    """
+    ax.plot(steps, runs.mean(axis=0), style, color=color, label=label, linewidth=1.5)
+    ax.fill_between(steps, runs.min(axis=0), runs.max(axis=0), color=color, alpha=0.15, linewidth=0)

@@ -1,0 +1,304 @@
+"""Learn the identity as a sparse matrix: n tuples on n x n cells find the diagonal."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from sparse_hyper_jax import checks
+from sparse_hyper_jax.estimators import sample_cells, score_function_loss
+from sparse_hyper_jax.ops import (
+    ContinuousTuples,
+    bound_means,
+    bound_variances,
+    hyperlayer,
+    hyperlayer_hard,
+    invert_means,
+    relax,
+    relocate,
+    round_means,
+    sparse_multiply,
+)
+from sparse_hyper_jax.train.loop import train
+from sparse_hyper_jax.train.run_folder import RunFolder, open_run
+
+TEST_SEED = 2**31 - 1
+TEST_INSTANCES = 10_000
+FRAMES = 60
+
+
+class IdentityState(NamedTuple):
+    """What training changes."""
+
+    parameters: dict[str, jax.Array]
+    """``means (n, 2)`` and ``spreads (n,)``, before bounding."""
+
+    optimizer: optax.OptState
+    count: jax.Array
+    """Finished steps, int32."""
+
+
+@dataclass(frozen=True)
+class IdentityRecipe:
+    """Learn the identity matrix as a sparse one, from random vectors (Bloem 2018, figure 2)."""
+
+    size: int = 32
+    """Number n of inputs, outputs and tuples."""
+
+    seed: int = 0
+    """Seed of initialisation and samples."""
+
+    steps: int | None = None
+    """Number of training steps; by default 4,000 or 125 per tuple, whichever is more."""
+
+    out: Path | None = None
+    """Run folder; by default runs/identity-DATE-TIME."""
+
+    resume: bool = False
+    """Go on with the run in the folder."""
+
+    quiet: bool = False
+    """Show no progress bar."""
+
+    animate: bool = False
+    """Also write a GIF of the tuples settling."""
+
+    estimator: Literal["hyperlayer", "reinforce"] = "hyperlayer"
+    """How the gradient is made: relaxation of this library, or the score function baseline."""
+
+    batch: int = 64
+    """Random vectors per step."""
+
+    sample_groups: int = 1
+    """Groups of vectors, each with sampled points of its own; 1 shares them by the whole batch."""
+
+    learning_rate: float = 0.005
+    """Of Adam."""
+
+    num_global: int = 4
+    """Points per tuple drawn from all cells."""
+
+    num_local: int = 4
+    """Points per tuple drawn from the window around its mean."""
+
+    region: int = 4
+    """Length of that window on both axes."""
+
+    density: Literal["gaussian", "laplace", "student_t"] = "gaussian"
+    """Shape of a tuple."""
+
+    variance_floor: float = 0.0
+    """Least variance, in squared cells."""
+
+    relocate_every: int = 250
+    """Steps between moves of surplus tuples to the cells that gain most; 0 for never."""
+
+    def run(self) -> dict[str, Any]:
+        """Train, write the run folder and return the final figures."""
+        self._check()
+        folder = open_run(self, recipe="identity", out=self.out, resume=self.resume)
+        steps = max(4000, 125 * self.size) if self.steps is None else self.steps
+        spacing = max(100, steps // FRAMES // 100 * 100)
+        snapshots = folder.path / "snapshots"
+        snapshots.mkdir(exist_ok=True)
+
+        def evaluate(step: int, state: IdentityState) -> dict[str, float]:
+            tuples = self.tuples(state.parameters)
+            np.savez(snapshots / f"{step:08d}.npz", **jax.device_get(tuples)._asdict())
+            return measure(tuples)
+
+        trained = train(
+            make_step(self),
+            initial_state(self),
+            steps=steps,
+            seed=self.seed,
+            folder=folder,
+            evaluate=evaluate,
+            evaluate_every=spacing,
+            resume=self.resume,
+            quiet=self.quiet,
+            description=f"identity {self.size}x{self.size}",
+        )
+        tuples = self.tuples(trained.state.parameters)
+        self._draw(folder)
+        result = measure(tuples) | {"size": self.size, "estimator": self.estimator}
+        result |= {"steps": steps, "seconds": round(trained.seconds, 1), "seed": self.seed}
+        return folder.write_result(result | {"out": str(folder.path)})
+
+    def tuples(self, parameters: Mapping[str, jax.Array]) -> ContinuousTuples:
+        """Bound the parameters; all values are 1."""
+        shape = (self.size, self.size)
+        return ContinuousTuples(
+            bound_means(parameters["means"], shape),
+            bound_variances(parameters["spreads"], shape, floor=self.variance_floor),
+            jnp.ones(self.size),
+        )
+
+    def _check(self) -> None:
+        for name in ("size", "batch", "region", "sample_groups"):
+            checks.check_count(name, getattr(self, name), least=1)
+        for name in ("num_global", "num_local", "relocate_every"):
+            checks.check_count(name, getattr(self, name))
+        checks.require(
+            self.batch % self.sample_groups == 0,
+            f"batch={self.batch} in sample_groups={self.sample_groups}",
+            "a number of groups that divides the batch",
+            "change one of the two",
+        )
+        if self.steps is not None:
+            checks.check_count("steps", self.steps, least=1)
+
+    def _draw(self, folder: RunFolder) -> None:
+        from sparse_hyper_jax.train import plots  # matplotlib is slow to import
+
+        snapshots = plots.read_snapshots(folder.path / "snapshots")
+        shape = (self.size, self.size)
+        figure = plots.plot_settling(snapshots, shape, plots.read_curve(folder, "eval_mse"))
+        figure.savefig(folder.path / "tuples.png", dpi=150)
+        if self.animate:
+            plots.animate_tuples(snapshots, shape, folder.path / "tuples.gif")
+
+
+def optimizer_of(recipe: IdentityRecipe) -> optax.GradientTransformation:
+    """Give the recipe's optimizer."""
+    return optax.adam(recipe.learning_rate)
+
+
+def initial_state(recipe: IdentityRecipe) -> IdentityState:
+    """Draw means and spreads from a standard normal, as the paper's code does."""
+    means_key, spreads_key = jax.random.split(jax.random.key(recipe.seed))
+    parameters = {
+        "means": jax.random.normal(means_key, (recipe.size, 2)),
+        "spreads": jax.random.normal(spreads_key, (recipe.size,)),
+    }
+    optimizer = optimizer_of(recipe).init(parameters)
+    return IdentityState(parameters, optimizer, jnp.zeros((), jnp.int32))
+
+
+def make_step(
+    recipe: IdentityRecipe,
+) -> Callable[[IdentityState, jax.Array], tuple[IdentityState, dict[str, jax.Array]]]:
+    """Make the pure training step of a recipe."""
+    loss = reinforce_loss if recipe.estimator == "reinforce" else relaxed_loss
+    moves = recipe.relocate_every > 0 and recipe.estimator == "hyperlayer"
+    optimizer = optimizer_of(recipe)
+
+    def step(state: IdentityState, key: jax.Array) -> tuple[IdentityState, dict[str, jax.Array]]:
+        loss_key, move_key = jax.random.split(key)
+        value, gradient = jax.value_and_grad(loss, argnums=2)(recipe, loss_key, state.parameters)
+        updates, moments = optimizer.update(gradient, state.optimizer, state.parameters)
+        parameters = optax.apply_updates(state.parameters, updates)
+        state = IdentityState(parameters, moments, state.count + 1)
+        if moves:
+            due = state.count % recipe.relocate_every == 0
+            state = jax.lax.cond(due, lambda: move_surplus(recipe, move_key, state), lambda: state)
+        return state, {"loss": value}
+
+    return step
+
+
+def draw_inputs(recipe: IdentityRecipe, key: jax.Array) -> jax.Array:
+    """Draw a batch of standard normal vectors, ``(n, batch)``: the batch as the last axis."""
+    return jax.random.normal(key, (recipe.size, recipe.batch))
+
+
+def relaxed_loss(
+    recipe: IdentityRecipe, key: jax.Array, parameters: Mapping[str, jax.Array]
+) -> jax.Array:
+    """Mean squared error of sampled sparse matrices, one per group of the batch."""
+    input_key, sample_key = jax.random.split(key)
+    tuples = recipe.tuples(parameters)
+
+    def group_loss(key: jax.Array, x: jax.Array) -> jax.Array:
+        y = hyperlayer(key, tuples, x, (recipe.size,), **sampling_of(recipe))
+        return jnp.mean(jnp.square(y - x))
+
+    x = draw_inputs(recipe, input_key)
+    if recipe.sample_groups == 1:
+        return group_loss(sample_key, x)
+    groups = jnp.stack(jnp.split(x, recipe.sample_groups, axis=1))
+    keys = jax.random.split(sample_key, recipe.sample_groups)
+    return jnp.mean(jax.vmap(group_loss)(keys, groups))
+
+
+def reinforce_loss(
+    recipe: IdentityRecipe, key: jax.Array, parameters: Mapping[str, jax.Array]
+) -> jax.Array:
+    """Surrogate of the mean squared error when every instance draws one cell per tuple."""
+    input_key, sample_key = jax.random.split(key)
+    x = draw_inputs(recipe, input_key).T
+    means, variances, values = recipe.tuples(parameters)
+
+    def instance(key: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        cells, log_probability = sample_cells(key, means, variances, (recipe.size,) * 2)
+        y = sparse_multiply(cells, values, x, (recipe.size,))
+        return jnp.mean(jnp.square(y - x)), log_probability
+
+    keys = jax.random.split(sample_key, recipe.batch)
+    return score_function_loss(*jax.vmap(instance)(keys, x))
+
+
+def sampling_of(recipe: IdentityRecipe) -> dict[str, Any]:
+    """Give the options of sampling."""
+    return {
+        "num_global": recipe.num_global,
+        "num_local": recipe.num_local,
+        "region": (recipe.region,) * 2,
+        "density": recipe.density,
+    }
+
+
+def move_surplus(recipe: IdentityRecipe, key: jax.Array, state: IdentityState) -> IdentityState:
+    """Move up to one tuple in sixteen to the sampled cell where it lowers the loss most."""
+    input_key, sample_key = jax.random.split(key)
+    x = draw_inputs(recipe, input_key)
+    shape = (recipe.size, recipe.size)
+    tuples = recipe.tuples(state.parameters)
+    entries = relax(sample_key, tuples, shape, **sampling_of(recipe))
+
+    def loss(values: jax.Array) -> jax.Array:
+        y = sparse_multiply(entries.indices, values, x, (recipe.size,))
+        return jnp.mean(jnp.square(y - x))
+
+    gains = -jax.grad(loss)(entries.values)
+    limit = max(1, recipe.size // 16)
+    chosen, cells, moved = relocate(tuples, entries, gains, shape, limit=limit)
+    fresh = {"means": invert_means(cells, shape), "spreads": jnp.zeros(len(chosen))}
+
+    def write(leaf: jax.Array, new: jax.Array | float) -> jax.Array:
+        keep = moved.reshape(-1, *(1,) * (leaf.ndim - 1))
+        return leaf.at[chosen].set(jnp.where(keep, new, leaf[chosen]), unique_indices=True)
+
+    # A moved tuple starts afresh: the moments of its old place would push it away again.
+    moments = jax.tree.map(lambda leaf: write(leaf, 0.0) if leaf.ndim else leaf, state.optimizer)
+    parameters = {name: write(leaf, fresh[name]) for name, leaf in state.parameters.items()}
+    return IdentityState(parameters, moments, state.count)
+
+
+@jax.jit
+def measure_on_device(tuples: ContinuousTuples) -> dict[str, jax.Array]:
+    """Evaluate rounded tuples: error on fresh vectors, number of diagonal cells found."""
+    size = len(tuples.values)
+    x = jax.random.normal(jax.random.key(TEST_SEED), (size, TEST_INSTANCES))
+    y = hyperlayer_hard(tuples, x, (size,))
+    row, column = round_means(tuples.means, (size, size)).T
+    found = jnp.zeros(size, bool).at[row].max(row == column)
+    return {"mse": jnp.mean(jnp.square(y - x)), "cells_found": jnp.sum(found)}
+
+
+def measure(tuples: ContinuousTuples) -> dict[str, float]:
+    """Evaluate rounded tuples on the host; see :func:`measure_on_device`.
+
+    Args:
+        tuples: ``n`` continuous tuples on n x n cells.
+
+    Returns:
+        ``mse`` over 10,000 test vectors, and ``cells_found`` of the n on the diagonal.
+    """
+    figures = jax.device_get(measure_on_device(tuples))
+    return {"mse": float(figures["mse"]), "cells_found": int(figures["cells_found"])}
