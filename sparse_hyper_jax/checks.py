@@ -48,6 +48,21 @@ def check_shape(name: str, array: Any, shape: Sequence[int | None], meaning: str
     )
 
 
+def check_integers(name: str, array: Any) -> None:
+    """Raise unless ``array`` holds integers.
+
+    Raises:
+        ValueError: another dtype.
+    """
+    dtype = jnp.result_type(array)
+    require(
+        jnp.issubdtype(dtype, jnp.integer),
+        f"{name} of dtype {dtype}",
+        "integers",
+        "round means with round_means or sample them with sample_tuples",
+    )
+
+
 def check_count(name: str, count: int, least: int = 0) -> None:
     """Raise unless ``count`` is a Python int of at least ``least``.
 
@@ -132,10 +147,11 @@ def check_tuples(means: Any, variances: Any, values: Any = None) -> tuple[int, i
     """Return ``(k, r)`` after checking that the parts of continuous tuples agree.
 
     Raises:
-        ValueError: means and variances are not both ``(k, r)``, or values are not ``(k,)``.
+        ValueError: means and variances are not both ``(k, r)`` with ``r >= 1``, or values are not ``(k,)``.
     """
     check_shape("means", means, (None, None), "(k, r): one row per tuple, one column per axis")
     k, r = jnp.shape(means)
+    require(r >= 1, f"means of shape {(k, r)}", "at least one column", "learn at least one axis")
     check_shape("variances", variances, (k, r), "the shape of means: one variance per mean")
     if values is not None:
         check_shape("values", values, (k,), "one value per tuple")

@@ -29,7 +29,8 @@ class FreeTuples(nnx.Module):
         rngs: a ``params`` stream.
 
     Raises:
-        ValueError: an empty shape, counts below 1, or more values than tuples.
+        ValueError: no axis, an axis without cells, counts below 1, more values than tuples, or both
+            fixed values and a number of values.
 
     Reference: Bloem 2018, arXiv 1810.09184.
     """
@@ -48,6 +49,9 @@ class FreeTuples(nnx.Module):
         rngs: nnx.Rngs,
     ):
         self.shape = checks.check_index_shape("shape", shape)
+        checks.require(
+            len(self.shape) >= 1, "shape=()", "at least one axis", "learn at least one column"
+        )
         checks.check_count("num_tuples", num_tuples, least=1)
         self.num_tuples = num_tuples
         self.fixed_values = fixed_values

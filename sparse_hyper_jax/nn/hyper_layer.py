@@ -81,6 +81,8 @@ class HyperLayer(nnx.Module):
         self.source = source
         self.out_shape = checks.check_index_shape("out_shape", out_shape)
         checks.check_choice("bias", bias, BIASES)
+        if bias == "sparse":
+            checks.check_count("num_bias_tuples", num_bias_tuples, least=1)
         self.template = template
         self.wrap = wrap
         self.share_samples = share_samples
@@ -135,6 +137,15 @@ class HyperLayer(nnx.Module):
         return y + bias.reshape(*self.out_shape, *features).astype(y.dtype)
 
     def _multiply(self, key: jax.Array | None, tuples: ContinuousTuples, x: jax.Array) -> jax.Array:
+        rank = tuples.means.shape[-1] if self.template is None else self.template.rows.shape[1]
+        in_rank = rank - len(self.out_shape)
+        # Otherwise the batch, as the last axis, would be contracted.
+        checks.require(
+            in_rank < x.ndim,
+            f"x of shape {x.shape} for tuples of rank {rank} and out_shape {self.out_shape}",
+            f"(b, *in_shape, *features) with {in_rank} input axes",
+            "add the batch axis, or give means one column per output and input axis",
+        )
         shared = tuples.means.ndim == 2
         if shared and (key is None or self.share_samples):
             # The batch as last axis is contiguous in the gathered rows of x.

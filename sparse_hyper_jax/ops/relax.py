@@ -87,7 +87,7 @@ def relax(
     chunk_size = count if chunk_size is None else chunk_size
     check_chunks(count, chunk_size)
     points, values = _relax_chunks(key, tuples, learned, chunk_size, options)
-    indices = points.reshape(-1, len(learned)) if template is None else stitch(template, points)
+    indices = jax.lax.collapse(points, 0, 2) if template is None else stitch(template, points)
     return SparseEntries(indices, values)
 
 
@@ -132,7 +132,7 @@ def _relax_context(
 ) -> tuple[jax.Array, jax.Array]:
     """Relax tuples that share all their points: points ``(k, q, r)`` and values ``(k * q,)``."""
     points = sample_tuples(key, tuples.means, shape, wrap=wrap, **sampling)
-    flat = points.reshape(-1, len(shape))
+    flat = jax.lax.collapse(points, 0, 2)
     period = shape if wrap else None
     mask = first_occurrence(flat, shape)
     return points, mix_values(flat, mask, *tuples, density=density, period=period)
@@ -157,7 +157,7 @@ def _relax_chunks(
         lambda key, chunk: _relax_context(key, chunk, shape, **options),
         in_axes=(None if key is None else 0, 0),
     )(keys, chunks)
-    return points.reshape(count, -1, len(shape)), values.reshape(-1)
+    return jax.lax.collapse(points, 0, 2), values.reshape(-1)
 
 
 def _relax_range(
@@ -176,7 +176,7 @@ def _relax_range(
     number = jnp.arange(len(tuples.values))
     passive = jnp.where((number >= start) & (number < start + size), 0, rest.values)
     return SparseEntries(
-        jnp.concatenate([points.reshape(-1, len(shape)), rest.indices]),
+        jnp.concatenate([jax.lax.collapse(points, 0, 2), rest.indices]),
         jnp.concatenate([values, passive.astype(values.dtype)]),
     )
 

@@ -108,7 +108,7 @@ def stitch(template: Template, points: jax.Array) -> jax.Array:
     meaning = "(k, q, r): k rows and r learned columns, as in the template"
     checks.check_shape("points", points, (count, None, len(columns)), meaning)
     rows = jnp.asarray(np.repeat(template.rows, points.shape[1], axis=0), jnp.int32)
-    return rows.at[:, columns].set(points.reshape(-1, len(columns)), unique_indices=True)
+    return rows.at[:, columns].set(jax.lax.collapse(points, 0, 2), unique_indices=True)
 
 
 def check_chunks(num_tuples: int, chunk_size: int) -> None:

@@ -18,6 +18,16 @@ from sparse_hyper_jax.train.run_folder import RunFolder
 VALUES = mpl.colormaps["RdYlBu"]
 INK = "#1f3b57"
 LATTICE = "0.8"
+STYLE = {
+    "figure.dpi": 90,
+    "figure.constrained_layout.use": True,
+    "font.size": 9,
+    "axes.titlesize": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "legend.frameon": False,
+}
+"""Settings of the notebooks: ``matplotlib.rcParams.update(STYLE)``."""
 
 
 def plot_tuples(
@@ -95,6 +105,34 @@ def _ends(size: int) -> list[int]:
     return sorted({0, size - 1})
 
 
+def plot_matrix(
+    matrix: np.ndarray, *, ax: Axes | None = None, limit: float | None = None
+) -> Figure:
+    """Draw a matrix: blue for positive, red for negative, grey for missing (NaN) cells.
+
+    Args:
+        matrix: ``(rows, columns)``; the non-zeros of one of up to 8 x 8 cells are also written out.
+        ax: where to draw; by default a new figure.
+        limit: the absolute value of the darkest colour; by default the largest.
+
+    Returns:
+        the figure.
+    """
+    matrix = np.asarray(matrix, np.float64)
+    ax = Figure(figsize=(4, 4), layout="constrained").subplots() if ax is None else ax
+    limit = max(np.nanmax(np.abs(matrix)), 1e-12) if limit is None else limit
+    colours = mpl.colormaps["RdBu"].with_extremes(bad="0.92")
+    ax.imshow(matrix, cmap=colours, vmin=-1.25 * limit, vmax=1.25 * limit)
+    ax.set(xticks=_ends(matrix.shape[1]), yticks=_ends(matrix.shape[0]))
+    ax.spines[:].set_visible(False)
+    ax.tick_params(length=0)
+    for (row, column), value in np.ndenumerate(matrix if max(matrix.shape) <= 8 else [[]]):
+        if abs(value) >= 0.005:
+            colour = "white" if abs(value) > 0.7 * limit else INK
+            ax.text(column, row, f"{value:.2f}", ha="center", va="center", size=7, color=colour)
+    return ax.figure
+
+
 def read_snapshots(folder: Path) -> dict[int, ContinuousTuples]:
     """Read the tuples that a run saved, ``STEP.npz`` each, in the order of their steps."""
     paths = sorted(folder.glob("*.npz"))
@@ -163,27 +201,29 @@ def animate_tuples(
     FuncAnimation(figure, draw, frames=frames).save(path, PillowWriter(fps=8), dpi=80)
 
 
-def plot_sorting(rows: Sequence[np.ndarray], names: Sequence[str], *, title: str = "") -> Figure:
+def plot_sorting(stages: Sequence[np.ndarray], names: Sequence[str]) -> Figure:
     """Draw sequences of images before, during and after sorting.
 
     Args:
-        rows: one array ``(n, height, width)`` per moment, values in [0, 1].
-        names: what to write beside each row.
-        title: of the whole figure.
+        stages: one array ``(sequences, n, height, width)`` per moment, values in [0, 1]; sequences
+            stand side by side, moments below each other.
+        names: what to write beside each moment.
 
     Returns:
         the figure.
     """
-    count = len(rows[0])
-    figure = Figure(figsize=(0.9 * count + 1.4, 0.95 * len(rows) + 0.3), layout="constrained")
-    axes = figure.subplots(len(rows), count, squeeze=False)
-    for name, images, line in zip(names, rows, axes, strict=True):
+    count, n, height, width = stages[0].shape
+    ratio = 0.55 * width / height
+    figure = Figure(figsize=(ratio * count * (n + 0.5) + 1.2, 0.62 * len(stages)))
+    figure.subplots_adjust(left=1.1 / figure.get_figwidth(), right=0.99, top=0.97, bottom=0.03)
+    blocks = figure.subplots(len(stages), count, squeeze=False, gridspec_kw={"wspace": 0.12})
+    for name, images, line in zip(names, stages, blocks, strict=True):
         line[0].set_ylabel(name, rotation=0, ha="right", va="center", fontsize=10)
-        for image, ax in zip(images, line, strict=True):
-            ax.imshow(image, cmap="gray_r", vmin=0, vmax=1)
+        for sequence, ax in zip(images, line, strict=True):
+            ax.imshow(np.concatenate(list(sequence), axis=1), cmap="gray_r", vmin=0, vmax=1)
+            ax.vlines(width * np.arange(1, n) - 0.5, -0.5, height - 0.5, color="0.85", lw=0.8)
             ax.set(xticks=[], yticks=[])
-            ax.spines[:].set_color("0.85")
-    figure.suptitle(title, fontsize=10)
+            ax.spines[:].set_color("0.6")
     return figure
 
 

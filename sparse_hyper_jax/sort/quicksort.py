@@ -1,0 +1,128 @@
+"""Differentiable quicksort: ``ceil(log2 n)`` splits in a row, with targets pulled back through."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from sparse_hyper_jax.checks import check_shape
+from sparse_hyper_jax.sort.buckets import num_levels
+from sparse_hyper_jax.sort.split import (
+    check_options,
+    check_payload,
+    half_split,
+    reverse_split,
+    widen,
+)
+
+
+class Sorted(NamedTuple):
+    """What a sort of ``n`` elements in ``L = ceil(log2 n)`` levels returns.
+
+    Attributes:
+        payload: pytree of ``(n, ...)``, the sorted payload; the same as ``stages[L]``.
+        keys: ``(n,)``, the sorted keys, mixed by the same weights.
+        stages: tuple of ``L + 1`` payloads; ``stages[d]`` after ``d`` splits, so ``stages[0]`` is
+            the input. After ``d`` splits every element should be in its bucket of level ``d``.
+        targets: tuple of ``L + 1`` trees like the target; ``targets[L]`` is the target itself and
+            ``targets[d]`` the target pulled back through the splits ``L - 1`` down to ``d``, so
+            that it can be compared with ``stages[d]``. ``None`` if no target was given.
+    """
+
+    payload: Any
+    keys: jax.Array
+    stages: tuple[Any, ...]
+    targets: tuple[Any, ...] | None
+
+
+def quicksort(
+    key: jax.Array | None,
+    keys: jax.Array,
+    payload: Any,
+    *,
+    num_candidates: int = 16,
+    num_near: int = 0,
+    certainty: jax.Array | float = 10.0,
+    hard: bool = False,
+    target: Any = None,
+) -> Sorted:
+    """Sort a payload by its keys in ascending order, with gradients for the keys.
+
+    ``payload[d + 1] = M_d payload[d]`` for ``d = 0 .. L - 1``, where ``M_d`` mixes permutations
+    that halve every bucket of level ``d`` (see :func:`~sparse_hyper_jax.sort.half_split`), and
+    ``target[d] = M_d^T target[d + 1]``. No ``M_d`` is ever a matrix: the cost is
+    ``O(n * num_candidates * L)``.
+
+    The scale of the keys decides how sharp the sort is: :func:`standardise` them first, so that
+    ``certainty`` has one meaning throughout training.
+
+    Args:
+        key: typed random key for the proposals; may be ``None`` if ``hard``.
+        keys: ``(n,)`` keys, any ``n >= 1``. Soft keys beyond 1e30, infinities among them, count as
+            1e30; a NaN spoils a soft sort.
+        payload: pytree of arrays ``(n, ...)``; floating, unless ``hard``.
+        num_candidates: proposals per bucket, the certain one included.
+        num_near: how many of them are drawn near the current order instead of uniformly.
+        certainty: scalar, may be traced and learned; how sharply keys decide.
+        hard: exact, deterministic, stable sort: equal to indexing by
+            ``jnp.argsort(keys, stable=True)``, ties included, NaN last.
+        target: pytree of arrays ``(n, ...)``, what the sorted payload should be; optional.
+
+    Returns:
+        The sorted payload and keys, all stages, and the target pulled back to each of them.
+
+    Raises:
+        ValueError: wrong shapes, dtypes or counts, or no random key.
+
+    Reference: Bloem 2018, arXiv 1810.09184.
+    """
+    check_shape("keys", keys, (None,), "(n,): one key per element; use jax.vmap for batches")
+    n = len(keys)
+    check_payload((payload, target), n)
+    options = {"num_candidates": num_candidates, "num_near": num_near, "certainty": certainty}
+    if not hard:
+        check_options(key, **options)
+    stages, splits = [payload], []
+    # Soft keys stay wide between the levels: rounding mixed keys to 16 bits would create ties.
+    current = keys if hard else widen(keys)
+    for level in range(num_levels(n)):
+        level_key = key if hard else jax.random.fold_in(key, level)
+        current, payload, split = half_split(
+            level_key, current, payload, level=level, hard=hard, **options
+        )
+        stages.append(payload)
+        splits.append(split)
+    targets = None if target is None else _pull_back(splits, target)
+    return Sorted(payload, current.astype(keys.dtype), tuple(stages), targets)
+
+
+def _pull_back(splits: list, target: Any) -> tuple[Any, ...]:
+    """Return the target at every stage, first to last."""
+    targets = [target]
+    for split in reversed(splits):
+        targets.append(reverse_split(split, targets[-1]))
+    return tuple(reversed(targets))
+
+
+def standardise(keys: jax.Array) -> jax.Array:
+    """Shift and scale keys to mean zero and variance one over their last axis.
+
+    ``(k - mean(k)) / sqrt(mean((k - mean(k))^2))``; equal keys become zeros. The order is kept,
+    and a sort after it no longer depends on the scale that a key network happens to have.
+
+    Args:
+        keys: ``(..., n)`` floating keys.
+
+    Returns:
+        ``(..., n)`` in the same dtype; statistics are taken in float32 for 16-bit keys.
+    """
+    wide = widen(keys)
+    # Any constant shift and scale cancels; these make equal keys exact zeros and squares harmless.
+    least = jax.lax.stop_gradient(wide.min(axis=-1, keepdims=True))
+    width = jax.lax.stop_gradient(wide.max(axis=-1, keepdims=True)) - least
+    scaled = (wide - least) / jnp.where(width > 0, width, 1)
+    centred = scaled - scaled.mean(axis=-1, keepdims=True)
+    variance = jnp.square(centred).mean(axis=-1, keepdims=True)
+    # Double where: the square root of zero has an infinite slope, and inf times zero is NaN.
+    spread = jnp.sqrt(jnp.where(variance > 0, variance, 1))
+    return (centred / spread).astype(keys.dtype)

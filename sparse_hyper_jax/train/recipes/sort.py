@@ -1,0 +1,268 @@
+"""Learn to sort images of numbers from their order alone."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+
+from sparse_hyper_jax import checks
+from sparse_hyper_jax.nn import DigitKeyNetwork, NumberKeyNetwork
+from sparse_hyper_jax.sort import element_match, exact_match, quicksort, sort_loss, standardise
+from sparse_hyper_jax.train.data import (
+    ClassIndex,
+    Sequences,
+    augment,
+    index_by_class,
+    load_splits,
+    make_sequences,
+)
+from sparse_hyper_jax.train.loop import train
+from sparse_hyper_jax.train.run_folder import RunFolder, open_run
+
+TEST_SEED = 2**31 - 1
+TEST_SEQUENCES = 10_000
+SHOWN = 3
+
+
+class SortState(NamedTuple):
+    """What training changes."""
+
+    parameters: nnx.State
+    optimizer: optax.OptState
+
+
+@dataclass(frozen=True)
+class SortRecipe:
+    """Learn to sort handwritten numbers, knowing only the right order (Bloem 2018, figure 6)."""
+
+    n: int = 4
+    """Numbers in a sequence."""
+
+    digits: int = 1
+    """Digits in a number, side by side, most significant first."""
+
+    distinct: bool = True
+    """Whether the numbers of a sequence differ."""
+
+    data: Literal["digits", "mnist", "idx"] = "digits"
+    """Images: bundled 8x8 digits, MNIST in --data-dir, or any four idx files there."""
+
+    data_dir: Path | None = None
+    """Folder of the image files, for mnist and idx."""
+
+    download: bool = False
+    """Fetch missing files of MNIST into --data-dir."""
+
+    seed: int = 0
+    """Seed of initialisation, sequences, augmentation and proposals."""
+
+    steps: int = 6000
+    """Number of training steps."""
+
+    out: Path | None = None
+    """Run folder; by default runs/sort-DATE-TIME."""
+
+    resume: bool = False
+    """Go on with the run in the folder."""
+
+    quiet: bool = False
+    """Show no progress bar."""
+
+    batch: int = 64
+    """Sequences per step."""
+
+    learning_rate: float = 2e-3
+    """Peak of a warm-up and cosine schedule for AdamW."""
+
+    weight_decay: float = 1e-4
+    """Of AdamW."""
+
+    num_candidates: int = 16
+    """Proposals per bucket and split."""
+
+    num_near: int = 0
+    """How many of them are drawn near the current order."""
+
+    certainty: float = 4.0
+    """How sharply keys, standardised within a sequence, decide."""
+
+    loss: Literal["plain", "means", "separate"] = "separate"
+    """Where outputs are compared with the sorted images."""
+
+    def run(self) -> dict[str, Any]:
+        """Train, write the run folder and return the final figures on held-out digits."""
+        self._check()
+        splits = load_splits(self.data, self.data_dir, seed=self.seed, download=self.download)
+        parts = {name: index_by_class(part) for name, part in splits._asdict().items()}
+        folder = open_run(self, recipe="sort", out=self.out, resume=self.resume)
+        size = parts["train"].images.shape[1:]
+        keys_of, state = make_model(self, size)
+        measure = make_measure(self, keys_of)
+
+        def evaluate(step: int, state: SortState) -> Mapping[str, float]:
+            return measure(state.parameters, parts["validation"])
+
+        trained = train(
+            make_step(self, keys_of, parts["train"]),
+            state,
+            steps=self.steps,
+            seed=self.seed,
+            folder=folder,
+            evaluate=evaluate,
+            evaluate_every=500,
+            resume=self.resume,
+            quiet=self.quiet,
+            description=f"sort {self.n} numbers",
+        )
+        result = dict(measure(trained.state.parameters, parts["test"]))
+        self._draw(folder, keys_of, trained.state.parameters, parts["test"])
+        result |= {"n": self.n, "digits": self.digits, "data": self.data, "steps": self.steps}
+        result |= {"seconds": round(trained.seconds, 1), "seed": self.seed}
+        return folder.write_result(result | {"out": str(folder.path)})
+
+    def _check(self) -> None:
+        for name in ("n", "digits", "steps", "batch", "num_candidates"):
+            checks.check_count(name, getattr(self, name), least=1)
+        checks.require(
+            self.data == "digits" or self.data_dir is not None,
+            f"data={self.data!r} without a folder",
+            "the folder of its files",
+            "pass --data-dir DIR",
+        )
+
+    def _draw(
+        self, folder: RunFolder, keys_of: "Keys", parameters: nnx.State, index: ClassIndex
+    ) -> None:
+        from sparse_hyper_jax.train import plots  # matplotlib is slow to import
+
+        sequences = draw_sequences(self, jax.random.key(TEST_SEED), index, SHOWN)
+        keys = keys_of(parameters, sequences.images)
+        sort = jax.vmap(lambda keys, images: quicksort(None, keys, images, hard=True).stages)
+        stages = [np.asarray(stage) for stage in sort(keys, sequences.images)]
+        between = [f"after split {number}" for number in range(1, len(stages) - 1)]
+        names = ["unsorted", *(["half-sorted"] if len(between) == 1 else between), "sorted"]
+        figure = plots.plot_sorting(stages, names[: len(stages)])
+        figure.savefig(folder.path / "sorted.png", dpi=150)
+
+
+Keys = Callable[[nnx.State, jax.Array], jax.Array]
+"""Maps parameters and images ``(..., h, w)`` to keys ``(...)``."""
+
+
+def make_model(recipe: SortRecipe, size: tuple[int, int]) -> tuple[Keys, SortState]:
+    """Build the key network and the state before training.
+
+    Args:
+        recipe: the recipe.
+        size: height and width of an image of one digit.
+    """
+    rngs = nnx.Rngs(params=recipe.seed)
+    if recipe.digits == 1:
+        network = DigitKeyNetwork(*size, rngs=rngs)
+    else:
+        network = NumberKeyNetwork(recipe.digits, *size, rngs=rngs)
+    graph, parameters = nnx.split(network, nnx.Param)
+
+    def keys_of(parameters: nnx.State, images: jax.Array) -> jax.Array:
+        return nnx.merge(graph, parameters)(images)
+
+    return keys_of, SortState(parameters, optimizer_of(recipe).init(parameters))
+
+
+def optimizer_of(recipe: SortRecipe) -> optax.GradientTransformation:
+    """Give the recipe's optimizer: clipped AdamW with warm-up and cosine decay."""
+    peak, warmup = recipe.learning_rate, min(200, recipe.steps // 10)
+    schedule = optax.warmup_cosine_decay_schedule(0.0, peak, warmup, recipe.steps, 0.01 * peak)
+    return optax.chain(
+        optax.clip_by_global_norm(1.0), optax.adamw(schedule, weight_decay=recipe.weight_decay)
+    )
+
+
+def draw_sequences(recipe: SortRecipe, key: jax.Array, index: ClassIndex, batch: int) -> Sequences:
+    """Draw sequences of the recipe's kind."""
+    return make_sequences(
+        key,
+        index,
+        batch=batch,
+        length=recipe.n,
+        digits=recipe.digits,
+        distinct=recipe.distinct,
+    )
+
+
+def make_step(
+    recipe: SortRecipe, keys_of: Keys, index: ClassIndex
+) -> Callable[[SortState, jax.Array], tuple[SortState, dict[str, jax.Array]]]:
+    """Make the pure training step: fresh sequences, warped images, loss of the soft sort."""
+    optimizer = optimizer_of(recipe)
+
+    def sequence_loss(key: jax.Array, keys: jax.Array, images: jax.Array, order: jax.Array):
+        target = images[order]
+        result = quicksort(
+            key,
+            standardise(keys),
+            images,
+            num_candidates=recipe.num_candidates,
+            num_near=recipe.num_near,
+            certainty=recipe.certainty,
+            target=target,
+        )
+        return sort_loss(result, target, kind=recipe.loss)
+
+    def loss_of(parameters: nnx.State, key: jax.Array) -> jax.Array:
+        draw_key, warp_key, sort_key = jax.random.split(key, 3)
+        sequences = draw_sequences(recipe, draw_key, index, recipe.batch)
+        images = warp_digits(recipe, warp_key, sequences.images)
+        # The only supervision: which element comes first, second, ...
+        order = jnp.argsort(sequences.labels, axis=-1, stable=True)
+        keys = jax.random.split(sort_key, recipe.batch)
+        losses = jax.vmap(sequence_loss)(keys, keys_of(parameters, images), images, order)
+        return jnp.mean(losses)
+
+    def step(state: SortState, key: jax.Array) -> tuple[SortState, dict[str, jax.Array]]:
+        loss, gradient = jax.value_and_grad(loss_of)(state.parameters, key)
+        updates, moments = optimizer.update(gradient, state.optimizer, state.parameters)
+        return SortState(optax.apply_updates(state.parameters, updates), moments), {"loss": loss}
+
+    return step
+
+
+def warp_digits(recipe: SortRecipe, key: jax.Array, images: jax.Array) -> jax.Array:
+    """Warp every digit of every image on its own."""
+    batch, n, height, width = images.shape
+    tiles = images.reshape(batch * n, height, recipe.digits, width // recipe.digits)
+    tiles = jnp.moveaxis(tiles, 2, 1).reshape(-1, height, width // recipe.digits)
+    warped = augment(
+        key, tiles, rotate=15.0, scale=0.15, shear=0.15, shift=0.09 * height, noise=0.05
+    )
+    warped = warped.reshape(batch * n, recipe.digits, height, width // recipe.digits)
+    return jnp.moveaxis(warped, 1, 2).reshape(images.shape)
+
+
+def make_measure(
+    recipe: SortRecipe, keys_of: Keys
+) -> Callable[[nnx.State, ClassIndex], dict[str, float]]:
+    """Make the evaluation: 10,000 fixed sequences, sorted by their keys."""
+
+    @jax.jit
+    def on_device(parameters: nnx.State, index: ClassIndex) -> dict[str, jax.Array]:
+        sequences = draw_sequences(recipe, jax.random.key(TEST_SEED), index, TEST_SEQUENCES)
+        # A slice at a time: all images at once would fill the memory for large ones.
+        keys = jax.lax.map(
+            lambda images: keys_of(parameters, images), sequences.images, batch_size=500
+        )
+        return {
+            "exact_match": jnp.mean(exact_match(keys, sequences.labels)),
+            "element_match": jnp.mean(element_match(keys, sequences.labels)),
+        }
+
+    def measure(parameters: nnx.State, index: ClassIndex) -> dict[str, float]:
+        return {name: float(value) for name, value in on_device(parameters, index).items()}
+
+    return measure
