@@ -147,7 +147,8 @@ def check_tuples(means: Any, variances: Any, values: Any = None) -> tuple[int, i
     """Return ``(k, r)`` after checking that the parts of continuous tuples agree.
 
     Raises:
-        ValueError: means and variances are not both ``(k, r)`` with ``r >= 1``, or values are not ``(k,)``.
+        ValueError: means and variances are not both ``(k, r)`` with ``r >= 1``, or values are not
+            ``(k,)``.
     """
     check_shape("means", means, (None, None), "(k, r): one row per tuple, one column per axis")
     k, r = jnp.shape(means)

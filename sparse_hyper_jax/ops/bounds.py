@@ -54,7 +54,7 @@ def bound_means(raw: jax.Array, shape: Sequence[int], *, method: str = "sigmoid"
         return jax.nn.sigmoid(raw) * (sizes - 1)
     if method == "clamp":
         return jnp.clip(raw, 0, sizes - 1)
-    wrapped = raw - sizes * jnp.floor(raw / sizes)
+    wrapped = jnp.mod(raw, sizes)
     # Rounding can give exactly S (for instance for -1e-9): that cell is 0 on the circle.
     return jnp.where(wrapped >= sizes, wrapped - sizes, wrapped)
 

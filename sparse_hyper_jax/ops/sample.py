@@ -80,9 +80,14 @@ def round_means(means: jax.Array, shape: Sequence[int], *, wrap: bool = False) -
 
     Returns:
         int32 ``(..., r)``, every index inside ``shape``.
+
+    Raises:
+        ValueError: a last axis that does not match ``shape``.
     """
+    shape = checks.check_index_shape("shape", shape)
+    checks.check_last_axis("means", means, len(shape))
     cells = jnp.round(jax.lax.stop_gradient(at_least_float32(means)))
-    return _inside(cells, np.asarray(checks.check_index_shape("shape", shape)), wrap=wrap)
+    return _inside(cells, np.asarray(shape), wrap=wrap)
 
 
 def _inside(cells: jax.Array, sizes: np.ndarray, *, wrap: bool) -> jax.Array:

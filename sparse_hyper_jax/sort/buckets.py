@@ -88,7 +88,10 @@ def buckets_at(n: int, level: int) -> Buckets:
     slot = np.arange(sizes.max())
     present = slot < sizes[:, None]
     slots = np.minimum(starts[:, None] + slot, (starts + sizes - 1)[:, None])
-    return Buckets(sizes, sizes // 2, slots, present, np.flatnonzero(present.reshape(-1)))
+    places = np.flatnonzero(present)
+    # int32 by hand: an index of NumPy's int64 would depend on whether 64 bits are enabled.
+    sizes, lower, slots, places = (a.astype(np.int32) for a in (sizes, sizes // 2, slots, places))
+    return Buckets(sizes, lower, slots, present, places)
 
 
 def to_rows(array: jax.Array, buckets: Buckets) -> jax.Array:

@@ -15,10 +15,16 @@ KEY_LIMIT = 1e30
 
 def invert(permutations: jax.Array) -> jax.Array:
     """Return the inverses of permutations of ``0 .. m - 1`` along the last axis."""
-    slots = jnp.broadcast_to(jnp.arange(permutations.shape[-1]), permutations.shape)
+    slots = jnp.arange(permutations.shape[-1], dtype=jnp.int32)
+    slots = jnp.broadcast_to(slots, permutations.shape)
     return jnp.put_along_axis(
         jnp.zeros_like(slots), permutations, slots, axis=-1, inplace=False, mode="promise_in_bounds"
     )
+
+
+def at_rank(ordered: jax.Array, ranks: np.ndarray) -> jax.Array:
+    """Pick one element of every row: ``(..., B, m)`` and static ranks ``(B,)`` to ``(..., B)``."""
+    return ordered[..., np.arange(len(ranks), dtype=np.int32), ranks]
 
 
 def upper_by_key(keys: jax.Array, buckets: Buckets) -> jax.Array:
@@ -56,8 +62,7 @@ def upper_by_chance(key: jax.Array, count: int, buckets: Buckets) -> jax.Array:
     low_bits = np.uint32((1 << (buckets.width - 1).bit_length()) - 1)
     bits = jax.random.bits(key, (count, *buckets.slots.shape), jnp.uint32)
     priorities = jnp.where(buckets.present, (bits & ~low_bits) | slots, jnp.uint32(2**32 - 1))
-    ordered = jnp.sort(priorities, axis=-1)
-    least_up = ordered[:, np.arange(len(buckets.lower)), buckets.lower]
+    least_up = at_rank(jnp.sort(priorities, axis=-1), buckets.lower)
     return priorities >= least_up[..., None]
 
 
@@ -134,8 +139,9 @@ def propose(
         return jnp.asarray(upper), jnp.asarray(kept)
     keys = jax.lax.stop_gradient(keys)
     proposals = [upper_by_key(keys, buckets)[None]]
-    near_key, far_key = jax.random.split(key)
+    far_key = key
     if num_near:
+        near_key, far_key = jax.random.split(key)
         noise = jax.random.logistic(near_key, (num_near, *keys.shape), keys.dtype)
         # Scaled keys plus noise, not keys plus scaled noise: serves a certainty of zero as well.
         noisy = jax.lax.stop_gradient(certainty) * keys + noise
@@ -184,7 +190,6 @@ def candidate_weights(
 def _pivots(keys: jax.Array, buckets: Buckets) -> jax.Array:
     """Return the mean of the two middle order statistics of every bucket, ``(B,)``."""
     ordered = jnp.sort(jnp.where(buckets.present, keys, jnp.inf), axis=-1)
-    rows = np.arange(len(buckets.sizes))
-    below, above = np.maximum(buckets.lower - 1, 0), buckets.lower
+    below = at_rank(ordered, np.maximum(buckets.lower - 1, 0))
     # Halved before the sum, which could overflow.
-    return ordered[rows, below] / 2 + ordered[rows, above] / 2
+    return below / 2 + at_rank(ordered, buckets.lower) / 2

@@ -81,14 +81,16 @@ def quicksort(
     check_payload((payload, target), n)
     options = {"num_candidates": num_candidates, "num_near": num_near, "certainty": certainty}
     if not hard:
-        check_options(key, **options)
+        check_options(key, keys, **options)
     stages, splits = [payload], []
     # Soft keys stay wide between the levels: rounding mixed keys to 16 bits would create ties.
     current = keys if hard else widen(keys)
-    for level in range(num_levels(n)):
-        level_key = key if hard else jax.random.fold_in(key, level)
+    levels = num_levels(n)
+    # One split for all levels: deriving each level's key apart would compile the generator L times.
+    level_keys = [None] * levels if hard else jax.random.split(key, max(levels, 1))
+    for level in range(levels):
         current, payload, split = half_split(
-            level_key, current, payload, level=level, hard=hard, **options
+            level_keys[level], current, payload, level=level, hard=hard, **options
         )
         stages.append(payload)
         splits.append(split)

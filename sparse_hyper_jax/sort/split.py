@@ -103,17 +103,11 @@ def half_split(
     if hard:
         split = _certain_split(keys, buckets)
         return *apply_split(split, (keys, payload)), split
-    check_options(key, num_candidates, num_near, certainty)
-    require(
-        jnp.issubdtype(keys.dtype, jnp.floating),
-        f"keys of dtype {keys.dtype}",
-        "floating-point keys, which carry a gradient",
-        "convert the keys, or sort with hard=True",
-    )
+    options = {"num_candidates": num_candidates, "num_near": num_near, "certainty": certainty}
+    check_options(key, keys, **options)
     wide = jnp.clip(widen(keys), -KEY_LIMIT, KEY_LIMIT)
     rows = to_rows(wide, buckets)
-    near = {"num_candidates": num_candidates, "num_near": num_near, "certainty": certainty}
-    upper, kept = propose(key, rows, buckets, **near)
+    upper, kept = propose(key, rows, buckets, **options)
     shares = candidate_weights(rows, upper, kept, buckets, certainty)
     weights = from_rows(jnp.broadcast_to(shares[..., None], upper.shape), buckets)
     split = HalfPermutation(*partition(upper, buckets), weights)
@@ -234,9 +228,24 @@ def _permute(leaf: jax.Array, sources: jax.Array, destinations: jax.Array) -> ja
 
 
 def check_options(
-    key: jax.Array | None, num_candidates: int, num_near: int, certainty: jax.Array | float
+    key: jax.Array | None,
+    keys: jax.Array,
+    *,
+    num_candidates: int,
+    num_near: int,
+    certainty: jax.Array | float,
 ) -> None:
-    """Raise unless the options of a soft split are usable."""
+    """Raise unless a soft split can be made with these options.
+
+    Raises:
+        ValueError: no random key, keys of integers, or options out of range.
+    """
+    require(
+        jnp.issubdtype(keys.dtype, jnp.floating),
+        f"keys of dtype {keys.dtype}",
+        "floating-point keys, which carry a gradient",
+        "convert the keys, or sort with hard=True",
+    )
     check_count("num_candidates", num_candidates, 1)
     check_count("num_near", num_near)
     require(

@@ -20,7 +20,6 @@ INK = "#1f3b57"
 LATTICE = "0.8"
 STYLE = {
     "figure.dpi": 90,
-    "figure.constrained_layout.use": True,
     "font.size": 9,
     "axes.titlesize": 10,
     "axes.spines.top": False,
@@ -106,14 +105,19 @@ def _ends(size: int) -> list[int]:
 
 
 def plot_matrix(
-    matrix: np.ndarray, *, ax: Axes | None = None, limit: float | None = None
+    matrix: np.ndarray,
+    *,
+    ax: Axes | None = None,
+    limit: float | None = None,
+    numbers: bool = False,
 ) -> Figure:
     """Draw a matrix: blue for positive, red for negative, grey for missing (NaN) cells.
 
     Args:
-        matrix: ``(rows, columns)``; the non-zeros of one of up to 8 x 8 cells are also written out.
+        matrix: ``(rows, columns)``.
         ax: where to draw; by default a new figure.
         limit: the absolute value of the darkest colour; by default the largest.
+        numbers: write the non-zeros into their cells.
 
     Returns:
         the figure.
@@ -121,12 +125,12 @@ def plot_matrix(
     matrix = np.asarray(matrix, np.float64)
     ax = Figure(figsize=(4, 4), layout="constrained").subplots() if ax is None else ax
     limit = max(np.nanmax(np.abs(matrix)), 1e-12) if limit is None else limit
-    colours = mpl.colormaps["RdBu"].with_extremes(bad="0.92")
+    colours = mpl.colormaps["RdBu"].with_extremes(bad="0.87")
     ax.imshow(matrix, cmap=colours, vmin=-1.25 * limit, vmax=1.25 * limit)
     ax.set(xticks=_ends(matrix.shape[1]), yticks=_ends(matrix.shape[0]))
     ax.spines[:].set_visible(False)
     ax.tick_params(length=0)
-    for (row, column), value in np.ndenumerate(matrix if max(matrix.shape) <= 8 else [[]]):
+    for (row, column), value in np.ndenumerate(matrix if numbers else [[]]):
         if abs(value) >= 0.005:
             colour = "white" if abs(value) > 0.7 * limit else INK
             ax.text(column, row, f"{value:.2f}", ha="center", va="center", size=7, color=colour)

@@ -13,6 +13,7 @@ import optax
 from sparse_hyper_jax import checks
 from sparse_hyper_jax.estimators import sample_cells, score_function_loss
 from sparse_hyper_jax.ops import (
+    DENSITIES,
     ContinuousTuples,
     bound_means,
     bound_variances,
@@ -144,6 +145,13 @@ class IdentityRecipe:
             checks.check_count(name, getattr(self, name), least=1)
         for name in ("num_global", "num_local", "relocate_every"):
             checks.check_count(name, getattr(self, name))
+        checks.check_choice("estimator", self.estimator, ("hyperlayer", "reinforce"))
+        checks.check_choice("density", self.density, tuple(DENSITIES))
+        for name, valid, expected in (
+            ("learning_rate", self.learning_rate > 0, "a positive number"),
+            ("variance_floor", self.variance_floor >= 0, "at least 0"),
+        ):
+            checks.require(valid, f"{name}={getattr(self, name)}", expected, f"raise {name}")
         checks.require(
             self.batch % self.sample_groups == 0,
             f"batch={self.batch} in sample_groups={self.sample_groups}",

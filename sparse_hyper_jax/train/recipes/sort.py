@@ -62,7 +62,7 @@ class SortRecipe:
     seed: int = 0
     """Seed of initialisation, sequences, augmentation and proposals."""
 
-    steps: int = 6000
+    steps: int = 10_000
     """Number of training steps."""
 
     out: Path | None = None
@@ -89,11 +89,14 @@ class SortRecipe:
     num_near: int = 0
     """How many of them are drawn near the current order."""
 
-    certainty: float = 4.0
+    certainty: float = 6.0
     """How sharply keys, standardised within a sequence, decide."""
 
+    payload: Literal["positions", "images"] = "positions"
+    """What is sorted and compared with its right order: one-hot positions, or the images."""
+
     loss: Literal["plain", "means", "separate"] = "separate"
-    """Where outputs are compared with the sorted images."""
+    """At which levels of the sort outputs and targets are compared."""
 
     def run(self) -> dict[str, Any]:
         """Train, write the run folder and return the final figures on held-out digits."""
@@ -202,12 +205,15 @@ def make_step(
     """Make the pure training step: fresh sequences, warped images, loss of the soft sort."""
     optimizer = optimizer_of(recipe)
 
-    def sequence_loss(key: jax.Array, keys: jax.Array, images: jax.Array, order: jax.Array):
-        target = images[order]
+    def sequence_loss(
+        key: jax.Array, keys: jax.Array, images: jax.Array, order: jax.Array
+    ) -> jax.Array:
+        payload = jnp.eye(recipe.n) if recipe.payload == "positions" else images
+        target = payload[order]
         result = quicksort(
             key,
             standardise(keys),
-            images,
+            payload,
             num_candidates=recipe.num_candidates,
             num_near=recipe.num_near,
             certainty=recipe.certainty,
