@@ -1,0 +1,125 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from sparse_hyper_jax.nn.key_networks import (
+    DigitKeyNetwork,
+    ImageEncoder,
+    NumberKeyNetwork,
+    max_pool,
+    patches,
+)
+
+
+def count(module):
+    return sum(leaf.size for leaf in jax.tree.leaves(nnx.state(module, nnx.Param)))
+
+
+def images(*shape):
+    return jax.random.uniform(jax.random.key(0), shape)
+
+
+def test_patches_are_a_convolution():
+    x, kernel = images(2, 5, 7, 3), jax.random.normal(jax.random.key(1), (3, 3, 3, 4))
+    expected = jax.lax.conv_general_dilated(
+        x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+    np.testing.assert_allclose(patches(x) @ kernel.reshape(27, 4), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(("height", "width"), [(4, 6), (7, 5), (2, 2)])
+def test_max_pool(height, width):
+    x = images(2, height, width, 3)
+    expected = jax.lax.reduce_window(
+        x, -jnp.inf, jax.lax.max, (1, 2, 2, 1), (1, 2, 2, 1), padding="VALID"
+    )
+    np.testing.assert_array_equal(max_pool(x), expected)
+
+
+@pytest.mark.parametrize(("height", "width"), [(8, 8), (28, 28), (9, 13), (4, 4)])
+def test_digit_network(height, width):
+    net = DigitKeyNetwork(height, width, rngs=nnx.Rngs(0), channels=(4, 6), hidden=10)
+    flat = (height // 4) * (width // 4) * 6
+    assert count(net) == (9 * 4 + 4) + (9 * 4 * 6 + 6) + (flat * 10 + 10) + (10 + 1)
+    x = images(2, 3, height, width)
+    keys = net(x)
+    assert keys.shape == (2, 3)
+    assert net(x[0]).shape == (3,)
+    assert net(x[0, 0]).shape == ()
+    np.testing.assert_allclose(net(x[0, 0]), keys[0, 0], atol=1e-6)
+    np.testing.assert_allclose(net(x[1]), keys[1], atol=1e-6)
+    assert jnp.unique(keys).size == 6
+
+
+@pytest.mark.parametrize("digits", [1, 3])
+def test_number_network(digits):
+    net = NumberKeyNetwork(digits, 8, 8, rngs=nnx.Rngs(0), channels=(4,), features=5, hidden=7)
+    encoder = (9 * 4 + 4) + (4 * 4 * 4 * 5 + 5)
+    assert count(net) == encoder + (digits * 5 * 7 + 7) + (7 + 1)
+    x = images(2, 3, 8, digits * 8)
+    keys = net(x)
+    assert keys.shape == (2, 3)
+    assert net(x[0, 0]).shape == ()
+    np.testing.assert_allclose(net(x[0, 0]), keys[0, 0], atol=1e-6)
+
+
+def test_number_network_reads_digits_in_order():
+    net = NumberKeyNetwork(2, 8, 8, rngs=nnx.Rngs(0))
+    left, right = images(2, 8, 8)
+    key, swapped = net(jnp.hstack([left, right])), net(jnp.hstack([right, left]))
+    assert abs(key - swapped) > 1e-4
+    # One encoder for all places: tile by tile, the features are those of the single digits.
+    features = nnx.relu(net.encoder(jnp.stack([left, right]))).reshape(1, -1)
+    np.testing.assert_allclose(key, net.key(nnx.relu(net.mixer(features)))[0, 0], atol=1e-6)
+
+
+@pytest.mark.parametrize("digits", [0, 2])
+def test_training_step(digits):
+    if digits:
+        net = NumberKeyNetwork(digits, 8, 8, rngs=nnx.Rngs(0), channels=(4,))
+    else:
+        net = DigitKeyNetwork(8, 8, rngs=nnx.Rngs(0), channels=(4,))
+    x = images(5, 8, 8 * max(digits, 1))
+    graph, params = nnx.split(net)
+
+    @jax.jit
+    def train(params):
+        def loss(params):
+            return jnp.square(nnx.merge(graph, params)(x) - jnp.arange(5.0)).mean()
+
+        def step(params, _):
+            value, slope = jax.value_and_grad(loss)(params)
+            return jax.tree.map(lambda p, g: p - 0.02 * g, params, slope), value
+
+        return jax.lax.scan(step, params, length=20)
+
+    trained, losses = train(params)
+    assert losses[-1] < losses[0]
+    moved = jax.tree.map(lambda a, b: float(jnp.abs(a - b).max()), params, trained)
+    assert all(leaf > 0 for leaf in jax.tree.leaves(moved))
+
+
+def test_same_seed_same_network():
+    nets = [DigitKeyNetwork(8, 8, rngs=nnx.Rngs(seed)) for seed in (0, 0, 1)]
+    keys = [net(images(4, 8, 8)) for net in nets]
+    np.testing.assert_array_equal(keys[0], keys[1])
+    assert not jnp.array_equal(keys[0], keys[2])
+
+
+def test_wrong_input():
+    net = DigitKeyNetwork(8, 8, rngs=nnx.Rngs(0))
+    for shape in [(3, 28, 28), (3, 8, 8, 1), (8,)]:
+        with pytest.raises(ValueError, match=r"\(..., 8, 8\)"):
+            net(jnp.zeros(shape))
+    with pytest.raises(ValueError, match=r"\(..., 8, 24\)"):
+        NumberKeyNetwork(3, 8, 8, rngs=nnx.Rngs(0))(jnp.zeros((2, 8, 16)))
+    with pytest.raises(ValueError, match="sides of at least 8"):
+        ImageEncoder(6, 8, 4, rngs=nnx.Rngs(0), channels=(1, 1, 1))
+    with pytest.raises(ValueError, match="digits=0"):
+        NumberKeyNetwork(0, 8, 8, rngs=nnx.Rngs(0))
+    with pytest.raises(ValueError, match="height=0"):
+        DigitKeyNetwork(0, 8, rngs=nnx.Rngs(0))
+    with pytest.raises(ValueError, match="features=0"):
+        DigitKeyNetwork(8, 8, rngs=nnx.Rngs(0), hidden=0)

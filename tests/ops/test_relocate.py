@@ -1,0 +1,196 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from sparse_hyper_jax.ops import (
+    ContinuousTuples,
+    SparseEntries,
+    relax,
+    relocate,
+    settle,
+    sparse_multiply,
+    surplus,
+)
+from tests.ops.examples import assert_close, make_tuples
+
+SHAPE = (8, 8)
+SETTLED, FRESH, LOST = 0.01, 1.8, 5.0
+
+
+def tuples_at(cells, variances):
+    means = jnp.asarray(cells, jnp.float32)
+    variances = jnp.broadcast_to(jnp.asarray(variances, jnp.float32)[:, None], means.shape)
+    return ContinuousTuples(means, variances, jnp.ones(len(means)))
+
+
+def entries_at(cells):
+    return SparseEntries(jnp.asarray(cells, jnp.int32), jnp.zeros(len(cells)))
+
+
+@pytest.mark.parametrize(
+    ("variances", "expected"),
+    [
+        ([SETTLED, SETTLED, SETTLED], [0, np.inf, 0]),
+        ([FRESH, SETTLED, SETTLED], [0, 0, 0]),
+        ([SETTLED, FRESH, SETTLED], [0, 0, 0]),
+        ([FRESH, FRESH, FRESH], [0, 0, 0]),
+        ([SETTLED, LOST, SETTLED], [0, LOST / 8, 0]),
+        ([LOST, SETTLED, LOST], [LOST / 8, 0, LOST / 8]),
+    ],
+)
+def test_two_tuples_on_a_cell_and_one_beside(variances, expected):
+    # The first two round to the same cell.
+    tuples = tuples_at([(3.2, 4.0), (2.8, 4.3), (3.0, 5.0)], variances)
+    assert_close(surplus(tuples, SHAPE), jnp.array(expected, jnp.float32))
+
+
+def test_of_many_duplicates_the_first_stays():
+    tuples = tuples_at([(1, 1), (2, 2), (1, 1), (2, 2), (1, 1)], [SETTLED] * 5)
+    assert surplus(tuples, SHAPE).tolist() == [0, 0, np.inf, np.inf, np.inf]
+
+
+def test_nothing_is_surplus_among_settled_tuples_on_cells_of_their_own():
+    tuples = tuples_at([(place, 7 - place) for place in range(8)], [SETTLED] * 8)
+    assert (surplus(tuples, SHAPE) == 0).all()
+
+
+@pytest.mark.parametrize(
+    ("variance", "expected"), [((1.0, 1.0), 0.0), ((1.0, 9.0), 0.9), ((3.0, 1.0), 0.75)]
+)
+def test_lost_is_measured_by_the_longest_share_of_an_axis(variance, expected):
+    tuples = ContinuousTuples(jnp.zeros((1, 2)), jnp.array([variance]), jnp.ones(1))
+    assert_close(surplus(tuples, (4, 10), lost=0.5), jnp.array([expected]))
+
+
+@pytest.mark.parametrize(("settled", "duplicates"), [(0.005, 0), (0.02, 1)])
+def test_settled_is_a_bound_on_the_variance(settled, duplicates):
+    tuples = tuples_at([(1, 1), (1, 1)], [SETTLED, SETTLED])
+    assert np.isinf(surplus(tuples, SHAPE, settled=settled)).sum() == duplicates
+
+
+def test_a_tuple_is_settled_only_on_all_axes():
+    means = jnp.ones((2, 2))
+    variances = jnp.array([[SETTLED, SETTLED], [SETTLED, FRESH]])
+    tuples = ContinuousTuples(means, variances, jnp.ones(2))
+    assert surplus(tuples, SHAPE).tolist() == [0, 0]
+
+
+def test_most_urgent_tuples_go_to_the_best_cells():
+    tuples = tuples_at([(1, 1), (5, 5), (1, 1), (6, 6)], [SETTLED, LOST, SETTLED, 2 * LOST])
+    entries = entries_at([(0, 3), (2, 2), (7, 7), (4, 0)])
+    moves = relocate(tuples, entries, jnp.array([1.0, 3.0, -1.0, 2.0]), SHAPE, limit=4)
+    # Infinite, then the wider lost one, then the other; the fourth has nothing to move.
+    assert moves.tuples[:3].tolist() == [2, 3, 1]
+    assert moves.cells[:3].tolist() == [[2, 2], [4, 0], [0, 3]]
+    assert moves.moved.tolist() == [True, True, True, False]
+
+
+@pytest.mark.parametrize(("limit", "rows"), [(1, 1), (2, 2), (3, 3), (50, 4)])
+def test_no_more_moves_than_the_limit(limit, rows):
+    tuples = tuples_at([(1, 1)] * 4, [SETTLED] * 4)
+    entries = entries_at([(0, place) for place in range(6)])
+    moves = relocate(tuples, entries, jnp.ones(6), SHAPE, limit=limit)
+    assert moves.tuples.shape == moves.moved.shape == (rows,)
+    assert moves.cells.shape == (rows, 2)
+    assert moves.moved.sum() == min(limit, 3)
+
+
+@pytest.mark.parametrize("gains", [[-1.0, -2.0, -0.5], [0.0, 0.0, 0.0], [-np.inf, 0.0, -1.0]])
+def test_nothing_moves_without_a_gain(gains):
+    tuples = tuples_at([(1, 1)] * 4, [SETTLED] * 4)
+    moves = relocate(tuples, entries_at([(0, 0), (0, 1), (0, 2)]), jnp.array(gains), SHAPE, limit=3)
+    assert not moves.moved.any()
+
+
+def test_a_cell_sampled_twice_takes_one_tuple():
+    tuples = tuples_at([(1, 1)] * 4, [SETTLED] * 4)
+    entries = entries_at([(3, 3), (3, 3), (3, 3), (5, 5)])
+    moves = relocate(tuples, entries, jnp.array([2.0, 2.0, 2.0, 1.0]), SHAPE, limit=3)
+    assert moves.moved.tolist() == [True, True, False]
+    assert moves.cells[:2].tolist() == [[3, 3], [5, 5]]
+
+
+def draw_case(key):
+    tuple_key, sample_key, gain_key = jax.random.split(key, 3)
+    means = jax.random.randint(tuple_key, (9, 2), 0, 3).astype(jnp.float32)
+    spread = jax.random.bernoulli(tuple_key, 0.2, (9, 1))
+    variances = jnp.broadcast_to(jnp.where(spread, LOST, SETTLED), (9, 2))
+    tuples = ContinuousTuples(means, variances, jnp.ones(9))
+    entries = relax(sample_key, tuples, SHAPE, num_global=3)
+    return tuples, entries, jax.random.normal(gain_key, entries.values.shape)
+
+
+def test_moved_tuples_and_cells_are_distinct_under_jit_and_vmap():
+    keys = jax.random.split(jax.random.key(0), 20)
+    cases = jax.jit(jax.vmap(draw_case))(keys)
+
+    def move(tuples, entries, gains):
+        return relocate(tuples, entries, gains, SHAPE, limit=5), surplus(tuples, SHAPE)
+
+    batch, urgency = jax.jit(jax.vmap(move))(*cases)
+    assert batch.tuples.dtype == batch.cells.dtype == jnp.int32
+    for case in range(20):
+        moved = np.asarray(batch.moved[case])
+        chosen = np.asarray(batch.tuples[case])
+        cells = [tuple(cell) for cell in batch.cells[case][moved].tolist()]
+        assert len(set(chosen.tolist())) == 5
+        assert len(set(cells)) == len(cells)
+        assert (urgency[case][chosen[moved]] > 0).all()
+        assert set(cells) <= {tuple(cell) for cell in cases[1].indices[case].tolist()}
+    assert 0 < batch.moved.sum() < batch.moved.size
+    single, _ = move(*jax.tree.map(lambda leaf: leaf[0], cases))
+    assert_close(single, jax.tree.map(lambda leaf: leaf[0], batch))
+
+
+def test_a_move_lowers_a_quadratic_loss():
+    # Two settled tuples share a cell of the diagonal; the cell that nobody holds is to be found.
+    tuples = tuples_at([(place, place) for place in (0, 1, 2, 3, 4, 5, 6, 3)], [SETTLED] * 8)
+    x = jax.random.normal(jax.random.key(1), (8, 64))
+
+    def loss_of(indices, values):
+        return jnp.mean(jnp.square(sparse_multiply(indices, values, x, (8,)) - x))
+
+    cells = jnp.stack(jnp.meshgrid(*map(jnp.arange, SHAPE), indexing="ij"), -1).reshape(-1, 2)
+    settled = settle(tuples, SHAPE)
+    values = jnp.zeros(64).at[settled.indices @ jnp.array([8, 1])].add(settled.values)
+    entries = SparseEntries(cells, values)
+    gains = -jax.grad(loss_of, argnums=1)(cells, values)
+    moves = relocate(tuples, entries, gains, SHAPE, limit=2)
+    assert moves.tuples[0] == 7
+    assert moves.cells[0].tolist() == [7, 7]
+    assert moves.moved.tolist() == [True, False]
+    means = tuples.means.at[moves.tuples[0]].set(moves.cells[0].astype(jnp.float32))
+    moved = settle(tuples._replace(means=means), SHAPE)
+    before, after = loss_of(*settled), loss_of(*moved)
+    assert before > 0.1
+    assert_close(after, 0.0)
+    # To first order: a small step in the value at that cell gains what was promised.
+    step = loss_of(cells, values.at[63].add(1e-2)) - before
+    assert_close(step / 1e-2, -gains[63], rtol=0.02)
+
+
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [
+        ({"limit": 0}, "limit=0"),
+        ({"gains": jnp.ones(3)}, "gains of shape"),
+        ({"shape": (8, 8, 8)}, "means of shape"),
+    ],
+)
+def test_wrong_calls_are_refused(options, match):
+    case = {
+        "tuples": make_tuples(4, SHAPE),
+        "entries": entries_at([(0, 0), (1, 1)]),
+        "gains": jnp.ones(2),
+        "shape": SHAPE,
+        "limit": 1,
+    }
+    with pytest.raises(ValueError, match=match):
+        relocate(**(case | options))
+
+
+def test_no_gradient_flows_through_urgency():
+    tuples = tuples_at([(1, 1), (2, 2)], [LOST, LOST])
+    gradient = jax.grad(lambda tuples: surplus(tuples, SHAPE).sum())(tuples)
+    assert all((leaf == 0).all() for leaf in gradient)

@@ -1,0 +1,301 @@
+import dataclasses
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from sparse_hyper_jax.ops import ContinuousTuples, invert_means, round_means
+from sparse_hyper_jax.train.recipes import identity
+from sparse_hyper_jax.train.recipes.identity import (
+    IdentityRecipe,
+    IdentityState,
+    initial_state,
+    make_step,
+    measure,
+    move_surplus,
+    reinforce_loss,
+    relaxed_loss,
+)
+from sparse_hyper_jax.train.run_folder import RunFolder
+from tests.ops.examples import all_finite, assert_close
+
+from .toy import compiled_once
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _compiled_once(tmp_path_factory):
+    with compiled_once(tmp_path_factory.mktemp("compiled")):
+        yield
+
+
+def run(recipe, state, steps):
+    """Take steps in one compiled scan."""
+
+    @jax.jit
+    def scan(state, keys):
+        return jax.lax.scan(make_step(recipe), state, keys)
+
+    return scan(state, jax.random.split(jax.random.key(1), steps))
+
+
+def settled_state(recipe, cells):
+    """Tuples that have settled on given cells, with moments that push them about."""
+    state = initial_state(recipe)
+    shape = (recipe.size, recipe.size)
+    parameters = {
+        "means": invert_means(jnp.asarray(cells, jnp.float32), shape),
+        "spreads": jnp.full(recipe.size, -12.0),
+    }
+    moments = jax.tree.map(lambda leaf: leaf + 1 if leaf.ndim else leaf, state.optimizer)
+    return IdentityState(parameters, moments, state.count)
+
+
+def cells_of(recipe, state):
+    tuples = recipe.tuples(state.parameters)
+    return [tuple(cell) for cell in round_means(tuples.means, (recipe.size,) * 2).tolist()]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    path = tmp_path_factory.mktemp("identity") / "run"
+    result = IdentityRecipe(size=8, steps=2000, out=path, quiet=True).run()
+    return path, result
+
+
+def test_run_finds_every_cell(finished):
+    _, result = finished
+    assert result["cells_found"] == 8
+    assert result["mse"] < 1e-6
+
+
+def test_run_reports_its_figures(finished):
+    path, result = finished
+    assert {"mse", "cells_found", "steps", "seconds", "seed", "size", "estimator", "out"} == set(
+        result
+    )
+    assert (result["steps"], result["seed"], result["size"]) == (2000, 0, 8)
+    assert result["estimator"] == "hyperlayer"
+    assert result["seconds"] > 0
+    assert json.loads((path / "result.json").read_text()) == result
+
+
+def test_run_leaves_its_files(finished):
+    path, _ = finished
+    names = {entry.name for entry in path.iterdir()}
+    assert {
+        "config.json",
+        "metrics.jsonl",
+        "result.json",
+        "tuples.png",
+        "snapshots",
+        "checkpoints",
+    } <= names
+    assert (path / "tuples.png").read_bytes().startswith(b"\x89PNG")
+    assert json.loads((path / "config.json").read_text())["fields"]["size"] == 8
+    assert any((path / "checkpoints").iterdir())
+
+
+def test_run_records_its_way(finished):
+    path, result = finished
+    lines = RunFolder(path).metrics()
+    assert [line["step"] for line in lines] == list(range(0, 2001, 100))
+    curve = [line["eval_mse"] for line in lines]
+    # Eight ones on random cells give about 2, an empty matrix 1.
+    assert curve[0] > 0.5
+    assert curve[-1] == result["mse"]
+    assert [line["eval_cells_found"] for line in lines][-1] == 8
+    assert lines[-1]["loss"] < 0.01 * lines[1]["loss"]
+
+
+def test_snapshots_are_the_tuples_at_every_evaluation(finished):
+    path, result = finished
+    files = sorted((path / "snapshots").iterdir())
+    assert [file.name for file in files] == [f"{step:08d}.npz" for step in range(0, 2001, 100)]
+    with np.load(files[0]) as first, np.load(files[-1]) as last:
+        recipe = IdentityRecipe(size=8)
+        assert_close(dict(first), recipe.tuples(initial_state(recipe).parameters)._asdict())
+        tuples = ContinuousTuples(*(jnp.asarray(last[name]) for name in ContinuousTuples._fields))
+    figures = measure(tuples)
+    assert figures == {"mse": result["mse"], "cells_found": 8}
+    assert tuples.variances.max() < 0.1
+
+
+def test_run_that_dies_and_resumes_ends_the_same(tmp_path, monkeypatch):
+    class Kill(BaseException):
+        pass
+
+    def recipe(name, **options):
+        return IdentityRecipe(size=4, steps=300, out=tmp_path / name, quiet=True, **options)
+
+    def figures(name):
+        metrics = RunFolder(tmp_path / name).metrics()
+        for line in metrics:
+            line.pop("seconds")
+        with np.load(tmp_path / name / "snapshots" / "00000300.npz") as file:
+            return metrics, {key: file[key].tolist() for key in file.files}
+
+    train = identity.train
+    monkeypatch.setattr(
+        identity, "train", lambda *args, **options: train(*args, **options, checkpoint_seconds=0.0)
+    )
+    monkeypatch.setattr(IdentityRecipe, "_draw", lambda self, folder: None)
+    whole = recipe("whole").run()
+    calls = []
+
+    def die(tuples):
+        calls.append(1)
+        if len(calls) == 3:
+            raise Kill
+        return measure(tuples)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(identity, "measure", die)
+        with pytest.raises(Kill):
+            recipe("broken").run()
+    assert not (tmp_path / "broken" / "result.json").exists()
+    resumed = recipe("broken", resume=True).run()
+    assert figures("broken") == figures("whole")
+    same = ("mse", "cells_found", "steps", "seed")
+    assert {name: resumed[name] for name in same} == {name: whole[name] for name in same}
+
+
+@pytest.mark.parametrize("estimator", ["hyperlayer", "reinforce"])
+def test_steps_are_pure_and_change_all_parameters(estimator):
+    recipe = IdentityRecipe(size=4, estimator=estimator, relocate_every=0, batch=8)
+    state = initial_state(recipe)
+    after, metrics = run(recipe, state, 5)
+    again, _ = run(recipe, state, 5)
+    assert_close(after, again, rtol=0, atol=0)
+    assert int(after.count) == 5
+    assert metrics["loss"].shape == (5,)
+    assert all_finite((after, metrics))
+    for name in ("means", "spreads"):
+        assert (after.parameters[name] != state.parameters[name]).all()
+
+
+@pytest.mark.parametrize("loss", [relaxed_loss, reinforce_loss])
+def test_losses_of_settled_tuples_are_the_error_of_their_matrix(loss):
+    recipe = IdentityRecipe(size=4)
+    parameters = settled_state(recipe, [(0, 0), (1, 1), (2, 2), (2, 2)]).parameters
+    keys = jax.random.split(jax.random.key(0), 20)
+    values = jax.jit(jax.vmap(lambda key: loss(recipe, key, parameters)))(keys)
+    # The missing cell costs 1/4 and so does the doubled one; of 20 * 64 squared normal numbers in
+    # each the standard error is 4 per cent.
+    assert abs(values.mean() - 0.5) < 0.08
+
+
+def test_groups_with_samples_of_their_own_have_the_same_expectation():
+    keys = jax.random.split(jax.random.key(0), 400)
+    outcomes = []
+    for groups in (1, 4):
+        recipe = IdentityRecipe(size=4, batch=8, sample_groups=groups)
+        parameters = initial_state(recipe).parameters
+        loss = jax.jit(jax.vmap(lambda key, r=recipe, p=parameters: relaxed_loss(r, key, p)))
+        outcomes.append(np.asarray(loss(keys)))
+    one, four = outcomes
+    assert not np.allclose(one, four)
+    error = np.hypot(one.std(), four.std()) / np.sqrt(400)
+    assert abs(one.mean() - four.mean()) < 4 * error
+    assert error < 0.05 * one.mean()
+
+
+def test_reinforce_runs_from_end_to_end(tmp_path):
+    recipe = IdentityRecipe(
+        size=4, steps=20, out=tmp_path / "run", quiet=True, estimator="reinforce"
+    )
+    result = recipe.run()
+    assert result["estimator"] == "reinforce"
+    assert result["steps"] == 20
+    assert (tmp_path / "run" / "tuples.png").exists()
+
+
+def test_a_surplus_tuple_moves_to_the_missing_cell_and_starts_afresh():
+    recipe = IdentityRecipe(size=4, num_global=60)
+    state = settled_state(recipe, [(0, 0), (1, 1), (1, 1), (3, 3)])
+    moved = jax.jit(lambda key, state: move_surplus(recipe, key, state))(jax.random.key(0), state)
+    assert cells_of(recipe, moved) == [(0, 0), (1, 1), (2, 2), (3, 3)]
+    assert moved.parameters["spreads"].tolist() == [-12.0, -12.0, 0.0, -12.0]
+    for before, after in zip(
+        jax.tree.leaves(state.optimizer), jax.tree.leaves(moved.optimizer), strict=True
+    ):
+        if before.ndim:
+            assert (after[2] == 0).all()
+            np.testing.assert_array_equal(np.delete(after, 2, 0), np.delete(before, 2, 0))
+        else:
+            assert before == after
+
+
+def test_nothing_moves_from_the_solution():
+    recipe = IdentityRecipe(size=4, num_global=60)
+    state = settled_state(recipe, [(place, place) for place in range(4)])
+    moved = jax.jit(lambda key, state: move_surplus(recipe, key, state))(jax.random.key(0), state)
+    assert_close(moved, state, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(("every", "moves"), [(0, [False] * 4), (3, [False, False, True, True])])
+def test_tuples_move_when_due(every, moves):
+    recipe = IdentityRecipe(size=4, num_global=60, relocate_every=every, learning_rate=1e-6)
+    state = settled_state(recipe, [(0, 0), (1, 1), (1, 1), (3, 3)])
+    step, found = jax.jit(make_step(recipe)), []
+    for key in jax.random.split(jax.random.key(1), 4):
+        state, _ = step(state, key)
+        found.append((2, 2) in cells_of(recipe, state))
+    assert found == moves
+
+
+@pytest.mark.parametrize(
+    ("cells", "found", "mse"),
+    [
+        ([(0, 0), (1, 1), (2, 2), (3, 3)], 4, 0.0),
+        ([(0, 0), (1, 1), (2, 2), (2, 2)], 3, 0.5),
+        ([(0, 1), (1, 1), (2, 2), (3, 3)], 3, 0.5),
+        ([(0, 1), (1, 2), (2, 3), (3, 0)], 0, 2.0),
+    ],
+)
+def test_measure_counts_cells_and_errors(cells, found, mse):
+    tuples = ContinuousTuples(jnp.asarray(cells, jnp.float32), jnp.full((4, 2), 0.1), jnp.ones(4))
+    figures = measure(tuples)
+    assert figures["cells_found"] == found
+    # A mean over 10,000 squared normal numbers per row: 4 standard errors are below 4 per cent.
+    assert_close(figures["mse"], mse, rtol=0.04)
+
+
+@pytest.mark.parametrize("field", ["size", "batch", "region", "steps"])
+def test_counts_below_one_are_refused(tmp_path, field):
+    recipe = IdentityRecipe(out=tmp_path / "run", quiet=True, **{field: 0})
+    with pytest.raises(ValueError, match=f"{field}=0"):
+        recipe.run()
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("num_global", -1),
+        ("num_local", -1),
+        ("relocate_every", -1),
+        ("size", 8.0),
+        ("estimator", "straight_through"),
+        ("density", "uniform"),
+        ("learning_rate", 0.0),
+        ("variance_floor", -1.0),
+        ("sample_groups", 0),
+    ],
+)
+def test_wrong_fields_are_refused_before_the_folder_is_made(tmp_path, field, value):
+    recipe = IdentityRecipe(out=tmp_path / "run", quiet=True, steps=1, **{field: value})
+    with pytest.raises(ValueError, match=f"{field}={value!r}"):
+        recipe.run()
+    assert not (tmp_path / "run").exists()
+
+
+def test_groups_divide_the_batch(tmp_path):
+    with pytest.raises(ValueError, match="batch=64 in sample_groups=3"):
+        IdentityRecipe(sample_groups=3, out=tmp_path / "run", quiet=True).run()
+
+
+def test_recipes_do_not_change():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        IdentityRecipe().size = 4
