@@ -2,8 +2,12 @@
 
 ``FreeHyperLayer`` learns a fixed sparse map; ``HyperLayer`` takes its tuples from a source network
 that may look at the input. Key networks give images a number to sort by. ``parameter_labels`` tells
-the parameters of sparse layers apart for optax. In Linen use
-``flax.nnx.bridge.to_linen(FreeHyperLayer, ...)``.
+the parameters of sparse layers apart for optax.
+
+In Linen use ``flax.nnx.bridge.to_linen(FreeHyperLayer, ...)``. Parameters then lie in collections
+named after their types (``RawMeans``, ``RawVariances``, ``TupleValues``, and ``params`` for a dense
+bias): differentiate all of them, and pass ``rngs={"sample": key}``, without which every call draws
+the same points.
 """
 
 from sparse_hyper_jax.nn.free_tuples import FreeTuples

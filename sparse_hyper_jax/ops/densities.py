@@ -113,7 +113,11 @@ def proportions_by_tuple(
     period: tuple[int, ...] | None = None,
 ) -> jax.Array:
     """Give :func:`proportions` transposed, ``(k, P)``: the order in which memory is read fast."""
-    logits = _log_densities_by_tuple(points, means, variances, density, period)
+    # A common factor cancels in the softmax. It has to go before: at a variance of 1e-12 rounding
+    # changes a log density by thousands, and where the compiler computes it twice, once for the
+    # maximum and once for exp(), and rounds differently, exp(log density - maximum) overflows.
+    relative = density == "gaussian"
+    logits = _log_densities_by_tuple(points, means, variances, density, period, relative=relative)
     checks.check_shape("mask", mask, (logits.shape[1],), "one flag per point")
     # -inf before the softmax, not 0 after it: a dropped point takes no part in the sum, and its
     # gradient is an exact 0 because the kept maximum keeps exp() away from NaN.
@@ -126,7 +130,10 @@ def _log_densities_by_tuple(
     variances: jax.Array,
     density: str,
     period: tuple[int, ...] | None,
+    *,
+    relative: bool = False,
 ) -> jax.Array:
+    """Give the table; if ``relative`` with squares above those of the cell nearest to the mean."""
     checks.check_choice("density", density, tuple(DENSITIES))
     _, r = checks.check_tuples(means, variances)
     checks.check_shape("points", points, (None, r), "(P, r): one row per point, r as in means")
@@ -136,8 +143,19 @@ def _log_densities_by_tuple(
     squared = []
     # One axis at a time: a (k, P, r) table of differences would be r times as large.
     for axis in range(r):
-        difference = points[:, axis] - means[:, axis, None]
+        place, mean, turns = points[:, axis], means[:, axis, None], 0.0
+        difference = place - mean
         if period is not None:
-            difference -= period[axis] * jnp.round(difference / period[axis])
-        squared.append(jnp.square(difference) * precisions[:, axis, None])
+            turns = period[axis] * jnp.round(difference / period[axis])
+            difference -= turns
+        if relative:
+            # d^2 - e^2 as (d - e) (d + e): the first factor holds whole numbers only, so that the
+            # nearest cell gets an exact 0 however the compiler rounds.
+            nearest = jax.lax.stop_gradient(jnp.round(mean))
+            if period is None:
+                nearest = jnp.clip(nearest, jnp.min(place), jnp.max(place))
+            square = (place - nearest - turns) * (difference + (nearest - mean))
+        else:
+            square = jnp.square(difference)
+        squared.append(square * precisions[:, axis, None])
     return DENSITIES[density](squared)

@@ -57,7 +57,7 @@ def sort_loss(
     result: Sorted,
     target: Any,
     *,
-    kind: str = "separate",
+    kind: str = "means",
     distance: Callable[[jax.Array, jax.Array], jax.Array] = cross_entropy,
 ) -> jax.Array:
     """Compare what a sort returned with the payload in its right order.
@@ -69,6 +69,10 @@ def sort_loss(
     - ``separate``: ``sum_{d = 0 .. L} distance(y_d, t_d)``;
     - ``means``: ``sum_{d = 0 .. L} sum_b size_b / n * distance(mean_b y_d, mean_b t_d)`` over the
       buckets ``b`` of level ``d``. At ``d = L`` buckets are single positions: the plain loss.
+
+    ``means`` asks of level ``d`` only what it can do, to bring every element into the right bucket.
+    ``separate`` also compares places within a bucket, which later levels decide: it learns fast,
+    but may settle in an order that is right in part.
 
     ``y_0`` is the input and ``t_L`` the target itself; the gradient also flows through the
     pulled-back targets. At ``d = 0`` there is one bucket, whose mean no permutation changes.

@@ -78,7 +78,7 @@ def quicksort(
     """
     check_shape("keys", keys, (None,), "(n,): one key per element; use jax.vmap for batches")
     n = len(keys)
-    check_payload((payload, target), n)
+    check_payload((payload, target), n, mixed=not hard and num_candidates > 1)
     options = {"num_candidates": num_candidates, "num_near": num_near, "certainty": certainty}
     if not hard:
         check_options(key, keys, **options)

@@ -105,6 +105,7 @@ def half_split(
         return *apply_split(split, (keys, payload)), split
     options = {"num_candidates": num_candidates, "num_near": num_near, "certainty": certainty}
     check_options(key, keys, **options)
+    check_payload(payload, len(keys), mixed=num_candidates > 1)
     wide = jnp.clip(widen(keys), -KEY_LIMIT, KEY_LIMIT)
     rows = to_rows(wide, buckets)
     upper, kept = propose(key, rows, buckets, **options)
@@ -128,7 +129,8 @@ def apply_split(split: HalfPermutation, payload: Any) -> Any:
     Raises:
         ValueError: a leaf has another leading axis, or is of integers that would be mixed.
     """
-    check_payload(payload, split.sources.shape[1])
+    candidates, n = split.sources.shape
+    check_payload(payload, n, mixed=candidates > 1)
     return jax.tree.map(lambda leaf: _mix(leaf, split), payload)
 
 
@@ -147,16 +149,15 @@ def reverse_split(split: HalfPermutation, payload: Any) -> Any:
     Raises:
         ValueError: as in :func:`apply_split`.
     """
-    check_payload(payload, split.sources.shape[1])
     turned = split._replace(sources=split.destinations, destinations=split.sources)
     return apply_split(turned, payload)
 
 
-def check_payload(payload: Any, n: int) -> None:
-    """Raise unless every leaf of ``payload`` has leading axis ``n``.
+def check_payload(payload: Any, n: int, *, mixed: bool) -> None:
+    """Raise unless every leaf of ``payload`` has leading axis ``n`` and, if mixed, is of floats.
 
     Raises:
-        ValueError: a leaf is a scalar or has another length.
+        ValueError: a leaf is a scalar, has another length, or is of integers that would be mixed.
     """
     for leaf in jax.tree.leaves(payload):
         require(
@@ -164,6 +165,13 @@ def check_payload(payload: Any, n: int) -> None:
             f"payload leaf of shape {jnp.shape(leaf)}",
             f"leading axis {n}, one entry per key",
             "move the sorted axis to the front; use jax.vmap for batches",
+        )
+        dtype = jnp.result_type(leaf)
+        require(
+            not mixed or jnp.issubdtype(dtype, jnp.inexact),
+            f"payload leaf of dtype {dtype}",
+            "floating-point payload, because permutations are mixed",
+            "convert the leaf, or sort with hard=True",
         )
 
 
@@ -184,12 +192,6 @@ def _mix(leaf: jax.Array, split: HalfPermutation) -> jax.Array:
     leaf = jnp.asarray(leaf)
     if len(split.sources) == 1:
         return _permute(leaf, split.sources[0], split.destinations[0])
-    require(
-        jnp.issubdtype(leaf.dtype, jnp.inexact),
-        f"payload leaf of dtype {leaf.dtype}",
-        "floating-point payload, because permutations are mixed",
-        "convert the leaf, or sort with hard=True",
-    )
     wide = widen(leaf)
     trailing = (1,) * (leaf.ndim - 1)
 

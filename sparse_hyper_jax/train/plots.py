@@ -227,7 +227,7 @@ def plot_sorting(stages: Sequence[np.ndarray], names: Sequence[str]) -> Figure:
             ax.imshow(np.concatenate(list(sequence), axis=1), cmap="gray_r", vmin=0, vmax=1)
             ax.vlines(width * np.arange(1, n) - 0.5, -0.5, height - 0.5, color="0.85", lw=0.8)
             ax.set(xticks=[], yticks=[])
-            ax.spines[:].set_color("0.6")
+            ax.spines[:].set(color="0.6", visible=True)
     return figure
 
 

@@ -1,0 +1,13 @@
+import os
+
+import jax
+
+# Stricter than a user's session: keys must be typed, and a 64-bit type that would silently become a
+# 32-bit one is an error.
+jax.config.update("jax_legacy_prng_key", "error")
+jax.config.update("jax_explicit_x64_dtypes", "error")
+
+# Tests compile thousands of tiny programs and run each of them once: without XLA's expensive passes
+# that takes half the time. JAX_DISABLE_MOST_OPTIMIZATIONS=0 tests what users run.
+if "JAX_DISABLE_MOST_OPTIMIZATIONS" not in os.environ:
+    jax.config.update("jax_disable_most_optimizations", True)

@@ -1,0 +1,133 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from sparse_hyper_jax.ops import segment_normalize, segment_softmax
+from tests.ops.examples import all_finite, assert_close
+
+SHAPE = (4, 5)
+METHODS = {
+    "none": lambda v: v,
+    "abs": np.abs,
+    "relu": lambda v: np.maximum(v, 0),
+    "softplus": lambda v: np.logaddexp(v, 0),
+}
+
+
+def sparse_matrix(scale, *, seed=0):
+    # Row 2 and column 3 are empty; row 0 has a single entry.
+    generator = np.random.default_rng(seed)
+    cells = np.array([(0, 0), (1, 0), (1, 2), (1, 4), (3, 1), (3, 2), (3, 4)])
+    return cells[generator.permutation(7)], scale * generator.normal(size=7)
+
+
+def dense_softmax(cells, values, axis):
+    dense = np.full(SHAPE, -np.inf)
+    dense[tuple(cells.T)] = values
+    top = dense.max(axis=axis, keepdims=True)
+    powers = np.exp(dense - np.where(np.isfinite(top), top, 0))
+    return (powers / np.maximum(powers.sum(axis=axis, keepdims=True), 1e-300))[tuple(cells.T)]
+
+
+@pytest.mark.parametrize("column", [0, 1])
+@pytest.mark.parametrize("scale", [1.0, 500.0, 1e30])
+def test_softmax_equals_the_dense_one(column, scale):
+    cells, values = sparse_matrix(scale)
+    values = values.astype(np.float32)
+    ours = segment_softmax(jnp.asarray(values), cells[:, column], SHAPE[column])
+    assert_close(ours, dense_softmax(cells, values.astype(np.float64), 1 - column), rtol=1e-4)
+
+
+@pytest.mark.parametrize("column", [0, 1])
+@pytest.mark.parametrize("method", METHODS)
+def test_normalize_equals_the_dense_one(column, method):
+    cells, values = sparse_matrix(1.0, seed=1)
+    ours = segment_normalize(
+        jnp.asarray(values, jnp.float32), cells[:, column], SHAPE[column], method=method
+    )
+    part = METHODS[method](values)
+    sums = np.zeros(SHAPE[column])
+    np.add.at(sums, cells[:, column], part)
+    whole = sums[cells[:, column]]
+    assert_close(ours, np.divide(part, whole, out=np.zeros(7), where=whole != 0), rtol=1e-4)
+
+
+FUNCTIONS = {
+    "softmax": segment_softmax,
+    **{
+        name: lambda *args, method=name, **kw: segment_normalize(*args, method=method, **kw)
+        for name in METHODS
+    },
+}
+each_function = pytest.mark.parametrize("function", FUNCTIONS.values(), ids=FUNCTIONS)
+
+
+@each_function
+def test_masked_entries_take_no_part(function):
+    cells, values = sparse_matrix(1.0, seed=2)
+    values, rows = jnp.asarray(np.abs(values), jnp.float32), cells[:, 0]
+    mask = np.array([True, False, True, True, False, True, True])
+    ours = function(values, rows, 4, mask=mask)
+    assert_close(ours[mask], function(values[mask], rows[mask], 4))
+    assert (ours[~mask] == 0).all()
+
+
+@each_function
+def test_a_nan_in_a_masked_entry_stays_there(function):
+    values = jnp.array([1.0, 2.0, jnp.nan, jnp.inf])
+    mask = jnp.array([True, True, False, False])
+
+    def first(values):
+        return function(values, jnp.zeros(4, jnp.int32), 1, mask=mask)[0]
+
+    value, grad = jax.value_and_grad(first)(values)
+    assert all_finite((value, grad))
+    assert (grad[2:] == 0).all()
+
+
+@each_function
+def test_segments_without_kept_entries_are_zero(function):
+    values, ids = jnp.array([3.0, 4.0, 5.0]), jnp.array([0, 2, 2])
+    mask = jnp.array([False, True, True])
+    value, grad = jax.value_and_grad(lambda v: function(v, ids, 5, mask=mask)[0])(values)
+    assert value == 0
+    assert (grad == 0).all()
+
+
+@each_function
+def test_features_are_normalised_one_by_one(function):
+    values = jax.random.uniform(jax.random.key(0), (6, 2, 3))
+    ids, mask = jnp.array([0, 1, 1, 0, 2, 1]), jnp.array([1, 1, 0, 1, 1, 1], bool)
+    together = function(values, ids, 3, mask=mask)
+    alone = [function(column, ids, 3, mask=mask) for column in values.reshape(6, 6).T]
+    assert_close(together.reshape(6, 6), jnp.stack(alone, axis=1))
+
+
+@each_function
+def test_sorted_ids_give_the_same(function):
+    values, ids = jnp.arange(1.0, 6.0), jnp.array([0, 0, 1, 3, 3])
+    assert_close(function(values, ids, 4, indices_are_sorted=True), function(values, ids, 4))
+
+
+@pytest.mark.parametrize("method", ["none", "abs", "relu"])
+def test_a_sum_of_zero_gives_zero_with_a_finite_gradient(method):
+    values = jnp.zeros(3)
+    result, grad = jax.value_and_grad(
+        lambda v: segment_normalize(v, jnp.zeros(3, jnp.int32), 1, method=method).sum()
+    )(values)
+    assert result == 0
+    assert all_finite(grad)
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+@each_function
+def test_sums_of_16_bits_are_taken_in_32(function, dtype):
+    shares = function(jnp.ones(4096, dtype), jnp.zeros(4096, jnp.int32), 1)
+    assert shares.dtype == dtype
+    assert_close(shares.astype(jnp.float32), np.full(4096, 1 / 4096))
+
+
+def test_whole_numbers_give_shares():
+    shares = segment_softmax(jnp.array([1, 1]), jnp.zeros(2, jnp.int32), 1)
+    assert_close(shares, [0.5, 0.5])

@@ -1,0 +1,55 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from sparse_hyper_jax.sort import element_match, exact_match
+
+
+@pytest.mark.parametrize(
+    ("keys", "labels", "exact", "element"),
+    [
+        ([0.1, 0.2, 0.3], [4, 5, 9], True, 1),
+        ([0.1, 0.3, 0.2], [4, 5, 9], False, 1 / 3),
+        ([3.0, 2.0, 1.0, 0.0], [9, 7, 7, 1], True, 1),
+        ([3.0, 1.5, 2.0, 0.0], [9, 7, 7, 1], True, 1),
+        ([3.0, 2.0, 1.0, 0.0], [7, 9, 7, 1], False, 0.5),
+        ([5.0, -1.0, 2.0], [7, 7, 7], True, 1),
+        ([1.0, 1.0, 1.0], [1, 2, 3], True, 1),
+        ([1.0, 1.0, 1.0], [3, 2, 1], False, 1 / 3),
+        ([0.0], [3], True, 1),
+    ],
+)
+def test_known_cases(keys, labels, exact, element):
+    keys, labels = jnp.array(keys), jnp.array(labels)
+    assert bool(exact_match(keys, labels)) is exact
+    np.testing.assert_allclose(element_match(keys, labels), element, rtol=1e-6)
+
+
+def test_ties_are_right_in_every_order():
+    labels = jax.random.randint(jax.random.key(0), (200, 16), 0, 10)
+    noise = jax.random.uniform(jax.random.key(1), labels.shape, maxval=0.9)
+    keys = labels + noise
+    assert exact_match(keys, labels).all()
+    # The comparison of permutations, which is not safe, calls most of these wrong.
+    same = (jnp.argsort(keys) == jnp.argsort(labels)).all(-1)
+    assert same.mean() < 0.1
+
+
+def test_leading_axes():
+    keys = jax.random.normal(jax.random.key(0), (2, 3, 5))
+    labels = jax.random.randint(jax.random.key(1), (2, 3, 5), 0, 4)
+    exact, element = jax.jit(exact_match)(keys, labels), jax.jit(element_match)(keys, labels)
+    assert exact.shape == element.shape == (2, 3)
+    assert exact.dtype == jnp.bool_
+    for i, j in np.ndindex(2, 3):
+        placed = np.asarray(labels)[i, j][np.argsort(keys[i, j])] == np.sort(labels[i, j])
+        np.testing.assert_allclose(element[i, j], placed.mean(), rtol=1e-6)
+        assert bool(exact[i, j]) == placed.all()
+
+
+@pytest.mark.parametrize("shape", [(4, 1), (3,), ()])
+def test_wrong_shapes(shape):
+    for metric in (exact_match, element_match):
+        with pytest.raises(ValueError, match="one key and one label per element"):
+            metric(jnp.zeros(shape), jnp.zeros(4 if shape else ()))

@@ -1,0 +1,30 @@
+import inspect
+
+import jax
+import pytest
+
+from sparse_hyper_jax import ops
+from tests.public_functions import KEYED, KEYED_OPS
+
+# jax.random.fold_in, by JAX's rules, leaves its key usable.
+FOLDS = {"accumulate_over_ranges"}
+
+
+@pytest.mark.parametrize("name", KEYED)
+def test_every_key_is_used_once(name):
+    with jax.debug_key_reuse(True):
+        key = jax.random.key(0)
+        jax.block_until_ready(jax.jit(KEYED[name])(key))
+        if name not in FOLDS:
+            with pytest.raises(jax.errors.KeyReuseError):
+                jax.random.split(key)
+
+
+def test_every_function_with_a_key_is_here():
+    functions = {name: getattr(ops, name) for name in ops.__all__}
+    with_key = {
+        name
+        for name, value in functions.items()
+        if inspect.isfunction(value) and "key" in inspect.signature(value).parameters
+    }
+    assert with_key == {name.split(",")[0] for name in KEYED_OPS}
