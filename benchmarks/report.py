@@ -33,7 +33,7 @@ def surroundings() -> dict[str, Any]:
 
 
 class Report:
-    """Collects the lines of one benchmark and writes them at the end, or after every line."""
+    """The lines of one benchmark, each written as soon as it is known; earlier ones go."""
 
     def __init__(self, name: str, folder: Path = RESULTS):
         self.path = folder / f"{name}.jsonl"

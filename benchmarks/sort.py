@@ -24,7 +24,7 @@ def run(report: Report, **options: Any) -> None:
         with tempfile.TemporaryDirectory() as folder:
             recipe = SortRecipe(**options, seed=seed, out=Path(folder) / "run", quiet=True)
             result = recipe.run()
-        # The folder is gone, and the loss is the recipe's default.
+        # The temporary folder is gone: its name would mean nothing.
         report.add(**{name: value for name, value in result.items() if name != "out"})
 
 

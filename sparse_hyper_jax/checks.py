@@ -147,12 +147,17 @@ def check_tuples(means: Any, variances: Any, values: Any = None) -> tuple[int, i
     """Return ``(k, r)`` after checking that the parts of continuous tuples agree.
 
     Raises:
-        ValueError: means and variances are not both ``(k, r)`` with ``r >= 1``, or values are not
-            ``(k,)``.
+        ValueError: means and variances are not both ``(k, r)`` with ``k, r >= 1``, or values are
+            not ``(k,)``.
     """
     check_shape("means", means, (None, None), "(k, r): one row per tuple, one column per axis")
     k, r = jnp.shape(means)
-    require(r >= 1, f"means of shape {(k, r)}", "at least one column", "learn at least one axis")
+    require(
+        k >= 1 and r >= 1,
+        f"means of shape {(k, r)}",
+        "at least one tuple and one column",
+        "pass a tuple of value 0 for an empty tensor",
+    )
     check_shape("variances", variances, (k, r), "the shape of means: one variance per mean")
     if values is not None:
         check_shape("values", values, (k,), "one value per tuple")

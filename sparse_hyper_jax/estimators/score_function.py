@@ -42,8 +42,10 @@ def sample_cells(
     noise = jax.random.normal(key, means.shape, dtype)
     drawn = jax.lax.stop_gradient(means + deviations * noise)
     log_probability = jnp.sum(jax.scipy.stats.norm.logpdf(drawn, means, deviations))
-    last = jnp.asarray(shape, dtype) - 1
-    return jnp.clip(jnp.round(drawn), 0, last).astype(jnp.int32), log_probability
+    last = jnp.asarray(shape, jnp.int32) - 1
+    # Once as floats, so that the cast is safe, and once as integers: 2**31 - 1 is no float32.
+    cells = jnp.clip(jnp.round(drawn), 0, last.astype(dtype)).astype(jnp.int32)
+    return jnp.clip(cells, 0, last), log_probability
 
 
 def score_function_loss(
@@ -75,6 +77,8 @@ def score_function_loss(
     checks.check_choice("baseline", baseline, BASELINES)
     checks.check_shape("losses", losses, (None,), "one loss per draw")
     checks.check_shape("log_probabilities", log_probabilities, losses.shape, "one per loss")
+    # A count of errors is an integer; its surrogate is not.
+    losses = losses.astype(jnp.promote_types(losses.dtype, jnp.bfloat16))
     reward = jax.lax.stop_gradient(losses)
     if baseline == "leave_one_out":
         count = len(losses)

@@ -14,6 +14,8 @@ from sparse_hyper_jax.ops import ContinuousTuples, bound_means, bound_variances
 class FreeTuples(nnx.Module):
     """Continuous tuples as parameters, drawn from a standard normal before bounding.
 
+    With ``mean_method`` other than ``"sigmoid"`` raw means are index units, drawn uniformly.
+
     Parameters: ``raw_means (k, r)``, ``raw_variances (k,)`` and, unless the values are fixed,
     ``values (num_values,)``; tuple ``j`` takes value ``j mod num_values``.
 
@@ -57,7 +59,7 @@ class FreeTuples(nnx.Module):
         self.fixed_values = fixed_values
         self.mean_method = mean_method
         self.variance_options = (("scale", scale), ("boost", boost), ("floor", floor))
-        self.raw_means = RawMeans(jax.random.normal(rngs.params(), (num_tuples, len(self.shape))))
+        self.raw_means = RawMeans(self._draw_means(rngs.params()))
         self.raw_variances = RawVariances(jax.random.normal(rngs.params(), (num_tuples,)))
         if fixed_values is None:
             count = num_tuples if num_values is None else num_values
@@ -76,6 +78,13 @@ class FreeTuples(nnx.Module):
                 "one of them",
                 "leave num_values out for fixed values",
             )
+
+    def _draw_means(self, key: jax.Array) -> jax.Array:
+        size = (self.num_tuples, len(self.shape))
+        if self.mean_method == "sigmoid":
+            return jax.random.normal(key, size)
+        # The other methods take index units: a standard normal would start in one corner.
+        return jax.random.uniform(key, size) * (jnp.asarray(self.shape) - 1.0)
 
     def __call__(self, x: jax.Array | None = None) -> ContinuousTuples:
         """Bound the parameters; the input is ignored.

@@ -43,7 +43,8 @@ class HyperLayer(nnx.Module):
         chunk_size: tuples per context; None puts all into one.
         template: fixed columns.
         bias: ``"none"``, ``"dense"`` (one number per output cell, from 0) or ``"sparse"``
-            (``num_bias_tuples`` learned tuples over the output cells).
+            (``num_bias_tuples`` learned tuples over the output cells; in training always sampled,
+            with ``num_global`` points and the layer's density).
         num_bias_tuples: number of tuples of a sparse bias.
         share_samples: if the batch shares the tuples, sample once per batch instead of once per
             instance: faster by up to the batch size, with more variance in the gradient.
@@ -180,9 +181,8 @@ class HyperLayer(nnx.Module):
         tuples = self.bias_source()
         entries = settle(tuples, self.out_shape)
         if key is not None:
-            entries = relax(
-                key, tuples, self.out_shape, num_global=dict(self.sampling)["num_global"]
-            )
+            options = {name: dict(self.sampling)[name] for name in ("num_global", "density")}
+            entries = relax(key, tuples, self.out_shape, **options)
         return to_dense(entries, self.out_shape)
 
 

@@ -28,6 +28,7 @@ def bound_means(raw: jax.Array, shape: Sequence[int], *, method: str = "sigmoid"
         clamp     min(max(raw, 0), S - 1)           raw in index units, no gradient outside
         modulo    raw mod S                         range [0, S): the axis is a circle
 
+    Means of float32 tell cells apart on axes of up to ``2**24`` cells; longer ones need float64.
     After ``modulo`` sample and measure on the circle too: pass ``wrap=True`` to the functions
     that follow. In float32 the sigmoid reaches its ends, where its gradient is 0, at ``raw`` of
     about -88 and 17.

@@ -34,7 +34,8 @@ def hyperlayer(
     Args:
         key: a typed key; may be None without global and local points.
         tuples: ``k`` continuous tuples of rank ``r``.
-        x: ``(*in_shape, *features)``; ``in_shape`` takes the columns that ``out_shape`` leaves.
+        x: ``(*in_shape, *features)``; ``in_shape`` takes the columns that ``out_shape`` leaves. A
+            batch goes last: put first, it would be taken for an input axis (``debug`` tells).
         out_shape: lengths of the output axes.
         template: fixed columns; if its rows go through the output cells in order, the sum needs no
             scatter.
@@ -98,7 +99,7 @@ def hyperlayer_hard(
         out_shape: lengths of the output axes.
         template: fixed columns.
         wrap: every learned axis is a circle.
-        debug: check indices by ``checkify``.
+        debug: check means and indices by ``checkify``.
 
     Returns:
         ``(*out_shape, *features)`` in the dtype of ``x``.
@@ -109,7 +110,7 @@ def hyperlayer_hard(
     out_shape = checks.check_index_shape("out_shape", out_shape)
     shape = _tensor_shape(tuples, x, out_shape, template)
     row_layout = template is not None and template.groups_by_output(out_shape)
-    entries = settle(tuples, shape, template=template, wrap=wrap)
+    entries = settle(tuples, shape, template=template, wrap=wrap, debug=debug)
     return sparse_multiply(*entries, x, out_shape, row_layout=row_layout, debug=debug)
 
 

@@ -10,7 +10,7 @@ from sparse_hyper_jax import checks
 from sparse_hyper_jax.ops.bounds import at_least_float32
 from sparse_hyper_jax.ops.duplicates import first_occurrence
 from sparse_hyper_jax.ops.mix import mix_values
-from sparse_hyper_jax.ops.sample import round_means, sample_tuples
+from sparse_hyper_jax.ops.sample import check_inside, round_means, sample_tuples
 from sparse_hyper_jax.ops.templates import Template, check_chunks, stitch
 from sparse_hyper_jax.types import ContinuousTuples, SparseEntries
 
@@ -97,16 +97,19 @@ def settle(
     *,
     template: Template | None = None,
     wrap: bool = False,
+    debug: bool = False,
 ) -> SparseEntries:
     """Round every tuple to its nearest cell: the sparse tensor of evaluation.
 
-    The limit of :func:`relax` for variances towards 0. Coincident tuples add up.
+    The limit of :func:`relax` for variances towards 0, with densities that fall off exponentially
+    (gaussian, laplace). Coincident tuples add up.
 
     Args:
         tuples: ``k`` continuous tuples of rank ``r``.
         shape: lengths of the whole sparse tensor, output axes first.
         template: fixed columns.
         wrap: every learned axis is a circle.
+        debug: check by ``checkify`` that the means lie inside.
 
     Returns:
         ``k`` entries; gradient reaches the values only.
@@ -116,7 +119,10 @@ def settle(
     """
     shape = checks.check_index_shape("shape", shape)
     tuples = ContinuousTuples(*map(jnp.asarray, tuples))
-    cells = round_means(tuples.means, _learned_shape(tuples, shape, template), wrap=wrap)
+    learned = _learned_shape(tuples, shape, template)
+    if debug:
+        check_inside(tuples.means, learned, wrap=wrap)
+    cells = round_means(tuples.means, learned, wrap=wrap)
     indices = cells if template is None else stitch(template, cells[:, None])
     return SparseEntries(indices, at_least_float32(tuples.values))
 

@@ -37,7 +37,12 @@ class Relocations(NamedTuple):
 
 
 def surplus(
-    tuples: ContinuousTuples, shape: Sequence[int], *, settled: float = 1.0, lost: float = 0.25
+    tuples: ContinuousTuples,
+    shape: Sequence[int],
+    *,
+    settled: float = 1.0,
+    lost: float = 0.25,
+    wrap: bool = False,
 ) -> jax.Array:
     """Tell how urgently each tuple should be moved elsewhere.
 
@@ -49,6 +54,7 @@ def surplus(
         shape: the ``r`` lengths of the index space.
         settled: largest variance of a settled tuple, in squared index units.
         lost: least variance of a lost tuple, in units of the axis length.
+        wrap: every axis is a circle.
 
     Returns:
         float32 ``(k,)``: infinite for a settled tuple on the cell of an earlier settled one, the
@@ -64,7 +70,7 @@ def surplus(
     is_settled = jnp.all(variances < settled, axis=1)
     # Settled tuples first, so that the first occurrence of a cell is held by a settled one.
     order = jnp.argsort(~is_settled, stable=True)
-    first = first_occurrence(round_means(tuples.means, shape)[order], shape)
+    first = first_occurrence(round_means(tuples.means, shape, wrap=wrap)[order], shape)
     holds = jnp.zeros(len(order), bool).at[order].set(first, unique_indices=True)
     width = jnp.max(variances / jnp.asarray(shape, variances.dtype), axis=1)
     urgency = jnp.where(is_settled & ~holds, jnp.inf, jnp.where(width > lost, width, 0.0))
@@ -80,6 +86,7 @@ def relocate(
     limit: int,
     settled: float = 1.0,
     lost: float = 0.25,
+    wrap: bool = False,
 ) -> Relocations:
     """Pair the most urgent surplus tuples with the sampled cells that gain most.
 
@@ -97,6 +104,7 @@ def relocate(
         limit: largest number of moves, static.
         settled: see :func:`surplus`.
         lost: see :func:`surplus`.
+        wrap: see :func:`surplus`.
 
     Returns:
         ``min(limit, k, n)`` relocations.
@@ -108,7 +116,7 @@ def relocate(
     """
     checks.check_count("limit", limit, least=1)
     checks.check_shape("gains", gains, entries.values.shape, "one gain per entry")
-    urgency = surplus(tuples, shape, settled=settled, lost=lost)
+    urgency = surplus(tuples, shape, settled=settled, lost=lost, wrap=wrap)
     kept = first_occurrence(entries.indices, shape)
     limit = min(limit, len(urgency), len(kept))
     urgencies, chosen = jax.lax.top_k(urgency, limit)

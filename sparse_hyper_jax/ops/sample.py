@@ -59,7 +59,7 @@ def sample_tuples(
     checks.check_shape("means", means, (None, len(shape)), "(k, r): one row per tuple")
     _check_counts(key, shape, num_global, num_local, region)
     if debug:
-        _check_inside(means, shape, wrap=wrap)
+        check_inside(means, shape, wrap=wrap)
     parts = [_neighbours(means, shape, wrap=wrap)]
     if num_global or num_local:
         global_key, local_key = jax.random.split(key)
@@ -168,7 +168,15 @@ def _check_counts(
     )
 
 
-def _check_inside(means: jax.Array, shape: tuple[int, ...], *, wrap: bool) -> None:
+def check_inside(means: jax.Array, shape: tuple[int, ...], *, wrap: bool) -> None:
+    """Check by ``checkify`` that all means lie inside ``shape``.
+
+    Args:
+        means: ``(k, r)`` in index units.
+        shape: the ``r`` lengths of the index space.
+        wrap: every axis is a circle: means up to the length itself are inside.
+    """
+    means = at_least_float32(means)
     sizes = jnp.asarray(shape, means.dtype)
     inside = (means >= 0) & ((means < sizes) if wrap else (means <= sizes - 1))
     checkify.check(

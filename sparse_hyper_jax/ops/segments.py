@@ -44,7 +44,8 @@ def segment_softmax(
         ValueError: lengths that differ.
     """
     logits = _check(logits, segment_ids, num_segments, mask)
-    kept = _kept(logits, mask)
+    # A logit of -inf says "masked" as well, and may fill a whole segment.
+    kept = _kept(logits, mask) & (logits > -jnp.inf)
     work = at_least_float32(logits)
     # A dropped logit becomes the finite lowest number, not -inf: -inf - (-inf) in a segment that
     # is dropped as a whole would be NaN.

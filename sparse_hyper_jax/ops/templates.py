@@ -25,6 +25,16 @@ class Template:
     columns: tuple[int, ...]
     chunk_size: int
 
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Template) and self._identity() == other._identity()
+
+    def __hash__(self) -> int:
+        return hash(self._identity())
+
+    def _identity(self) -> tuple[object, ...]:
+        # By content, so that equal templates share one compiled program.
+        return self.rows.shape, self.rows.tobytes(), self.columns, self.chunk_size
+
     def learned_shape(self, shape: Sequence[int]) -> tuple[int, ...]:
         """Give the lengths of the learned axes of a tensor of ``shape``."""
         return tuple(shape[column] for column in self.columns)
@@ -69,6 +79,7 @@ def make_template(
     """
     rows = np.array(rows)
     checks.check_shape("rows", rows, (None, None), "(k, R): one row per tuple")
+    checks.require(len(rows) >= 1, "a template without rows", "at least one", "add a row")
     checks.require(
         np.issubdtype(rows.dtype, np.integer),
         f"rows of dtype {rows.dtype}",
@@ -107,8 +118,10 @@ def stitch(template: Template, points: jax.Array) -> jax.Array:
     columns = np.asarray(template.columns, int)
     meaning = "(k, q, r): k rows and r learned columns, as in the template"
     checks.check_shape("points", points, (count, None, len(columns)), meaning)
-    rows = jnp.asarray(np.repeat(template.rows, points.shape[1], axis=0), jnp.int32)
-    return rows.at[:, columns].set(jax.lax.collapse(points, 0, 2), unique_indices=True)
+    # Repeated on the device: as a constant of the program it would be q times as large.
+    rows = jnp.asarray(template.rows, jnp.int32)[:, None]
+    rows = jnp.broadcast_to(rows, (count, points.shape[1], rows.shape[2]))
+    return jax.lax.collapse(rows.at[..., columns].set(points, unique_indices=True), 0, 2)
 
 
 def check_chunks(num_tuples: int, chunk_size: int) -> None:

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from sparse_hyper_jax.checks import check_shape
+from sparse_hyper_jax.checks import check_shape, require
 from sparse_hyper_jax.sort.buckets import num_levels
 from sparse_hyper_jax.sort.split import (
     check_options,
@@ -117,7 +117,16 @@ def standardise(keys: jax.Array) -> jax.Array:
 
     Returns:
         ``(..., n)`` in the same dtype; statistics are taken in float32 for 16-bit keys.
+
+    Raises:
+        ValueError: integer keys.
     """
+    require(
+        jnp.issubdtype(keys.dtype, jnp.floating),
+        f"keys of dtype {keys.dtype}",
+        "floating-point keys",
+        "convert them, for instance with keys.astype(float)",
+    )
     wide = widen(keys)
     # Any constant shift and scale cancels; these make equal keys exact zeros and squares harmless.
     least = jax.lax.stop_gradient(wide.min(axis=-1, keepdims=True))

@@ -24,8 +24,8 @@ from sparse_hyper_jax.checks import check_count, require
 from sparse_hyper_jax.train.checkpoint import Checkpoints, own_arrays
 from sparse_hyper_jax.train.run_folder import RunFolder
 
-Step = Callable[[Any, jax.Array], tuple[Any, Mapping[str, Any]]]
-"""Pure function ``step(state, key) -> (state, metrics)``."""
+Step = Callable[..., tuple[Any, Mapping[str, Any]]]
+"""Pure function ``step(state, key, *constants) -> (state, metrics)``."""
 
 Evaluate = Callable[[int, Any], Mapping[str, float]]
 """Function on the host, ``evaluate(step, state) -> results``."""
@@ -51,6 +51,7 @@ def train(
     steps: int,
     seed: int,
     folder: RunFolder,
+    constants: tuple[Any, ...] = (),
     evaluate: Evaluate | None = None,
     evaluate_every: int = 1000,
     steps_per_dispatch: int = 100,
@@ -67,6 +68,8 @@ def train(
         state: pytree of arrays, without typed keys. It is copied: the caller's arrays stay valid.
         steps: number of steps of the whole run.
         seed: seed of the keys.
+        constants: further arguments of every step, pytrees of arrays such as a resident data set:
+            what a step closes over instead becomes part of the compiled program.
         folder: where metrics (means over a dispatch) and checkpoints go.
         evaluate: called with the number of finished steps and the state at the beginning, at
             multiples of ``evaluate_every`` and at the end. Its results are recorded with ``eval_``
@@ -100,7 +103,9 @@ def train(
             if evaluate and not first:
                 _record(folder, bar, 0, 0.0, _results(evaluate, 0, state))
             for start, stop in boundaries(first, steps, steps_per_dispatch):
-                state, stacked = dispatch(state, key, jnp.uint32(start), length=stop - start)
+                state, stacked = dispatch(
+                    state, key, jnp.uint32(start), constants, length=stop - start
+                )
                 metrics = _means(stacked, start, checkpoints)
                 due = evaluate and (stop % evaluate_every == 0 or stop == steps)
                 metrics |= _results(evaluate, stop, state) if due else {}
@@ -177,10 +182,10 @@ def _dispatcher(step: Step, state: Any) -> Callable[..., tuple[Any, dict[str, ja
         jax.jit, static_argnames="length", donate_argnames="state", out_shardings=(placed, None)
     )
     def dispatch(
-        state: Any, key: jax.Array, start: jax.Array, *, length: int
+        state: Any, key: jax.Array, start: jax.Array, constants: tuple[Any, ...], *, length: int
     ) -> tuple[Any, dict[str, jax.Array]]:
         def body(state: Any, index: jax.Array) -> tuple[Any, dict[str, jax.Array]]:
-            state, metrics = step(state, jax.random.fold_in(key, index))
+            state, metrics = step(state, jax.random.fold_in(key, index), *constants)
             _check_metrics(metrics)
             return state, dict(metrics)
 

@@ -27,7 +27,7 @@ from typing import Any
 from sparse_hyper_jax import __version__
 from sparse_hyper_jax.checks import require
 
-FREE_FIELDS = ("out", "resume", "quiet")
+FREE_FIELDS = ("out", "resume", "quiet", "animate", "download", "data_dir")
 """Fields of a recipe that cannot change a number, so that a resumed run may differ in them.
 
 ``steps`` is not among them: a learning-rate schedule that spans the run depends on it from the

@@ -27,6 +27,7 @@ from sparse_hyper_jax.train.run_folder import RunFolder, open_run
 
 TEST_SEED = 2**31 - 1
 TEST_SEQUENCES = 10_000
+TEST_PARTS = 20
 SHOWN = 3
 
 
@@ -112,8 +113,9 @@ class SortRecipe:
             return measure(state.parameters, parts["validation"])
 
         trained = train(
-            make_step(self, keys_of, parts["train"]),
+            make_step(self, keys_of),
             state,
+            constants=(parts["train"],),
             steps=self.steps,
             seed=self.seed,
             folder=folder,
@@ -130,8 +132,27 @@ class SortRecipe:
         return folder.write_result(result | {"out": str(folder.path)})
 
     def _check(self) -> None:
-        for name in ("n", "digits", "steps", "batch", "num_candidates"):
+        for name in ("n", "digits", "steps", "batch"):
             checks.check_count(name, getattr(self, name), least=1)
+        # One candidate alone has weight 1 whatever the keys are: no gradient.
+        checks.check_count("num_candidates", self.num_candidates, least=2)
+        checks.check_count("num_near", self.num_near)
+        checks.require(
+            self.num_near < self.num_candidates,
+            f"num_near={self.num_near} of num_candidates={self.num_candidates}",
+            "fewer near candidates than candidates",
+            "change one of the two",
+        )
+        for name in ("learning_rate", "certainty"):
+            checks.require(
+                getattr(self, name) > 0, f"{name}={getattr(self, name)}", "more than 0", "raise it"
+            )
+        checks.require(
+            not self.distinct or self.n <= 10**self.digits,
+            f"n={self.n} distinct numbers of {self.digits} digits",
+            f"at most {10**self.digits}",
+            "lower --n, raise --digits or pass --no-distinct",
+        )
         checks.require(
             self.data == "digits" or self.data_dir is not None,
             f"data={self.data!r} without a folder",
@@ -200,8 +221,8 @@ def draw_sequences(recipe: SortRecipe, key: jax.Array, index: ClassIndex, batch:
 
 
 def make_step(
-    recipe: SortRecipe, keys_of: Keys, index: ClassIndex
-) -> Callable[[SortState, jax.Array], tuple[SortState, dict[str, jax.Array]]]:
+    recipe: SortRecipe, keys_of: Keys
+) -> Callable[[SortState, jax.Array, ClassIndex], tuple[SortState, dict[str, jax.Array]]]:
     """Make the pure training step: fresh sequences, warped images, loss of the soft sort."""
     optimizer = optimizer_of(recipe)
 
@@ -221,7 +242,7 @@ def make_step(
         )
         return sort_loss(result, target, kind=recipe.loss)
 
-    def loss_of(parameters: nnx.State, key: jax.Array) -> jax.Array:
+    def loss_of(parameters: nnx.State, key: jax.Array, index: ClassIndex) -> jax.Array:
         draw_key, warp_key, sort_key = jax.random.split(key, 3)
         sequences = draw_sequences(recipe, draw_key, index, recipe.batch)
         images = warp_digits(recipe, warp_key, sequences.images)
@@ -231,8 +252,10 @@ def make_step(
         losses = jax.vmap(sequence_loss)(keys, keys_of(parameters, images), images, order)
         return jnp.mean(losses)
 
-    def step(state: SortState, key: jax.Array) -> tuple[SortState, dict[str, jax.Array]]:
-        loss, gradient = jax.value_and_grad(loss_of)(state.parameters, key)
+    def step(
+        state: SortState, key: jax.Array, index: ClassIndex
+    ) -> tuple[SortState, dict[str, jax.Array]]:
+        loss, gradient = jax.value_and_grad(loss_of)(state.parameters, key, index)
         updates, moments = optimizer.update(gradient, state.optimizer, state.parameters)
         return SortState(optax.apply_updates(state.parameters, updates), moments), {"loss": loss}
 
@@ -258,15 +281,17 @@ def make_measure(
 
     @jax.jit
     def on_device(parameters: nnx.State, index: ClassIndex) -> dict[str, jax.Array]:
-        sequences = draw_sequences(recipe, jax.random.key(TEST_SEED), index, TEST_SEQUENCES)
-        # A slice at a time: all images at once would fill the memory for large ones.
-        keys = jax.lax.map(
-            lambda images: keys_of(parameters, images), sequences.images, batch_size=500
-        )
-        return {
-            "exact_match": jnp.mean(exact_match(keys, sequences.labels)),
-            "element_match": jnp.mean(element_match(keys, sequences.labels)),
-        }
+        def part(key: jax.Array) -> dict[str, jax.Array]:
+            sequences = draw_sequences(recipe, key, index, TEST_SEQUENCES // TEST_PARTS)
+            keys = keys_of(parameters, sequences.images)
+            return {
+                "exact_match": jnp.mean(exact_match(keys, sequences.labels)),
+                "element_match": jnp.mean(element_match(keys, sequences.labels)),
+            }
+
+        # A part at a time: the images of all sequences at once would fill the memory.
+        parts = jax.lax.map(part, jax.random.split(jax.random.key(TEST_SEED), TEST_PARTS))
+        return jax.tree.map(jnp.mean, parts)
 
     def measure(parameters: nnx.State, index: ClassIndex) -> dict[str, float]:
         return {name: float(value) for name, value in on_device(parameters, index).items()}
