@@ -152,12 +152,8 @@ def check_tuples(means: Any, variances: Any, values: Any = None) -> tuple[int, i
     """
     check_shape("means", means, (None, None), "(k, r): one row per tuple, one column per axis")
     k, r = jnp.shape(means)
-    require(
-        k >= 1 and r >= 1,
-        f"means of shape {(k, r)}",
-        "at least one tuple and one column",
-        "pass a tuple of value 0 for an empty tensor",
-    )
+    require(r >= 1, f"means of shape {(k, r)}", "at least one column", "learn at least one axis")
+    require(k >= 1, f"means of shape {(k, r)}", "at least one row", "pass a tuple of value 0")
     check_shape("variances", variances, (k, r), "the shape of means: one variance per mean")
     if values is not None:
         check_shape("values", values, (k,), "one value per tuple")

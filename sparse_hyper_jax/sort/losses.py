@@ -94,7 +94,6 @@ def sort_loss(
     Reference: Bloem 2018, arXiv 1810.09184.
     """
     check_choice("kind", kind, KINDS)
-    check_shape("result.keys", result.keys, (None,), "(n,): one instance; vmap sort_loss too")
     _check_target(result.payload, target)
     if kind == "plain":
         return _distance(distance, result.payload, target)
@@ -104,6 +103,7 @@ def sort_loss(
         "targets at every stage",
         "pass target=... to quicksort, or use kind='plain'",
     )
+    check_shape("result.keys", result.keys, (None,), "(n,): one instance; vmap sort_loss too")
     n = len(result.keys)
     levels = num_levels(n)
     total = jnp.zeros(())
