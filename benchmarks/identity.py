@@ -1,6 +1,7 @@
 """Learn the identity: sizes and seeds, ablations, REINFORCE, and the figure of all of them.
 
     python benchmarks/identity.py            train everything and draw
+    python benchmarks/identity.py --only NAME   add the runs of some settings, without a figure
     python benchmarks/identity.py --draw     draw again from the JSON lines
 
 One JSON line per run: test error over steps, the step from which on it is exact for good, seconds
@@ -105,10 +106,9 @@ def settings() -> list[tuple[str, IdentityRecipe, int, int]]:
             rows.append((label, IdentityRecipe(size=n, **options), count, 5))
     reinforce = IdentityRecipe(size=16, estimator="reinforce")
     rows.append(("reinforce", reinforce, 10_000, 5))
-    for n in (16, 32):
-        for groups in (4, 16, 64):
-            recipe = IdentityRecipe(size=n, sample_groups=groups)
-            rows.append((f"{groups} groups of samples", recipe, 4000, 3))
+    for groups in (1, 4, 16, 64):
+        recipe = IdentityRecipe(size=16, sample_groups=groups)
+        rows.append((f"samples in {groups} groups", recipe, 4000, 5))
     return rows
 
 
@@ -139,12 +139,18 @@ def draw() -> Figure:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--draw", action="store_true", help="only draw from the JSON lines")
-    if not parser.parse_args().draw:
-        report = Report("identity")
+    parser.add_argument("--only", default="", help="add settings with this in their name")
+    asked = parser.parse_args()
+    if not asked.draw:
+        report = Report("identity", append=bool(asked.only))
         for label, recipe, steps, seeds in settings():
+            if asked.only not in label:
+                continue
             for seed in range(seeds):
                 result = run(dataclasses.replace(recipe, seed=seed), steps)
                 report.add(setting=label, size=recipe.size, seed=seed, **result)
+    if asked.only:
+        return
     FIGURE.parent.mkdir(exist_ok=True)
     draw().savefig(FIGURE, dpi=150)
 

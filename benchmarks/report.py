@@ -33,13 +33,14 @@ def surroundings() -> dict[str, Any]:
 
 
 class Report:
-    """The lines of one benchmark, each written as soon as it is known; earlier ones go."""
+    """The lines of one benchmark, each written as soon as it is known; ``append`` keeps earlier ones."""
 
-    def __init__(self, name: str, folder: Path = RESULTS):
+    def __init__(self, name: str, folder: Path = RESULTS, *, append: bool = False):
         self.path = folder / f"{name}.jsonl"
         self.common = {"benchmark": name, **surroundings()}
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        self.path.write_text("")
+        if not append:
+            self.path.write_text("")
 
     def add(self, **line: Any) -> None:
         """Append one line and show it."""
