@@ -33,7 +33,7 @@ def surroundings() -> dict[str, Any]:
 
 
 class Report:
-    """The lines of one benchmark, each written as soon as it is known; ``append`` keeps earlier ones."""
+    """The lines of one benchmark, written one by one; ``append`` keeps those of earlier calls."""
 
     def __init__(self, name: str, folder: Path = RESULTS, *, append: bool = False):
         self.path = folder / f"{name}.jsonl"
