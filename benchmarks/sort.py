@@ -1,6 +1,7 @@
 """Sort held-out digits after training on order alone: lengths and seeds.
 
-    python benchmarks/sort.py [--mnist DIR]
+    python benchmarks/sort.py                            bundled digits
+    python benchmarks/sort.py --mnist DIR --steps 2000   adds runs with MNIST
 
 One JSON line per run of the recipe ``sort``: exact and element-wise match on sequences of test
 digits, and its wall-clock seconds. Runs go one after the other, so that the seconds mean something.
@@ -31,13 +32,15 @@ def run(report: Report, **options: Any) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--mnist", type=Path, help="folder of the four MNIST files")
+    parser.add_argument("--steps", type=int, default=SortRecipe.steps)
     asked = parser.parse_args()
-    report = Report("sort")
-    for n in (4, 8):
-        run(report, n=n)
-    if asked.mnist is not None:
+    if asked.mnist is None:
+        report = Report("sort")
         for n in (4, 8):
-            run(report, n=n, data="mnist", data_dir=asked.mnist)
+            run(report, n=n, steps=asked.steps)
+    else:
+        report = Report("sort", append=True)
+        run(report, n=4, steps=asked.steps, data="mnist", data_dir=asked.mnist)
 
 
 if __name__ == "__main__":
