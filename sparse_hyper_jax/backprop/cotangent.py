@@ -1,0 +1,97 @@
+"""Sparsify the cotangent after any operation: identity forward, sparse backward."""
+
+import math
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from sparse_hyper_jax import checks
+from sparse_hyper_jax.backprop.memory import Memory, Rule, prepare, propagate
+from sparse_hyper_jax.backprop.rules import align, check_memory, make_rule, varying
+from sparse_hyper_jax.backprop.sparsifiers import Sparsifier, spread
+
+
+def sparsify_cotangent(
+    key: jax.Array | None,
+    y: jax.Array,
+    memory: Memory | None = None,
+    *,
+    sparsifier: Sparsifier,
+    eta: float = 0.8,
+    select_on: str = "corrected",
+    event_ndim: int = 1,
+) -> jax.Array:
+    """Return ``y``; on the way back, propagate only some components of its cotangent.
+
+    With the cotangent g and the memory m of the call site::
+
+        forward:    y
+        backward:   a = g + m,   dL/dy = S(a),   m' = eta * (a - S(a))
+
+    and the gradient with respect to ``memory`` is its next value. This works after any operation
+    and saves nothing by itself: what comes before still multiplies dense arrays with zeros in
+    them. (:func:`~sparse_hyper_jax.backprop.sparse_dense` saves.) Put it right after the linear
+    operation, before the nonlinearity: after a ReLU, components would be spent on dead units.
+    Reverse mode only, first derivatives only.
+
+    Args:
+        key: a typed key for random sparsifiers, fresh for every step and call site; else None.
+        y: ``(..., *event)`` floats.
+        memory: from :func:`~sparse_hyper_jax.backprop.init_memory` with the shape of ``y``; None
+            forgets what is not propagated.
+        sparsifier: which components, see the classes of this package.
+        eta: share of the rest that is remembered, from 0 to 1.
+        select_on: choose by the ``"corrected"`` cotangent a, or by the ``"gradient"`` g alone; the
+            components of a are propagated either way.
+        event_ndim: number of last axes among which a row's components are chosen: 1 for features
+            or channels, 3 for whole ``(h, w, c)`` images.
+
+    Returns:
+        ``y``.
+
+    Raises:
+        ValueError: an option is wrong, or the memory does not fit (where a gradient is taken).
+
+    Reference: Sun et al. 2017, arXiv 1706.06197; Zhang et al. 2020, arXiv 1905.10194.
+    """
+    checks.check_count("event_ndim", event_ndim, least=1)
+    checks.require(
+        jnp.ndim(y) >= event_ndim,
+        f"y of shape {jnp.shape(y)} with event_ndim={event_ndim}",
+        "at least as many axes",
+        "add a batch axis or lower event_ndim",
+    )
+    uses_over = frozenset() if memory is None else varying(memory.uses)
+    (y, memory), over = align(y, memory)
+    axes = () if memory is None else tuple(sorted(over - uses_over))
+    rule = make_rule(
+        sparsifier, eta, select_on, key=key, memory=memory, out_shape=y.shape, axes=axes
+    )
+    return _identity(rule, event_ndim, key, y, memory)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _identity(rule: Rule, event_ndim: int, key: Any, y: jax.Array, memory: Any) -> jax.Array:
+    return y
+
+
+def _forward(
+    rule: Rule, event_ndim: int, key: Any, y: jax.Array, memory: Any
+) -> tuple[jax.Array, Any]:
+    check_memory(memory, y.shape, event_ndim)
+    return y, (key, memory)
+
+
+def _backward(rule: Rule, event_ndim: int, saved: Any, cotangent: jax.Array) -> tuple[Any, ...]:
+    key, memory = saved
+    shape = cotangent.shape
+    columns = math.prod(shape[len(shape) - event_ndim :])
+    rows = cotangent.reshape(-1, columns)
+    sparse = propagate(rule, key, prepare(rule, rows, memory), memory)
+    dense = spread(sparse.taken, sparse.choice, columns).astype(cotangent.dtype)
+    return None, dense.reshape(shape), sparse.memory
+
+
+_identity.defvjp(_forward, _backward)

@@ -1,0 +1,265 @@
+"""A dense layer whose backward pass multiplies only what is propagated."""
+
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from sparse_hyper_jax import checks
+from sparse_hyper_jax.backprop.adaptive import AdaptiveLadder
+from sparse_hyper_jax.backprop.memory import (
+    Memory,
+    Rule,
+    prepare,
+    propagate,
+)
+from sparse_hyper_jax.backprop.rules import align, check_memory, make_rule, varying
+from sparse_hyper_jax.backprop.sparsifiers import Sparsifier, spread
+
+LAYOUTS = ("out_in", "in_out")
+
+
+class CompactGradient(NamedTuple):
+    """The rows of a kernel's gradient that are not zero.
+
+    Attributes:
+        columns: ``(c,)`` units, as floats: a gradient has the type of what it belongs to.
+        rows: ``(c, n_in)``.
+    """
+
+    columns: jax.Array
+    rows: jax.Array
+
+
+class _Options(NamedTuple):
+    rule: Rule
+    dense_bias: bool
+    layout: str
+    precision: Any
+
+
+def sparse_dense(
+    key: jax.Array | None,
+    x: jax.Array,
+    kernel: jax.Array,
+    bias: jax.Array | None = None,
+    memory: Memory | None = None,
+    *,
+    sparsifier: Sparsifier,
+    eta: float = 0.8,
+    select_on: str = "corrected",
+    dense_bias: bool = True,
+    layout: str = "out_in",
+    compact: CompactGradient | None = None,
+    precision: Any = None,
+) -> jax.Array:
+    """Multiply by a dense kernel; on the way back, only with the propagated components.
+
+    With rows ``x (B, n_in)``, ``W (n_out, n_in)``, the cotangent g of the output, memory m::
+
+        forward:   y = x W^T + b
+        backward:  a = g + m,  s = S(a),  dx = s W,  dW = s^T x,  db = sum_B g,
+                   m' = eta * (a - s)
+
+    and the gradient with respect to ``memory`` is ``m'``. Where the sparsifier chooses columns for
+    all rows (:class:`UnifiedTopK`, :class:`CandidateTopK`, :class:`BlockTopK`,
+    :class:`UnifiedRandomK`, :class:`AdaptiveLadder`), both products shrink to ``c / n_out`` of
+    their size; the others mask and multiply densely. The forward pass, two thirds of what
+    can be left, stays dense. Reverse mode only, first derivatives only; outside of training
+    (no gradient taken) it is the plain layer, for any batch size.
+
+    Args:
+        key: a typed key for random sparsifiers, fresh for every step and layer; else None.
+        x: ``(..., n_in)``.
+        kernel: ``(n_out, n_in)``, or ``(n_in, n_out)`` with ``layout="in_out"``.
+        bias: ``(n_out,)`` or None.
+        memory: from :func:`~sparse_hyper_jax.backprop.init_memory` with the shape ``(..., n_out)``
+            of the output; None forgets what is not propagated.
+        sparsifier: which components.
+        eta: share of the rest that is remembered, from 0 to 1.
+        select_on: ``"corrected"`` or ``"gradient"``, see
+            :func:`~sparse_hyper_jax.backprop.sparsify_cotangent`.
+        dense_bias: the bias gets the whole cotangent (as in meProp's code); otherwise ``sum_B s``.
+        layout: ``"out_in"`` has a unit's weights side by side, which is faster here.
+        compact: zeros from :func:`empty_compact`. Their gradient is then the kernel's, without its
+            zero rows, and the kernel itself must not be differentiated.
+        precision: of the products, see ``jax.lax.dot``.
+
+    Returns:
+        ``(..., n_out)``.
+
+    Raises:
+        ValueError: shapes or options do not fit; where a gradient is taken: a memory of another
+            batch size, a memory or a compact gradient that is not differentiated.
+
+    Reference: Sun et al. 2017, arXiv 1706.06197; Zhang et al. 2020, arXiv 1905.10194.
+    """
+    checks.check_choice("layout", layout, LAYOUTS)
+    checks.check_shape("kernel", kernel, (None, None), f"({', '.join(layout.split('_'))})")
+    n_out, n_in = kernel.shape if layout == "out_in" else kernel.shape[::-1]
+    checks.check_last_axis("x", x, n_in)
+    if bias is not None:
+        checks.check_shape("bias", bias, (n_out,), "(n_out,)")
+    uses_over = frozenset() if memory is None else varying(memory.uses)
+    (x, kernel, bias, memory, compact), over = align(x, kernel, bias, memory, compact)
+    axes = () if memory is None else tuple(sorted(over - uses_over))
+    out_shape = (*x.shape[:-1], n_out)
+    rule = make_rule(
+        sparsifier, eta, select_on, key=key, memory=memory, out_shape=out_shape, axes=axes
+    )
+    options = _Options(rule, dense_bias, layout, precision)
+    return _layer(options, key, _Arrays(x, kernel, bias, memory, compact))
+
+
+def empty_compact(
+    kernel: jax.Array, sparsifier: Sparsifier, *, layout: str = "out_in"
+) -> CompactGradient:
+    """Make the zeros whose gradient will be that of the kernel, without its zero rows.
+
+    Args:
+        kernel: as for :func:`sparse_dense`.
+        sparsifier: one that chooses columns for all rows.
+        layout: of the kernel.
+
+    Returns:
+        zeros ``(c,)`` and ``(c, n_in)``.
+
+    Raises:
+        ValueError: the sparsifier does not choose columns, or not always as many.
+    """
+    checks.check_choice("layout", layout, LAYOUTS)
+    n_out, n_in = kernel.shape if layout == "out_in" else kernel.shape[::-1]
+    like = jax.ShapeDtypeStruct((1, n_out), kernel.dtype)
+    columns = None
+    if not sparsifier.needs_peak:
+        columns = jax.eval_shape(sparsifier.choose, jax.random.key(0), like).columns
+    checks.require(
+        columns is not None and n_out < 2**24,
+        f"{sparsifier!r} for {n_out} outputs",
+        "a sparsifier that chooses a fixed number of columns out of fewer than 2**24",
+        "use UnifiedTopK, CandidateTopK, BlockTopK or UnifiedRandomK, or no compact gradient",
+    )
+    return CompactGradient(
+        jnp.zeros(columns.shape), jnp.zeros((*columns.shape, n_in), kernel.dtype)
+    )
+
+
+def add_compact(
+    kernel: jax.Array,
+    gradient: CompactGradient,
+    scale: float | jax.Array,
+    *,
+    layout: str = "out_in",
+) -> jax.Array:
+    """Add ``scale`` times a compact gradient: plain SGD with ``scale = -learning_rate``.
+
+    Momentum, Adam, weight decay and clipping would touch the other rows too: for them use the
+    kernel's ordinary gradient.
+
+    Args:
+        kernel: ``(n_out, n_in)``, or ``(n_in, n_out)`` with ``layout="in_out"``.
+        gradient: with respect to :func:`empty_compact`.
+        scale: scalar.
+        layout: of the kernel.
+
+    Returns:
+        the new kernel.
+    """
+    columns = gradient.columns.astype(jnp.int32)
+    change = (scale * gradient.rows).astype(kernel.dtype)
+    if layout == "out_in":
+        return kernel.at[columns].add(change, unique_indices=True)
+    return kernel.at[:, columns].add(change.T, unique_indices=True)
+
+
+class _Arrays(NamedTuple):
+    x: Any
+    kernel: Any
+    bias: Any
+    memory: Any
+    compact: Any
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _layer(options: _Options, key: Any, arrays: _Arrays) -> jax.Array:
+    matrix = arrays.kernel.T if options.layout == "out_in" else arrays.kernel
+    y = jnp.matmul(arrays.x, matrix, precision=options.precision)
+    return y if arrays.bias is None else y + arrays.bias
+
+
+def _forward(options: _Options, *arguments: Any) -> tuple[jax.Array, Any]:
+    def split(leaf: Any) -> bool:
+        return isinstance(leaf, jax.custom_derivatives.CustomVJPPrimal)
+
+    key, arrays = jax.tree.map(lambda leaf: leaf.value, arguments, is_leaf=split)
+    _, asked = jax.tree.map(lambda leaf: leaf.perturbed, arguments, is_leaf=split)
+    y = _layer(options, key, arrays)
+    check_memory(arrays.memory, y.shape, 1)
+    checks.require(
+        asked.memory is None or asked.memory.uses or not (asked.kernel or any(asked.compact or ())),
+        "a memory outside the differentiated arguments",
+        "a gradient with respect to the memory: it is how the next memory is returned",
+        "differentiate with respect to it as well (Flax: argnums=nnx.DiffState(0, TRAINED)), or"
+        " pass memory=None",
+    )
+    checks.require(
+        asked.compact is None or not asked.kernel,
+        "a differentiated kernel beside a compact gradient",
+        "one of the two",
+        "differentiate with respect to the compact gradient alone, or pass compact=None",
+    )
+    return y, (key, arrays)
+
+
+def _backward(options: _Options, saved: Any, cotangent: Any) -> tuple[Any, Any]:
+    key, arrays = saved
+    rule = options.rule
+    if isinstance(cotangent, jax.custom_derivatives.SymbolicZero):
+        cotangent = jnp.zeros(cotangent.shape, cotangent.dtype)
+    rows = cotangent.reshape(-1, cotangent.shape[-1])
+    corrected = prepare(rule, rows, arrays.memory)
+
+    def finish(sparsifier: Sparsifier) -> _Arrays:
+        fixed = rule._replace(sparsifier=sparsifier)
+        sparse = propagate(fixed, key, corrected, arrays.memory)
+        taken = sparse.taken.astype(rows.dtype)
+        dbias = None
+        if arrays.bias is not None:
+            whole = rows if options.dense_bias else spread(taken, sparse.choice, rows.shape[-1])
+            dbias = jnp.sum(whole, axis=0).astype(arrays.bias.dtype)
+        dx, dkernel, compact = _products(options, taken, sparse.choice.columns, arrays)
+        dx = dx.reshape(arrays.x.shape).astype(arrays.x.dtype)
+        return _Arrays(dx, dkernel, dbias, sparse.memory, compact)
+
+    if not isinstance(rule.sparsifier, AdaptiveLadder):
+        return None, finish(rule.sparsifier)
+    number = rule.sparsifier.rung(corrected.source, corrected.peak)
+    rungs = rule.sparsifier.rungs(rows.shape[-1])
+    return None, jax.lax.switch(number, [partial(finish, rung) for rung in rungs])
+
+
+def _products(
+    options: _Options, taken: jax.Array, columns: jax.Array | None, arrays: _Arrays
+) -> tuple[jax.Array, Any, Any]:
+    """Give the gradients of input, kernel and compact gradient."""
+    dot = partial(jnp.matmul, precision=options.precision)
+    rows_first = options.layout == "out_in"
+    x, kernel = arrays.x.reshape(-1, arrays.x.shape[-1]), arrays.kernel
+    if columns is None:
+        dx = dot(taken, kernel if rows_first else kernel.T)
+        dkernel = dot(taken.T, x) if rows_first else dot(x.T, taken)
+        return dx, dkernel.astype(kernel.dtype), None
+    dx = dot(taken, kernel[columns] if rows_first else kernel[:, columns].T)
+    if arrays.compact is not None:
+        gradient = CompactGradient(columns, dot(taken.T, x))
+        like = arrays.compact
+        return dx, None, jax.tree.map(lambda leaf, to: leaf.astype(to.dtype), gradient, like)
+    if rows_first:
+        rows = dot(taken.T, x).astype(kernel.dtype)
+        return dx, jnp.zeros_like(kernel).at[columns].set(rows, unique_indices=True), None
+    part = dot(x.T, taken).astype(kernel.dtype)
+    return dx, jnp.zeros_like(kernel).at[:, columns].set(part, unique_indices=True), None
+
+
+_layer.defvjp(_forward, _backward, symbolic_zeros=True)

@@ -1,0 +1,244 @@
+"""What a sparsified layer carries from one backward pass to the next."""
+
+import math
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from sparse_hyper_jax import checks
+from sparse_hyper_jax.backprop.sparsifiers import Choice, Sparsifier, left_over, take
+
+KINDS = ("none", "slot", "shared")
+SELECT_ON = ("corrected", "gradient")
+
+
+class Memory(NamedTuple):
+    """State of one call site; its gradient IS its next value (see :func:`next_memory`).
+
+    Fields that are not asked for are None. All are float32 (float64 for float64 layers).
+
+    Attributes:
+        residue: what was not propagated, in units of the cotangent. The shape of the layer's
+            output: row b keeps that of slot b of the batch (``slot``). Or that of one instance of
+            it: the sum over the batch, which the next step spreads evenly (``shared``).
+        peak: scalar, the largest row sum of magnitudes so far, for adaptive sparsifiers.
+        counts: ``(n,)``, how often each unit was propagated, counted over rows and steps.
+        uses: scalar, backward passes that the last gradient went through: 0 at first, then 1.
+    """
+
+    residue: jax.Array | None
+    peak: jax.Array | None
+    counts: jax.Array | None
+    uses: jax.Array
+
+
+def init_memory(
+    kind: str,
+    shape: tuple[int, ...] = (),
+    *,
+    event_ndim: int = 1,
+    adaptive: bool = False,
+    count: bool = False,
+    dtype: Any = jnp.float32,
+) -> Memory:
+    """Make the memory of one call site, all zeros.
+
+    Args:
+        kind: ``"slot"``, ``"shared"`` or ``"none"`` (no residue).
+        shape: of the layer's output, batch first; ``"shared"`` and ``count`` use the last
+            ``event_ndim`` lengths alone.
+        event_ndim: number of last axes that make up the units of a row.
+        adaptive: with a peak.
+        count: with counts.
+        dtype: of all fields.
+
+    Returns:
+        zeros.
+
+    Raises:
+        ValueError: an unknown kind, or a shape with too few axes.
+    """
+    checks.check_choice("kind", kind, KINDS)
+    checks.check_count("event_ndim", event_ndim, least=1)
+    if kind != "none" or count:
+        checks.check_index_shape("shape", shape)
+        checks.require(
+            len(shape) >= event_ndim,
+            f"shape={shape} with event_ndim={event_ndim}",
+            "at least as many axes",
+            "pass the shape of the layer's output",
+        )
+    units = tuple(shape[-event_ndim:])
+    residue = {"none": None, "slot": tuple(shape), "shared": units}[kind]
+    return Memory(
+        None if residue is None else jnp.zeros(residue, dtype),
+        jnp.zeros((), dtype) if adaptive else None,
+        jnp.zeros(math.prod(units), dtype) if count else None,
+        jnp.zeros((), dtype),
+    )
+
+
+def next_memory(memory: Memory, gradient: Memory) -> Memory:
+    """Take the gradient with respect to a memory as its next value, after checking it.
+
+    A memory whose layer took no part in the loss stays as it was. One that went through several
+    backward passes (two call sites, a layer inside ``scan``, microbatches) has the sum of several
+    next values for a gradient, which means nothing: outside ``jit`` that is an error, inside all of
+    it becomes NaN, and so do the gradients of the next step.
+
+    Args:
+        memory: of this step.
+        gradient: of the loss with respect to it.
+
+    Returns:
+        the memory of the next step.
+
+    Raises:
+        ValueError: outside ``jit``, a memory that was used more than once.
+    """
+    twice = gradient.uses > 1.5
+    if not isinstance(twice, jax.core.Tracer):
+        checks.require(
+            not bool(jnp.any(twice)),
+            f"a memory that went through {float(jnp.max(gradient.uses)):.0f} backward passes",
+            "one call of the layer per gradient, each with a memory of its own",
+            "make one memory per call site (in a scan: one per step, as a scanned input), or use"
+            " kind='none'",
+        )
+    unused = gradient.uses < 0.5
+
+    def renew(old: jax.Array, new: jax.Array) -> jax.Array:
+        def fit(flag: jax.Array) -> jax.Array:
+            return flag.reshape(flag.shape + (1,) * (new.ndim - flag.ndim))
+
+        return jnp.where(fit(twice), jnp.nan, jnp.where(fit(unused), old, new))
+
+    return jax.tree.map(renew, memory, gradient)
+
+
+class Sparse(NamedTuple):
+    """A sparsified cotangent.
+
+    Attributes:
+        taken: ``(rows, c)`` propagated components.
+        choice: where they belong.
+        memory: the next memory, or None.
+    """
+
+    taken: jax.Array
+    choice: Choice
+    memory: Memory | None
+
+
+class Rule(NamedTuple):
+    """Static options of a sparsified backward pass.
+
+    Attributes:
+        sparsifier: what chooses.
+        eta: how much of what is left over is remembered.
+        select_on: choose by the ``"corrected"`` cotangent a or by the ``"gradient"`` g alone;
+            components of a are propagated either way.
+        shared: the residue is the sum over the rows.
+        axes: mesh axes over which the rows are spread, while the memory is the same everywhere:
+            gradients with respect to it are added up over them.
+    """
+
+    sparsifier: Sparsifier
+    eta: float
+    select_on: str
+    shared: bool = False
+    axes: tuple[str, ...] = ()
+
+    @property
+    def devices(self) -> int:
+        """Number of parts that the rows are spread over."""
+        return math.prod(jax.lax.axis_size(name) for name in self.axes)
+
+
+def correct(rule: Rule, cotangent: jax.Array, memory: Memory | None) -> jax.Array:
+    """Add the residue: ``a = g + m``, or ``g + m / rows`` for a shared one.
+
+    Args:
+        rule: the options.
+        cotangent: ``(rows, n)``.
+        memory: of the call site.
+
+    Returns:
+        ``(rows, n)``, at least as wide as the memory if there is one; NaN if the memory went
+        through several backward passes.
+    """
+    if memory is None:
+        return cotangent
+    wide = cotangent.astype(jnp.promote_types(cotangent.dtype, memory.uses.dtype))
+    wide = wide + jnp.where(memory.uses > 1.5, jnp.nan, 0).astype(wide.dtype)
+    if memory.residue is None:
+        return wide
+    if rule.shared:
+        return wide + memory.residue.reshape(-1) / (cotangent.shape[0] * rule.devices)
+    return wide + memory.residue.reshape(cotangent.shape)
+
+
+def next_peak(rule: Rule, source: jax.Array, memory: Memory | None) -> jax.Array | None:
+    """Raise the running maximum of the row sums of magnitudes."""
+    if memory is None or memory.peak is None:
+        return None
+    sums = jnp.sum(jnp.abs(source.astype(memory.peak.dtype)), axis=-1)
+    peak = jnp.maximum(memory.peak, jnp.max(sums))
+    return jax.lax.pmax(peak, rule.axes) if rule.axes else peak
+
+
+class Corrected(NamedTuple):
+    """A cotangent with what was left over before.
+
+    Attributes:
+        cotangent: ``a``, ``(rows, n)``, whose components are propagated.
+        source: ``a`` or ``g``, by which they are chosen.
+        peak: scalar or None.
+    """
+
+    cotangent: jax.Array
+    source: jax.Array
+    peak: jax.Array | None
+
+
+def prepare(rule: Rule, cotangent: jax.Array, memory: Memory | None) -> Corrected:
+    """Correct the cotangent ``(rows, n)`` and raise the peak."""
+    corrected = correct(rule, cotangent, memory)
+    source = corrected if rule.select_on == "corrected" else cotangent
+    return Corrected(corrected, source, next_peak(rule, source, memory))
+
+
+def propagate(
+    rule: Rule, key: jax.Array | None, corrected: Corrected, memory: Memory | None
+) -> Sparse:
+    """Choose, take, and remember the rest: ``m' = eta (a - S(a))``."""
+    cotangent, source, peak = corrected
+    choice = rule.sparsifier.choose(key, source, peak)
+    taken = take(cotangent, choice)
+    if memory is None:
+        return Sparse(taken, choice, None)
+    # Fields that are the same on all devices are added up over them: each contributes its part.
+    residue, counts = memory.residue, memory.counts
+    if residue is not None:
+        rest = rule.eta * left_over(cotangent, taken, choice)
+        rest = jnp.sum(rest, axis=0) if rule.shared else rest
+        residue = rest.reshape(residue.shape).astype(residue.dtype)
+    if counts is not None:
+        new = count_units(choice, cotangent.shape).astype(counts.dtype)
+        counts = counts / rule.devices + new
+    if peak is not None:
+        peak = peak / rule.devices
+    return Sparse(taken, choice, Memory(residue, peak, counts, 1 / rule.devices + 0 * memory.uses))
+
+
+def count_units(choice: Choice, shape: tuple[int, int]) -> jax.Array:
+    """Count in how many of the rows each unit is propagated: ``(n,)``."""
+    rows, n = shape
+    if choice.weights is None or choice.weights.ndim == 0:
+        chosen = jnp.asarray(rows, jnp.float32)
+    else:
+        chosen = jnp.sum(choice.weights != 0, axis=0, dtype=jnp.float32)
+    if choice.columns is None:
+        return chosen
+    return jnp.zeros(n).at[choice.columns].set(chosen, unique_indices=True)

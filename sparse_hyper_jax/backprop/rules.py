@@ -1,0 +1,109 @@
+"""What every sparsified operation shares: checks of its options, and placement on devices."""
+
+import math
+from typing import Any
+
+import jax
+
+from sparse_hyper_jax import checks
+from sparse_hyper_jax.backprop.memory import SELECT_ON, Memory, Rule
+from sparse_hyper_jax.backprop.sparsifiers import Sparsifier, check_sparsifier
+
+
+def make_rule(
+    sparsifier: Sparsifier,
+    eta: float,
+    select_on: str,
+    *,
+    key: jax.Array | None,
+    memory: Memory | None,
+    out_shape: tuple[int, ...],
+    axes: tuple[str, ...],
+) -> Rule:
+    """Check the options and put them together.
+
+    Args:
+        sparsifier: what chooses.
+        eta: share of the rest that is remembered.
+        select_on: what it chooses by.
+        key: a typed key or None.
+        memory: of the call site.
+        out_shape: shape of the operation's output.
+        axes: mesh axes over which the rows are spread and the memory is not.
+
+    Raises:
+        ValueError: an option is wrong, or key or memory does not fit the sparsifier.
+    """
+    check_sparsifier(sparsifier, key)
+    checks.require(
+        isinstance(eta, int | float) and 0 <= eta <= 1,
+        f"eta={eta!r}",
+        "a number from 0 (forget) to 1 (keep all)",
+        "pass a static Python number",
+    )
+    checks.check_choice("select_on", select_on, SELECT_ON)
+    checks.require(
+        memory is None or isinstance(memory, Memory),
+        f"a memory of type {type(memory).__name__}",
+        "a Memory",
+        "make it with init_memory",
+    )
+    checks.require(
+        not sparsifier.needs_peak or (memory is not None and memory.peak is not None),
+        f"{type(sparsifier).__name__} without a peak",
+        "a memory with the largest cotangent so far",
+        "pass memory=init_memory('none', adaptive=True), or another kind",
+    )
+    shared = memory is not None and memory.residue is not None
+    shared = shared and memory.residue.shape != tuple(out_shape)
+    return Rule(sparsifier, float(eta), select_on, shared, axes)
+
+
+def check_memory(memory: Memory | None, out_shape: tuple[int, ...], event_ndim: int) -> None:
+    """Raise unless the memory fits the output; called only where a gradient is taken.
+
+    A forward pass never reads the memory: evaluation may have any batch size.
+
+    Raises:
+        ValueError: its shape is neither that of the output nor that of one row.
+    """
+    if memory is None:
+        return
+    units = out_shape[len(out_shape) - event_ndim :]
+    if memory.residue is not None:
+        shape = memory.residue.shape
+        checks.require(
+            shape in (out_shape, units),
+            f"a memory of shape {shape} for an output of shape {out_shape}",
+            f"{out_shape} (slot) or {units} (shared)",
+            "train with the batch size the memory was made for (drop a short last batch), use a"
+            " shared memory, or make a new one with init_memory",
+        )
+    if memory.counts is not None:
+        checks.check_shape("counts", memory.counts, (math.prod(units),), "one number per unit")
+
+
+def align(*trees: Any) -> tuple[tuple[Any, ...], frozenset[str]]:
+    """Let all arrays vary over the mesh axes over which any of them varies, inside ``shard_map``.
+
+    A gradient with respect to what was the same everywhere is then summed over these axes by JAX.
+
+    Args:
+        trees: pytrees of arrays.
+
+    Returns:
+        the same arrays, and the axes.
+    """
+    leaves = jax.tree.leaves(trees)
+    axes = frozenset().union(*(varying(leaf) for leaf in leaves))
+
+    def cast(leaf: jax.Array) -> jax.Array:
+        missing = tuple(sorted(axes - varying(leaf)))
+        return jax.lax.pcast(leaf, missing, to="varying") if missing else leaf
+
+    return jax.tree.map(cast, trees), axes
+
+
+def varying(leaf: jax.Array) -> frozenset[str]:
+    """Give the mesh axes over which an array varies; empty outside ``shard_map``."""
+    return frozenset(getattr(jax.typeof(leaf), "vma", ()))

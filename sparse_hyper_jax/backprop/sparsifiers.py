@@ -1,0 +1,360 @@
+"""Sparsifiers: which components of a cotangent are propagated, as static descriptions.
+
+Each is a frozen dataclass, hashable and so static for ``jit``, with one pure method ``choose``. A
+budget ``k`` is an int (components) or a float from 0 to 1 (share of all ``n``, rounded, at least
+one). Cotangents here are matrices ``(rows, n)``: one row per example, one column per unit.
+"""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from sparse_hyper_jax import checks
+from sparse_hyper_jax.backprop.largest import top_k_mask
+
+
+class Choice(NamedTuple):
+    """What a sparsifier decided about a cotangent ``(rows, n)``.
+
+    Attributes:
+        columns: ``(c,)`` distinct int32 units that all rows share, or None for all ``n``.
+        weights: ``(rows, c)`` or ``(rows, n)``, what the components are multiplied by (0 drops
+            one); a scalar for all of them, or None for 1.
+    """
+
+    columns: jax.Array | None
+    weights: jax.Array | None
+
+
+class Sparsifier(ABC):
+    """Base class; your own are frozen dataclasses (``eq=False``) that define ``choose``."""
+
+    needs_key: ClassVar[bool] = False
+    needs_peak: ClassVar[bool] = False
+
+    # By text and not by fields: k=1 (one component) and k=1.0 (all) are equal numbers in Python,
+    # and a program compiled for one must not be taken for the other.
+    def __eq__(self, other: object) -> bool:
+        return type(self) is type(other) and repr(self) == repr(other)
+
+    def __hash__(self) -> int:
+        return hash(repr(self))
+
+    @abstractmethod
+    def choose(self, key: jax.Array | None, cotangent: jax.Array, peak: Any = None) -> Choice:
+        """Decide what to propagate.
+
+        Args:
+            key: a typed key, used by random sparsifiers.
+            cotangent: ``(rows, n)``.
+            peak: scalar, the largest row sum of magnitudes so far, used by adaptive ones.
+        """
+
+
+def budget(k: float, n: int) -> int:
+    """Turn a budget into a number of components: an int as it is, a float as share of n.
+
+    Raises:
+        ValueError: fewer than 1 or more than n components, or a share outside (0, 1].
+    """
+    if isinstance(k, float):
+        checks.require(0 < k <= 1, f"k={k}", "a share in (0, 1]", "or pass an int for a count")
+        return max(1, round(k * n))
+    checks.check_count("k", k, least=1)
+    checks.require(k <= n, f"k={k} of {n} components", f"at most {n}", "lower k or pass a share")
+    return k
+
+
+@dataclass(frozen=True, eq=False)
+class TopK(Sparsifier):
+    """The k largest magnitudes of each row (meProp).
+
+    Biased; ``cos(g, S(g)) >= sqrt(k / n)`` in every row. Rows have different patterns, so a dense
+    product follows and no time is saved.
+
+    Reference: Sun et al. 2017, arXiv 1706.06197.
+    """
+
+    k: float
+
+    def choose(self, key: jax.Array | None, cotangent: jax.Array, peak: Any = None) -> Choice:
+        """Mark the largest components of each row."""
+        mask = top_k_mask(cotangent, budget(self.k, cotangent.shape[-1]))
+        return Choice(None, mask)
+
+
+@dataclass(frozen=True, eq=False)
+class UnifiedTopK(Sparsifier):
+    """The k columns with the largest sum of magnitudes over all rows (unified meProp).
+
+    Biased. What follows are dense products of ``k / n`` of the size: the fast one.
+
+    Attributes:
+        k: budget.
+        axis_name: inside ``shard_map`` or ``vmap`` with an axis of that name over which the rows
+            are spread: sum the magnitudes over it, so that all devices choose the same columns.
+            None: each device chooses for its own rows. (Under plain ``jit`` with sharded arrays
+            there is nothing to say.)
+
+    Reference: Sun et al. 2017, arXiv 1706.06197; Wei et al. 2017, arXiv 1709.06080.
+    """
+
+    k: float
+    axis_name: str | None = None
+
+    def choose(self, key: jax.Array | None, cotangent: jax.Array, peak: Any = None) -> Choice:
+        """Give the columns with the largest sums."""
+        scores = _column_sums(jnp.abs(cotangent), self.axis_name)
+        return Choice(jax.lax.top_k(scores, budget(self.k, len(scores)))[1], None)
+
+
+@dataclass(frozen=True, eq=False)
+class CandidateTopK(Sparsifier):
+    """The k largest magnitudes of each row among columns chosen for all rows.
+
+    Biased. The best ``candidates`` columns as in :class:`UnifiedTopK`, in these the rows choose as
+    in :class:`TopK`: patterns differ by row, products stay ``candidates / n`` of the size.
+
+    Attributes:
+        k: budget of a row.
+        candidates: budget of columns, at least k.
+        axis_name: as in :class:`UnifiedTopK`.
+    """
+
+    k: float
+    candidates: float
+    axis_name: str | None = None
+
+    def choose(self, key: jax.Array | None, cotangent: jax.Array, peak: Any = None) -> Choice:
+        """Give the shared columns and mark in them the largest components of each row."""
+        n = cotangent.shape[-1]
+        k, candidates = budget(self.k, n), budget(self.candidates, n)
+        checks.require(
+            k <= candidates,
+            f"k={self.k} of candidates={self.candidates}",
+            "at least as many candidates as k",
+            "raise candidates",
+        )
+        columns, _ = UnifiedTopK(candidates, self.axis_name).choose(None, cotangent)
+        return Choice(columns, top_k_mask(cotangent[:, columns], k))
+
+
+@dataclass(frozen=True, eq=False)
+class BlockTopK(Sparsifier):
+    """The contiguous blocks of columns with the largest squared sums, k columns in all.
+
+    Biased. Rows share the blocks; memory is read in runs of ``block``.
+
+    Attributes:
+        k: budget, rounded up to whole blocks.
+        block: columns per block, a divisor of n.
+        axis_name: as in :class:`UnifiedTopK`.
+    """
+
+    k: float
+    block: int = 16
+    axis_name: str | None = None
+
+    def choose(self, key: jax.Array | None, cotangent: jax.Array, peak: Any = None) -> Choice:
+        """Give the columns of the blocks with the largest sums."""
+        n = cotangent.shape[-1]
+        checks.check_count("block", self.block, least=1)
+        checks.require(
+            n % self.block == 0,
+            f"block={self.block} for {n} columns",
+            "a divisor",
+            "change block or pad the layer",
+        )
+        squares = _column_sums(jnp.square(_wide(cotangent)), self.axis_name)
+        blocks = -(-budget(self.k, n) // self.block)
+        chosen = jax.lax.top_k(squares.reshape(-1, self.block).sum(-1), blocks)[1]
+        inside = jnp.arange(self.block, dtype=jnp.int32)
+        return Choice((chosen[:, None] * self.block + inside).reshape(-1), None)
+
+
+@dataclass(frozen=True, eq=False)
+class RandomK(Sparsifier):
+    """A uniformly random k-subset of each row.
+
+    Attributes:
+        k: budget.
+        rescale: multiply by ``n / k``, which makes it unbiased; otherwise the mean is ``k / n`` of
+            the cotangent.
+    """
+
+    needs_key: ClassVar[bool] = True
+    k: float
+    rescale: bool = True
+
+    def choose(self, key: jax.Array | None, cotangent: jax.Array, peak: Any = None) -> Choice:
+        """Mark random components of each row."""
+        n = cotangent.shape[-1]
+        k = budget(self.k, n)
+        mask = top_k_mask(jax.random.uniform(key, cotangent.shape), k)
+        return Choice(None, mask.astype(_wide(cotangent).dtype) * (n / k) if self.rescale else mask)
+
+
+@dataclass(frozen=True, eq=False)
+class UnifiedRandomK(Sparsifier):
+    """A uniformly random k-subset of the columns, shared by all rows.
+
+    Attributes:
+        k: budget.
+        rescale: as in :class:`RandomK`.
+    """
+
+    needs_key: ClassVar[bool] = True
+    k: float
+    rescale: bool = True
+
+    def choose(self, key: jax.Array | None, cotangent: jax.Array, peak: Any = None) -> Choice:
+        """Give random columns."""
+        n = cotangent.shape[-1]
+        k = budget(self.k, n)
+        columns = jax.random.permutation(key, n)[:k].astype(jnp.int32)
+        return Choice(columns, jnp.asarray(n / k, _wide(cotangent).dtype) if self.rescale else None)
+
+
+@dataclass(frozen=True, eq=False)
+class ImportanceSampling(Sparsifier):
+    """Keep each component with a probability in proportion to its magnitude, and divide by it.
+
+    ``p_j = min(1, c |g_j|)`` with ``sum_j p_j = k`` in each row: unbiased, of the least variance
+    among those with k components on average; how many they are differs from draw to draw.
+
+    Reference: Wangni et al. 2018, arXiv 1710.09854.
+    """
+
+    needs_key: ClassVar[bool] = True
+    k: float
+
+    def choose(self, key: jax.Array | None, cotangent: jax.Array, peak: Any = None) -> Choice:
+        """Draw components and weigh them by their inverse probabilities."""
+        size = jnp.abs(_wide(cotangent))
+        kept = inclusion_probabilities(size, budget(self.k, size.shape[-1]))
+        drawn = jax.random.uniform(key, size.shape, size.dtype) < kept
+        # Where nothing is drawn p may be 0: divide by 1 there.
+        return Choice(None, jnp.where(drawn, 1 / jnp.where(drawn, kept, 1), 0))
+
+
+@dataclass(frozen=True, eq=False)
+class Threshold(Sparsifier):
+    """All components with a magnitude above ``tau``; biased, their number depends on the data."""
+
+    tau: float
+
+    def choose(self, key: jax.Array | None, cotangent: jax.Array, peak: Any = None) -> Choice:
+        """Mark the components above the threshold, and those that are not numbers."""
+        return Choice(None, ~(jnp.abs(cotangent) <= self.tau))
+
+
+def inclusion_probabilities(size: jax.Array, k: int) -> jax.Array:
+    """Solve ``sum_j min(1, c * size_j) = k`` for c, in each row.
+
+    With magnitudes in falling order, the first m have probability 1 and ``c = (k - m) / (sum of the
+    others)`` for the smallest m with ``c * size_m <= 1``. Rows with at most k non-zeros keep all.
+
+    Args:
+        size: ``(rows, n)``, not negative.
+        k: wanted sum.
+
+    Returns:
+        probabilities ``(rows, n)``, 0 only where ``size`` is 0 (or vanishes beside the others). A
+        row that is not finite keeps everything, so that the fault is seen.
+    """
+    falling = -jnp.sort(-size, axis=-1)
+    # Summed from the small end: subtracting from the total would leave rounding errors.
+    tails = jnp.flip(jnp.cumsum(jnp.flip(falling, -1), axis=-1), -1)[:, :k]
+    left = k - jnp.arange(k, dtype=size.dtype)
+    fits = left * falling[:, :k] <= tails
+    first = jnp.argmax(fits, axis=-1)[:, None]
+    tail = jnp.take_along_axis(tails, first, axis=-1)
+    scale = left[first] / jnp.where(tail > 0, tail, 1)
+    scaled = jnp.isfinite(tail) & (tail > 0)
+    return jnp.where(scaled, jnp.minimum(1, scale * size), ~(size <= 0)).astype(size.dtype)
+
+
+def sparsify(key: jax.Array | None, cotangent: jax.Array, sparsifier: Sparsifier) -> jax.Array:
+    """Apply a sparsifier to a matrix: ``S(g)``, without any differentiation.
+
+    Args:
+        key: a typed key, or None for sparsifiers that are not random.
+        cotangent: ``(rows, n)``.
+        sparsifier: which one.
+
+    Returns:
+        ``(rows, n)`` in the dtype of the cotangent.
+
+    Raises:
+        ValueError: no matrix, a missing key, a budget that does not fit.
+    """
+    checks.check_shape("cotangent", cotangent, (None, None), "(rows, n): one row per example")
+    check_sparsifier(sparsifier, key)
+    checks.require(
+        not sparsifier.needs_peak,
+        f"{type(sparsifier).__name__}, whose budget depends on earlier steps",
+        "a sparsifier without a state",
+        "pass it to sparsify_cotangent or sparse_dense, with a memory",
+    )
+    choice = sparsifier.choose(key, cotangent)
+    return spread(take(cotangent, choice), choice, cotangent.shape[-1])
+
+
+def check_sparsifier(sparsifier: Any, key: jax.Array | None) -> None:
+    """Raise unless it is a sparsifier, and has a key if it is random.
+
+    Raises:
+        ValueError: something else, or no key.
+    """
+    checks.require(
+        isinstance(sparsifier, Sparsifier),
+        f"sparsifier={sparsifier!r}",
+        "a Sparsifier, for instance TopK(0.04)",
+        "make one from sparse_hyper_jax.backprop",
+    )
+    checks.require(
+        key is not None or not sparsifier.needs_key,
+        f"key=None with {type(sparsifier).__name__}",
+        "a typed key for a random sparsifier",
+        "pass jax.random.key(...), a fresh one for every step and layer",
+    )
+
+
+def take(cotangent: jax.Array, choice: Choice) -> jax.Array:
+    """Give the propagated components ``(rows, c)``, or ``(rows, n)`` without columns."""
+    taken = cotangent if choice.columns is None else cotangent[:, choice.columns]
+    if choice.weights is None:
+        return taken
+    if choice.weights.dtype == jnp.bool_:
+        return jnp.where(choice.weights, taken, 0)
+    # A product would let NaN pass where the weight is 0, and turn infinity into NaN.
+    return jnp.where(choice.weights == 0, 0, taken * choice.weights).astype(cotangent.dtype)
+
+
+def spread(taken: jax.Array, choice: Choice, n: int) -> jax.Array:
+    """Put propagated components back into ``(rows, n)``, zeros elsewhere."""
+    if choice.columns is None:
+        return taken
+    empty = jnp.zeros((taken.shape[0], n), taken.dtype)
+    return empty.at[:, choice.columns].set(taken, unique_indices=True)
+
+
+def left_over(cotangent: jax.Array, taken: jax.Array, choice: Choice) -> jax.Array:
+    """Give what is not propagated: ``g - S(g)``, exactly 0 where all of a component is."""
+    n = cotangent.shape[-1]
+    if choice.columns is not None and choice.weights is None:
+        keep = jnp.ones(n, bool).at[choice.columns].set(False, unique_indices=True)
+        return jnp.where(keep, cotangent, 0)
+    return cotangent - spread(taken, choice, n)
+
+
+def _wide(cotangent: jax.Array) -> jax.Array:
+    return cotangent.astype(jnp.promote_types(cotangent.dtype, jnp.float32))
+
+
+def _column_sums(sizes: jax.Array, axis_name: str | None) -> jax.Array:
+    sums = jnp.sum(_wide(sizes), axis=0)
+    return sums if axis_name is None else jax.lax.psum(sums, axis_name)
