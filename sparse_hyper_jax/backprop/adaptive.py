@@ -60,7 +60,9 @@ class AdaptiveTopK(Sparsifier):
     def choose(self, key: jax.Array | None, cotangent: jax.Array, peak: Any = None) -> Choice:
         """Mark as many components as each row deserves."""
         n = cotangent.shape[-1]
-        k = jnp.clip(jnp.round(n * self.ratios(cotangent, peak)), 1, n).astype(jnp.int32)
+        wanted = jnp.clip(jnp.round(n * self.ratios(cotangent, peak)), 1, n)
+        # A share that is not a number keeps everything, which propagates the fault.
+        k = jnp.where(jnp.isnan(wanted), n, wanted).astype(jnp.int32)
         return Choice(None, top_k_mask(cotangent, k))
 
 

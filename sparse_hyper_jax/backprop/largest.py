@@ -34,9 +34,10 @@ def top_k_mask(array: jax.Array, k: int | jax.Array) -> jax.Array:
     if isinstance(k, int):
         checks.check_count("k", k)
         checks.require(k <= n, f"k={k} of {n} components", f"at most {n}", "lower k")
+    if jnp.finfo(array.dtype).bits < 16:
+        array = array.astype(jnp.float32)
     bits = jnp.finfo(array.dtype).bits
     kind = {16: jnp.int16, 32: jnp.int32, 64: jnp.int64}[bits]
-    # One more than the bits of the magnitude, so that 0 stays free for "smaller than everything".
     order = jax.lax.bitcast_convert_type(jnp.abs(array), kind).astype(
         jnp.int64 if bits == 64 else jnp.int32
     )
@@ -56,12 +57,14 @@ def top_k_mask(array: jax.Array, k: int | jax.Array) -> jax.Array:
 
 def _kth_largest(order: jax.Array, k: jax.Array, bits: int) -> jax.Array:
     """Give the largest integer that at least k of each row reach, from non-negative integers."""
+    # A CPU counts a quarter faster in float32, which is exact up to 2**24.
+    kind = jnp.float32 if order.shape[-1] < 2**24 else jnp.int32
 
     def decide_bit(number: jax.Array, low: jax.Array) -> jax.Array:
         candidate = low | (jnp.ones_like(low) << (bits - 1 - number).astype(low.dtype))
-        reached = jnp.sum(order >= candidate[..., None], axis=-1, dtype=jnp.int32)
+        reached = jnp.sum((order >= candidate[..., None]).astype(kind), axis=-1)
         return jnp.where(reached >= k, candidate, low)
 
     # Made from the data and not from nothing, so that inside shard_map it varies as they do.
-    start = jnp.zeros_like(order[..., 0]) | (order[..., 0] & 0)
+    start = jnp.sum(order & 0, axis=-1, dtype=order.dtype)
     return jax.lax.fori_loop(0, bits, decide_bit, start)

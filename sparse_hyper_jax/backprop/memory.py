@@ -103,8 +103,8 @@ def next_memory(memory: Memory, gradient: Memory) -> Memory:
             not bool(jnp.any(twice)),
             f"a memory that went through {float(jnp.max(gradient.uses)):.0f} backward passes",
             "one call of the layer per gradient, each with a memory of its own",
-            "make one memory per call site (in a scan: one per step, as a scanned input), or use"
-            " kind='none'",
+            "make one memory per call site (in a scan: one per step, as a scanned input), or pass"
+            " memory=None",
         )
     unused = gradient.uses < 0.5
 
@@ -171,7 +171,7 @@ def correct(rule: Rule, cotangent: jax.Array, memory: Memory | None) -> jax.Arra
     if memory is None:
         return cotangent
     wide = cotangent.astype(jnp.promote_types(cotangent.dtype, memory.uses.dtype))
-    wide = wide + jnp.where(memory.uses > 1.5, jnp.nan, 0).astype(wide.dtype)
+    wide = wide + jnp.where(memory.uses <= 1.5, 0, jnp.nan).astype(wide.dtype)
     if memory.residue is None:
         return wide
     if rule.shared:
@@ -204,6 +204,7 @@ class Corrected(NamedTuple):
 
 def prepare(rule: Rule, cotangent: jax.Array, memory: Memory | None) -> Corrected:
     """Correct the cotangent ``(rows, n)`` and raise the peak."""
+    cotangent = jnp.asarray(cotangent)
     corrected = correct(rule, cotangent, memory)
     source = corrected if rule.select_on == "corrected" else cotangent
     return Corrected(corrected, source, next_peak(rule, source, memory))

@@ -4,6 +4,7 @@ import math
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from sparse_hyper_jax import checks
 from sparse_hyper_jax.backprop.memory import SELECT_ON, Memory, Rule
@@ -94,6 +95,7 @@ def align(*trees: Any) -> tuple[tuple[Any, ...], frozenset[str]]:
     Returns:
         the same arrays, and the axes.
     """
+    trees = jax.tree.map(jnp.asarray, trees)
     leaves = jax.tree.leaves(trees)
     axes = frozenset().union(*(varying(leaf) for leaf in leaves))
 

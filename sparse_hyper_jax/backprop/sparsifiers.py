@@ -272,9 +272,10 @@ def inclusion_probabilities(size: jax.Array, k: int) -> jax.Array:
     fits = left * falling[:, :k] <= tails
     first = jnp.argmax(fits, axis=-1)[:, None]
     tail = jnp.take_along_axis(tails, first, axis=-1)
-    scale = left[first] / jnp.where(tail > 0, tail, 1)
     scaled = jnp.isfinite(tail) & (tail > 0)
-    return jnp.where(scaled, jnp.minimum(1, scale * size), ~(size <= 0)).astype(size.dtype)
+    # Multiplied before it is divided: with k = n that gives exactly 1.
+    part = left[first] * size / jnp.where(tail > 0, tail, 1)
+    return jnp.where(scaled, jnp.minimum(1, part), ~(size <= 0)).astype(size.dtype)
 
 
 def sparsify(key: jax.Array | None, cotangent: jax.Array, sparsifier: Sparsifier) -> jax.Array:
@@ -299,6 +300,7 @@ def sparsify(key: jax.Array | None, cotangent: jax.Array, sparsifier: Sparsifier
         "a sparsifier without a state",
         "pass it to sparsify_cotangent or sparse_dense, with a memory",
     )
+    cotangent = jnp.asarray(cotangent)
     choice = sparsifier.choose(key, cotangent)
     return spread(take(cotangent, choice), choice, cotangent.shape[-1])
 

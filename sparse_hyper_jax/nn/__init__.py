@@ -1,21 +1,33 @@
 """Flax NNX modules: parameters plus one call into the functions.
 
 ``FreeHyperLayer`` learns a fixed sparse map; ``HyperLayer`` takes its tuples from a source network
-that may look at the input. Key networks give images a number to sort by. ``parameter_labels`` tells
-the parameters of sparse layers apart for optax.
+that may look at the input. ``SparseBackpropLinear`` is a linear layer with a sparse backward pass;
+``TRAINED`` says what to differentiate then, ``carry_memory`` moves its memory on. Key networks give
+images a number to sort by. ``parameter_labels`` tells the parameters of sparse layers apart for
+optax.
 
 In Linen use ``flax.nnx.bridge.to_linen(FreeHyperLayer, ...)``. Parameters then lie in collections
 named after their types (``RawMeans``, ``RawVariances``, ``TupleValues``, and ``params`` for a dense
 bias): differentiate all of them, and pass ``rngs={"sample": key}``, without which every call draws
-the same points.
+the same points. The memory of a ``SparseBackpropLinear`` lies in the collection
+``_overwrite_with_gradient``, which ``flax.training.train_state.TrainState`` knows how to carry.
 """
 
 from sparse_hyper_jax.nn.free_tuples import FreeTuples
 from sparse_hyper_jax.nn.hyper_layer import FreeHyperLayer, HyperLayer
 from sparse_hyper_jax.nn.key_networks import DigitKeyNetwork, NumberKeyNetwork
 from sparse_hyper_jax.nn.parameters import RawMeans, RawVariances, TupleValues, parameter_labels
+from sparse_hyper_jax.nn.sparse_backprop import (
+    TRAINED,
+    BackpropMemory,
+    SparseBackpropLinear,
+    carry_memory,
+    reset_memory,
+)
 
 __all__ = [
+    "TRAINED",
+    "BackpropMemory",
     "DigitKeyNetwork",
     "FreeHyperLayer",
     "FreeTuples",
@@ -23,6 +35,9 @@ __all__ = [
     "NumberKeyNetwork",
     "RawMeans",
     "RawVariances",
+    "SparseBackpropLinear",
     "TupleValues",
+    "carry_memory",
     "parameter_labels",
+    "reset_memory",
 ]

@@ -43,6 +43,10 @@ RECIPES = {
         "sparse_hyper_jax.train.recipes.identity:IdentityRecipe",
         "learn the identity matrix as a sparse one",
     ),
+    "sparse-backprop": Entry(
+        "sparse_hyper_jax.train.recipes.sparse_backprop:SparseBackpropRecipe",
+        "train a classifier with sparse backpropagation and memory",
+    ),
 }
 
 EXTRAS = {

@@ -246,3 +246,24 @@ def plot_band(
     """
     ax.plot(steps, runs.mean(axis=0), style, color=color, label=label, linewidth=1.5)
     ax.fill_between(steps, runs.min(axis=0), runs.max(axis=0), color=color, alpha=0.15, linewidth=0)
+
+
+def plot_curves(curves: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> Figure:
+    """Draw metrics of one run, a panel for each, the last value in its title.
+
+    Args:
+        curves: label to steps and values.
+
+    Returns:
+        the figure.
+    """
+    figure = Figure(figsize=(3.6 * len(curves), 2.8), layout="constrained")
+    for ax, (label, (steps, values)) in zip(
+        figure.subplots(1, len(curves), squeeze=False)[0], curves.items(), strict=True
+    ):
+        ax.plot(steps, values, color=INK, linewidth=1.5)
+        last = f": {values[-1]:.3f}" if len(values) else ""
+        ax.set(xlabel="step", title=f"{label}{last}")
+        ax.title.set_fontsize(10)
+        ax.spines[["top", "right"]].set_visible(False)
+    return figure
