@@ -95,8 +95,10 @@ def table() -> str:
                 for line in lines()
                 if (line["setting"], line["optimizer"]) == (setting, optimizer)
             ]
-            spread = f" ± {stdev(runs):.2f} ({min(runs):.2f}–{max(runs):.2f})" if runs[1:] else ""
-            cells.append(f"{mean(runs):.2f}{spread}" if runs else "–")
+            spread = (
+                f" ± {stdev(runs):.2f} ({min(runs):.2f} to {max(runs):.2f})" if runs[1:] else ""
+            )
+            cells.append(f"{mean(runs):.2f}{spread}" if runs else "-")
         rows.append(f"| {setting} | {cells[0]} | {cells[1]} |")
     return "\n".join(rows)
 
@@ -116,13 +118,13 @@ def draw() -> Figure:
             return
         runs = 100 * (1 - np.asarray(chosen))[:, 1:]
         style = "-" if "memory" in setting or setting == "dense" else "--"
-        colour = COLOURS[setting.split(",")[0]]
+        colour = COLOURS[setting.split(",", maxsplit=1)[0]]
         epochs = np.arange(1, runs.shape[1] + 1)
         plots.plot_band(ax, epochs, runs, label=setting, color=colour, style=style)
 
     for ax, optimizer in zip(panels, ("adam", "sgd"), strict=True):
         for setting in SETTINGS:
-            if setting.split(",")[0] in COLOURS and not any(
+            if setting.split(",", maxsplit=1)[0] in COLOURS and not any(
                 word in setting for word in ("small", "short", "shared")
             ):
                 curve(ax, setting, optimizer)

@@ -7,6 +7,9 @@ import jax
 jax.config.update("jax_legacy_prng_key", "error")
 jax.config.update("jax_explicit_x64_dtypes", "error")
 
+# Several devices on one CPU, for tests of sharded layers.
+jax.config.update("jax_num_cpu_devices", 8)
+
 # Tests compile thousands of tiny programs and run each of them once: without XLA's expensive passes
 # that takes half the time. JAX_DISABLE_MOST_OPTIMIZATIONS=0 tests what users run.
 if "JAX_DISABLE_MOST_OPTIMIZATIONS" not in os.environ:

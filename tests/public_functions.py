@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sparse_hyper_jax import ops
+from sparse_hyper_jax import backprop, ops
 from sparse_hyper_jax.types import ContinuousTuples, SparseEntries
 
 
@@ -237,6 +237,30 @@ KEYED_SORT: dict[str, Callable[[jax.Array], object]] = {}
 
 KEYED_ESTIMATORS: dict[str, Callable[[jax.Array], object]] = {}
 
+
+def backward(layer):
+    """The gradient with respect to an input: the key of a backward pass is used there only."""
+    return jax.grad(lambda y: (layer(y) ** 2).sum())(jnp.asarray(MEANS))
+
+
+def fed_back(transformation):
+    updates = jnp.asarray(MEANS)
+    return transformation.update(updates, transformation.init(updates))[0]
+
+
+KEYED_BACKPROP: dict[str, Callable[[jax.Array], object]] = {
+    "sparsify": lambda key: backprop.sparsify(key, jnp.asarray(MEANS), backprop.RandomK(1)),
+    "error_feedback": lambda key: fed_back(backprop.error_feedback(backprop.RandomK(1), key=key)),
+    "sparsify_cotangent": lambda key: backward(
+        lambda y: backprop.sparsify_cotangent(key, y, sparsifier=backprop.UnifiedRandomK(1))
+    ),
+    "sparse_dense": lambda key: backward(
+        lambda y: backprop.sparse_dense(
+            key, y, jnp.ones((3, 2)), sparsifier=backprop.ImportanceSampling(1)
+        )
+    ),
+}
+
 KEYED_NN: dict[str, Callable[[jax.Array], object]] = {}
 
-KEYED = {**KEYED_OPS, **KEYED_SORT, **KEYED_ESTIMATORS, **KEYED_NN}
+KEYED = {**KEYED_OPS, **KEYED_SORT, **KEYED_ESTIMATORS, **KEYED_BACKPROP, **KEYED_NN}

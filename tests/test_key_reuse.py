@@ -3,8 +3,8 @@ import inspect
 import jax
 import pytest
 
-from sparse_hyper_jax import ops
-from tests.public_functions import KEYED, KEYED_OPS
+from sparse_hyper_jax import backprop, ops
+from tests.public_functions import KEYED, KEYED_BACKPROP, KEYED_OPS
 
 # jax.random.fold_in, by JAX's rules, leaves its key usable.
 FOLDS = {"accumulate_over_ranges"}
@@ -20,11 +20,12 @@ def test_every_key_is_used_once(name):
                 jax.random.split(key)
 
 
-def test_every_function_with_a_key_is_here():
-    functions = {name: getattr(ops, name) for name in ops.__all__}
+@pytest.mark.parametrize(("room", "keyed"), [(ops, KEYED_OPS), (backprop, KEYED_BACKPROP)])
+def test_every_function_with_a_key_is_here(room, keyed):
+    functions = {name: getattr(room, name) for name in room.__all__}
     with_key = {
         name
         for name, value in functions.items()
         if inspect.isfunction(value) and "key" in inspect.signature(value).parameters
     }
-    assert with_key == {name.split(",")[0] for name in KEYED_OPS}
+    assert with_key == {name.split(",")[0] for name in keyed}

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from sparse_hyper_jax import checks
 from sparse_hyper_jax.backprop.memory import Memory, Rule, prepare, propagate
-from sparse_hyper_jax.backprop.rules import align, check_memory, make_rule, varying
+from sparse_hyper_jax.backprop.rules import align, check_memory, make_rule, memory_axes
 from sparse_hyper_jax.backprop.sparsifiers import Sparsifier, spread
 
 
@@ -63,7 +63,7 @@ def sparsify_cotangent(
         "at least as many axes",
         "add a batch axis or lower event_ndim",
     )
-    uses_over = frozenset() if memory is None else varying(memory.uses)
+    uses_over = memory_axes(memory)
     (y, memory), over = align(y, memory)
     axes = () if memory is None else tuple(sorted(over - uses_over))
     rule = make_rule(

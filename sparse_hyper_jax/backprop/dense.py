@@ -14,7 +14,7 @@ from sparse_hyper_jax.backprop.memory import (
     prepare,
     propagate,
 )
-from sparse_hyper_jax.backprop.rules import align, check_memory, make_rule, varying
+from sparse_hyper_jax.backprop.rules import align, check_memory, make_rule, memory_axes
 from sparse_hyper_jax.backprop.sparsifiers import Sparsifier, spread
 
 LAYOUTS = ("out_in", "in_out")
@@ -101,7 +101,7 @@ def sparse_dense(
     checks.check_last_axis("x", x, n_in)
     if bias is not None:
         checks.check_shape("bias", bias, (n_out,), "(n_out,)")
-    uses_over = frozenset() if memory is None else varying(memory.uses)
+    uses_over = memory_axes(memory)
     (x, kernel, bias, memory, compact), over = align(x, kernel, bias, memory, compact)
     axes = () if memory is None else tuple(sorted(over - uses_over))
     out_shape = (*x.shape[:-1], n_out)
@@ -181,11 +181,15 @@ class _Arrays(NamedTuple):
     compact: Any
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _layer(options: _Options, key: Any, arrays: _Arrays) -> jax.Array:
+def _multiply(options: _Options, arrays: _Arrays) -> jax.Array:
     matrix = arrays.kernel.T if options.layout == "out_in" else arrays.kernel
     y = jnp.matmul(arrays.x, matrix, precision=options.precision)
     return y if arrays.bias is None else y + arrays.bias
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _layer(options: _Options, key: Any, arrays: _Arrays) -> jax.Array:
+    return _multiply(options, arrays)
 
 
 def _forward(options: _Options, *arguments: Any) -> tuple[jax.Array, Any]:
@@ -194,7 +198,7 @@ def _forward(options: _Options, *arguments: Any) -> tuple[jax.Array, Any]:
 
     key, arrays = jax.tree.map(lambda leaf: leaf.value, arguments, is_leaf=split)
     _, asked = jax.tree.map(lambda leaf: leaf.perturbed, arguments, is_leaf=split)
-    y = _layer(options, key, arrays)
+    y = _multiply(options, arrays)
     check_memory(arrays.memory, y.shape, 1)
     checks.require(
         asked.memory is None or asked.memory.uses or not (asked.kernel or any(asked.compact or ())),

@@ -31,7 +31,7 @@ def gradient_cosine(gradient: Any, reference: Any) -> jax.Array:
     first, second = _scaled(gradient), _scaled(reference)
     product = optax.tree.vdot(first, second)
     lengths = optax.tree.norm(first) * optax.tree.norm(second)
-    return jnp.where(lengths > 0, product / jnp.where(lengths > 0, lengths, 1), 0)
+    return jnp.where(lengths == 0, 0, product / jnp.where(lengths == 0, 1, lengths))
 
 
 def norm_ratio(gradient: Any, reference: Any) -> jax.Array:

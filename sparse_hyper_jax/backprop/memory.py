@@ -185,7 +185,9 @@ def next_peak(rule: Rule, source: jax.Array, memory: Memory | None) -> jax.Array
         return None
     sums = jnp.sum(jnp.abs(source.astype(memory.peak.dtype)), axis=-1)
     peak = jnp.maximum(memory.peak, jnp.max(sums))
-    return jax.lax.pmax(peak, rule.axes) if rule.axes else peak
+    if not rule.axes:
+        return peak
+    return jax.lax.pcast(jax.lax.pmax(peak, rule.axes), rule.axes, to="varying")
 
 
 class Corrected(NamedTuple):

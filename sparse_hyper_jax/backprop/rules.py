@@ -36,19 +36,7 @@ def make_rule(
         ValueError: an option is wrong, or key or memory does not fit the sparsifier.
     """
     check_sparsifier(sparsifier, key)
-    checks.require(
-        isinstance(eta, int | float) and 0 <= eta <= 1,
-        f"eta={eta!r}",
-        "a number from 0 (forget) to 1 (keep all)",
-        "pass a static Python number",
-    )
-    checks.check_choice("select_on", select_on, SELECT_ON)
-    checks.require(
-        memory is None or isinstance(memory, Memory),
-        f"a memory of type {type(memory).__name__}",
-        "a Memory",
-        "make it with init_memory",
-    )
+    check_options(eta, select_on)
     checks.require(
         not sparsifier.needs_peak or (memory is not None and memory.peak is not None),
         f"{type(sparsifier).__name__} without a peak",
@@ -58,6 +46,32 @@ def make_rule(
     shared = memory is not None and memory.residue is not None
     shared = shared and memory.residue.shape != tuple(out_shape)
     return Rule(sparsifier, float(eta), select_on, shared, axes)
+
+
+def check_options(eta: float, select_on: str) -> None:
+    """Raise unless the options of the memory make sense.
+
+    Raises:
+        ValueError: ``eta`` is no share, or ``select_on`` unknown.
+    """
+    checks.require(
+        isinstance(eta, int | float) and 0 <= eta <= 1,
+        f"eta={eta!r}",
+        "a number from 0 (forget) to 1 (keep all)",
+        "pass a static Python number",
+    )
+    checks.check_choice("select_on", select_on, SELECT_ON)
+
+
+def check_budget(sparsifier: Sparsifier, n: int) -> None:
+    """Raise unless the sparsifier can choose among n components.
+
+    Raises:
+        ValueError: as its ``choose``.
+    """
+    if getattr(sparsifier, "axis_name", None) is None:  # the axis exists only inside shard_map
+        like = jax.ShapeDtypeStruct((1, n), jnp.float32), jax.ShapeDtypeStruct((), jnp.float32)
+        jax.eval_shape(sparsifier.choose, jax.random.key(0), *like)
 
 
 def check_memory(memory: Memory | None, out_shape: tuple[int, ...], event_ndim: int) -> None:
@@ -106,6 +120,21 @@ def align(*trees: Any) -> tuple[tuple[Any, ...], frozenset[str]]:
     return jax.tree.map(cast, trees), axes
 
 
+def memory_axes(memory: Memory | None) -> frozenset[str]:
+    """Give the mesh axes over which a memory varies.
+
+    Raises:
+        ValueError: it is no memory.
+    """
+    checks.require(
+        memory is None or isinstance(memory, Memory),
+        f"a memory of type {type(memory).__name__}",
+        "a Memory",
+        "make it with init_memory",
+    )
+    return frozenset() if memory is None else varying(memory.uses)
+
+
 def varying(leaf: jax.Array) -> frozenset[str]:
     """Give the mesh axes over which an array varies; empty outside ``shard_map``."""
-    return frozenset(getattr(jax.typeof(leaf), "vma", ()))
+    return frozenset(jax.typeof(leaf).manual_axis_type.varying)

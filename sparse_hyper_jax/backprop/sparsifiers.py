@@ -138,6 +138,8 @@ class CandidateTopK(Sparsifier):
             "at least as many candidates as k",
             "raise candidates",
         )
+        if candidates == n:
+            return TopK(k).choose(None, cotangent)
         columns, _ = UnifiedTopK(candidates, self.axis_name).choose(None, cotangent)
         return Choice(columns, top_k_mask(cotangent[:, columns], k))
 
@@ -265,6 +267,8 @@ def inclusion_probabilities(size: jax.Array, k: int) -> jax.Array:
         probabilities ``(rows, n)``, 0 only where ``size`` is 0 (or vanishes beside the others). A
         row that is not finite keeps everything, so that the fault is seen.
     """
+    if k == size.shape[-1]:
+        return (~(size <= 0)).astype(size.dtype)
     falling = -jnp.sort(-size, axis=-1)
     # Summed from the small end: subtracting from the total would leave rounding errors.
     tails = jnp.flip(jnp.cumsum(jnp.flip(falling, -1), axis=-1), -1)[:, :k]
@@ -272,10 +276,9 @@ def inclusion_probabilities(size: jax.Array, k: int) -> jax.Array:
     fits = left * falling[:, :k] <= tails
     first = jnp.argmax(fits, axis=-1)[:, None]
     tail = jnp.take_along_axis(tails, first, axis=-1)
+    scale = left[first] / jnp.where(tail > 0, tail, 1)
     scaled = jnp.isfinite(tail) & (tail > 0)
-    # Multiplied before it is divided: with k = n that gives exactly 1.
-    part = left[first] * size / jnp.where(tail > 0, tail, 1)
-    return jnp.where(scaled, jnp.minimum(1, part), ~(size <= 0)).astype(size.dtype)
+    return jnp.where(scaled, jnp.minimum(1, scale * size), ~(size <= 0)).astype(size.dtype)
 
 
 def sparsify(key: jax.Array | None, cotangent: jax.Array, sparsifier: Sparsifier) -> jax.Array:

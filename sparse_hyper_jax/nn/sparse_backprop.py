@@ -17,6 +17,8 @@ from sparse_hyper_jax.backprop import (
     next_memory,
     sparse_dense,
 )
+from sparse_hyper_jax.backprop.rules import check_budget, check_options
+from sparse_hyper_jax.backprop.sparsifiers import check_sparsifier
 from sparse_hyper_jax.nn.hyper_layer import draw_key
 
 
@@ -96,12 +98,9 @@ class SparseBackpropLinear(nnx.Module):
     ):
         checks.check_count("in_features", in_features, least=1)
         checks.check_count("out_features", out_features, least=1)
-        checks.require(
-            isinstance(sparsifier, Sparsifier),
-            f"sparsifier={sparsifier!r}",
-            "a Sparsifier",
-            "make one from sparse_hyper_jax.backprop, for instance UnifiedTopK(0.04)",
-        )
+        check_sparsifier(sparsifier, key=rngs)
+        check_options(eta, select_on)
+        check_budget(sparsifier, out_features)
         checks.require(
             memory != "slot" or batch_shape is not None,
             "memory='slot' without batch_shape",

@@ -1,0 +1,55 @@
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from sparse_hyper_jax.train.best_parameters import BestParameters
+from tests.ops.examples import assert_close, assert_names_itself_and_its_cure
+
+
+def tree(value):
+    return {"w": jnp.full((2, 3), value), "b": [jnp.full((), value)]}
+
+
+@pytest.fixture
+def best(tmp_path):
+    return BestParameters(tmp_path / "best.npz")
+
+
+def test_the_highest_score_stays(best):
+    for step, score in enumerate((0.1, 0.5, 0.3)):
+        best.offer(score, step, tree(score))
+    score, step, parameters = best.read(tree(0.0))
+    assert (score, step) == (0.5, 1)
+    assert_close(parameters, tree(0.5))
+
+
+def test_of_equal_scores_the_first_stays(best):
+    best.offer(0.5, 2, tree(2.0))
+    best.offer(0.5, 3, tree(3.0))
+    assert best.read(tree(0.0))[1] == 2
+    # A resumed run repeats earlier evaluations.
+    best.offer(0.5, 1, tree(1.0))
+    assert best.read(tree(0.0))[1] == 1
+    assert_close(best.read(tree(0.0))[2], tree(1.0))
+
+
+def test_another_object_goes_on_with_the_file(best):
+    best.offer(0.9, 7, tree(1.0))
+    again = BestParameters(best.path)
+    again.offer(0.8, 8, tree(2.0))
+    assert again.read(tree(0.0))[:2] == (0.9, 7)
+    assert [entry.name for entry in best.path.parent.iterdir()] == ["best.npz"]
+
+
+def test_types_survive(best):
+    parameters = {"w": jnp.ones(3, jnp.int32), "v": jnp.ones(2)}
+    best.offer(0.0, 0, parameters)
+    kept = best.read(parameters)[2]
+    assert {name: leaf.dtype for name, leaf in kept.items()} == {"w": np.int32, "v": np.float32}
+
+
+def test_reading_nothing_or_another_model_is_an_error(best):
+    assert_names_itself_and_its_cure(lambda: best.read(tree(0.0)), "no file", "evaluation", "train")
+    best.offer(0.5, 1, tree(1.0))
+    other = {"w": jnp.zeros(4), "b": [jnp.zeros(())]}
+    assert_names_itself_and_its_cure(lambda: best.read(other), "(2, 3)", "(4,)", "same model")

@@ -1,0 +1,223 @@
+import dataclasses
+import json
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from sparse_hyper_jax.backprop import CandidateTopK, Memory, TopK, UnifiedTopK
+from sparse_hyper_jax.train.best_parameters import BestParameters
+from sparse_hyper_jax.train.data import load_splits
+from sparse_hyper_jax.train.loop import train as train_loop
+from sparse_hyper_jax.train.recipes import sparse_backprop
+from sparse_hyper_jax.train.recipes.sparse_backprop import (
+    SPARSIFIERS,
+    SparseBackpropRecipe,
+    make_diagnose,
+    make_measure,
+    make_model,
+    make_step,
+    to_arrays,
+)
+from sparse_hyper_jax.train.run_folder import RunFolder
+from tests.ops.examples import assert_close, assert_names_itself_and_its_cure
+
+from .toy import compiled_once, digest
+
+SMALL = SparseBackpropRecipe(hidden=32, ratio=0.1, epochs=3, learning_rate=5e-3, quiet=True)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _compiled_once(tmp_path_factory):
+    with compiled_once(tmp_path_factory.mktemp("compiled")):
+        yield
+
+
+@pytest.fixture(scope="module")
+def train_set():
+    return to_arrays(load_splits("digits", None, seed=0).train)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    path = tmp_path_factory.mktemp("recipe") / "run"
+    recipe = dataclasses.replace(SMALL, epochs=12, out=path)
+    return recipe, recipe.run()
+
+
+def train(recipe, train_set, steps):
+    apply, state = make_model(recipe, train_set, classes=10)
+
+    @jax.jit
+    def scan(state, keys, train_set):
+        step = make_step(recipe, apply)
+        return jax.lax.scan(lambda state, key: step(state, key, train_set), state, keys)
+
+    keys = jax.random.split(jax.random.key(0), steps)
+    return apply, *scan(state, keys, train_set)
+
+
+def memories(state):
+    return jax.tree.leaves(state.memory, is_leaf=lambda node: isinstance(node, Memory))
+
+
+def test_run_learns_and_reports_its_figures(finished):
+    recipe, result = finished
+    assert result["test_accuracy"] > 0.7
+    assert result["validation_accuracy"] > 0.7
+    assert 0 < result["best_step"] <= result["steps"] == 12 * 25
+    assert 0 < result["cosine"] < 1
+    assert 0 < result["units_used"] <= 1
+    assert {"select", "ratio", "memory", "hidden", "optimizer", "data", "seed"} <= set(result)
+    assert json.loads((recipe.out / "result.json").read_text()) == result
+
+
+def test_run_leaves_its_files(finished):
+    recipe, result = finished
+    names = {entry.name for entry in recipe.out.iterdir()}
+    assert {"config.json", "metrics.jsonl", "result.json", "training.png", "best.npz"} <= names
+    lines = RunFolder(recipe.out).metrics()
+    assert [line["step"] for line in lines] == list(range(0, 301, 25))
+    accuracy = {line["step"]: line["eval_accuracy"] for line in lines}
+    assert max(accuracy.values()) == accuracy[result["best_step"]] == result["validation_accuracy"]
+    assert all(line["eval_accuracy"] < result["validation_accuracy"] for line in lines[:1])
+
+
+def test_killed_and_resumed_run_ends_the_same(finished, tmp_path, monkeypatch):
+    recipe, result = finished
+    again = dataclasses.replace(recipe, out=tmp_path / "run")
+    offer = BestParameters.offer
+
+    class Kill(BaseException):
+        pass
+
+    def die(self, score, step, parameters):
+        offer(self, score, step, parameters)
+        if step == 200:
+            raise Kill
+
+    saving = partial(train_loop, checkpoint_seconds=0.0)
+    monkeypatch.setattr(sparse_backprop, "train", saving)
+    monkeypatch.setattr(BestParameters, "offer", die)
+    with pytest.raises(Kill):
+        again.run()
+    monkeypatch.setattr(BestParameters, "offer", offer)
+    assert any(RunFolder(again.out).checkpoints.iterdir())
+    resumed = dataclasses.replace(again, resume=True).run()
+    same = set(result) - {"seconds", "out"}
+    assert {name: resumed[name] for name in same} == {name: result[name] for name in same}
+
+
+@pytest.mark.parametrize("select", ["dense", *SPARSIFIERS])
+def test_every_selection_lowers_the_loss(select, train_set):
+    recipe = dataclasses.replace(SMALL, select=select, granularity="shared", ratio=0.25)
+    _, state, log = train(recipe, train_set, 60)
+    assert np.mean(log["loss"][-10:]) < 0.8 * np.mean(log["loss"][:5])
+    assert len(memories(state)) == (0 if select == "dense" else 2)
+    for memory in memories(state):
+        assert memory.uses == 1
+        assert (memory.peak is not None) == select.startswith("adaptive")
+
+
+def test_sgd_follows_the_gradient(train_set):
+    recipe = dataclasses.replace(SMALL, select="dense", optimizer="sgd", learning_rate=0.5)
+    apply, state = make_model(recipe, train_set, classes=10)
+    following, log = make_step(recipe, apply)(state, jax.random.key(0), train_set)
+    chosen = following.order[: recipe.batch]
+    images, labels = (array[chosen] for array in train_set)
+
+    def loss_of(parameters):
+        scores = jax.nn.log_softmax(apply(parameters, state.memory, images, None))
+        return -jnp.mean(scores[jnp.arange(recipe.batch), labels])
+
+    loss, gradient = jax.value_and_grad(loss_of)(state.parameters)
+    assert_close(log["loss"], loss)
+    expected = jax.tree.map(lambda one, two: one - 0.5 * two, state.parameters, gradient)
+    assert_close(following.parameters, expected, atol=1e-5)
+
+
+def test_an_epoch_shows_every_image_at_most_once(train_set):
+    recipe = dataclasses.replace(SMALL, select="dense")
+    apply, state = make_model(recipe, train_set, classes=10)
+    step = jax.jit(make_step(recipe, apply))
+    orders = []
+    for number in range(26):
+        state, _ = step(state, jax.random.key(number), train_set)
+        orders.append(np.asarray(state.order))
+    assert all(np.array_equal(orders[0], order) for order in orders[:25])
+    assert not np.array_equal(orders[0], orders[25])
+    for order in (orders[0], orders[25]):
+        assert np.array_equal(np.sort(order), np.arange(len(train_set[0])))
+
+
+def test_no_memory_is_no_residue(train_set):
+    recipe = dataclasses.replace(SMALL, memory=0.0)
+    _, state = make_model(recipe, train_set, classes=10)
+    assert [memory.residue for memory in memories(state)] == [None, None]
+    _, state = make_model(SMALL, train_set, classes=10)
+    assert [memory.residue.shape for memory in memories(state)] == [(50, 32)] * 2
+
+
+def test_full_budget_is_the_dense_network(train_set):
+    full = dataclasses.replace(SMALL, ratio=1.0)
+    apply, state, log = train(full, train_set, 30)
+    dense = train(dataclasses.replace(SMALL, select="dense"), train_set, 30)
+    assert_close(log["loss"], dense[2]["loss"], rtol=1e-3, atol=1e-3)
+    figures = make_diagnose(full, apply)(state, train_set)
+    assert_close(figures, {"cosine": 1.0, "norm_ratio": 1.0, "units_used": 1.0}, rtol=1e-4)
+
+
+def test_diagnosis_leaves_the_state_alone_and_sees_what_is_missing(train_set):
+    apply, state, _ = train(SMALL, train_set, 30)
+    before = digest(state)
+    figures = make_diagnose(SMALL, apply)(state, train_set)
+    assert digest(state) == before
+    assert 0 < figures["cosine"] < 0.99
+    assert figures["units_used"] < 1
+
+
+def test_measure_is_the_share_of_right_answers(train_set):
+    apply, state = make_model(SMALL, train_set, classes=10)
+    images, labels = train_set
+    right = np.argmax(apply(state.parameters, state.memory, images, None), axis=1) == labels
+    assert make_measure(apply, state.memory)(state.parameters, train_set) == pytest.approx(
+        right.mean()
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "sparsifier"),
+    [
+        ({"select": "row"}, TopK(0.1)),
+        ({"select": "unified"}, UnifiedTopK(0.1)),
+        ({"select": "candidates"}, CandidateTopK(0.1, 0.4)),
+        ({"select": "candidates", "ratio": 0.5}, CandidateTopK(0.5, 1.0)),
+        ({"select": "unified", "ratio": 1}, UnifiedTopK(1.0)),
+        ({"select": "dense"}, None),
+    ],
+)
+def test_selection_names_a_sparsifier(options, sparsifier):
+    assert dataclasses.replace(SMALL, **options).sparsifier == sparsifier
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"ratio": 0.0}, ("ratio=0.0", "(0, 1]", "ratio")),
+        ({"memory": 1.5}, ("memory=1.5", "0 to 1", "memory")),
+        ({"select": "rows"}, ("select='rows'", "'row'", "choose")),
+        ({"optimizer": "lion"}, ("optimizer='lion'", "'adam'", "choose")),
+        ({"granularity": "x"}, ("granularity='x'", "'slot'", "choose")),
+        ({"hidden": 0}, ("hidden=0", "at least 1", "hidden")),
+        ({"layers": 0}, ("layers=0", "at least 1", "layers")),
+        ({"steps": 0}, ("steps=0", "at least 1", "steps")),
+        ({"learning_rate": 0.0}, ("learning_rate=0.0", "more than 0", "learning_rate")),
+        ({"data": "mnist"}, ("without a folder", "folder", "--data-dir")),
+        ({"batch": 5000}, ("batch=5000 with 1297", "at most", "--batch")),
+    ],
+)
+def test_nonsense_is_refused(tmp_path, options, words):
+    recipe = dataclasses.replace(SMALL, out=tmp_path / "run", **options)
+    assert_names_itself_and_its_cure(recipe.run, *words)
