@@ -15,22 +15,21 @@ the backward pass without any side effect::
 
 A memory is in units of the cotangent: a mean or a sum for the loss, the batch size and loss scaling
 change what it means, so start a new one when they change. Keep it out of the optimizer, of weight
-decay and of gradient clipping.
+decay and of gradient clipping. Inside ``shard_map`` a shared memory needs ``check_vma=True``, the
+default; gradients of microbatches may be averaged only with a memory for each.
 """
 
 from sparse_hyper_jax.backprop.largest import top_k_mask
+from sparse_hyper_jax.backprop.choice import Choice, Sparsifier, sparsify
 from sparse_hyper_jax.backprop.sparsifiers import (
     BlockTopK,
     CandidateTopK,
-    Choice,
     ImportanceSampling,
     RandomK,
-    Sparsifier,
     Threshold,
     TopK,
     UnifiedRandomK,
     UnifiedTopK,
-    sparsify,
 )
 from sparse_hyper_jax.backprop.adaptive import AdaptiveLadder, AdaptiveTopK
 from sparse_hyper_jax.backprop.memory import Memory, init_memory, next_memory

@@ -7,8 +7,9 @@ import jax
 import jax.numpy as jnp
 
 from sparse_hyper_jax import checks
+from sparse_hyper_jax.backprop.choice import Choice, Sparsifier
 from sparse_hyper_jax.backprop.largest import top_k_mask
-from sparse_hyper_jax.backprop.sparsifiers import Choice, Sparsifier, UnifiedTopK
+from sparse_hyper_jax.backprop.sparsifiers import UnifiedTopK
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,9 +8,17 @@ import jax
 import jax.numpy as jnp
 
 from sparse_hyper_jax import checks
+from sparse_hyper_jax.backprop.choice import Sparsifier, spread
 from sparse_hyper_jax.backprop.memory import Memory, Rule, prepare, propagate
-from sparse_hyper_jax.backprop.rules import align, check_memory, make_rule, memory_axes
-from sparse_hyper_jax.backprop.sparsifiers import Sparsifier, spread
+from sparse_hyper_jax.backprop.rules import (
+    align,
+    check_differentiated,
+    check_memory,
+    make_rule,
+    materialise,
+    memory_axes,
+    split_primals,
+)
 
 
 def sparsify_cotangent(
@@ -52,7 +60,8 @@ def sparsify_cotangent(
         ``y``.
 
     Raises:
-        ValueError: an option is wrong, or the memory does not fit (where a gradient is taken).
+        ValueError: an option is wrong; where a gradient is taken: the memory does not fit, or no
+            gradient with respect to it is.
 
     Reference: Sun et al. 2017, arXiv 1706.06197; Zhang et al. 2020, arXiv 1905.10194.
     """
@@ -77,15 +86,16 @@ def _identity(rule: Rule, event_ndim: int, key: Any, y: jax.Array, memory: Any) 
     return y
 
 
-def _forward(
-    rule: Rule, event_ndim: int, key: Any, y: jax.Array, memory: Any
-) -> tuple[jax.Array, Any]:
+def _forward(rule: Rule, event_ndim: int, *arguments: Any) -> tuple[jax.Array, Any]:
+    (key, y, memory), (_, asked, memory_asked) = split_primals(arguments)
     check_memory(memory, y.shape, event_ndim)
+    check_differentiated(memory_asked, training=asked)
     return y, (key, memory)
 
 
-def _backward(rule: Rule, event_ndim: int, saved: Any, cotangent: jax.Array) -> tuple[Any, ...]:
+def _backward(rule: Rule, event_ndim: int, saved: Any, cotangent: Any) -> tuple[Any, ...]:
     key, memory = saved
+    cotangent = materialise(cotangent)
     shape = cotangent.shape
     columns = math.prod(shape[len(shape) - event_ndim :])
     rows = cotangent.reshape(-1, columns)
@@ -94,4 +104,4 @@ def _backward(rule: Rule, event_ndim: int, saved: Any, cotangent: jax.Array) -> 
     return None, dense.reshape(shape), sparse.memory
 
 
-_identity.defvjp(_forward, _backward)
+_identity.defvjp(_forward, _backward, symbolic_zeros=True)

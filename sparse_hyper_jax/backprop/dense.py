@@ -1,5 +1,6 @@
 """A dense layer whose backward pass multiplies only what is propagated."""
 
+from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -8,14 +9,23 @@ import jax.numpy as jnp
 
 from sparse_hyper_jax import checks
 from sparse_hyper_jax.backprop.adaptive import AdaptiveLadder
+from sparse_hyper_jax.backprop.choice import Sparsifier, spread
 from sparse_hyper_jax.backprop.memory import (
     Memory,
     Rule,
     prepare,
     propagate,
 )
-from sparse_hyper_jax.backprop.rules import align, check_memory, make_rule, memory_axes
-from sparse_hyper_jax.backprop.sparsifiers import Sparsifier, spread
+from sparse_hyper_jax.backprop.rules import (
+    align,
+    check_differentiated,
+    check_memory,
+    make_rule,
+    materialise,
+    memory_axes,
+    split_primals,
+    varying,
+)
 
 LAYOUTS = ("out_in", "in_out")
 
@@ -102,6 +112,13 @@ def sparse_dense(
     if bias is not None:
         checks.check_shape("bias", bias, (n_out,), "(n_out,)")
     uses_over = memory_axes(memory)
+    # Numbers of columns cannot be added up over devices.
+    checks.require(
+        compact is None or not varying(x),
+        "a compact gradient inside shard_map",
+        "the kernel's ordinary gradient there",
+        "pass compact=None",
+    )
     (x, kernel, bias, memory, compact), over = align(x, kernel, bias, memory, compact)
     axes = () if memory is None else tuple(sorted(over - uses_over))
     out_shape = (*x.shape[:-1], n_out)
@@ -132,6 +149,8 @@ def empty_compact(
     n_out, n_in = kernel.shape if layout == "out_in" else kernel.shape[::-1]
     like = jax.ShapeDtypeStruct((1, n_out), kernel.dtype)
     columns = None
+    if getattr(sparsifier, "axis_name", None) is not None:
+        sparsifier = replace(sparsifier, axis_name=None)  # the axis exists only inside shard_map
     if not sparsifier.needs_peak:
         columns = jax.eval_shape(sparsifier.choose, jax.random.key(0), like).columns
     checks.require(
@@ -193,20 +212,10 @@ def _layer(options: _Options, key: Any, arrays: _Arrays) -> jax.Array:
 
 
 def _forward(options: _Options, *arguments: Any) -> tuple[jax.Array, Any]:
-    def split(leaf: Any) -> bool:
-        return isinstance(leaf, jax.custom_derivatives.CustomVJPPrimal)
-
-    key, arrays = jax.tree.map(lambda leaf: leaf.value, arguments, is_leaf=split)
-    _, asked = jax.tree.map(lambda leaf: leaf.perturbed, arguments, is_leaf=split)
+    (key, arrays), (_, asked) = split_primals(arguments)
     y = _multiply(options, arrays)
     check_memory(arrays.memory, y.shape, 1)
-    checks.require(
-        asked.memory is None or asked.memory.uses or not (asked.kernel or any(asked.compact or ())),
-        "a memory outside the differentiated arguments",
-        "a gradient with respect to the memory: it is how the next memory is returned",
-        "differentiate with respect to it as well (Flax: argnums=nnx.DiffState(0, TRAINED)), or"
-        " pass memory=None",
-    )
+    check_differentiated(asked.memory, training=asked.kernel or any(asked.compact or ()))
     checks.require(
         asked.compact is None or not asked.kernel,
         "a differentiated kernel beside a compact gradient",
@@ -219,8 +228,7 @@ def _forward(options: _Options, *arguments: Any) -> tuple[jax.Array, Any]:
 def _backward(options: _Options, saved: Any, cotangent: Any) -> tuple[Any, Any]:
     key, arrays = saved
     rule = options.rule
-    if isinstance(cotangent, jax.custom_derivatives.SymbolicZero):
-        cotangent = jnp.zeros(cotangent.shape, cotangent.dtype)
+    cotangent = materialise(cotangent)
     rows = cotangent.reshape(-1, cotangent.shape[-1])
     corrected = prepare(rule, rows, arrays.memory)
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from sparse_hyper_jax import checks
-from sparse_hyper_jax.backprop.sparsifiers import Sparsifier, check_sparsifier, sparsify
+from sparse_hyper_jax.backprop.choice import Sparsifier, check_sparsifier, sparsify
 
 
 class ErrorFeedbackState(NamedTuple):

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from sparse_hyper_jax import checks
-from sparse_hyper_jax.backprop.sparsifiers import Choice, Sparsifier, left_over, take
+from sparse_hyper_jax.backprop.choice import Choice, Sparsifier, count_units, left_over, take
 
 KINDS = ("none", "slot", "shared")
 SELECT_ON = ("corrected", "gradient")
@@ -233,15 +233,3 @@ def propagate(
     if peak is not None:
         peak = peak / rule.devices
     return Sparse(taken, choice, Memory(residue, peak, counts, 1 / rule.devices + 0 * memory.uses))
-
-
-def count_units(choice: Choice, shape: tuple[int, int]) -> jax.Array:
-    """Count in how many of the rows each unit is propagated: ``(n,)``."""
-    rows, n = shape
-    if choice.weights is None or choice.weights.ndim == 0:
-        chosen = jnp.asarray(rows, jnp.float32)
-    else:
-        chosen = jnp.sum(choice.weights != 0, axis=0, dtype=jnp.float32)
-    if choice.columns is None:
-        return chosen
-    return jnp.zeros(n).at[choice.columns].set(chosen, unique_indices=True)

@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 
 from sparse_hyper_jax import checks
+from sparse_hyper_jax.backprop.choice import Sparsifier, check_sparsifier
 from sparse_hyper_jax.backprop.memory import SELECT_ON, Memory, Rule
-from sparse_hyper_jax.backprop.sparsifiers import Sparsifier, check_sparsifier
 
 
 def make_rule(
@@ -138,3 +138,46 @@ def memory_axes(memory: Memory | None) -> frozenset[str]:
 def varying(leaf: jax.Array) -> frozenset[str]:
     """Give the mesh axes over which an array varies; empty outside ``shard_map``."""
     return frozenset(jax.typeof(leaf).manual_axis_type.varying)
+
+
+def split_primals(arguments: Any) -> tuple[Any, Any]:
+    """Split what a forward rule with symbolic zeros gets into values and what is differentiated.
+
+    Args:
+        arguments: pytree of ``CustomVJPPrimal``.
+
+    Returns:
+        the values; and the same tree of Python bools.
+    """
+
+    def is_primal(leaf: Any) -> bool:
+        return isinstance(leaf, jax.custom_derivatives.CustomVJPPrimal)
+
+    values = jax.tree.map(lambda leaf: leaf.value, arguments, is_leaf=is_primal)
+    return values, jax.tree.map(lambda leaf: leaf.perturbed, arguments, is_leaf=is_primal)
+
+
+def check_differentiated(memory: Memory | None, *, training: bool) -> None:
+    """Raise if a training step would lose its memory.
+
+    Args:
+        memory: bools, whether a gradient with respect to each field is asked for.
+        training: whether a gradient is asked for that the memory has a part in.
+
+    Raises:
+        ValueError: one with respect to the memory is not.
+    """
+    checks.require(
+        memory is None or memory.uses or not training,
+        "a memory outside the differentiated arguments",
+        "a gradient with respect to the memory: it is how the next memory is returned",
+        "differentiate with respect to it as well (Flax: argnums=nnx.DiffState(0, TRAINED)), or"
+        " pass memory=None",
+    )
+
+
+def materialise(cotangent: Any) -> jax.Array:
+    """Turn a symbolic zero into zeros."""
+    if isinstance(cotangent, jax.custom_derivatives.SymbolicZero):
+        return jnp.zeros(cotangent.shape, cotangent.dtype)
+    return cotangent

@@ -17,8 +17,8 @@ from sparse_hyper_jax.backprop import (
     next_memory,
     sparse_dense,
 )
+from sparse_hyper_jax.backprop.choice import check_sparsifier
 from sparse_hyper_jax.backprop.rules import check_budget, check_options
-from sparse_hyper_jax.backprop.sparsifiers import check_sparsifier
 from sparse_hyper_jax.nn.hyper_layer import draw_key
 
 

@@ -124,6 +124,12 @@ MISTAKES = {
         "the next memory",
         "memory=None",
     ),
+    "a cotangent without its memory's gradient": (
+        lambda: jax.grad(lambda y: after(y, init_memory("slot", X.shape)).sum())(X),
+        "outside the differentiated arguments",
+        "the next memory",
+        "memory=None",
+    ),
     "a compact gradient of rows": (
         lambda: empty_compact(KERNEL, backprop.TopK(3)),
         "TopK(k=3) for 8 outputs",

@@ -14,13 +14,14 @@ from sparse_hyper_jax.backprop import (
     Memory,
     TopK,
     UnifiedTopK,
+    empty_compact,
     init_memory,
     next_memory,
     sparse_dense,
     sparsify_cotangent,
 )
 from tests.backprop.examples import N_IN, N, random_array
-from tests.ops.examples import assert_close
+from tests.ops.examples import assert_close, assert_names_itself_and_its_cure
 
 ROWS = 16
 PARAMETERS = (random_array(N, N_IN), random_array(N, seed=1))
@@ -136,6 +137,23 @@ def test_without_an_axis_name_each_device_chooses_for_its_rows():
     assert following.counts.sum() == 3 * ROWS
     assert (np.asarray(gradient[0]).any(1) == (np.asarray(following.counts) > 0)).all()
     assert (following.counts > 0).sum() > 3
+
+
+def test_a_compact_gradient_is_refused_where_rows_are_spread():
+    rule = UnifiedTopK(3, "data")
+    compact = empty_compact(PARAMETERS[0], rule)
+    assert compact.rows.shape == (3, N_IN)
+
+    def once(x, compact):
+        def loss(compact):
+            return sparse_dense(None, x, *PARAMETERS, sparsifier=rule, compact=compact).sum()
+
+        return jax.grad(loss)(compact)
+
+    spread = jax.shard_map(once, mesh=mesh(), in_specs=(P("data"), P()), out_specs=P())
+    assert_names_itself_and_its_cure(
+        lambda: spread(X[0], compact), "inside shard_map", "ordinary", "compact=None"
+    )
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,8 @@ import pytest
 
 from sparse_hyper_jax import backprop
 from sparse_hyper_jax.backprop import sparsify
-from sparse_hyper_jax.backprop.sparsifiers import budget, inclusion_probabilities
+from sparse_hyper_jax.backprop.choice import budget
+from sparse_hyper_jax.backprop.sparsifiers import inclusion_probabilities
 from tests.backprop.examples import BY_NUMPY, FIXED, KEY, RANDOM, ROWS, N, random_array
 from tests.ops.examples import assert_close, assert_names_itself_and_its_cure
 
