@@ -40,6 +40,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "candidates": {"select": "candidates", "memory": 0.0},
     "candidates, memory": {"select": "candidates"},
     "random": {"select": "random", "memory": 0.0},
+    "error feedback on weights": {"select": "error-feedback", "memory": 1.0},
 }
 COLOURS = {"dense": "0.3", "row": "#cb181d", "unified": "#08519c", "candidates": "#41ab5d"}
 

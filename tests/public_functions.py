@@ -250,7 +250,9 @@ def fed_back(transformation):
 
 KEYED_BACKPROP: dict[str, Callable[[jax.Array], object]] = {
     "sparsify": lambda key: backprop.sparsify(key, jnp.asarray(MEANS), backprop.RandomK(1)),
-    "error_feedback": lambda key: fed_back(backprop.error_feedback(backprop.RandomK(1), key=key)),
+    "error_feedback": lambda key: fed_back(
+        backprop.error_feedback(backprop.RandomK(1, rescale=False), key=key)
+    ),
     "sparsify_cotangent": lambda key: backward(
         lambda y: backprop.sparsify_cotangent(key, y, sparsifier=backprop.UnifiedRandomK(1))
     ),

@@ -15,8 +15,9 @@ the backward pass without any side effect::
 
 A memory is in units of the cotangent: a mean or a sum for the loss, the batch size and loss scaling
 change what it means, so start a new one when they change. Keep it out of the optimizer, of weight
-decay and of gradient clipping. Inside ``shard_map`` a shared memory needs ``check_vma=True``, the
-default; gradients of microbatches may be averaged only with a memory for each.
+decay, of gradient clipping and of averages over devices or microbatches, and do not pad batches:
+a memory belongs to one call of one layer on one batch. Inside ``shard_map`` it needs
+``check_vma=True``, the default, which adds up what the devices contribute.
 """
 
 from sparse_hyper_jax.backprop.largest import top_k_mask
@@ -34,12 +35,8 @@ from sparse_hyper_jax.backprop.sparsifiers import (
 from sparse_hyper_jax.backprop.adaptive import AdaptiveLadder, AdaptiveTopK
 from sparse_hyper_jax.backprop.memory import Memory, init_memory, next_memory
 from sparse_hyper_jax.backprop.cotangent import sparsify_cotangent
-from sparse_hyper_jax.backprop.dense import (
-    CompactGradient,
-    add_compact,
-    empty_compact,
-    sparse_dense,
-)
+from sparse_hyper_jax.backprop.compact import CompactGradient, add_compact, empty_compact
+from sparse_hyper_jax.backprop.dense import sparse_dense
 from sparse_hyper_jax.backprop.diagnostics import (
     gradient_cosine,
     norm_ratio,

@@ -1,5 +1,6 @@
 """Budgets that follow the size of the cotangent (TinyProp)."""
 
+import math
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -72,10 +73,12 @@ class AdaptiveLadder(AdaptiveTopK):
     """Columns for all rows, as many as the batch deserves, rounded up to one of a few budgets.
 
     The mean share of the rows decides. In ``sparse_dense`` every budget (rung) is compiled with its
-    own sizes and ``lax.switch`` runs one of them, which saves time; elsewhere it masks.
+    own sizes and ``lax.switch`` runs one of them, which saves time (not under ``vmap``, which runs
+    them all); elsewhere it masks.
 
     Attributes:
-        num_rungs: budgets ``n, n/2, n/4, ...``, rounded up.
+        num_rungs: budgets, from the largest share that ``most`` allows down to its half, quarter,
+            ..., rounded up; and all n, for a cotangent that is not finite.
         axis_name: as in :class:`UnifiedTopK`; the rung is then the same on all devices.
     """
 
@@ -88,7 +91,8 @@ class AdaptiveLadder(AdaptiveTopK):
 
     def budgets(self, n: int) -> tuple[int, ...]:
         """Give the numbers of columns, from the smallest to n."""
-        return tuple(sorted({-(-n // 2**power) for power in range(self.num_rungs)}))
+        top = max(1, math.ceil(n * self.most * self.damping**self.depth))
+        return tuple(sorted({-(-top // 2**power) for power in range(self.num_rungs)} | {n}))
 
     def rungs(self, n: int) -> tuple[UnifiedTopK, ...]:
         """Give the sparsifier of each rung."""

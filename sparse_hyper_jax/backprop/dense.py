@@ -1,6 +1,5 @@
 """A dense layer whose backward pass multiplies only what is propagated."""
 
-from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -10,13 +9,10 @@ import jax.numpy as jnp
 from sparse_hyper_jax import checks
 from sparse_hyper_jax.backprop.adaptive import AdaptiveLadder
 from sparse_hyper_jax.backprop.choice import Sparsifier, spread
-from sparse_hyper_jax.backprop.memory import (
-    Memory,
-    Rule,
-    prepare,
-    propagate,
-)
+from sparse_hyper_jax.backprop.compact import CompactGradient, check_compact, empty_compact
+from sparse_hyper_jax.backprop.memory import Memory, Rule, prepare, propagate
 from sparse_hyper_jax.backprop.rules import (
+    LAYOUTS,
     align,
     check_differentiated,
     check_memory,
@@ -24,22 +20,7 @@ from sparse_hyper_jax.backprop.rules import (
     materialise,
     memory_axes,
     split_primals,
-    varying,
 )
-
-LAYOUTS = ("out_in", "in_out")
-
-
-class CompactGradient(NamedTuple):
-    """The rows of a kernel's gradient that are not zero.
-
-    Attributes:
-        columns: ``(c,)`` units, as floats: a gradient has the type of what it belongs to.
-        rows: ``(c, n_in)``.
-    """
-
-    columns: jax.Array
-    rows: jax.Array
 
 
 class _Options(NamedTuple):
@@ -75,9 +56,9 @@ def sparse_dense(
     and the gradient with respect to ``memory`` is ``m'``. Where the sparsifier chooses columns for
     all rows (:class:`UnifiedTopK`, :class:`CandidateTopK`, :class:`BlockTopK`,
     :class:`UnifiedRandomK`, :class:`AdaptiveLadder`), both products shrink to ``c / n_out`` of
-    their size; the others mask and multiply densely. The forward pass, two thirds of what
-    can be left, stays dense. Reverse mode only, first derivatives only; outside of training
-    (no gradient taken) it is the plain layer, for any batch size.
+    their size; the others mask and multiply densely. The forward pass stays dense: it is a third of
+    a dense step, so a whole step becomes three times as fast at the most. Reverse mode only, first
+    derivatives only; where no gradient is taken it is the plain layer, for any batch size.
 
     Args:
         key: a typed key for random sparsifiers, fresh for every step and layer; else None.
@@ -112,13 +93,8 @@ def sparse_dense(
     if bias is not None:
         checks.check_shape("bias", bias, (n_out,), "(n_out,)")
     uses_over = memory_axes(memory)
-    # Numbers of columns cannot be added up over devices.
-    checks.require(
-        compact is None or not varying(x),
-        "a compact gradient inside shard_map",
-        "the kernel's ordinary gradient there",
-        "pass compact=None",
-    )
+    if compact is not None:
+        check_compact(compact, x, empty_compact(kernel, sparsifier, layout=layout))
     (x, kernel, bias, memory, compact), over = align(x, kernel, bias, memory, compact)
     axes = () if memory is None else tuple(sorted(over - uses_over))
     out_shape = (*x.shape[:-1], n_out)
@@ -127,69 +103,6 @@ def sparse_dense(
     )
     options = _Options(rule, dense_bias, layout, precision)
     return _layer(options, key, _Arrays(x, kernel, bias, memory, compact))
-
-
-def empty_compact(
-    kernel: jax.Array, sparsifier: Sparsifier, *, layout: str = "out_in"
-) -> CompactGradient:
-    """Make the zeros whose gradient will be that of the kernel, without its zero rows.
-
-    Args:
-        kernel: as for :func:`sparse_dense`.
-        sparsifier: one that chooses columns for all rows.
-        layout: of the kernel.
-
-    Returns:
-        zeros ``(c,)`` and ``(c, n_in)``.
-
-    Raises:
-        ValueError: the sparsifier does not choose columns, or not always as many.
-    """
-    checks.check_choice("layout", layout, LAYOUTS)
-    n_out, n_in = kernel.shape if layout == "out_in" else kernel.shape[::-1]
-    like = jax.ShapeDtypeStruct((1, n_out), kernel.dtype)
-    columns = None
-    if getattr(sparsifier, "axis_name", None) is not None:
-        sparsifier = replace(sparsifier, axis_name=None)  # the axis exists only inside shard_map
-    if not sparsifier.needs_peak:
-        columns = jax.eval_shape(sparsifier.choose, jax.random.key(0), like).columns
-    checks.require(
-        columns is not None and n_out < 2**24,
-        f"{sparsifier!r} for {n_out} outputs",
-        "a sparsifier that chooses a fixed number of columns out of fewer than 2**24",
-        "use UnifiedTopK, CandidateTopK, BlockTopK or UnifiedRandomK, or no compact gradient",
-    )
-    return CompactGradient(
-        jnp.zeros(columns.shape), jnp.zeros((*columns.shape, n_in), kernel.dtype)
-    )
-
-
-def add_compact(
-    kernel: jax.Array,
-    gradient: CompactGradient,
-    scale: float | jax.Array,
-    *,
-    layout: str = "out_in",
-) -> jax.Array:
-    """Add ``scale`` times a compact gradient: plain SGD with ``scale = -learning_rate``.
-
-    Momentum, Adam, weight decay and clipping would touch the other rows too: for them use the
-    kernel's ordinary gradient.
-
-    Args:
-        kernel: ``(n_out, n_in)``, or ``(n_in, n_out)`` with ``layout="in_out"``.
-        gradient: with respect to :func:`empty_compact`.
-        scale: scalar.
-        layout: of the kernel.
-
-    Returns:
-        the new kernel.
-    """
-    columns = gradient.columns.astype(jnp.int32)
-    change = (scale * gradient.rows).astype(kernel.dtype)
-    if layout == "out_in":
-        return kernel.at[columns].add(change, unique_indices=True)
-    return kernel.at[:, columns].add(change.T, unique_indices=True)
 
 
 class _Arrays(NamedTuple):
@@ -215,7 +128,8 @@ def _forward(options: _Options, *arguments: Any) -> tuple[jax.Array, Any]:
     (key, arrays), (_, asked) = split_primals(arguments)
     y = _multiply(options, arrays)
     check_memory(arrays.memory, y.shape, 1)
-    check_differentiated(asked.memory, training=asked.kernel or any(asked.compact or ()))
+    training = any(jax.tree.leaves(asked._replace(memory=None)))
+    check_differentiated(asked.memory, training=training)
     checks.require(
         asked.compact is None or not asked.kernel,
         "a differentiated kernel beside a compact gradient",
@@ -264,14 +178,14 @@ def _products(
         return dx, dkernel.astype(kernel.dtype), None
     dx = dot(taken, kernel[columns] if rows_first else kernel[:, columns].T)
     if arrays.compact is not None:
-        gradient = CompactGradient(columns, dot(taken.T, x))
+        gradient = CompactGradient(columns, dot(taken.T, x), jnp.ones(()))
         like = arrays.compact
         return dx, None, jax.tree.map(lambda leaf, to: leaf.astype(to.dtype), gradient, like)
-    if rows_first:
-        rows = dot(taken.T, x).astype(kernel.dtype)
-        return dx, jnp.zeros_like(kernel).at[columns].set(rows, unique_indices=True), None
-    part = dot(x.T, taken).astype(kernel.dtype)
-    return dx, jnp.zeros_like(kernel).at[:, columns].set(part, unique_indices=True), None
+    # Whole rows are written, also for the other layout: a scatter into columns is slow on a CPU.
+    rows = dot(taken.T, x).astype(kernel.dtype)
+    empty = jnp.zeros_like(kernel if rows_first else kernel.T)
+    whole = empty.at[columns].set(rows, unique_indices=True)
+    return dx, whole if rows_first else whole.T, None
 
 
 _layer.defvjp(_forward, _backward, symbolic_zeros=True)

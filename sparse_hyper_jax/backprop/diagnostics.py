@@ -24,7 +24,7 @@ def gradient_cosine(gradient: Any, reference: Any) -> jax.Array:
         float32 scalar from -1 to 1.
 
     Raises:
-        ValueError: different structures.
+        ValueError: different structures or shapes.
     """
     _check_same(gradient, reference)
     # Scaled to the largest entry first, so that squares neither vanish nor overflow.
@@ -35,7 +35,9 @@ def gradient_cosine(gradient: Any, reference: Any) -> jax.Array:
 
 
 def norm_ratio(gradient: Any, reference: Any) -> jax.Array:
-    """Give the length of a gradient relative to another: ``|u| / |v|``, infinite if v is zero.
+    """Give the length of a gradient relative to another: ``|u| / |v|``.
+
+    Infinite if only v is zero, NaN if both are.
 
     Args:
         gradient: pytree of arrays.
@@ -45,7 +47,7 @@ def norm_ratio(gradient: Any, reference: Any) -> jax.Array:
         float32 scalar.
 
     Raises:
-        ValueError: different structures.
+        ValueError: different structures or shapes.
     """
     _check_same(gradient, reference)
     return _norm(gradient) / _norm(reference)
@@ -73,9 +75,12 @@ def share_of_units_used(memory: Memory) -> jax.Array:
 
 
 def _check_same(gradient: Any, reference: Any) -> None:
-    one, two = jax.tree.structure(gradient), jax.tree.structure(reference)
+    one, two = (jax.tree.map(jnp.shape, tree) for tree in (gradient, reference))
     checks.require(
-        one == two, f"gradients of structures {one} and {two}", "one structure", "pass like trees"
+        one == two,
+        f"gradients of shapes {one} and {two}",
+        "the same arrays",
+        "pass gradients of the same parameters, with kernels in the same layout",
     )
 
 

@@ -7,7 +7,12 @@ import jax.numpy as jnp
 import optax
 
 from sparse_hyper_jax import checks
-from sparse_hyper_jax.backprop.choice import Sparsifier, check_sparsifier, sparsify
+from sparse_hyper_jax.backprop.choice import (
+    Sparsifier,
+    check_no_residue,
+    check_sparsifier,
+    sparsify,
+)
 
 
 class ErrorFeedbackState(NamedTuple):
@@ -49,22 +54,28 @@ def error_feedback(
     Reference: Stich et al. 2018, arXiv 1809.07599.
     """
     check_sparsifier(sparsifier, key)
+    check_no_residue(sparsifier)
     checks.require(0 <= eta <= 1, f"eta={eta}", "from 0 to 1", "change eta")
 
     def init(params: Any) -> ErrorFeedbackState:
-        return ErrorFeedbackState(jax.tree.map(jnp.zeros_like, params), key)
+        # At least float32: 16 bits would swallow what is small beside the rest.
+        residue = jax.tree.map(
+            lambda leaf: jnp.zeros_like(leaf, jnp.promote_types(leaf.dtype, jnp.float32)), params
+        )
+        return ErrorFeedbackState(residue, key)
 
     def update(
         updates: Any, state: ErrorFeedbackState, params: Any = None
     ) -> tuple[Any, ErrorFeedbackState]:
         del params
+        dtypes = [leaf.dtype for leaf in jax.tree.leaves(updates)]
         leaves, tree = jax.tree.flatten(jax.tree.map(jnp.add, updates, state.residue))
         keys, following = [None] * len(leaves), None
         if state.key is not None:
             following, *keys = jax.random.split(state.key, len(leaves) + 1)
         sparse = [
-            sparsify(leaf_key, leaf.reshape(1, -1), sparsifier).reshape(leaf.shape)
-            for leaf_key, leaf in zip(keys, leaves, strict=True)
+            sparsify(key, leaf.reshape(1, -1), sparsifier).reshape(leaf.shape).astype(dtype)
+            for key, leaf, dtype in zip(keys, leaves, dtypes, strict=True)
         ]
         rest = [eta * (leaf - taken) for leaf, taken in zip(leaves, sparse, strict=True)]
         residue = jax.tree.unflatten(tree, rest)

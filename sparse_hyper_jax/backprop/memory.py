@@ -16,14 +16,15 @@ SELECT_ON = ("corrected", "gradient")
 class Memory(NamedTuple):
     """State of one call site; its gradient IS its next value (see :func:`next_memory`).
 
-    Fields that are not asked for are None. All are float32 (float64 for float64 layers).
+    Fields that are not asked for are None. A memory is of float32 or wider, whatever the layer.
 
     Attributes:
         residue: what was not propagated, in units of the cotangent. The shape of the layer's
             output: row b keeps that of slot b of the batch (``slot``). Or that of one instance of
             it: the sum over the batch, which the next step spreads evenly (``shared``).
         peak: scalar, the largest row sum of magnitudes so far, for adaptive sparsifiers.
-        counts: ``(n,)``, how often each unit was propagated, counted over rows and steps.
+        counts: ``(n,)``, how often each unit was propagated, counted over rows and steps (in
+            float32 up to 2**24).
         uses: scalar, backward passes that the last gradient went through: 0 at first, then 1.
     """
 
@@ -84,8 +85,10 @@ def next_memory(memory: Memory, gradient: Memory) -> Memory:
 
     A memory whose layer took no part in the loss stays as it was. One that went through several
     backward passes (two call sites, a layer inside ``scan``, microbatches) has the sum of several
-    next values for a gradient, which means nothing: outside ``jit`` that is an error, inside all of
-    it becomes NaN, and so do the gradients of the next step.
+    next values for a gradient, which means nothing; nor does one that was clipped or scaled with
+    the other gradients. Outside ``jit`` that is an error, inside all of it becomes NaN, and so do
+    the gradients of the next step. A gradient that is not finite leaves a memory that is not:
+    start a new one with :func:`init_memory`.
 
     Args:
         memory: of this step.
@@ -95,26 +98,32 @@ def next_memory(memory: Memory, gradient: Memory) -> Memory:
         the memory of the next step.
 
     Raises:
-        ValueError: outside ``jit``, a memory that was used more than once.
+        ValueError: outside ``jit``, a memory that was used more than once, or scaled.
     """
-    twice = gradient.uses > 1.5
-    if not isinstance(twice, jax.core.Tracer):
+    unused = gradient.uses == 0
+    broken = ~(unused | used_once(gradient.uses))
+    if not isinstance(broken, jax.core.Tracer):
         checks.require(
-            not bool(jnp.any(twice)),
-            f"a memory that went through {float(jnp.max(gradient.uses)):.0f} backward passes",
+            not bool(jnp.any(broken)),
+            f"a memory that went through {float(jnp.max(gradient.uses)):g} backward passes",
             "one call of the layer per gradient, each with a memory of its own",
-            "make one memory per call site (in a scan: one per step, as a scanned input), or pass"
-            " memory=None",
+            "make one memory per call site (in a scan: one per step, as a scanned input), keep it"
+            " out of clipping and scaling, or pass memory=None",
         )
-    unused = gradient.uses < 0.5
 
     def renew(old: jax.Array, new: jax.Array) -> jax.Array:
         def fit(flag: jax.Array) -> jax.Array:
             return flag.reshape(flag.shape + (1,) * (new.ndim - flag.ndim))
 
-        return jnp.where(fit(twice), jnp.nan, jnp.where(fit(unused), old, new))
+        return jnp.where(fit(broken), jnp.nan, jnp.where(fit(unused), old, new))
 
     return jax.tree.map(renew, memory, gradient)
+
+
+def used_once(uses: jax.Array) -> jax.Array:
+    """Tell whether a gradient went through one backward pass and was not scaled."""
+    # On several devices it is a sum of their parts, with rounding errors.
+    return jnp.abs(uses - 1) < 1e-3
 
 
 class Sparse(NamedTuple):
@@ -165,13 +174,14 @@ def correct(rule: Rule, cotangent: jax.Array, memory: Memory | None) -> jax.Arra
         memory: of the call site.
 
     Returns:
-        ``(rows, n)``, at least as wide as the memory if there is one; NaN if the memory went
-        through several backward passes.
+        ``(rows, n)``, at least as wide as the memory if there is one; NaN if the memory is not
+        that of one backward pass.
     """
     if memory is None:
         return cotangent
     wide = cotangent.astype(jnp.promote_types(cotangent.dtype, memory.uses.dtype))
-    wide = wide + jnp.where(memory.uses <= 1.5, 0, jnp.nan).astype(wide.dtype)
+    whole = (memory.uses == 0) | used_once(memory.uses)
+    wide = wide + jnp.where(whole, 0, jnp.nan).astype(wide.dtype)
     if memory.residue is None:
         return wide
     if rule.shared:
@@ -180,11 +190,11 @@ def correct(rule: Rule, cotangent: jax.Array, memory: Memory | None) -> jax.Arra
 
 
 def next_peak(rule: Rule, source: jax.Array, memory: Memory | None) -> jax.Array | None:
-    """Raise the running maximum of the row sums of magnitudes."""
+    """Raise the running maximum of the row sums of magnitudes, leaving out what is not finite."""
     if memory is None or memory.peak is None:
         return None
     sums = jnp.sum(jnp.abs(source.astype(memory.peak.dtype)), axis=-1)
-    peak = jnp.maximum(memory.peak, jnp.max(sums))
+    peak = jnp.maximum(memory.peak, jnp.max(jnp.where(jnp.isfinite(sums), sums, 0)))
     if not rule.axes:
         return peak
     return jax.lax.pcast(jax.lax.pmax(peak, rule.axes), rule.axes, to="varying")
@@ -224,7 +234,9 @@ def propagate(
     # Fields that are the same on all devices are added up over them: each contributes its part.
     residue, counts = memory.residue, memory.counts
     if residue is not None:
-        rest = rule.eta * left_over(cotangent, taken, choice)
+        rest = left_over(cotangent, taken, choice)
+        # Zero times infinity would not be zero.
+        rest = rule.eta * rest if rule.eta else jnp.where(True, 0, rest)
         rest = jnp.sum(rest, axis=0) if rule.shared else rest
         residue = rest.reshape(residue.shape).astype(residue.dtype)
     if counts is not None:

@@ -1,14 +1,22 @@
 """What every sparsified operation shares: checks of its options, and placement on devices."""
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from sparse_hyper_jax import checks
-from sparse_hyper_jax.backprop.choice import Sparsifier, check_sparsifier
+from sparse_hyper_jax.backprop.choice import (
+    Choice,
+    Sparsifier,
+    check_no_residue,
+    check_sparsifier,
+)
 from sparse_hyper_jax.backprop.memory import SELECT_ON, Memory, Rule
+
+LAYOUTS = ("out_in", "in_out")
 
 
 def make_rule(
@@ -43,8 +51,10 @@ def make_rule(
         "a memory with the largest cotangent so far",
         "pass memory=init_memory('none', adaptive=True), or another kind",
     )
-    shared = memory is not None and memory.residue is not None
-    shared = shared and memory.residue.shape != tuple(out_shape)
+    shared = False
+    if memory is not None and memory.residue is not None:
+        check_no_residue(sparsifier)
+        shared = memory.residue.shape != tuple(out_shape)
     return Rule(sparsifier, float(eta), select_on, shared, axes)
 
 
@@ -69,9 +79,19 @@ def check_budget(sparsifier: Sparsifier, n: int) -> None:
     Raises:
         ValueError: as its ``choose``.
     """
-    if getattr(sparsifier, "axis_name", None) is None:  # the axis exists only inside shard_map
-        like = jax.ShapeDtypeStruct((1, n), jnp.float32), jax.ShapeDtypeStruct((), jnp.float32)
-        jax.eval_shape(sparsifier.choose, jax.random.key(0), *like)
+    choice_shapes(sparsifier, n)
+
+
+def choice_shapes(sparsifier: Sparsifier, n: int) -> Choice:
+    """Give the shapes of a choice among n components of one row.
+
+    Raises:
+        ValueError: as its ``choose``.
+    """
+    if getattr(sparsifier, "axis_name", None) is not None:
+        sparsifier = replace(sparsifier, axis_name=None)  # the axis exists only inside shard_map
+    like = jax.ShapeDtypeStruct((1, n), jnp.float32), jax.ShapeDtypeStruct((), jnp.float32)
+    return jax.eval_shape(sparsifier.choose, jax.random.key(0), *like)
 
 
 def check_memory(memory: Memory | None, out_shape: tuple[int, ...], event_ndim: int) -> None:

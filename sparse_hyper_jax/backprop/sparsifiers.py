@@ -64,22 +64,24 @@ class CandidateTopK(Sparsifier):
     """The k largest magnitudes of each row among columns chosen for all rows.
 
     Biased. The best ``candidates`` columns as in :class:`UnifiedTopK`, in these the rows choose as
-    in :class:`TopK`: patterns differ by row, products stay ``candidates / n`` of the size.
+    in :class:`TopK`: patterns differ by row, products stay ``candidates / n`` of the size. With all
+    columns as candidates it is :class:`TopK`.
 
     Attributes:
         k: budget of a row.
-        candidates: budget of columns, at least k.
+        candidates: budget of columns, at least k; by default four times k, or all.
         axis_name: as in :class:`UnifiedTopK`.
     """
 
     k: float
-    candidates: float
+    candidates: float | None = None
     axis_name: str | None = None
 
     def choose(self, key: jax.Array | None, cotangent: jax.Array, peak: Any = None) -> Choice:
         """Give the shared columns and mark in them the largest components of each row."""
         n = cotangent.shape[-1]
-        k, candidates = budget(self.k, n), budget(self.candidates, n)
+        k = budget(self.k, n)
+        candidates = min(4 * k, n) if self.candidates is None else budget(self.candidates, n)
         checks.require(
             k <= candidates,
             f"k={self.k} of candidates={self.candidates}",
@@ -96,7 +98,7 @@ class CandidateTopK(Sparsifier):
 class BlockTopK(Sparsifier):
     """The contiguous blocks of columns with the largest squared sums, k columns in all.
 
-    Biased. Rows share the blocks; memory is read in runs of ``block``.
+    Biased. Rows share the blocks.
 
     Attributes:
         k: budget, rounded up to whole blocks.
@@ -129,6 +131,8 @@ class BlockTopK(Sparsifier):
 class RandomK(Sparsifier):
     """A uniformly random k-subset of each row.
 
+    Inside ``shard_map``, fold the device's index into the key, or all devices choose alike.
+
     Attributes:
         k: budget.
         rescale: multiply by ``n / k``, which makes it unbiased; otherwise the mean is ``k / n`` of
@@ -138,6 +142,11 @@ class RandomK(Sparsifier):
     needs_key: ClassVar[bool] = True
     k: float
     rescale: bool = True
+
+    @property
+    def unbiased(self) -> bool:
+        """Whether it rescales."""
+        return self.rescale
 
     def choose(self, key: jax.Array | None, cotangent: jax.Array, peak: Any = None) -> Choice:
         """Mark random components of each row."""
@@ -160,6 +169,11 @@ class UnifiedRandomK(Sparsifier):
     k: float
     rescale: bool = True
 
+    @property
+    def unbiased(self) -> bool:
+        """Whether it rescales."""
+        return self.rescale
+
     def choose(self, key: jax.Array | None, cotangent: jax.Array, peak: Any = None) -> Choice:
         """Give random columns."""
         n = cotangent.shape[-1]
@@ -173,13 +187,19 @@ class ImportanceSampling(Sparsifier):
     """Keep each component with a probability in proportion to its magnitude, and divide by it.
 
     ``p_j = min(1, c |g_j|)`` with ``sum_j p_j = k`` in each row: unbiased, of the least variance
-    among those with k components on average; how many they are differs from draw to draw.
+    among those with k components on average; how many they are differs from draw to draw. Inside
+    ``shard_map``, fold the device's index into the key.
 
     Reference: Wangni et al. 2018, arXiv 1710.09854.
     """
 
     needs_key: ClassVar[bool] = True
     k: float
+
+    @property
+    def unbiased(self) -> bool:
+        """Always."""
+        return True
 
     def choose(self, key: jax.Array | None, cotangent: jax.Array, peak: Any = None) -> Choice:
         """Draw components and weigh them by their inverse probabilities."""
@@ -195,6 +215,11 @@ class Threshold(Sparsifier):
     """All components with a magnitude above ``tau``; biased, their number depends on the data."""
 
     tau: float
+
+    def __post_init__(self) -> None:
+        checks.require(
+            self.tau >= 0, f"tau={self.tau}", "0 or more", "pass the least magnitude to propagate"
+        )
 
     def choose(self, key: jax.Array | None, cotangent: jax.Array, peak: Any = None) -> Choice:
         """Mark the components above the threshold, and those that are not numbers."""

@@ -10,7 +10,8 @@ In Linen use ``flax.nnx.bridge.to_linen(FreeHyperLayer, ...)``. Parameters then 
 named after their types (``RawMeans``, ``RawVariances``, ``TupleValues``, and ``params`` for a dense
 bias): differentiate all of them, and pass ``rngs={"sample": key}``, without which every call draws
 the same points. The memory of a ``SparseBackpropLinear`` lies in the collection
-``_overwrite_with_gradient``, which ``flax.training.train_state.TrainState`` knows how to carry.
+``_overwrite_with_gradient``, which ``flax.training.train_state.TrainState`` knows how to carry; it
+carries zeros if the layer took no part in the loss.
 """
 
 from sparse_hyper_jax.nn.free_tuples import FreeTuples
@@ -22,6 +23,7 @@ from sparse_hyper_jax.nn.sparse_backprop import (
     BackpropMemory,
     SparseBackpropLinear,
     carry_memory,
+    next_memories,
     reset_memory,
 )
 
@@ -38,6 +40,7 @@ __all__ = [
     "SparseBackpropLinear",
     "TupleValues",
     "carry_memory",
+    "next_memories",
     "parameter_labels",
     "reset_memory",
 ]

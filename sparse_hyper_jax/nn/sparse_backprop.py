@@ -1,6 +1,7 @@
 """A linear layer with a sparse backward pass, and what a training loop does with its memory."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import jax
@@ -17,7 +18,7 @@ from sparse_hyper_jax.backprop import (
     next_memory,
     sparse_dense,
 )
-from sparse_hyper_jax.backprop.choice import check_sparsifier
+from sparse_hyper_jax.backprop.choice import check_no_residue, check_sparsifier
 from sparse_hyper_jax.backprop.rules import check_budget, check_options
 from sparse_hyper_jax.nn.hyper_layer import draw_key
 
@@ -38,8 +39,10 @@ class SparseBackpropLinear(nnx.Module):
     The forward pass is that of ``nnx.Linear``, with parameters of the same names, shapes and
     initial values. In training mode the backward pass is that of
     :func:`~sparse_hyper_jax.backprop.sparse_dense`; in evaluation mode (``layer.eval()`` or
-    ``deterministic=True``) gradients are dense and exact. Put it before a nonlinearity; the output
-    layer of a classifier is better left dense. With a memory, a step is::
+    ``deterministic=True``) gradients are dense and exact. Of the options of ``nnx.Linear`` it lacks
+    ``dot_general``, ``promote_dtype``, ``preferred_element_type`` and ``out_sharding``. Put it
+    before a nonlinearity; the output layer of a classifier is better left dense. With a memory, a
+    step is::
 
         loss, gradient = nnx.value_and_grad(loss_of, argnums=nnx.DiffState(0, TRAINED))(model, x)
         optimizer.update(model, carry_memory(model, gradient))
@@ -64,6 +67,8 @@ class SparseBackpropLinear(nnx.Module):
         precision: of the products.
         kernel_init: initializer of ``(in_features, out_features)``.
         bias_init: initializer of ``(out_features,)``.
+        kernel_metadata: of the kernel's variable, for instance its sharding.
+        bias_metadata: of the bias's variable.
         deterministic: evaluate instead of train.
         rngs: stream ``params``; and ``sample`` for random sparsifiers.
 
@@ -93,6 +98,8 @@ class SparseBackpropLinear(nnx.Module):
         precision: Any = None,
         kernel_init: Any = nnx.initializers.lecun_normal(),  # noqa: B008 (pure)
         bias_init: Any = nnx.initializers.zeros_init(),  # noqa: B008 (pure)
+        kernel_metadata: Mapping[str, Any] = MappingProxyType({}),
+        bias_metadata: Mapping[str, Any] = MappingProxyType({}),
         deterministic: bool = False,
         rngs: nnx.Rngs,
     ):
@@ -109,15 +116,26 @@ class SparseBackpropLinear(nnx.Module):
         )
         checks.check_choice("layout", layout, ("in_out", "out_in"))
         kernel = kernel_init(rngs.params(), (in_features, out_features), param_dtype)
-        self.kernel = nnx.Param(kernel if layout == "in_out" else kernel.T)
+        self.kernel = nnx.Param(kernel if layout == "in_out" else kernel.T, **kernel_metadata)
         self.bias = (
-            nnx.Param(bias_init(rngs.params(), (out_features,), param_dtype)) if use_bias else None
+            nnx.Param(bias_init(rngs.params(), (out_features,), param_dtype), **bias_metadata)
+            if use_bias
+            else None
         )
         adaptive = adaptive or sparsifier.needs_peak
-        shape = (*(() if batch_shape is None else batch_shape), out_features)
-        kept = init_memory(memory, shape, adaptive=adaptive, count=count)
+        batch_shape = checks.check_index_shape("batch_shape", batch_shape or ())
+        if memory != "none":
+            check_no_residue(sparsifier)
+        kept = init_memory(
+            memory,
+            (*batch_shape, out_features),
+            adaptive=adaptive,
+            count=count,
+            dtype=jnp.promote_types(param_dtype, jnp.float32),
+        )
         stateful = memory != "none" or adaptive or count
         self.memory = BackpropMemory(kept) if stateful else None
+        # A tuple of pairs, not a dict: static for jit, and no container of parameters.
         self.options = (
             ("sparsifier", sparsifier),
             ("eta", eta),
@@ -189,17 +207,44 @@ def carry_memory(model: nnx.Module, gradient: nnx.State) -> nnx.State:
         "the gradient of every memory",
         "differentiate with argnums=nnx.DiffState(0, TRAINED)",
     )
-    renewed = jax.tree.map(
-        next_memory, current, following, is_leaf=lambda node: isinstance(node, Memory)
-    )
-    nnx.update(model, renewed)
+    nnx.update(model, next_memories(current, following))
     return rest
 
 
-def reset_memory(model: nnx.Module) -> None:
+def next_memories(memories: Any, gradient: Any) -> Any:
+    """Take the gradient of every memory as the next one, after checking it.
+
+    Args:
+        memories: pytree with a :class:`~sparse_hyper_jax.backprop.Memory` for each layer.
+        gradient: the same tree, of the loss with respect to it.
+
+    Returns:
+        the memories of the next step.
+
+    Raises:
+        ValueError: as :func:`~sparse_hyper_jax.backprop.next_memory`.
+    """
+    return jax.tree.map(
+        next_memory, memories, gradient, is_leaf=lambda node: isinstance(node, Memory)
+    )
+
+
+def reset_memory(model: nnx.Module, *, batch_shape: Sequence[int] | None = None) -> None:
     """Let all layers of a model forget, for instance when the loss or the batch size changes.
 
     Args:
         model: with any number of layers that remember.
+        batch_shape: lengths of all axes of the coming inputs but the last; None keeps them. Only
+            ``"slot"`` memories have them.
     """
-    nnx.update(model, jax.tree.map(jnp.zeros_like, nnx.state(model, BackpropMemory)))
+
+    def forget(memory: Memory) -> Memory:
+        empty = jax.tree.map(jnp.zeros_like, memory)
+        if batch_shape is None or memory.residue is None or memory.residue.ndim == 1:
+            return empty
+        shape = (*checks.check_index_shape("batch_shape", batch_shape), memory.residue.shape[-1])
+        return empty._replace(residue=jnp.zeros(shape, memory.residue.dtype))
+
+    current = nnx.state(model, BackpropMemory)
+    forgotten = jax.tree.map(forget, current, is_leaf=lambda node: isinstance(node, Memory))
+    nnx.update(model, forgotten)

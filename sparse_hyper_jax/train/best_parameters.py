@@ -27,10 +27,11 @@ class BestParameters:
         """Keep the parameters if they are better than what the file holds.
 
         Args:
-            score: higher is better.
+            score: higher is better; NaN is the lowest.
             step: number of finished steps.
             parameters: pytree of arrays.
         """
+        score = -np.inf if np.isnan(score) else score
         if self.path.exists():
             with np.load(self.path) as kept:
                 if (score, -step) <= (float(kept["score"]), -int(kept["step"])):
@@ -56,6 +57,7 @@ class BestParameters:
             "train first",
         )
         wanted = [jnp.shape(leaf) for leaf in jax.tree.leaves(like)]
+        dtypes = [jnp.result_type(leaf) for leaf in jax.tree.leaves(like)]
         with np.load(self.path) as kept:
             leaves = [kept[f"arr_{number}"] for number in range(len(kept.files) - 2)]
             found = [leaf.shape for leaf in leaves]
@@ -65,5 +67,10 @@ class BestParameters:
                 f"shapes {wanted}",
                 "pass the parameters of the same model",
             )
-            parameters = jax.tree.unflatten(jax.tree.structure(like), map(jnp.asarray, leaves))
+            # The file keeps the bytes of a bfloat16, but not its name.
+            named = [
+                jnp.asarray(leaf.view(dtype) if leaf.dtype.kind == "V" else leaf)
+                for leaf, dtype in zip(leaves, dtypes, strict=True)
+            ]
+            parameters = jax.tree.unflatten(jax.tree.structure(like), named)
             return float(kept["score"]), int(kept["step"]), parameters

@@ -87,6 +87,7 @@ def layer_arrays(rows=ROWS, seed=0, dtype=np.float32):
 
 def memory_for(sparsifier, kind="slot", shape=(ROWS, N), dtype=jnp.float32):
     peak = type(sparsifier).needs_peak
+    kind = "none" if sparsifier.unbiased else kind
     return init_memory(kind, shape, adaptive=peak, count=True, dtype=dtype)
 
 

@@ -63,8 +63,14 @@ def test_used_units_are_counted():
 
 
 MISTAKES = {
-    "other trees": (lambda: gradient_cosine(ONE, {"a": 1}), "structures", "one structure", "like"),
-    "no tree": (lambda: norm_ratio(ONE, ONE["a"]), "structures", "one structure", "like trees"),
+    "other trees": (lambda: gradient_cosine(ONE, {"a": 1}), "shapes", "the same", "layout"),
+    "no tree": (lambda: norm_ratio(ONE, ONE["a"]), "shapes", "the same", "same parameters"),
+    "another layout": (
+        lambda: gradient_cosine({"w": jnp.ones((2, 3))}, {"w": jnp.ones((3, 2))}),
+        "(2, 3)} and {'w': (3, 2)",
+        "the same arrays",
+        "the same layout",
+    ),
     "no counts": (
         lambda: share_of_units_used(init_memory("none")),
         "a memory without counts",

@@ -130,6 +130,44 @@ MISTAKES = {
         "the next memory",
         "memory=None",
     ),
+    "a compact gradient of another sparsifier": (
+        lambda: slope("compact", sparsifier=backprop.UnifiedTopK(4)),
+        "shapes ((3,), (3, 5), ())",
+        "((4,), (4, 5), ())",
+        "empty_compact",
+    ),
+    "a compact gradient with a sparsifier of rows": (
+        lambda: slope("compact", sparsifier=backprop.TopK(3)),
+        "TopK(k=3) for 8 outputs",
+        "a fixed number of columns",
+        "no compact gradient",
+    ),
+    "a compact gradient of two calls": (
+        lambda: backprop.add_compact(
+            KERNEL, jax.tree.map(lambda one: 2 * one, COMPACT._replace(uses=jnp.ones(()))), -1.0
+        ),
+        "2 backward passes",
+        "one call",
+        "ordinary gradient",
+    ),
+    "an unknown layout of a step": (
+        lambda: backprop.add_compact(KERNEL, COMPACT, -1.0, layout="outin"),
+        "layout='outin'",
+        "one of",
+        "choose layout",
+    ),
+    "a threshold below nothing": (
+        lambda: backprop.Threshold(-1.0),
+        "tau=-1.0",
+        "0 or more",
+        "pass the least",
+    ),
+    "a threshold that is no number": (
+        lambda: backprop.Threshold(float("nan")),
+        "tau=nan",
+        "0 or more",
+        "pass the least",
+    ),
     "a compact gradient of rows": (
         lambda: empty_compact(KERNEL, backprop.TopK(3)),
         "TopK(k=3) for 8 outputs",

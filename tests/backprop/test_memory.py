@@ -78,8 +78,11 @@ def test_it_does_not_matter_which_side_of_the_step_eta_is_on(eta):
 @pytest.mark.parametrize(
     ("name", "kind"),
     [
-        *((name, "slot") for name in ("TopK", "BlockTopK", "UnifiedRandomK", "AdaptiveLadder")),
-        *((name, "shared") for name in ("UnifiedTopK", "RandomK", "AdaptiveTopK")),
+        *(
+            (name, "slot")
+            for name in ("TopK", "BlockTopK", "UnifiedRandomK, unscaled", "AdaptiveLadder")
+        ),
+        *((name, "shared") for name in ("UnifiedTopK", "RandomK, unscaled", "AdaptiveTopK")),
     ],
 )
 def test_with_eta_one_nothing_is_lost(name, kind):
@@ -96,8 +99,8 @@ def test_with_eta_one_nothing_is_lost(name, kind):
 @pytest.mark.parametrize(
     ("name", "select_on"),
     [
-        *((name, "corrected") for name in SPARSIFIERS),
-        *((name, "gradient") for name in ("TopK", "UnifiedTopK", "UnifiedRandomK")),
+        *((name, "corrected") for name in MASKING),
+        *((name, "gradient") for name in ("TopK", "UnifiedTopK", "RandomK, unscaled")),
     ],
 )
 def test_each_step_conserves_the_corrected_cotangent(name, select_on):
@@ -106,11 +109,70 @@ def test_each_step_conserves_the_corrected_cotangent(name, select_on):
     memory = memory_for(SPARSIFIERS[name])._replace(residue=residue)
     ours, following = pull(KEY, cotangent, memory, **options)
     assert_close(ours + following.residue / 0.5, cotangent + residue)
-    if name in MASKING:
-        propagated = np.asarray(ours) != 0
-        assert propagated.any()
-        assert (np.asarray(following.residue)[propagated] == 0).all()
-        assert (np.asarray(ours)[propagated] == (cotangent + residue)[propagated]).all()
+    propagated = np.asarray(ours) != 0
+    assert propagated.any()
+    assert (np.asarray(following.residue)[propagated] == 0).all()
+    assert (np.asarray(ours)[propagated] == (cotangent + residue)[propagated]).all()
+
+
+@pytest.mark.parametrize("name", ["RandomK", "UnifiedRandomK", "ImportanceSampling"])
+def test_what_an_unbiased_sparsifier_leaves_over_is_not_kept(name):
+    cotangent = random_array(ROWS, N)
+    memory = init_memory("slot", (ROWS, N))
+    assert_names_itself_and_its_cure(
+        lambda: pull(KEY, cotangent, memory, sparsifier=RANDOM[name]),
+        f"{name}(k=3",
+        "no such memory",
+        "rescale=False",
+    )
+
+
+@pytest.mark.parametrize("name", MASKING)
+@pytest.mark.parametrize("kind", ["slot", "shared"])
+def test_a_memory_stays_bounded(name, kind):
+    cotangents = random_array(200, ROWS, N)
+    memory = memory_for(SPARSIFIERS[name], kind)
+    _, memory = trajectory(cotangents, memory, sparsifier=SPARSIFIERS[name], eta=0.8)
+    # A component that is never propagated reaches |g| / (1 - eta) at the most.
+    bound = np.abs(cotangents).max() / (1 - 0.8)
+    assert np.abs(memory.residue).max() <= bound * (ROWS if kind == "shared" else 1)
+
+
+@pytest.mark.parametrize("fault", [np.inf, np.nan])
+@pytest.mark.parametrize("name", ["TopK", "UnifiedTopK", "CandidateTopK"])
+def test_a_fault_that_is_propagated_does_not_stay(name, fault):
+    cotangent = random_array(ROWS, N)
+    cotangent[1, 2] = fault
+    ours, following = pull(
+        KEY, cotangent, memory_for(SPARSIFIERS[name]), sparsifier=SPARSIFIERS[name], eta=1.0
+    )
+    assert not np.isfinite(ours).all()
+    assert np.isfinite(following.residue).all()
+
+
+def test_without_eta_no_fault_stays():
+    cotangent = np.full((ROWS, N), np.inf, np.float32)
+    memory = init_memory("slot", (ROWS, N))
+    _, following = pull(None, cotangent, memory, sparsifier=TopK(2), eta=0.0)
+    assert not following.residue.any()
+
+
+def test_a_peak_leaves_out_what_is_not_finite():
+    memory = init_memory("none", adaptive=True)
+    cotangent = np.float32([[1, 2], [np.inf, 1], [np.nan, 5]])
+    _, following = pull(None, cotangent, memory, sparsifier=TopK(1), eta=0.0)
+    assert following.peak == 3
+
+
+@pytest.mark.parametrize("uses", [0.3, 0.5, 1 / 1024, 1.2, 2.0])
+def test_a_memory_that_was_scaled_is_caught(uses):
+    memory = init_memory("slot", (2, 3))
+    gradient = memory._replace(uses=jnp.float32(uses))
+    assert_names_itself_and_its_cure(
+        lambda: next_memory(memory, gradient), f"{uses:g} backward", "one call", "clipping"
+    )
+    following = jax.jit(next_memory)(memory, gradient)
+    assert np.isnan(following.residue).all()
 
 
 @pytest.mark.parametrize("sparsifier", [TopK(3), UnifiedTopK(3)])

@@ -28,7 +28,7 @@ from tests.backprop.examples import (
 from tests.ops.examples import assert_close
 
 TARGET = random_array(ROWS, N, seed=5)
-SOME = ["TopK", "UnifiedTopK", "UnifiedRandomK", "AdaptiveLadder"]
+SOME = ["TopK", "UnifiedTopK", "UnifiedRandomK, unscaled", "AdaptiveLadder"]
 each = pytest.mark.parametrize("name", SOME)
 
 
@@ -56,7 +56,7 @@ def many(count=3):
     return jax.random.split(KEY, count), random_array(count, ROWS, N_IN)
 
 
-@pytest.mark.parametrize("name", ["TopK", "UnifiedRandomK"])
+@pytest.mark.parametrize("name", ["TopK", "UnifiedRandomK, unscaled"])
 def test_jit_changes_nothing(name):
     eager = step(*start(name), SPARSIFIERS[name])
     assert_close(jitted(*start(name), SPARSIFIERS[name]), eager)
@@ -73,7 +73,7 @@ def test_a_scan_over_steps_is_a_loop(name):
     assert carry[1].uses == 1
 
 
-@pytest.mark.parametrize("name", ["TopK", "UnifiedRandomK", "AdaptiveLadder"])
+@pytest.mark.parametrize("name", ["TopK", "UnifiedRandomK, unscaled", "AdaptiveLadder"])
 def test_vmap_over_seeds_is_a_loop(name):
     (parameters, memory), _ = start(name)
     memories = jax.tree.map(lambda leaf: jnp.stack([leaf] * 3), memory)

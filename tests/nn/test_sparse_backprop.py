@@ -202,6 +202,9 @@ def test_a_layer_called_twice_is_an_error():
         ({"eta": 2.0}, ("eta=2.0", "from 0", "pass")),
         ({"select_on": "x"}, ("select_on='x'", "'corrected'", "choose")),
         ({"sparsifier": TopK(9)}, ("k=9 of 8", "at most 8", "lower k")),
+        ({"sparsifier": UnifiedTopK(9, "data")}, ("k=9 of 8", "at most 8", "lower k")),
+        (SLOT | {"batch_shape": 5}, ("batch_shape=5", "a tuple of ints", "(8, 8)")),
+        (SLOT | {"sparsifier": RandomK(2)}, ("RandomK", "grow without bound", "no residue")),
     ],
 )
 def test_nonsense_is_refused_when_the_layer_is_made(options, words):
@@ -218,6 +221,44 @@ def test_inputs_of_another_width_or_batch_are_refused():
     assert_names_itself_and_its_cure(
         lambda: gradient_of(layer, short), "(5, 8) for an output of shape (3, 8)", "(3, 8)", "drop"
     )
+
+
+def test_forgetting_may_change_the_batch():
+    layer = make(**SLOT)
+    carry_memory(layer, gradient_of(layer))
+    reset_memory(layer, batch_shape=(3,))
+    carry_memory(layer, gradient_of(layer, lambda layer: jnp.sum(layer(X[:3]) ** 2)))
+    assert layer.memory.get_value().residue.shape == (3, N_OUT)
+    shared = make(memory="shared")
+    reset_memory(shared, batch_shape=(3,))
+    assert shared.memory.get_value().residue.shape == (N_OUT,)
+
+
+def test_microbatches_with_a_memory_each_are_steps_of_their_own():
+    layer = make(sparsifier=TopK(2), memory="slot", batch_shape=(2, B))
+    both = jnp.stack([X, 2 * X])
+
+    def loss(layer):
+        return jnp.sum((layer(both) - 1) ** 2)
+
+    carry_memory(layer, gradient_of(layer, loss))
+    for number, x in enumerate(both):
+        alone = make(**SLOT)
+        part = lambda layer, x=x: jnp.sum((layer(x) - 1) ** 2)  # noqa: E731
+        carry_memory(alone, gradient_of(alone, part))
+        assert_close(layer.memory.get_value().residue[number], alone.memory.get_value().residue)
+
+
+def test_wide_parameters_have_a_wide_memory():
+    with jax.enable_x64(True):
+        layer = make(**SLOT, param_dtype=jnp.float64)
+        assert layer.memory.get_value().residue.dtype == jnp.float64
+
+
+def test_metadata_reaches_the_parameters():
+    layer = make(kernel_metadata={"note": 2}, bias_metadata={"note": 1})
+    assert layer.kernel.get_metadata()["note"] == 2
+    assert layer.bias.get_metadata()["note"] == 1
 
 
 def test_linen_train_state_carries_the_memory():

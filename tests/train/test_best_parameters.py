@@ -42,10 +42,22 @@ def test_another_object_goes_on_with_the_file(best):
 
 
 def test_types_survive(best):
-    parameters = {"w": jnp.ones(3, jnp.int32), "v": jnp.ones(2)}
+    parameters = {"w": jnp.ones(3, jnp.int32), "v": jnp.ones(2), "u": jnp.ones(2, jnp.bfloat16)}
     best.offer(0.0, 0, parameters)
     kept = best.read(parameters)[2]
-    assert {name: leaf.dtype for name, leaf in kept.items()} == {"w": np.int32, "v": np.float32}
+    assert {name: leaf.dtype for name, leaf in kept.items()} == {
+        "w": np.int32,
+        "v": np.float32,
+        "u": jnp.bfloat16,
+    }
+    assert_close(kept, parameters)
+
+
+def test_a_score_that_is_no_number_is_the_lowest(best):
+    best.offer(float("nan"), 0, tree(0.0))
+    best.offer(-5.0, 1, tree(1.0))
+    best.offer(float("nan"), 2, tree(2.0))
+    assert best.read(tree(0.0))[:2] == (-5.0, 1)
 
 
 def test_reading_nothing_or_another_model_is_an_error(best):

@@ -24,23 +24,25 @@ from sparse_hyper_jax.backprop import (
     TopK,
     UnifiedRandomK,
     UnifiedTopK,
+    error_feedback,
     gradient_cosine,
-    next_memory,
     norm_ratio,
     share_of_units_used,
 )
-from sparse_hyper_jax.nn import BackpropMemory, SparseBackpropLinear
+from sparse_hyper_jax.backprop.choice import check_no_residue
+from sparse_hyper_jax.nn import BackpropMemory, SparseBackpropLinear, next_memories
 from sparse_hyper_jax.train.best_parameters import BestParameters
 from sparse_hyper_jax.train.data import Dataset, load_splits
 from sparse_hyper_jax.train.loop import train
 from sparse_hyper_jax.train.run_folder import RunFolder, open_run
 
 DIAGNOSED = 20
+DENSE = ("dense", "error-feedback")
 RATES = {"adam": 1e-3, "sgd": 0.1}
 SPARSIFIERS: dict[str, Callable[[float], Sparsifier]] = {
     "row": TopK,
     "unified": UnifiedTopK,
-    "candidates": lambda ratio: CandidateTopK(ratio, min(1.0, 4 * ratio)),
+    "candidates": CandidateTopK,
     "block": lambda ratio: BlockTopK(ratio, block=4),
     "random": lambda ratio: RandomK(ratio, rescale=False),
     "random-rescaled": RandomK,
@@ -83,14 +85,17 @@ class SparseBackpropRecipe:
         "importance",
         "adaptive",
         "adaptive-ladder",
+        "error-feedback",
     ] = "unified"
-    """Which components of a hidden layer's gradient are propagated; dense: all of them."""
+    """Which components of a hidden layer's gradient are propagated; dense: all of them;
+    error-feedback: all of them, but the update of the weights is sparse."""
 
     ratio: float = 0.04
     """Share of the components that is propagated (adaptive: by the largest row)."""
 
     memory: float = 0.8
-    """Share of the rest that is kept for the next step; 0 for no memory."""
+    """Share of the rest that is kept for the next step; 0 for no memory. Unbiased selections
+    (random-rescaled, importance) allow none: what they leave over would grow without bound."""
 
     granularity: Literal["slot", "shared"] = "slot"
     """A memory for every place in the batch, or one that the batch shares."""
@@ -172,8 +177,8 @@ class SparseBackpropRecipe:
         result = {"test_accuracy": measure(parameters, test)}
         result |= {"validation_accuracy": validated, "best_step": step, "steps": trained.steps}
         result |= diagnose(trained.state, train_set)
-        result |= {name: getattr(self, name) for name in ("select", "ratio", "memory", "hidden")}
-        result |= {"optimizer": self.optimizer, "data": self.data, "seed": self.seed}
+        told = ("select", "ratio", "memory", "granularity", "hidden", "layers", "data", "optimizer")
+        result |= {name: getattr(self, name) for name in (*told, "learning_rate", "batch", "seed")}
         self._draw(folder)
         result |= {"seconds": round(trained.seconds, 1), "out": str(folder.path)}
         return folder.write_result(result)
@@ -181,14 +186,14 @@ class SparseBackpropRecipe:
     @property
     def sparsifier(self) -> Sparsifier | None:
         """The sparsifier of the hidden layers; None for dense ones."""
-        return None if self.select == "dense" else SPARSIFIERS[self.select](float(self.ratio))
+        return SPARSIFIERS[self.select](float(self.ratio)) if self.select in SPARSIFIERS else None
 
     def _check(self) -> None:
         for name in ("hidden", "layers", "batch", "epochs"):
             checks.check_count(name, getattr(self, name), least=1)
         if self.steps is not None:
             checks.check_count("steps", self.steps, least=1)
-        checks.check_choice("select", self.select, ("dense", *SPARSIFIERS))
+        checks.check_choice("select", self.select, (*SPARSIFIERS, *DENSE))
         checks.check_choice("optimizer", self.optimizer, tuple(RATES))
         checks.check_choice("granularity", self.granularity, ("slot", "shared"))
         for name, valid, expected in (
@@ -197,6 +202,8 @@ class SparseBackpropRecipe:
             ("learning_rate", self.learning_rate is None or self.learning_rate > 0, "more than 0"),
         ):
             checks.require(valid, f"{name}={getattr(self, name)}", expected, f"change {name}")
+        if self.memory and self.sparsifier is not None:
+            check_no_residue(self.sparsifier)
         checks.require(
             self.data == "digits" or self.data_dir is not None,
             f"data={self.data!r} without a folder",
@@ -208,7 +215,7 @@ class SparseBackpropRecipe:
         from sparse_hyper_jax.train import plots  # matplotlib is slow to import
 
         names = {"eval_accuracy": "validation accuracy"}
-        if self.select != "dense":
+        if self.sparsifier is not None:
             names |= {"eval_cosine": "cosine with the dense gradient"}
         curves = {label: plots.read_curve(folder, name) for name, label in names.items()}
         plots.plot_curves(curves).savefig(folder.path / "training.png", dpi=150)
@@ -273,7 +280,19 @@ def make_model(
 def optimizer_of(recipe: SparseBackpropRecipe) -> optax.GradientTransformation:
     """Give the recipe's optimizer."""
     rate = RATES[recipe.optimizer] if recipe.learning_rate is None else recipe.learning_rate
-    return {"adam": optax.adam, "sgd": optax.sgd}[recipe.optimizer](rate)
+    optimizer = {"adam": optax.adam, "sgd": optax.sgd}[recipe.optimizer](rate)
+    if recipe.select != "error-feedback":
+        return optimizer
+    sparse = error_feedback(TopK(float(recipe.ratio)), eta=recipe.memory)
+    return optax.chain(optax.masked(sparse, are_hidden_kernels), optimizer)
+
+
+def are_hidden_kernels(parameters: nnx.State) -> Any:
+    """Mark the kernels of the hidden layers, for ``optax.masked``."""
+    return jax.tree.map_with_path(
+        lambda path, _: {"hidden", "kernel"} <= {getattr(part, "key", None) for part in path},
+        parameters,
+    )
 
 
 def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
@@ -309,17 +328,10 @@ def make_step(
         )
         updates, moments = optimizer.update(gradient, state.optimizer, state.parameters)
         parameters = optax.apply_updates(state.parameters, updates)
-        memory = renew(state.memory, following)
+        memory = next_memories(state.memory, following)
         return BackpropState(parameters, memory, moments, order, state.count + 1), {"loss": loss}
 
     return step
-
-
-def renew(memory: nnx.State, following: nnx.State) -> nnx.State:
-    """Take the gradient of every memory as the next one."""
-    return jax.tree.map(
-        next_memory, memory, following, is_leaf=lambda node: isinstance(node, Memory)
-    )
 
 
 def make_diagnose(
@@ -348,8 +360,9 @@ def make_diagnose(
         kept = jax.tree.leaves(state.memory, is_leaf=lambda node: isinstance(node, Memory))
         used = jnp.stack([share_of_units_used(memory) for memory in kept])
         return {
-            "cosine": jnp.mean(cosines),
-            "norm_ratio": jnp.mean(ratios),
+            # Medians: where the loss of a batch has vanished, so has its dense gradient.
+            "cosine": jnp.median(cosines),
+            "norm_ratio": jnp.median(ratios),
             "units_used": jnp.mean(used),
         }
 

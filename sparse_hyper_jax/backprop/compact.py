@@ -1,0 +1,119 @@
+"""A kernel's gradient without its zero rows, for plain SGD."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from sparse_hyper_jax import checks
+from sparse_hyper_jax.backprop.choice import Sparsifier
+from sparse_hyper_jax.backprop.memory import used_once
+from sparse_hyper_jax.backprop.rules import LAYOUTS, choice_shapes, varying
+
+
+class CompactGradient(NamedTuple):
+    """The rows of a kernel's gradient that are not zero.
+
+    A gradient has the type of what it belongs to, so all fields are floats. Numbers of units can be
+    neither added up nor scaled: one call of the layer per gradient, no clipping, no averages.
+
+    Attributes:
+        columns: ``(c,)`` units.
+        rows: ``(c, n_in)``.
+        uses: scalar, backward passes that the gradient went through.
+    """
+
+    columns: jax.Array
+    rows: jax.Array
+    uses: jax.Array
+
+
+def empty_compact(
+    kernel: jax.Array, sparsifier: Sparsifier, *, layout: str = "out_in"
+) -> CompactGradient:
+    """Make the zeros whose gradient will be that of the kernel, without its zero rows.
+
+    Args:
+        kernel: as for :func:`sparse_dense`.
+        sparsifier: one that chooses columns for all rows.
+        layout: of the kernel.
+
+    Returns:
+        zeros ``(c,)`` and ``(c, n_in)``.
+
+    Raises:
+        ValueError: the sparsifier does not choose columns, or not always as many.
+    """
+    checks.check_choice("layout", layout, LAYOUTS)
+    n_out, n_in = kernel.shape if layout == "out_in" else kernel.shape[::-1]
+    columns = None if sparsifier.needs_peak else choice_shapes(sparsifier, n_out).columns
+    checks.require(
+        columns is not None and n_out < 2**24,
+        f"{sparsifier!r} for {n_out} outputs",
+        "a sparsifier that chooses a fixed number of columns out of fewer than 2**24",
+        "use UnifiedTopK, CandidateTopK, BlockTopK or UnifiedRandomK, or no compact gradient",
+    )
+    rows = jnp.zeros((*columns.shape, n_in), kernel.dtype)
+    return CompactGradient(jnp.zeros(columns.shape), rows, jnp.zeros(()))
+
+
+def add_compact(
+    kernel: jax.Array,
+    gradient: CompactGradient,
+    scale: float | jax.Array,
+    *,
+    layout: str = "out_in",
+) -> jax.Array:
+    """Add ``scale`` times a compact gradient: plain SGD with ``scale = -learning_rate``.
+
+    Momentum, Adam, weight decay and clipping would touch the other rows too: for them use the
+    kernel's ordinary gradient.
+
+    Args:
+        kernel: ``(n_out, n_in)``, or ``(n_in, n_out)`` with ``layout="in_out"``.
+        gradient: with respect to :func:`empty_compact`.
+        scale: scalar.
+        layout: of the kernel.
+
+    Returns:
+        the new kernel; NaN inside ``jit`` where it would be an error outside.
+
+    Raises:
+        ValueError: another layout; outside ``jit``, a gradient that went through several backward
+            passes or was scaled.
+    """
+    checks.check_choice("layout", layout, LAYOUTS)
+    whole = (gradient.uses == 0) | used_once(gradient.uses)
+    if not isinstance(whole, jax.core.Tracer):
+        checks.require(
+            bool(whole),
+            f"a compact gradient that went through {float(gradient.uses):g} backward passes",
+            "that of one call of the layer, neither clipped nor averaged",
+            "use the kernel's ordinary gradient",
+        )
+    columns = gradient.columns.astype(jnp.int32)
+    change = jnp.where(whole, scale * gradient.rows, jnp.nan).astype(kernel.dtype)
+    if layout == "out_in":
+        return kernel.at[columns].add(change, unique_indices=True)
+    return kernel.at[:, columns].add(change.T, unique_indices=True)
+
+
+def check_compact(compact: CompactGradient, x: jax.Array, wanted: CompactGradient) -> None:
+    """Raise unless a compact gradient fits the layer and its rows are on one device.
+
+    Raises:
+        ValueError: other shapes than wanted, or rows that are spread over devices.
+    """
+    found, expected = (jax.tree.map(jnp.shape, one) for one in (compact, wanted))
+    checks.require(
+        found == expected,
+        f"a compact gradient of shapes {tuple(found)}",
+        f"shapes {tuple(expected)} for this kernel and sparsifier",
+        "make it with empty_compact and the same arguments",
+    )
+    checks.require(
+        not varying(x),
+        "a compact gradient inside shard_map",
+        "the kernel's ordinary gradient there: numbers of units cannot be added up over devices",
+        "pass compact=None",
+    )
