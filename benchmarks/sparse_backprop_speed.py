@@ -2,14 +2,15 @@
 
     python benchmarks/sparse_backprop_speed.py                 backward passes and steps
     python benchmarks/sparse_backprop_speed.py --mnist DIR     adds time to 97 % on MNIST
+    python benchmarks/sparse_backprop_speed.py --only step     adds lines, of another device say
     python benchmarks/sparse_backprop_speed.py --draw          from the JSON lines
 
 One JSON line per shape and ratio, medians in milliseconds of all variants called in turn. Dense is
 timed in both layouts of its kernel and the faster one is compared with. Backward passes include
-selection, gathers, scatters and the update of the memory. A training step is one of five in a
-``lax.scan`` with donated state, as the training loop runs it; float32, default precision, threads
-not pinned. Time to accuracy counts training alone, and looks at the validation images four times
-per epoch.
+selection, gathers, scatters and the update of the memory. A backward pass or training step is one
+of ten in a ``lax.scan`` with donated state, as the training loop runs it; float32, default
+precision, threads not pinned. Time to accuracy counts training alone, and looks at the validation
+images four times per epoch.
 """
 
 import argparse
@@ -53,8 +54,9 @@ FIGURE = Path(__file__).parent.parent / "docs" / "sparse_backprop_speed.png"
 SHAPES = ((32, 784, 500), (128, 1024, 1024), (1024, 1024, 1024), (128, 4096, 4096))
 RATIOS = (0.02, 0.04, 0.08, 0.16, 0.32, 0.64)
 QUARTERS = 4
+PARTS = ("backward", "step", "accuracy")
 NETWORKS = ((32, 500, 2), (128, 1024, 3), (1024, 1024, 3))
-STEPS = 5
+STEPS = 10
 VARIANTS: dict[str, dict[str, Any]] = {
     "unified": {"rule": UnifiedTopK},
     "unified, in_out": {"rule": UnifiedTopK, "layout": "in_out"},
@@ -95,31 +97,42 @@ def backward_pass(
     kind: str = "none",
     compact: bool = False,
 ) -> Callable[[], Any]:
-    """Compile the backward pass of one layer: gradients of input, kernel, bias and memory."""
+    """Compile ten backward passes of a layer: gradients of input, kernel, bias and memory."""
     keys = jax.random.split(jax.random.key(0), 3)
-    x, cotangent = (
-        jax.random.normal(key, (batch, n)) for key, n in zip(keys, (n_in, n_out), strict=False)
-    )
-    kernel = jax.random.normal(keys[2], (n_out, n_in)) / n_in**0.5
+    kernel = jax.random.normal(keys[0], (n_out, n_in)) / n_in**0.5
     kernel = kernel if layout == "out_in" else jnp.asarray(kernel.T)
-    memory = None if kind == "none" else init_memory(kind, (batch, n_out))
-    rows = empty_compact(kernel, sparsifier, layout=layout) if compact else None
+    arrays = {
+        "x": jax.random.normal(keys[1], (batch, n_in)),
+        "kernel": kernel,
+        "bias": jnp.zeros(n_out),
+        "memory": None if kind == "none" else init_memory(kind, (batch, n_out)),
+        "compact": empty_compact(kernel, sparsifier, layout=layout) if compact else None,
+    }
+    cotangents = jax.random.normal(keys[2], (STEPS, batch, n_out))
+    fixed = {"kernel": arrays.pop("kernel")} if compact else {}
 
-    def layer(x: jax.Array, kernel: jax.Array, bias: jax.Array, memory: Any, rows: Any) -> Any:
+    def layer(x: Any, kernel: Any, bias: Any, memory: Any, compact: Any) -> jax.Array:
         if sparsifier is None:
             return x @ (kernel.T if layout == "out_in" else kernel) + bias
-        kernel = jax.lax.stop_gradient(kernel) if compact else kernel
-        options = {"sparsifier": sparsifier, "layout": layout, "compact": rows}
+        options = {"sparsifier": sparsifier, "layout": layout, "compact": compact}
         return sparse_dense(None, x, kernel, bias, memory, **options)
 
-    @jax.jit
-    def backward(*arguments: Any) -> Any:
-        *inputs, cotangent = arguments
-        gradients = jax.vjp(layer, *inputs)[1](cotangent)
-        # The zero gradient of a kernel with a compact one is never computed in a training step.
-        return (gradients[0], *gradients[2:]) if compact else gradients
+    @partial(jax.jit, donate_argnums=0)
+    def backward(gradients: Any, arrays: Any, fixed: Any, cotangents: jax.Array) -> Any:
+        def one(gradients: Any, cotangent: jax.Array) -> tuple[Any, None]:
+            trained = {**arrays, "memory": gradients["memory"]}
+            pull = jax.vjp(lambda trained: layer(**fixed, **trained), trained)[1]
+            return pull(cotangent)[0], None
 
-    return lambda: backward(x, kernel, jnp.zeros(n_out), memory, rows, cotangent)
+        return jax.lax.scan(one, gradients, cotangents)[0]
+
+    held = [jax.tree.map(jnp.zeros_like, arrays)]
+
+    def run() -> Any:
+        held[0] = backward(held[0], arrays, fixed, cotangents)
+        return held[0]
+
+    return run
 
 
 def time_backward(report: Report, repeats: int) -> None:
@@ -135,6 +148,7 @@ def time_backward(report: Report, repeats: int) -> None:
                 rule = options["rule"](ratio)
                 functions[name] = backward_pass(*shape, sparsifier=rule, **rest)
             times = interleaved(functions, repeats=repeats)
+            times = {name: value / STEPS for name, value in times.items()}
             sizes = dict(zip(("batch", "n_in", "n_out"), shape, strict=True))
             report.add(part="backward", **sizes, ratio=ratio, **with_speedups(times))
 
@@ -150,7 +164,7 @@ def training_steps(
     kind: str = "none",
     compact: bool = False,
 ) -> Callable[[], Any]:
-    """Compile five training steps of a classifier with a dense output layer."""
+    """Compile ten training steps of a classifier with a dense output layer."""
     sizes = [784] + [width] * depth + [10]
     keys = jax.random.split(jax.random.key(0), len(sizes) + 1)
     images = jax.random.uniform(keys[-1], (batch, 784))
@@ -341,15 +355,18 @@ def draw() -> Figure:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--mnist", type=Path, help="folder of the four MNIST files")
-    parser.add_argument("--repeats", type=int, default=31)
-    parser.add_argument("--append", action="store_true", help="keep the lines of another device")
+    parser.add_argument("--repeats", type=int, default=15)
+    parser.add_argument("--only", nargs="+", choices=PARTS, help="add these parts to the lines")
     parser.add_argument("--draw", action="store_true", help="only draw")
     asked = parser.parse_args()
+    parts = asked.only or PARTS
     if not asked.draw:
-        report = Report(NAME, append=asked.append)
-        time_backward(report, asked.repeats)
-        time_steps(report, asked.repeats)
-        if asked.mnist is not None:
+        report = Report(NAME, append=bool(asked.only))
+        if "backward" in parts:
+            time_backward(report, asked.repeats)
+        if "step" in parts:
+            time_steps(report, asked.repeats)
+        if "accuracy" in parts and asked.mnist is not None:
             time_to_accuracy(report, asked.mnist)
     FIGURE.parent.mkdir(exist_ok=True)
     draw().savefig(FIGURE, dpi=150)

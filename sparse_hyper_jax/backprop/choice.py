@@ -156,19 +156,35 @@ def spread(taken: jax.Array, choice: Choice, n: int) -> jax.Array:
 def place_columns(part: jax.Array, columns: jax.Array, n: int) -> jax.Array:
     """Give the matrix ``(rows, n)`` with the given columns, zeros elsewhere.
 
-    Every column looks up where it comes from: a scatter into columns, one number after the other,
-    takes six times as long or more on a CPU.
+    Every column looks up where it comes from. A scatter into columns writes one number after the
+    other, and takes six times as long or more on a CPU.
 
     Args:
         part: ``(rows, c)``.
         columns: ``(c,)`` distinct int32.
         n: number of columns.
     """
-    count = columns.shape[0]
-    source = jnp.full(n, count, jnp.int32)
-    source = source.at[columns].set(jnp.arange(count, dtype=jnp.int32), unique_indices=True)
-    padded = jnp.concatenate([part, jnp.zeros_like(part[:, :1])], axis=1)
-    return padded.at[:, source].get(mode="promise_in_bounds")
+    source, given = _sources(columns, n)
+    return jnp.where(given, part.at[:, source].get(mode="promise_in_bounds"), 0)
+
+
+def place_rows(part: jax.Array, rows: jax.Array, n: int) -> jax.Array:
+    """Give the matrix ``(n, m)`` with the given rows, zeros elsewhere.
+
+    Args:
+        part: ``(c, m)``.
+        rows: ``(c,)`` distinct int32.
+        n: number of rows.
+    """
+    source, given = _sources(rows, n)
+    return jnp.where(given[:, None], part.at[source].get(mode="promise_in_bounds"), 0)
+
+
+def _sources(places: jax.Array, n: int) -> tuple[jax.Array, jax.Array]:
+    """Give for each of n places which one comes there (0 if none does), and whether one does."""
+    number = jnp.arange(places.shape[0], dtype=jnp.int32)
+    source = jnp.full(n, -1, jnp.int32).at[places].set(number, unique_indices=True)
+    return jnp.maximum(source, 0), source >= 0
 
 
 def left_over(cotangent: jax.Array, taken: jax.Array, choice: Choice) -> jax.Array:

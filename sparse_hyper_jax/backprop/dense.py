@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from sparse_hyper_jax import checks
 from sparse_hyper_jax.backprop.adaptive import AdaptiveLadder
-from sparse_hyper_jax.backprop.choice import Sparsifier, spread
+from sparse_hyper_jax.backprop.choice import Sparsifier, place_rows, spread
 from sparse_hyper_jax.backprop.compact import CompactGradient, check_compact, empty_compact
 from sparse_hyper_jax.backprop.memory import Memory, Rule, prepare, propagate
 from sparse_hyper_jax.backprop.rules import (
@@ -181,10 +181,9 @@ def _products(
         gradient = CompactGradient(columns, dot(taken.T, x), jnp.ones(()))
         like = arrays.compact
         return dx, None, jax.tree.map(lambda leaf, to: leaf.astype(to.dtype), gradient, like)
-    # Whole rows are written, also for the other layout: a scatter into columns is slow on a CPU.
+    # In whole rows also for the other layout: looking up columns costs more.
     rows = dot(taken.T, x).astype(kernel.dtype)
-    empty = jnp.zeros_like(kernel if rows_first else kernel.T)
-    whole = empty.at[columns].set(rows, unique_indices=True)
+    whole = place_rows(rows, columns, kernel.shape[0 if rows_first else 1])
     return dx, whole if rows_first else whole.T, None
 
 
