@@ -51,8 +51,8 @@ def sparsify_cotangent(
             forgets what is not propagated.
         sparsifier: which components, see the classes of this package.
         eta: share of the rest that is remembered, from 0 to 1.
-        select_on: choose by the ``"corrected"`` cotangent a, or by the ``"gradient"`` g alone; the
-            components of a are propagated either way.
+        select_on: choose by the ``"corrected"`` cotangent a, or by the ``"gradient"`` g alone;
+            either way the components of a are propagated and only the others stay in the memory.
         event_ndim: number of last axes among which a row's components are chosen: 1 for features
             or channels, 3 for whole ``(h, w, c)`` images.
 

@@ -64,11 +64,9 @@ def test_at_the_peak_the_share_is_the_most_damped_by_depth(depth, expected):
 
 
 @pytest.mark.parametrize("name", SETTINGS)
-def test_a_row_keeps_at_least_one_component_and_at_most_all(name):
+def test_a_row_keeps_at_least_one_component(name):
     ours, _ = pull(None, random_array(ROWS, N), memory_with(1e9), sparsifier=SETTINGS[name])
-    counts = np.count_nonzero(ours, axis=-1)
-    assert (counts >= 1).all()
-    assert (counts <= N).all()
+    assert (np.count_nonzero(ours, axis=-1) >= 1).all()
 
 
 @pytest.mark.parametrize("one", [AdaptiveTopK(), AdaptiveLadder()])

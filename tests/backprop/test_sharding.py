@@ -10,6 +10,7 @@ from jax.sharding import PartitionSpec as P
 from sparse_hyper_jax.backprop import (
     AdaptiveLadder,
     AdaptiveTopK,
+    BlockTopK,
     CandidateTopK,
     Memory,
     TopK,
@@ -31,6 +32,7 @@ ONE_AND_MANY = {
     "TopK": (TopK(3), TopK(3)),
     "UnifiedTopK": (UnifiedTopK(3), UnifiedTopK(3, "data")),
     "CandidateTopK": (CandidateTopK(2, 4), CandidateTopK(2, 4, "data")),
+    "BlockTopK": (BlockTopK(4, 2), BlockTopK(4, 2, "data")),
     "AdaptiveTopK": (AdaptiveTopK(0.1, 0.6), AdaptiveTopK(0.1, 0.6)),
     "AdaptiveLadder": (
         AdaptiveLadder(0.1, 0.6),

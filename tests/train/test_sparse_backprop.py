@@ -85,6 +85,19 @@ def test_run_leaves_its_files(finished):
     assert lines[0]["eval_accuracy"] < result["validation_accuracy"]
 
 
+def test_it_compares_with_the_dense_gradient_as_often_as_asked(tmp_path):
+    recipe = dataclasses.replace(SMALL, steps=30, evaluate_every=10, out=tmp_path / "run")
+    recipe.run()
+    lines = RunFolder(recipe.out).metrics()
+    assert [line["step"] for line in lines] == [0, 10, 20, 30]
+    for line in lines:
+        assert 0 < line["eval_cosine"] < 1
+        assert line["eval_norm_ratio"] > 0
+    used = [line["eval_units_used"] for line in lines]
+    assert used[0] == 0
+    assert used == sorted(used)
+
+
 def test_killed_and_resumed_run_ends_the_same(finished, tmp_path, monkeypatch):
     recipe, result = finished
     again = dataclasses.replace(recipe, out=tmp_path / "run")
@@ -233,6 +246,7 @@ def test_selection_names_a_sparsifier(options, sparsifier):
         ({"hidden": 0}, ("hidden=0", "at least 1", "hidden")),
         ({"layers": 0}, ("layers=0", "at least 1", "layers")),
         ({"steps": 0}, ("steps=0", "at least 1", "steps")),
+        ({"evaluate_every": 0}, ("evaluate_every=0", "at least 1", "evaluate_every")),
         ({"learning_rate": 0.0}, ("learning_rate=0.0", "more than 0", "learning_rate")),
         ({"select": "importance"}, ("ImportanceSampling", "grow without bound", "no residue")),
         ({"data": "mnist"}, ("without a folder", "folder", "--data-dir")),

@@ -130,6 +130,9 @@ class SparseBackpropRecipe:
     steps: int | None = None
     """Number of training steps, instead of whole epochs."""
 
+    evaluate_every: int | None = None
+    """Steps between validations and comparisons with the dense gradient; by default an epoch."""
+
     seed: int = 0
     """Seed of initialisation, validation split and order of the images."""
 
@@ -167,8 +170,8 @@ class SparseBackpropRecipe:
             seed=self.seed,
             folder=folder,
             evaluate=evaluate,
-            evaluate_every=per_epoch,
-            steps_per_dispatch=per_epoch,
+            evaluate_every=self.evaluate_every or per_epoch,
+            steps_per_dispatch=self.evaluate_every or per_epoch,
             resume=self.resume,
             quiet=self.quiet,
             description=f"{self.select} {self.ratio:g}",
@@ -191,8 +194,9 @@ class SparseBackpropRecipe:
     def _check(self) -> None:
         for name in ("hidden", "layers", "batch", "epochs"):
             checks.check_count(name, getattr(self, name), least=1)
-        if self.steps is not None:
-            checks.check_count("steps", self.steps, least=1)
+        for name in ("steps", "evaluate_every"):
+            if getattr(self, name) is not None:
+                checks.check_count(name, getattr(self, name), least=1)
         checks.check_choice("select", self.select, (*SPARSIFIERS, *DENSE))
         checks.check_choice("optimizer", self.optimizer, tuple(RATES))
         checks.check_choice("granularity", self.granularity, ("slot", "shared"))
