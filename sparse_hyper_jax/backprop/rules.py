@@ -73,20 +73,11 @@ def check_options(eta: float, select_on: str) -> None:
     checks.check_choice("select_on", select_on, SELECT_ON)
 
 
-def check_budget(sparsifier: Sparsifier, n: int) -> None:
-    """Raise unless the sparsifier can choose among n components.
-
-    Raises:
-        ValueError: as its ``choose``.
-    """
-    choice_shapes(sparsifier, n)
-
-
 def choice_shapes(sparsifier: Sparsifier, n: int) -> Choice:
-    """Give the shapes of a choice among n components of one row.
+    """Give the shapes of a choice among n components of one row, without computing it.
 
     Raises:
-        ValueError: as its ``choose``.
+        ValueError: as its ``choose``, for instance a budget that does not fit.
     """
     if getattr(sparsifier, "axis_name", None) is not None:
         sparsifier = replace(sparsifier, axis_name=None)  # the axis exists only inside shard_map

@@ -157,22 +157,13 @@ class RandomK(Sparsifier):
 
 
 @dataclass(frozen=True, eq=False)
-class UnifiedRandomK(Sparsifier):
+class UnifiedRandomK(RandomK):
     """A uniformly random k-subset of the columns, shared by all rows.
 
     Attributes:
         k: budget.
         rescale: as in :class:`RandomK`.
     """
-
-    needs_key: ClassVar[bool] = True
-    k: float
-    rescale: bool = True
-
-    @property
-    def unbiased(self) -> bool:
-        """Whether it rescales."""
-        return self.rescale
 
     def choose(self, key: jax.Array | None, cotangent: jax.Array, peak: Any = None) -> Choice:
         """Give random columns."""

@@ -19,7 +19,7 @@ from sparse_hyper_jax.backprop import (
     sparse_dense,
 )
 from sparse_hyper_jax.backprop.choice import check_no_residue, check_sparsifier
-from sparse_hyper_jax.backprop.rules import check_budget, check_options
+from sparse_hyper_jax.backprop.rules import LAYOUTS, check_options, choice_shapes
 from sparse_hyper_jax.nn.hyper_layer import draw_key
 
 
@@ -107,14 +107,8 @@ class SparseBackpropLinear(nnx.Module):
         checks.check_count("out_features", out_features, least=1)
         check_sparsifier(sparsifier, key=rngs)
         check_options(eta, select_on)
-        check_budget(sparsifier, out_features)
-        checks.require(
-            memory != "slot" or batch_shape is not None,
-            "memory='slot' without batch_shape",
-            "the lengths of all axes of the input but the last",
-            "pass batch_shape=(batch,), or memory='shared', which fits every batch",
-        )
-        checks.check_choice("layout", layout, ("in_out", "out_in"))
+        choice_shapes(sparsifier, out_features)  # an unfit budget fails here, not in training
+        checks.check_choice("layout", layout, LAYOUTS)
         kernel = kernel_init(rngs.params(), (in_features, out_features), param_dtype)
         self.kernel = nnx.Param(kernel if layout == "in_out" else kernel.T, **kernel_metadata)
         self.bias = (
@@ -122,17 +116,12 @@ class SparseBackpropLinear(nnx.Module):
             if use_bias
             else None
         )
-        adaptive = adaptive or sparsifier.needs_peak
-        batch_shape = checks.check_index_shape("batch_shape", batch_shape or ())
         if memory != "none":
             check_no_residue(sparsifier)
-        kept = init_memory(
-            memory,
-            (*batch_shape, out_features),
-            adaptive=adaptive,
-            count=count,
-            dtype=jnp.promote_types(param_dtype, jnp.float32),
-        )
+        adaptive = adaptive or sparsifier.needs_peak
+        shape = _memory_shape(memory, batch_shape, out_features)
+        dtype_kept = jnp.promote_types(param_dtype, jnp.float32)
+        kept = init_memory(memory, shape, adaptive=adaptive, count=count, dtype=dtype_kept)
         stateful = memory != "none" or adaptive or count
         self.memory = BackpropMemory(kept) if stateful else None
         # A tuple of pairs, not a dict: static for jit, and no container of parameters.
@@ -182,6 +171,19 @@ class SparseBackpropLinear(nnx.Module):
             key = draw_key(self.rngs if rngs is None else rngs)
         memory = None if self.memory is None else self.memory.get_value()
         return sparse_dense(key, x, kernel, bias, memory, **options)
+
+
+def _memory_shape(
+    memory: str, batch_shape: Sequence[int] | None, out_features: int
+) -> tuple[int, ...]:
+    checks.require(
+        memory != "slot" or batch_shape is not None,
+        "memory='slot' without batch_shape",
+        "the lengths of all axes of the input but the last",
+        "pass batch_shape=(batch,), or memory='shared', which fits every batch",
+    )
+    batch = () if batch_shape is None else checks.check_index_shape("batch_shape", batch_shape)
+    return (*batch, out_features)
 
 
 def carry_memory(model: nnx.Module, gradient: nnx.State) -> nnx.State:

@@ -1,6 +1,5 @@
 """Train a classifier whose hidden layers propagate a few components of their gradients."""
 
-import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,25 +17,28 @@ from sparse_hyper_jax.backprop import (
     BlockTopK,
     CandidateTopK,
     ImportanceSampling,
-    Memory,
     RandomK,
     Sparsifier,
     TopK,
     UnifiedRandomK,
     UnifiedTopK,
     error_feedback,
-    gradient_cosine,
-    norm_ratio,
-    share_of_units_used,
 )
-from sparse_hyper_jax.backprop.choice import check_no_residue
-from sparse_hyper_jax.nn import BackpropMemory, SparseBackpropLinear, next_memories
+from sparse_hyper_jax.nn import BackpropMemory, next_memories
 from sparse_hyper_jax.train.best_parameters import BestParameters
-from sparse_hyper_jax.train.data import Dataset, load_splits
+from sparse_hyper_jax.train.data import load_splits
 from sparse_hyper_jax.train.loop import train
+from sparse_hyper_jax.train.recipes.classifier import (
+    Apply,
+    Arrays,
+    Classifier,
+    cross_entropy,
+    make_diagnose,
+    make_measure,
+    to_arrays,
+)
 from sparse_hyper_jax.train.run_folder import RunFolder, open_run
 
-DIAGNOSED = 20
 DENSE = ("dense", "error-feedback")
 RATES = {"adam": 1e-3, "sgd": 0.1}
 SPARSIFIERS: dict[str, Callable[[float], Sparsifier]] = {
@@ -51,9 +53,6 @@ SPARSIFIERS: dict[str, Callable[[float], Sparsifier]] = {
     "adaptive": lambda ratio: AdaptiveTopK(most=ratio),
     "adaptive-ladder": lambda ratio: AdaptiveLadder(most=ratio),
 }
-
-Arrays = tuple[jax.Array, jax.Array]
-"""Images ``(n, pixels)`` in [0, 1] and labels ``(n,)``."""
 
 
 class BackpropState(NamedTuple):
@@ -153,14 +152,19 @@ class SparseBackpropRecipe:
         classes = int(splits.train.labels.max()) + 1
         folder = open_run(self, recipe="sparse-backprop", out=self.out, resume=self.resume)
         apply, state = make_model(self, train_set, classes)
-        measure, diagnose = make_measure(apply, state.memory), make_diagnose(self, apply)
+        measure = make_measure(apply, state.memory)
+        compare = make_diagnose(apply, self.batch)
+
+        def diagnose(state: BackpropState) -> dict[str, float]:
+            return compare(state.parameters, state.memory, train_set) if self.sparsifier else {}
+
         best = BestParameters(folder.path / "best.npz")
         per_epoch = len(train_set[0]) // self.batch
 
         def evaluate(step: int, state: BackpropState) -> Mapping[str, float]:
             accuracy = measure(state.parameters, validation)
             best.offer(accuracy, step, state.parameters)
-            return {"accuracy": accuracy} | diagnose(state, train_set)
+            return {"accuracy": accuracy} | diagnose(state)
 
         trained = train(
             make_step(self, apply),
@@ -179,7 +183,7 @@ class SparseBackpropRecipe:
         validated, step, parameters = best.read(state.parameters)
         result = {"test_accuracy": measure(parameters, test)}
         result |= {"validation_accuracy": validated, "best_step": step, "steps": trained.steps}
-        result |= diagnose(trained.state, train_set)
+        result |= diagnose(trained.state)
         told = ("select", "ratio", "memory", "granularity", "hidden", "layers", "data", "optimizer")
         result |= {name: getattr(self, name) for name in (*told, "learning_rate", "batch", "seed")}
         self._draw(folder)
@@ -206,8 +210,13 @@ class SparseBackpropRecipe:
             ("learning_rate", self.learning_rate is None or self.learning_rate > 0, "more than 0"),
         ):
             checks.require(valid, f"{name}={getattr(self, name)}", expected, f"change {name}")
-        if self.memory and self.sparsifier is not None:
-            check_no_residue(self.sparsifier)
+        unbiased = self.sparsifier is not None and self.sparsifier.unbiased
+        checks.require(
+            not (self.memory and unbiased),
+            f"select={self.select!r} with memory={self.memory}",
+            "no memory for an unbiased selection: it would grow without bound",
+            "pass --memory 0",
+        )
         checks.require(
             self.data == "digits" or self.data_dir is not None,
             f"data={self.data!r} without a folder",
@@ -225,37 +234,6 @@ class SparseBackpropRecipe:
         plots.plot_curves(curves).savefig(folder.path / "training.png", dpi=150)
 
 
-class Classifier(nnx.Module):
-    """Fully connected layers with ReLU; all but the last propagate sparsely."""
-
-    def __init__(self, recipe: SparseBackpropRecipe, pixels: int, classes: int, rngs: nnx.Rngs):
-        sizes = [pixels] + [recipe.hidden] * recipe.layers
-        sparsifier = recipe.sparsifier
-        options: dict[str, Any] = {"layout": "out_in", "deterministic": sparsifier is None}
-        if sparsifier is not None:
-            kind = recipe.granularity if recipe.memory else "none"
-            options |= {"sparsifier": sparsifier, "memory": kind, "eta": recipe.memory}
-            options |= {"batch_shape": (recipe.batch,), "count": True}
-        hidden = [
-            SparseBackpropLinear(inputs, outputs, **options, rngs=rngs)
-            for inputs, outputs in itertools.pairwise(sizes)
-        ]
-        self.hidden = nnx.List(hidden)
-        self.last = nnx.Linear(sizes[-1], classes, rngs=rngs)
-
-    def __call__(self, x: jax.Array, *, key: jax.Array | None = None) -> jax.Array:
-        """Give logits ``(b, classes)``; without a key, with a plain dense backward pass."""
-        keys = [None] * len(self.hidden) if key is None else jax.random.split(key, len(self.hidden))
-        for layer, layer_key in zip(self.hidden, keys, strict=True):
-            dense = True if key is None else None
-            x = nnx.relu(layer(x, deterministic=dense, rngs=layer_key))
-        return self.last(x)
-
-
-Apply = Callable[..., jax.Array]
-"""``apply(parameters, memory, images, key)`` gives logits; ``key=None`` is the dense network."""
-
-
 def make_model(
     recipe: SparseBackpropRecipe, train_set: Arrays, classes: int
 ) -> tuple[Apply, BackpropState]:
@@ -268,7 +246,8 @@ def make_model(
         "lower --batch",
     )
     rngs = nnx.Rngs(params=recipe.seed, sample=recipe.seed)
-    network = Classifier(recipe, images.shape[1], classes, rngs)
+    sizes = [images.shape[1]] + [recipe.hidden] * recipe.layers
+    network = Classifier(sizes, classes, layer_options(recipe), rngs=rngs)
     graph, parameters, memory, rest = nnx.split(network, nnx.Param, BackpropMemory, ...)
 
     def apply(
@@ -279,6 +258,19 @@ def make_model(
     order = jnp.arange(len(images), dtype=jnp.int32)
     moments = optimizer_of(recipe).init(parameters)
     return apply, BackpropState(parameters, memory, moments, order, jnp.zeros((), jnp.int32))
+
+
+def layer_options(recipe: SparseBackpropRecipe) -> dict[str, Any]:
+    """Give the options of the hidden layers."""
+    if recipe.sparsifier is None:
+        return {"deterministic": True}
+    return {
+        "sparsifier": recipe.sparsifier,
+        "memory": recipe.granularity if recipe.memory else "none",
+        "eta": recipe.memory,
+        "batch_shape": (recipe.batch,),
+        "count": True,
+    }
 
 
 def optimizer_of(recipe: SparseBackpropRecipe) -> optax.GradientTransformation:
@@ -297,11 +289,6 @@ def are_hidden_kernels(parameters: nnx.State) -> Any:
         lambda path, _: {"hidden", "kernel"} <= {getattr(part, "key", None) for part in path},
         parameters,
     )
-
-
-def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
-    """Give the mean cross-entropy of a batch."""
-    return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, labels))
 
 
 def make_step(
@@ -336,59 +323,3 @@ def make_step(
         return BackpropState(parameters, memory, moments, order, state.count + 1), {"loss": loss}
 
     return step
-
-
-def make_diagnose(
-    recipe: SparseBackpropRecipe, apply: Apply
-) -> Callable[[BackpropState, Arrays], dict[str, float]]:
-    """Compare gradients of the hidden layers with dense ones; count the units in use."""
-
-    @jax.jit
-    def on_device(state: BackpropState, train_set: Arrays) -> dict[str, jax.Array]:
-        def batch(number: jax.Array) -> tuple[jax.Array, jax.Array]:
-            chosen = number * recipe.batch + jnp.arange(recipe.batch)
-            images, labels = (array[chosen % len(array)] for array in train_set)
-
-            def gradient(key: jax.Array | None) -> list[jax.Array]:
-                def loss_of(parameters: nnx.State, memory: nnx.State) -> jax.Array:
-                    return cross_entropy(apply(parameters, memory, images, key), labels)
-
-                # Of the hidden kernels alone: the dense rest would hide how much they differ.
-                whole, _ = jax.grad(loss_of, argnums=(0, 1))(state.parameters, state.memory)
-                return [layer["kernel"][...] for layer in whole["hidden"].values()]
-
-            sparse, dense = gradient(jax.random.key(number)), gradient(None)
-            return gradient_cosine(sparse, dense), norm_ratio(sparse, dense)
-
-        cosines, ratios = jax.lax.map(batch, jnp.arange(DIAGNOSED, dtype=jnp.uint32))
-        kept = jax.tree.leaves(state.memory, is_leaf=lambda node: isinstance(node, Memory))
-        used = jnp.stack([share_of_units_used(memory) for memory in kept])
-        return {
-            # Medians: where the loss of a batch has vanished, so has its dense gradient.
-            "cosine": jnp.median(cosines),
-            "norm_ratio": jnp.median(ratios),
-            "units_used": jnp.mean(used),
-        }
-
-    def diagnose(state: BackpropState, train_set: Arrays) -> dict[str, float]:
-        if recipe.sparsifier is None:
-            return {}
-        return {name: float(value) for name, value in on_device(state, train_set).items()}
-
-    return diagnose
-
-
-def to_arrays(part: Dataset) -> Arrays:
-    """Flatten images and move them to the device."""
-    return jnp.asarray(part.images.reshape(len(part.images), -1)), jnp.asarray(part.labels)
-
-
-def make_measure(apply: Apply, memory: nnx.State) -> Callable[[nnx.State, Arrays], float]:
-    """Make the evaluation: the share of images that are classified correctly."""
-
-    @jax.jit
-    def on_device(parameters: nnx.State, part: Arrays) -> jax.Array:
-        images, labels = part
-        return jnp.mean(jnp.argmax(apply(parameters, memory, images, None), axis=-1) == labels)
-
-    return lambda parameters, part: float(on_device(parameters, part))

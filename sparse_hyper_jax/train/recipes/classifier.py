@@ -1,0 +1,107 @@
+"""The network of the recipe ``sparse-backprop``, and how it is measured."""
+
+import itertools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+
+from sparse_hyper_jax.backprop import Memory, gradient_cosine, norm_ratio, share_of_units_used
+from sparse_hyper_jax.nn import SparseBackpropLinear
+from sparse_hyper_jax.train.data import Dataset
+
+DIAGNOSED = 20
+
+Arrays = tuple[jax.Array, jax.Array]
+"""Images ``(n, pixels)`` in [0, 1] and labels ``(n,)``."""
+
+
+class Classifier(nnx.Module):
+    """Fully connected layers with ReLU; all but the last propagate sparsely."""
+
+    def __init__(
+        self, sizes: Sequence[int], classes: int, options: dict[str, Any], *, rngs: nnx.Rngs
+    ):
+        hidden = [
+            SparseBackpropLinear(inputs, outputs, layout="out_in", **options, rngs=rngs)
+            for inputs, outputs in itertools.pairwise(sizes)
+        ]
+        self.hidden = nnx.List(hidden)
+        self.last = nnx.Linear(sizes[-1], classes, rngs=rngs)
+
+    def __call__(self, x: jax.Array, *, key: jax.Array | None = None) -> jax.Array:
+        """Give logits ``(b, classes)``; without a key, with a plain dense backward pass."""
+        keys = [None] * len(self.hidden) if key is None else jax.random.split(key, len(self.hidden))
+        for layer, layer_key in zip(self.hidden, keys, strict=True):
+            dense = True if key is None else None
+            x = nnx.relu(layer(x, deterministic=dense, rngs=layer_key))
+        return self.last(x)
+
+
+Apply = Callable[..., jax.Array]
+"""``apply(parameters, memory, images, key)`` gives logits; ``key=None`` is the dense network."""
+
+
+def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
+    """Give the mean cross-entropy of a batch."""
+    return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, labels))
+
+
+def make_diagnose(
+    apply: Apply, batch: int
+) -> Callable[[nnx.State, nnx.State, Arrays], dict[str, float]]:
+    """Compare gradients of the hidden layers with dense ones; count the units in use."""
+
+    @jax.jit
+    def on_device(
+        parameters: nnx.State, memory: nnx.State, train_set: Arrays
+    ) -> dict[str, jax.Array]:
+        def compare(number: jax.Array) -> tuple[jax.Array, jax.Array]:
+            chosen = number * batch + jnp.arange(batch)
+            images, labels = (array[chosen % len(array)] for array in train_set)
+
+            def gradient(key: jax.Array | None) -> list[jax.Array]:
+                def loss_of(parameters: nnx.State, memory: nnx.State) -> jax.Array:
+                    return cross_entropy(apply(parameters, memory, images, key), labels)
+
+                # Of the hidden kernels alone: the dense rest would hide how much they differ.
+                whole, _ = jax.grad(loss_of, argnums=(0, 1))(parameters, memory)
+                return [layer["kernel"][...] for layer in whole["hidden"].values()]
+
+            sparse, dense = gradient(jax.random.key(number)), gradient(None)
+            return gradient_cosine(sparse, dense), norm_ratio(sparse, dense)
+
+        cosines, ratios = jax.lax.map(compare, jnp.arange(DIAGNOSED, dtype=jnp.uint32))
+        kept = jax.tree.leaves(memory, is_leaf=lambda node: isinstance(node, Memory))
+        used = jnp.stack([share_of_units_used(one) for one in kept])
+        return {
+            # Medians: where the loss of a batch has vanished, so has its dense gradient.
+            "cosine": jnp.median(cosines),
+            "norm_ratio": jnp.median(ratios),
+            "units_used": jnp.mean(used),
+        }
+
+    def diagnose(parameters: nnx.State, memory: nnx.State, train_set: Arrays) -> dict[str, float]:
+        results = on_device(parameters, memory, train_set)
+        return {name: float(value) for name, value in results.items()}
+
+    return diagnose
+
+
+def to_arrays(part: Dataset) -> Arrays:
+    """Flatten images and move them to the device."""
+    return jnp.asarray(part.images.reshape(len(part.images), -1)), jnp.asarray(part.labels)
+
+
+def make_measure(apply: Apply, memory: nnx.State) -> Callable[[nnx.State, Arrays], float]:
+    """Make the evaluation: the share of images that are classified correctly."""
+
+    @jax.jit
+    def on_device(parameters: nnx.State, part: Arrays) -> jax.Array:
+        images, labels = part
+        return jnp.mean(jnp.argmax(apply(parameters, memory, images, None), axis=-1) == labels)
+
+    return lambda parameters, part: float(on_device(parameters, part))
