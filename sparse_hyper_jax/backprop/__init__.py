@@ -20,7 +20,7 @@ a memory belongs to one call of one layer on one batch. Inside ``shard_map`` it 
 ``check_vma=True``, the default, which adds up what the devices contribute.
 """
 
-from sparse_hyper_jax.backprop.largest import top_k_mask
+from sparse_hyper_jax.largest import top_k_mask
 from sparse_hyper_jax.backprop.choice import Choice, Sparsifier, sparsify
 from sparse_hyper_jax.backprop.sparsifiers import (
     BlockTopK,

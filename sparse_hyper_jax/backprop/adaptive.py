@@ -9,8 +9,8 @@ import jax.numpy as jnp
 
 from sparse_hyper_jax import checks
 from sparse_hyper_jax.backprop.choice import Choice, Sparsifier
-from sparse_hyper_jax.backprop.largest import top_k_mask
 from sparse_hyper_jax.backprop.sparsifiers import UnifiedTopK
+from sparse_hyper_jax.largest import top_k_mask
 
 
 @dataclass(frozen=True, eq=False)

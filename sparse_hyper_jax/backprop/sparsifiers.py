@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from sparse_hyper_jax import checks
 from sparse_hyper_jax.backprop.choice import Choice, Sparsifier, budget
-from sparse_hyper_jax.backprop.largest import top_k_mask
+from sparse_hyper_jax.largest import top_k_mask
 
 
 @dataclass(frozen=True, eq=False)

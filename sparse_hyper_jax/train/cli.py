@@ -47,6 +47,10 @@ RECIPES = {
         "sparse_hyper_jax.train.recipes.sparse_backprop:SparseBackpropRecipe",
         "train a classifier with sparse backpropagation and memory",
     ),
+    "powerprop": Entry(
+        "sparse_hyper_jax.train.recipes.powerprop:PowerpropRecipe",
+        "train a classifier whose weights become sparse by themselves, and prune it",
+    ),
 }
 
 EXTRAS = {

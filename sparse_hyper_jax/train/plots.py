@@ -248,11 +248,14 @@ def plot_band(
     ax.fill_between(steps, runs.min(axis=0), runs.max(axis=0), color=color, alpha=0.15, linewidth=0)
 
 
-def plot_curves(curves: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> Figure:
+def plot_curves(
+    curves: Mapping[str, tuple[np.ndarray, np.ndarray]], *, x_label: str = "step"
+) -> Figure:
     """Draw metrics of one run, a panel for each, the last value in its title.
 
     Args:
         curves: label to steps and values.
+        x_label: what the steps are.
 
     Returns:
         the figure.
@@ -263,7 +266,7 @@ def plot_curves(curves: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> Figure:
     ):
         ax.plot(steps, values, color=INK, linewidth=1.5)
         last = f": {values[-1]:.3f}" if len(values) else ""
-        ax.set(xlabel="step", title=f"{label}{last}")
+        ax.set(xlabel=x_label, title=f"{label}{last}")
         ax.title.set_fontsize(10)
         ax.spines[["top", "right"]].set_visible(False)
     return figure

@@ -27,6 +27,7 @@ from sparse_hyper_jax.backprop import (
 from sparse_hyper_jax.nn import BackpropMemory, next_memories
 from sparse_hyper_jax.train.best_parameters import BestParameters
 from sparse_hyper_jax.train.data import load_splits
+from sparse_hyper_jax.train.data.epochs import first_order, next_batch
 from sparse_hyper_jax.train.loop import train
 from sparse_hyper_jax.train.recipes.classifier import (
     Apply,
@@ -255,7 +256,7 @@ def make_model(
     ) -> jax.Array:
         return nnx.merge(graph, parameters, memory, rest)(images, key=key)
 
-    order = jnp.arange(len(images), dtype=jnp.int32)
+    order = first_order(len(images))
     moments = optimizer_of(recipe).init(parameters)
     return apply, BackpropState(parameters, memory, moments, order, jnp.zeros((), jnp.int32))
 
@@ -301,15 +302,9 @@ def make_step(
         state: BackpropState, key: jax.Array, train_set: Arrays
     ) -> tuple[BackpropState, dict[str, jax.Array]]:
         order_key, layer_key = jax.random.split(key)
-        position = state.count % (len(train_set[0]) // recipe.batch)
-        order = jax.lax.cond(
-            position == 0,
-            lambda order: jax.random.permutation(order_key, order),
-            lambda order: order,
-            state.order,
+        order, (images, labels) = next_batch(
+            order_key, state.order, state.count, train_set, batch=recipe.batch
         )
-        chosen = jax.lax.dynamic_slice(order, (position * recipe.batch,), (recipe.batch,))
-        images, labels = (array[chosen] for array in train_set)
 
         def loss_of(parameters: nnx.State, memory: nnx.State) -> jax.Array:
             return cross_entropy(apply(parameters, memory, images, layer_key), labels)

@@ -34,15 +34,9 @@ def top_k_mask(array: jax.Array, k: int | jax.Array) -> jax.Array:
     if isinstance(k, int):
         checks.check_count("k", k)
         checks.require(k <= n, f"k={k} of {n} components", f"at most {n}", "lower k")
-    if jnp.finfo(array.dtype).bits < 16:
-        array = array.astype(jnp.float32)
-    bits = jnp.finfo(array.dtype).bits
-    kind = {16: jnp.int16, 32: jnp.int32, 64: jnp.int64}[bits]
-    order = jax.lax.bitcast_convert_type(jnp.abs(array), kind).astype(
-        jnp.int64 if bits == 64 else jnp.int32
-    )
+    order, bits = magnitude_order(array)
     k = jnp.broadcast_to(jnp.asarray(k, jnp.int32), order.shape[:-1])
-    least = _kth_largest(order, k, bits - 1)[..., None]
+    least = _kth_largest(order, k, bits)[..., None]
     tied = order == least
     wanted = k - jnp.sum(order > least, axis=-1, dtype=jnp.int32)
 
@@ -53,6 +47,23 @@ def top_k_mask(array: jax.Array, k: int | jax.Array) -> jax.Array:
 
     surplus = jnp.any(jnp.sum(tied, axis=-1, dtype=jnp.int32) != wanted)
     return jax.lax.cond(surplus, first_of_tied, lambda: order >= least)
+
+
+def magnitude_order(array: jax.Array) -> tuple[jax.Array, int]:
+    """Give non-negative integers ordered like the magnitudes, NaN last, and how many bits they use.
+
+    Args:
+        array: floats of any shape.
+
+    Returns:
+        integers of the same shape, int64 for float64, else int32, and their number of bits.
+    """
+    if jnp.finfo(array.dtype).bits < 16:
+        array = array.astype(jnp.float32)
+    bits = jnp.finfo(array.dtype).bits
+    kind = {16: jnp.int16, 32: jnp.int32, 64: jnp.int64}[bits]
+    order = jax.lax.bitcast_convert_type(jnp.abs(array), kind)
+    return order.astype(jnp.int64 if bits == 64 else jnp.int32), bits - 1
 
 
 def _kth_largest(order: jax.Array, k: jax.Array, bits: int) -> jax.Array:

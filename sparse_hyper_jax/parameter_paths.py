@@ -1,0 +1,86 @@
+"""Which leaves of a parameter tree something applies to."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from sparse_hyper_jax import checks
+
+Filter = Callable[[str, jax.Array], bool]
+"""``filter(path, leaf)``, where the path reads like ``"layers/0/kernel"``: is the leaf meant?"""
+
+
+def is_kernel(path: str, leaf: jax.Array) -> bool:
+    """Whether a leaf is the kernel of a dense or convolutional layer of Flax.
+
+    These are the leaves named ``kernel`` with at least two axes: no biases, no scales of
+    normalisation, no embeddings.
+    """
+    return path.rsplit("/", maxsplit=1)[-1] == "kernel" and jnp.ndim(leaf) >= 2
+
+
+def path_name(path: tuple[Any, ...]) -> str:
+    """Write a key path of ``jax.tree_util`` as names between slashes.
+
+    The attribute ``value``, which a variable of Flax NNX adds to the path of its array, is left
+    out, so that a layer's kernel ends in ``kernel`` in NNX, in Linen and in plain dicts.
+    """
+    if path and path[-1] == jax.tree_util.GetAttrKey("value"):
+        path = path[:-1]
+    return jax.tree_util.keystr(path, simple=True, separator="/")
+
+
+def map_selected(
+    function: Callable[..., Any], filter: Filter, tree: Any, *rest: Any, other: Any = None
+) -> Any:
+    """Apply a function to the selected leaves of a tree.
+
+    Args:
+        function: gets the leaf and what ``rest`` has in its place.
+        filter: selects leaves.
+        tree: pytree of arrays.
+        rest: trees of the same structure, or with subtrees in place of leaves.
+        other: replaces the leaves that are not selected; by default they stay.
+
+    Raises:
+        ValueError: no leaf is selected.
+    """
+    found = []
+
+    def visit(path: tuple[Any, ...], leaf: Any, *more: Any) -> Any:
+        name = path_name(path)
+        if not filter(name, leaf):
+            found.append(name)
+            return leaf if other is None else other
+        selected.append(name)
+        return function(leaf, *more)
+
+    selected: list[str] = []
+    mapped = jax.tree_util.tree_map_with_path(visit, tree, *rest)
+    checks.require(
+        bool(selected),
+        f"no selected leaf among {', '.join(found[:6]) or 'none'}",
+        "at least one; the default filter takes leaves named 'kernel' with two axes or more",
+        "pass filter=lambda path, leaf: ...",
+    )
+    return mapped
+
+
+def is_left_out(mask: Any) -> bool:
+    """Whether a tree of masks has nothing for a leaf: ``optax.MaskedNode``, which has no leaves."""
+    return isinstance(mask, optax.MaskedNode)
+
+
+def selected_leaves(filter: Filter, tree: Any) -> list[Any]:
+    """List the selected leaves of a tree."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return [leaf for path, leaf in leaves if filter(path_name(path), leaf)]
+
+
+def replace_selected(filter: Filter, tree: Any, leaves: Sequence[Any]) -> Any:
+    """Put leaves, in the order of :func:`selected_leaves`, in the place of the selected ones."""
+    following = iter(leaves)
+    return map_selected(lambda _: next(following), filter, tree)

@@ -1,0 +1,74 @@
+"""Sparse networks: masks, how many entries they keep, and how they come about in training.
+
+    density ---> densities of arrays ---> scores ---> masks ---> masked weights ---> loss
+               densities.py            method.py    select.py      masks.py            |
+                                       prune.py     patterns.py                        |
+                                       regrow.py         ^                             |
+                                       top_kast.py       '--- training.py <--- dL/dw --'
+
+``magnitude_masks(weights, uniform(weights, 0.1))`` prunes once. ``sparse_training(optimizer,
+method, density=0.1)`` is an optax transformation that trains with masks from the first step on,
+or prunes little by little. Masks are bool arrays of the parameters' shapes and shardings; they are
+applied to weights in the forward pass, parameters stay dense. On dense hardware that costs as much
+as no mask at all: count operations if you like, but do not call them time. ``prox_2_to_4`` moves
+weights towards the 2:4 pattern of recent GPUs.
+"""
+
+from sparse_hyper_jax.pruning.densities import Distribution, count_kept, erk, uniform
+from sparse_hyper_jax.pruning.masks import (
+    DensityReport,
+    Masks,
+    apply_masks,
+    combine_masks,
+    density_report,
+    global_magnitude_masks,
+    magnitude_masks,
+    pack_masks,
+    unpack_masks,
+)
+from sparse_hyper_jax.pruning.method import Kept, Method
+from sparse_hyper_jax.pruning.patterns import Blocks, Channels, NofM, Pattern, Unstructured
+from sparse_hyper_jax.pruning.proximal import penalty_2_to_4, prox_2_to_4
+from sparse_hyper_jax.pruning.prune import Prune
+from sparse_hyper_jax.pruning.regrow import SET, DropAndGrow, RigL
+from sparse_hyper_jax.pruning.schedules import Schedule, gradual, one_shot, periodic
+from sparse_hyper_jax.pruning.select import keep_largest
+from sparse_hyper_jax.pruning.top_kast import TopKAST
+from sparse_hyper_jax.pruning.training import SparseState, sparse_training
+
+__all__ = [
+    "SET",
+    "Blocks",
+    "Channels",
+    "DensityReport",
+    "Distribution",
+    "DropAndGrow",
+    "Kept",
+    "Masks",
+    "Method",
+    "NofM",
+    "Pattern",
+    "Prune",
+    "RigL",
+    "Schedule",
+    "SparseState",
+    "TopKAST",
+    "Unstructured",
+    "apply_masks",
+    "combine_masks",
+    "count_kept",
+    "density_report",
+    "erk",
+    "global_magnitude_masks",
+    "gradual",
+    "keep_largest",
+    "magnitude_masks",
+    "one_shot",
+    "pack_masks",
+    "penalty_2_to_4",
+    "periodic",
+    "prox_2_to_4",
+    "sparse_training",
+    "uniform",
+    "unpack_masks",
+]

@@ -1,0 +1,115 @@
+"""How many entries of each array are kept, before any training."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from sparse_hyper_jax import checks
+from sparse_hyper_jax.parameter_paths import Filter, is_kernel, map_selected, path_name
+
+Distribution = Callable[..., Any]
+"""``distribution(params, density, filter=...)`` gives a tree of densities from 0 to 1."""
+
+
+def uniform(
+    params: Any, density: float, *, filter: Filter = is_kernel, dense: Filter | None = None
+) -> Any:
+    """Give every selected array the same density.
+
+    Args:
+        params: pytree of arrays; only shapes matter.
+        density: share of the entries to keep, from 0 to 1.
+        filter: which leaves are pruned.
+        dense: which of these stay whole, for instance the first layer; by default none.
+
+    Returns:
+        a float for every selected leaf, ``optax.MaskedNode()`` for the others.
+
+    Raises:
+        ValueError: the density is no share, or nothing is selected.
+    """
+    _check_density(density)
+    return _densities(params, filter, dense, lambda shape: density)
+
+
+def erk(
+    params: Any, density: float, *, filter: Filter = is_kernel, dense: Filter | None = None
+) -> Any:
+    """Give small arrays more than large ones (Erdős-Rényi kernel).
+
+    ``density_l = epsilon * sum(shape_l) / prod(shape_l)``, at most 1, with epsilon such that the
+    share of all entries is ``density``: what arrays of density 1 cannot take is shared among the
+    others.
+
+    Args:
+        params: pytree of arrays; only shapes matter.
+        density: share of the entries of all pruned arrays together, from 0 to 1.
+        filter: which leaves are pruned.
+        dense: which of these stay whole and do not count; by default none.
+
+    Returns:
+        a float for every selected leaf, ``optax.MaskedNode()`` for the others.
+
+    Raises:
+        ValueError: the density is no share, or nothing is selected.
+
+    Reference: Evci et al. 2020, arXiv 1911.11134.
+    """
+    _check_density(density)
+    shapes = []
+    _densities(params, filter, dense, lambda shape: shapes.append(shape) or 0.0)
+    whole: set[tuple[int, ...]] = set()
+    target = density * sum(math.prod(shape) for shape in shapes)
+    epsilon = 0.0
+    while len(whole) < len(set(shapes)):
+        rest = target - sum(math.prod(shape) for shape in shapes if shape in whole)
+        epsilon = rest / sum(sum(shape) for shape in shapes if shape not in whole)
+        full = {shape for shape in set(shapes) - whole if epsilon * sum(shape) >= math.prod(shape)}
+        if not full:
+            break
+        whole |= full
+    return _densities(
+        params,
+        filter,
+        dense,
+        lambda shape: 1.0 if shape in whole else epsilon * sum(shape) / math.prod(shape),
+    )
+
+
+def count_kept(density: float, units: int) -> int:
+    """Give the number of units that a density keeps, ``int(density * units)``.
+
+    A product that misses a whole number by rounding counts as that number.
+    """
+    product = density * units
+    nearest = round(product)
+    return nearest if math.isclose(product, nearest, rel_tol=1e-12) else int(product)
+
+
+def _densities(
+    params: Any,
+    filter: Filter,
+    dense: Filter | None,
+    density_of: Callable[[tuple[int, ...]], float],
+) -> Any:
+    def visit(path: tuple[Any, ...], leaf: Any) -> Any:
+        name = path_name(path)
+        if not filter(name, leaf):
+            return optax.MaskedNode()
+        return 1.0 if dense is not None and dense(name, leaf) else density_of(jnp.shape(leaf))
+
+    map_selected(lambda leaf: leaf, filter, params)  # raises if nothing is selected
+    return jax.tree_util.tree_map_with_path(visit, params)
+
+
+def _check_density(density: float) -> None:
+    checks.require(
+        isinstance(density, int | float) and 0 <= density <= 1,
+        f"density={density!r}",
+        "a Python number from 0 to 1, the share of entries that is kept",
+        "pass 1 - sparsity",
+    )

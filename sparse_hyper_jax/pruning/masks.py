@@ -1,0 +1,162 @@
+"""Trees of masks: make, apply, count, pack."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from sparse_hyper_jax import checks
+from sparse_hyper_jax.parameter_paths import is_left_out, path_name
+from sparse_hyper_jax.pruning.densities import count_kept
+from sparse_hyper_jax.pruning.patterns import UNSTRUCTURED, Pattern
+from sparse_hyper_jax.pruning.select import keep_largest
+
+Masks = Any
+"""Tree like the parameters: bool arrays, and ``optax.MaskedNode()`` for leaves without a mask."""
+
+
+def magnitude_masks(weights: Any, densities: Any, *, pattern: Pattern = UNSTRUCTURED) -> Masks:
+    """Keep the entries of largest magnitude of every array, exactly as many as asked for.
+
+    Args:
+        weights: pytree of floats: the weights that the model uses, not theta.
+        densities: tree of shares from 0 to 1 (:func:`uniform`, :func:`erk`), of an array keeps
+            ``int(density * number of units)``; ``optax.MaskedNode()`` for leaves without a mask.
+        pattern: what is kept or dropped as one.
+
+    Returns:
+        masks.
+    """
+
+    def mask(leaf: jax.Array, density: float) -> Any:
+        if is_left_out(density):
+            return density
+        return pattern.mask(leaf, count_kept(density, pattern.units(jnp.shape(leaf))))
+
+    return jax.tree.map(mask, weights, densities)
+
+
+def global_magnitude_masks(weights: Any, densities: Any) -> Masks:
+    """Keep the entries of largest magnitude of all arrays together.
+
+    Args:
+        weights: pytree of floats: the weights that the model uses. Theta would do only if all of it
+            had the same alpha.
+        densities: tree of shares; only the sum of their numbers of entries matters.
+
+    Returns:
+        masks.
+    """
+    parts = [
+        (leaf, count_kept(density, jnp.size(leaf)))
+        for leaf, density in zip(
+            jax.tree.leaves(weights), _flat_like(weights, densities), strict=True
+        )
+        if not is_left_out(density)
+    ]
+    wide = [leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32)) for leaf, _ in parts]
+    kept = iter(keep_largest(wide, sum(count for _, count in parts)))
+    return jax.tree.map(lambda _, one: one if is_left_out(one) else next(kept), weights, densities)
+
+
+def apply_masks(weights: Any, masks: Masks) -> Any:
+    """Set the dropped entries to zero.
+
+    The gradient of the result, not of ``weights``, is what sparse training wants: it says what the
+    loss would gain from dropped entries too.
+
+    Args:
+        weights: pytree of arrays.
+        masks: masks; leaves without one stay.
+    """
+
+    def masked(leaf: jax.Array, mask: Any) -> jax.Array:
+        if is_left_out(mask):
+            return leaf
+        # Not a product: that of a dropped NaN or infinity would be NaN.
+        return jnp.where(mask, leaf, jnp.zeros((), leaf.dtype))
+
+    return jax.tree.map(masked, weights, masks)
+
+
+def combine_masks(function: Callable[..., jax.Array], masks: Masks, *more: Masks) -> Masks:
+    """Combine masks entry by entry, for instance by ``jnp.logical_or``."""
+    return jax.tree.map(
+        lambda first, *rest: first if is_left_out(first) else function(first, *rest),
+        masks,
+        *more,
+        is_leaf=is_left_out,
+    )
+
+
+class DensityReport(NamedTuple):
+    """Shares of non-zeros, which "90 % sparse" may mean differently."""
+
+    pruned: float
+    """Among the entries that have a mask."""
+
+    total: float
+    """Among all parameters, those without a mask included."""
+
+    by_leaf: dict[str, float]
+    """For every leaf that has a mask."""
+
+
+def density_report(params: Any, masks: Masks) -> DensityReport:
+    """Count what masks keep.
+
+    Args:
+        params: pytree of arrays; only shapes matter.
+        masks: masks.
+
+    Raises:
+        ValueError: there is no mask.
+    """
+    kept, sizes, other = {}, {}, 0
+    for (path, leaf), mask in zip(
+        jax.tree_util.tree_leaves_with_path(params), _flat_like(params, masks), strict=True
+    ):
+        if is_left_out(mask):
+            other += jnp.size(leaf)
+            continue
+        name = path_name(path)
+        kept[name], sizes[name] = int(jnp.sum(mask)), jnp.size(leaf)
+    checks.require(bool(sizes), "no mask", "masks for at least one leaf", "check filter=")
+    of, all_of = sum(kept.values()), sum(sizes.values())
+    return DensityReport(
+        of / all_of,
+        (of + other) / (all_of + other),
+        {name: count / sizes[name] for name, count in kept.items()},
+    )
+
+
+def pack_masks(masks: Masks) -> Any:
+    """Store eight entries of a mask in a byte: uint8 arrays ``(ceil(size / 8),)``."""
+    return jax.tree.map(lambda mask: jnp.packbits(mask.reshape(-1)), masks)
+
+
+def unpack_masks(packed: Any, params: Any) -> Masks:
+    """Undo :func:`pack_masks`.
+
+    Args:
+        packed: what it gave.
+        params: pytree of arrays with the shapes of the masks.
+
+    Raises:
+        ValueError: a size does not fit.
+    """
+
+    def unpack(leaf: jax.Array, bits: Any) -> Any:
+        if is_left_out(bits):
+            return bits
+        size = jnp.size(leaf)
+        checks.check_shape("packed", bits, (-(-size // 8),), "eight entries per byte")
+        return jnp.unpackbits(jnp.asarray(bits), count=size).astype(bool).reshape(leaf.shape)
+
+    return jax.tree.map(unpack, params, packed)
+
+
+def _flat_like(tree: Any, other: Any) -> list[Any]:
+    """List what another tree has in the place of each leaf."""
+    return jax.tree.structure(tree).flatten_up_to(other)

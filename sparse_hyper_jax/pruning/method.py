@@ -1,0 +1,88 @@
+"""What a method of sparse training is: a rule that makes masks from weights and gradients."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from sparse_hyper_jax.pruning.schedules import Schedule
+
+Leaves = Sequence[jax.Array]
+
+
+class Kept(NamedTuple):
+    """Masks of all pruned leaves, in their order."""
+
+    forward: list[jax.Array]
+    """What the model uses."""
+
+    updated: list[jax.Array]
+    """What training changes."""
+
+    grown: list[jax.Array] | None = None
+    """The weights that newly grown entries start from, NaN at all others; or None."""
+
+
+class Snapshot(NamedTuple):
+    """What a method sees of training: all pruned leaves, in their order."""
+
+    count: jax.Array
+    """Finished steps, int32."""
+
+    weights: Leaves
+    """What the model would use without masks."""
+
+    gradients: Leaves
+    """Of the masked weights, at all entries; zeros before the first step."""
+
+    masks: Leaves
+    """What the model used; all true before the first step."""
+
+    densities: Sequence[float]
+    """Share of each leaf that is kept in the end."""
+
+
+class Method:
+    """A rule that makes masks.
+
+    ``start`` makes the first ones; ``change`` makes them anew whenever the ``schedule`` says so.
+    """
+
+    schedule: Schedule
+    """When masks change."""
+
+    random: bool = False
+    """Whether ``start`` and ``change`` draw random numbers."""
+
+    grows: bool = False
+    """Whether a change takes the place of the gradient step and gives entries first weights."""
+
+    def start(self, key: Any, seen: Snapshot) -> Kept:
+        """Make the first masks; by default as all others."""
+        return self.change(key, seen)
+
+    def change(self, key: Any, seen: Snapshot) -> Kept:
+        """Make masks."""
+        raise NotImplementedError
+
+    def adjust(
+        self, gradients: Leaves, weights: Callable[[], Leaves], masks: Leaves
+    ) -> Sequence[jax.Array]:
+        """Change the gradients of weights, for instance by a penalty; by default not."""
+        del weights, masks
+        return gradients
+
+
+def random_scores(key: Any, leaves: Leaves) -> list[jax.Array]:
+    """Draw positive random numbers, one array for each."""
+    keys = jax.random.split(key, len(leaves))
+    return [
+        jax.random.uniform(one, leaf.shape, minval=0.5, maxval=1.0)
+        for one, leaf in zip(keys, leaves, strict=True)
+    ]
+
+
+def magnitudes(leaves: Leaves) -> list[jax.Array]:
+    """Give magnitudes, at least in float32."""
+    return [jnp.abs(leaf).astype(jnp.promote_types(leaf.dtype, jnp.float32)) for leaf in leaves]

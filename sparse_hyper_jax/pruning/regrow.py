@@ -1,0 +1,115 @@
+"""Drop small weights and grow others: SET and RigL."""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from sparse_hyper_jax import checks
+from sparse_hyper_jax.pruning.densities import count_kept
+from sparse_hyper_jax.pruning.method import Kept, Method, Snapshot, magnitudes, random_scores
+from sparse_hyper_jax.pruning.schedules import Schedule, periodic
+from sparse_hyper_jax.pruning.select import keep_largest
+
+
+@dataclass(frozen=True)
+class DropAndGrow(Method):
+    """Every so many steps, drop the smallest weights and grow as many others.
+
+    The share of the kept entries that is replaced falls like a cosine from ``fraction`` to 0 at
+    ``end``. Entries grow by chance (SET) or where the gradient of the masked weights is largest
+    (RigL). There is no gradient step when the masks change, and the optimizer's moments of grown
+    entries begin at 0. The first masks are random.
+
+    A grown entry starts from the mean magnitude of the kept ones of its array, times ``regrow``,
+    against its gradient (SET: with random sign). With 0, the choice of RigL's authors, it would
+    never move under a power of more than 1.
+
+    References: Mocanu et al. 2018, arXiv 1707.04780; Evci et al. 2020, arXiv 1911.11134.
+    """
+
+    end: int
+    """No change of the masks from this step on."""
+
+    every: int = 100
+    """Steps between changes."""
+
+    fraction: float = 0.3
+    """Share of the kept entries that is replaced at first."""
+
+    grow: Literal["gradient", "random"] = "gradient"
+    """Where: RigL or SET."""
+
+    regrow: float = 0.0
+    """Size of grown weights, as a share of the mean magnitude of the kept ones."""
+
+    def __post_init__(self) -> None:
+        checks.check_count("end", self.end)
+        checks.check_choice("grow", self.grow, ("gradient", "random"))
+        for name in ("fraction", "regrow"):
+            value = getattr(self, name)
+            checks.require(0 <= value <= 1, f"{name}={value}", "from 0 to 1", f"change {name}")
+
+    random = True
+    grows = True
+
+    @property
+    def schedule(self) -> Schedule:
+        """Changes between the first step and the last, none at either end."""
+        full = periodic(self.every, end=max(self.end - 1, 0))
+        return full._replace(due=lambda count: full.due(count) & (count > 0))
+
+    def start(self, key: Any, seen: Snapshot) -> Kept:
+        """Keep entries by chance."""
+        masks = [
+            keep_largest([one], count_kept(density, one.size))[0]
+            for one, density in zip(random_scores(key, seen.weights), seen.densities, strict=True)
+        ]
+        return Kept(masks, masks)
+
+    def change(self, key: Any, seen: Snapshot) -> Kept:
+        """Drop and grow."""
+        replaced = self.fraction * optax.cosine_decay_schedule(1.0, max(self.end, 1))(seen.count)
+        keys = jax.random.split(key, len(seen.weights))
+        parts = [
+            self._replace(*leaves, replaced)
+            for leaves in zip(keys, seen.weights, seen.gradients, seen.masks, strict=True)
+        ]
+        forward, grown = (list(leaves) for leaves in zip(*parts, strict=True))
+        return Kept(forward, forward, grown)
+
+    def _replace(
+        self,
+        key: jax.Array,
+        weights: jax.Array,
+        gradient: jax.Array,
+        mask: jax.Array,
+        replaced: jax.Array,
+    ) -> tuple[jax.Array, jax.Array]:
+        (size,) = magnitudes([weights])
+        kept = jnp.sum(mask, dtype=jnp.int32)
+        dropped = jnp.minimum((replaced * kept).astype(jnp.int32), mask.size - kept)
+        stay = keep_largest([size], kept - dropped, among=[mask])[0]
+        if self.grow == "gradient":
+            (score,), direction = magnitudes([gradient]), jnp.where(gradient > 0, -1, 1)
+        else:
+            place, side = jax.random.split(key)
+            (score,) = random_scores(place, [weights])
+            direction = jax.random.rademacher(side, weights.shape, jnp.int32)
+        # Only entries that were not kept before, so that every grown one is new.
+        new = keep_largest([score], dropped, among=[~mask])[0]
+        mean = jnp.sum(jnp.where(mask, size, 0)) / jnp.maximum(kept, 1)
+        grown = jnp.where(new, self.regrow * mean * direction, jnp.nan)
+        return stay | new, grown.astype(weights.dtype)
+
+
+def SET(end: int, **options: Any) -> DropAndGrow:  # noqa: N802 (the method's name)
+    """Sparse evolutionary training: :class:`DropAndGrow` that grows by chance."""
+    return DropAndGrow(end, grow="random", **options)
+
+
+def RigL(end: int, **options: Any) -> DropAndGrow:  # noqa: N802 (the method's name)
+    """Rigged lottery: :class:`DropAndGrow` that grows where the gradient is largest."""
+    return DropAndGrow(end, grow="gradient", **options)

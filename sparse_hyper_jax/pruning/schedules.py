@@ -1,0 +1,78 @@
+"""When masks change, and how much of the pruning has been done by then."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from sparse_hyper_jax import checks
+
+
+class Schedule(NamedTuple):
+    """Two functions of the number of finished steps, which may be traced."""
+
+    due: Callable[[jax.Array], jax.Array]
+    """Are the masks made anew after this step? bool."""
+
+    share: Callable[[jax.Array], jax.Array]
+    """How much of the final sparsity is asked for, from 0 to 1."""
+
+
+def one_shot(step: int) -> Schedule:
+    """Prune once, after ``step`` steps; 0: before the first."""
+    checks.check_count("step", step)
+    return Schedule(lambda count: count == step, lambda count: _reached(count, step))
+
+
+def periodic(every: int, *, begin: int = 0, end: int | None = None) -> Schedule:
+    """Prune to the full sparsity after every so many steps.
+
+    Args:
+        every: steps between changes of the masks.
+        begin: the first change is after this many steps; 0: masks also before the first step.
+        end: no change after this many steps.
+    """
+    due = _every(every, begin, end)
+    return Schedule(due, lambda count: _reached(count, begin))
+
+
+def gradual(begin: int, end: int, *, every: int = 100, power: float = 3.0) -> Schedule:
+    """Prune little by little, fast at first: ``1 - (1 - u)^power`` of the final sparsity.
+
+    u rises from 0 at ``begin`` to 1 at ``end``. The masks also change at ``end``, whether or not it
+    is a whole number of periods after ``begin``.
+
+    Args:
+        begin: first step.
+        end: step of the full sparsity.
+        every: steps between changes of the masks.
+        power: 3 in the paper.
+
+    Raises:
+        ValueError: the end is not after the beginning.
+
+    Reference: Zhu and Gupta 2017, arXiv 1710.01878.
+    """
+    inside = _every(every, begin, end)
+    checks.require(end > begin, f"begin={begin}, end={end}", "an end after it", "change them")
+    share = optax.polynomial_schedule(0.0, 1.0, power, end - begin, begin)
+    return Schedule(lambda count: inside(count) | (count == end), share)
+
+
+def _every(every: int, begin: int, end: int | None) -> Callable[[jax.Array], jax.Array]:
+    checks.check_count("every", every, least=1)
+    checks.check_count("begin", begin)
+    if end is not None:
+        checks.check_count("end", end)
+
+    def due(count: jax.Array) -> jax.Array:
+        last = True if end is None else count <= end
+        return (count >= begin) & last & ((count - begin) % every == 0)
+
+    return due
+
+
+def _reached(count: jax.Array, step: int) -> jax.Array:
+    return jnp.where(count >= step, 1.0, 0.0)

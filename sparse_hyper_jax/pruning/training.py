@@ -1,0 +1,191 @@
+"""Sparse training as an optax transformation around any optimizer."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from sparse_hyper_jax import checks
+from sparse_hyper_jax.parameter_paths import (
+    Filter,
+    is_kernel,
+    is_left_out,
+    replace_selected,
+    selected_leaves,
+)
+from sparse_hyper_jax.pruning.densities import Distribution, uniform
+from sparse_hyper_jax.pruning.masks import Masks
+from sparse_hyper_jax.pruning.method import Kept, Method, Snapshot
+from sparse_hyper_jax.reparam import Reparametrization
+
+
+class SparseState(NamedTuple):
+    """What sparse training carries from step to step.
+
+    Attributes:
+        masks: what the model uses, for :func:`apply_masks`.
+        updated: what may change; the same as ``masks`` for most methods.
+        inner: state of the optimizer.
+        count: finished steps, int32.
+    """
+
+    masks: Masks
+    updated: Masks
+    inner: optax.OptState
+    count: jax.Array
+
+
+def sparse_training(
+    inner: optax.GradientTransformation,
+    method: Method,
+    *,
+    density: float,
+    distribution: Distribution = uniform,
+    filter: Filter = is_kernel,
+    reparam: Reparametrization | None = None,
+    key: jax.Array | None = None,
+) -> optax.GradientTransformationExtraArgs:
+    """Train with masks that a method makes anew from time to time.
+
+    The gradient has to be the one of the *masked weights*, at dropped entries too::
+
+        weights = apply_masks(params, state.masks)
+        gradient = jax.grad(loss)(weights, batch)
+        updates, state = optimizer.update(gradient, state, params)
+        params = optax.apply_updates(params, updates)
+
+    With a reparametrisation, ``params`` are theta, ``weights`` come from
+    ``apply_masks(reparam.to_weights(theta), state.masks)``, and ``inner`` has to turn gradients of
+    weights into updates of theta, for instance ``optax.chain(scale_by_power_jacobian(2.0),
+    optax.sgd(0.1))``.
+
+    Updates are masked last, after momentum and decay of the inner optimizer, so that dropped
+    entries keep their values exactly; they are not set to zero, and masks may let them come back.
+
+    Args:
+        inner: any optimizer.
+        method: ``Prune``, ``SET``, ``RigL`` or ``TopKAST``.
+        density: share of the entries that is kept in the end, from 0 to 1.
+        distribution: how it is shared among arrays, ``uniform`` or ``erk``;
+            ``partial(erk, dense=...)`` leaves some whole.
+        filter: which leaves are pruned.
+        reparam: of the parameters, or None.
+        key: typed key, for methods that draw random numbers; every step derives its own from it.
+
+    Returns:
+        the transformation; its state is a :class:`SparseState`.
+
+    Raises:
+        ValueError: the method needs a key; growing needs ``regrow``; ``update`` is called without
+            ``params``.
+    """
+    checks.require(
+        key is not None or not method.random,
+        f"{type(method).__name__} without a key",
+        "a key: it draws random numbers",
+        "pass key=jax.random.key(seed)",
+    )
+    checks.require(
+        reparam is None or getattr(method, "regrow", 1.0) > 0,
+        f"regrow={getattr(method, 'regrow', None)} with a reparametrisation",
+        "more than 0: under a power, an entry that starts at zero stays there for ever",
+        "pass for instance regrow=0.5",
+    )
+
+    inner = optax.with_extra_args_support(inner)
+
+    def weights_of(params: Any) -> list[jax.Array]:
+        return selected_leaves(filter, params if reparam is None else reparam.to_weights(params))
+
+    def snapshot(params: Any, count: jax.Array, gradients: Any, masks: Any) -> Snapshot:
+        densities = jax.tree.leaves(distribution(params, density, filter=filter))
+        return Snapshot(count, weights_of(params), gradients, masks, densities)
+
+    def make_masks(rule: Callable[..., Kept], seen: Snapshot, params: Any) -> Kept:
+        like = distribution(params, density, filter=filter)
+        kept = rule(None if key is None else jax.random.fold_in(key, seen.count), seen)
+        return Kept(*(leaves and _in_place(leaves, like) for leaves in kept))
+
+    def init(params: Any) -> SparseState:
+        count, leaves = jnp.zeros((), jnp.int32), selected_leaves(filter, params)
+        everything = [jnp.ones(leaf.shape, bool) for leaf in leaves]
+        seen = snapshot(params, count, [jnp.zeros_like(leaf) for leaf in leaves], everything)
+        forward, updated, _ = make_masks(method.start, seen, params)
+        return SparseState(forward, updated, inner.init(params), count)
+
+    def update(
+        updates: Any, state: SparseState, params: Any = None, **extra: Any
+    ) -> tuple[Any, SparseState]:
+        checks.require(
+            params is not None,
+            "update called without params",
+            "the parameters, from which masks are made",
+            "call update(gradient, state, params)",
+        )
+        count = state.count + 1
+        gradients, masks = selected_leaves(filter, updates), jax.tree.leaves(state.masks)
+        # A method may add to the gradient of weights; a reparametrisation makes them costly to get.
+        added = method.adjust(gradients, lambda: weights_of(params), masks)
+        seen = _masked(replace_selected(filter, updates, added), state.updated, 0.0)
+        step, moments = inner.update(seen, state.inner, params, **extra)
+        # Adding -0.0 leaves every number as it is, bit for bit; adding 0.0 changes -0.0.
+        step = _masked(step, state.updated, -0.0)
+
+        def prune() -> tuple[Any, SparseState]:
+            after = optax.apply_updates(params, step)
+            seen = snapshot(after, count, gradients, masks)
+            kept = make_masks(method.change, seen, params)
+            return step, SparseState(kept.forward, kept.updated, moments, count)
+
+        def regrow() -> tuple[Any, SparseState]:
+            seen = snapshot(params, count, gradients, masks)
+            kept = make_masks(method.change, seen, params)
+            fresh = _reset(inner, state.inner, kept.grown)
+            moved = _grow(filter, reparam, params, kept.grown)
+            return moved, SparseState(kept.forward, kept.updated, fresh, count)
+
+        return jax.lax.cond(
+            method.schedule.due(count),
+            regrow if method.grows else prune,
+            lambda: (step, SparseState(state.masks, state.updated, moments, count)),
+        )
+
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
+def _in_place(leaves: list[jax.Array], like: Any) -> Any:
+    """Put leaves where another tree has them."""
+    return jax.tree.unflatten(jax.tree.structure(like), leaves)
+
+
+def _masked(updates: Any, masks: Masks, instead: float) -> Any:
+    def masked(leaf: jax.Array, mask: Any) -> jax.Array:
+        return (
+            leaf if is_left_out(mask) else jnp.where(mask, leaf, jnp.asarray(instead, leaf.dtype))
+        )
+
+    return jax.tree.map(masked, updates, masks)
+
+
+def _grow(filter: Filter, reparam: Reparametrization | None, params: Any, grown: Any) -> Any:
+    """Give the updates that move grown entries to their first weights, and nothing else."""
+    weights = [jnp.nan_to_num(leaf) for leaf in jax.tree.leaves(grown)]
+    target = replace_selected(filter, params, weights)
+    target = target if reparam is None else reparam.to_theta(target)
+
+    def move(leaf: jax.Array, there: jax.Array, grown: Any) -> jax.Array:
+        stay = jnp.full_like(leaf, -0.0)
+        return stay if is_left_out(grown) else jnp.where(jnp.isnan(grown), stay, there - leaf)
+
+    return jax.tree.map(move, params, target, grown)
+
+
+def _reset(inner: optax.GradientTransformation, state: Any, grown: Any) -> Any:
+    """Set moments of grown entries to zero."""
+
+    def reset(leaf: jax.Array, grown: Any) -> jax.Array:
+        return leaf if is_left_out(grown) else jnp.where(jnp.isnan(grown), leaf, 0)
+
+    return optax.tree_utils.tree_map_params(inner, reset, state, grown)

@@ -1,0 +1,39 @@
+"""Batches of a resident data set, epoch by epoch, inside a compiled training step."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+
+def first_order(size: int) -> jax.Array:
+    """Give the order to start with; it is shuffled before the first batch."""
+    return jnp.arange(size, dtype=jnp.int32)
+
+
+def next_batch(
+    key: jax.Array, order: jax.Array, count: jax.Array, arrays: Any, *, batch: int
+) -> tuple[jax.Array, Any]:
+    """Take the next batch; shuffle at the beginning of an epoch.
+
+    An epoch has ``len(order) // batch`` batches; what does not fill one is left out of it.
+
+    Args:
+        key: for shuffling.
+        order: int32 ``(n,)``, the order of this epoch.
+        count: batches taken so far.
+        arrays: pytree of arrays ``(n, ...)``.
+        batch: how many.
+
+    Returns:
+        the order, maybe a new one, and the batch, arrays ``(batch, ...)``.
+    """
+    position = count % (len(order) // batch)
+    order = jax.lax.cond(
+        position == 0,
+        lambda order: jax.random.permutation(key, order),
+        lambda order: order,
+        order,
+    )
+    chosen = jax.lax.dynamic_slice(order, (position * batch,), (batch,))
+    return order, jax.tree.map(lambda array: array[chosen], arrays)

@@ -1,0 +1,48 @@
+"""The network of the pruning recipes: fully connected layers with ReLU."""
+
+import itertools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from sparse_hyper_jax.train.recipes.classifier import Arrays
+
+Apply = Callable[[Any, jax.Array], jax.Array]
+"""``apply(weights, images)`` gives logits."""
+
+
+class Perceptron(nnx.Module):
+    """Hidden layers with ReLU and an output layer named ``head``."""
+
+    def __init__(self, sizes: Sequence[int], *, rngs: nnx.Rngs):
+        *hidden, last, classes = sizes
+        pairs = itertools.pairwise([*hidden, last])
+        self.hidden = nnx.List([nnx.Linear(*pair, rngs=rngs) for pair in pairs])
+        self.head = nnx.Linear(last, classes, rngs=rngs)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Give logits ``(b, classes)`` of images ``(b, pixels)``."""
+        for layer in self.hidden:
+            x = nnx.relu(layer(x))
+        return self.head(x)
+
+
+def make_perceptron(sizes: Sequence[int], *, seed: int) -> tuple[Apply, nnx.State]:
+    """Give the network as a function of its weights, and initial weights."""
+    network = Perceptron(sizes, rngs=nnx.Rngs(params=seed))
+    graph, weights = nnx.split(network, nnx.Param)
+    return lambda weights, images: nnx.merge(graph, weights)(images), weights
+
+
+def make_measure(apply: Apply) -> Callable[[Any, Arrays], float]:
+    """Make the evaluation: the share of images that are classified correctly."""
+
+    @jax.jit
+    def on_device(weights: Any, part: Arrays) -> jax.Array:
+        images, labels = part
+        return jnp.mean(jnp.argmax(apply(weights, images), axis=-1) == labels)
+
+    return lambda weights, part: float(on_device(weights, part))

@@ -1,0 +1,263 @@
+"""Train a classifier with powerpropagation and see how much of it may be pruned."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+
+from sparse_hyper_jax import checks
+from sparse_hyper_jax.parameter_paths import is_kernel, path_name, selected_leaves
+from sparse_hyper_jax.pruning import apply_masks, magnitude_masks
+from sparse_hyper_jax.reparam import (
+    Reparametrization,
+    add_power_decay,
+    powerprop,
+    scale_by_power_jacobian,
+)
+from sparse_hyper_jax.train.data import load_splits
+from sparse_hyper_jax.train.data.epochs import first_order, next_batch
+from sparse_hyper_jax.train.loop import train
+from sparse_hyper_jax.train.recipes.classifier import Arrays, cross_entropy, to_arrays
+from sparse_hyper_jax.train.recipes.perceptron import Apply, make_measure, make_perceptron
+from sparse_hyper_jax.train.run_folder import RunFolder, open_run
+
+RATES = {"adam": 1e-3, "sgd": 0.1}
+DENSITIES = tuple(float(density) for density in np.geomspace(0.01, 1, 20))
+
+
+class PowerState(NamedTuple):
+    """What training changes."""
+
+    theta: nnx.State
+    optimizer: optax.OptState
+    order: jax.Array
+    """Training images in the order of this epoch, int32."""
+
+    count: jax.Array
+    """Finished steps, int32."""
+
+
+@dataclass(frozen=True)
+class PowerpropRecipe:
+    """Train with powerpropagation, then prune in one shot (Schwarz et al. 2021)."""
+
+    alpha: float = 3.0
+    """Exponent of the weights, at least 1; 1 trains a plain network."""
+
+    l1: float = 0.0
+    """Coefficient of the sum of the weights' magnitudes in the loss."""
+
+    decay: float = 0.0
+    """Weight decay on theta: an L1 penalty of half of it on the weights if alpha is 2."""
+
+    optimizer: Literal["sgd", "adam"] = "sgd"
+    """Plain, without momentum or schedule."""
+
+    adapt_to: Literal["theta", "weights"] = "theta"
+    """Whose gradient the optimizer sees; no difference for sgd."""
+
+    learning_rate: float | None = None
+    """By default 0.001 for adam, 0.1 for sgd."""
+
+    hidden: tuple[int, ...] = (300, 100)
+    """Units of each hidden layer."""
+
+    data: Literal["digits", "mnist", "idx"] = "digits"
+    """Images: bundled 8x8 digits, MNIST in --data-dir, or any four idx files there."""
+
+    data_dir: Path | None = None
+    """Folder of the image files, for mnist and idx."""
+
+    download: bool = False
+    """Fetch missing files of MNIST into --data-dir."""
+
+    batch: int = 60
+    """Images per step; an epoch leaves out what does not fill a batch."""
+
+    steps: int | None = None
+    """Number of training steps; by default 4,000 for digits, else 50,000."""
+
+    evaluate_every: int = 1000
+    """Steps between validations."""
+
+    seed: int = 0
+    """Seed of initialisation, validation split and order of the images."""
+
+    out: Path | None = None
+    """Run folder; by default runs/powerprop-DATE-TIME."""
+
+    resume: bool = False
+    """Go on with the run in the folder."""
+
+    quiet: bool = False
+    """Show no progress bar."""
+
+    def run(self) -> dict[str, Any]:
+        """Train, write the run folder; prune the final weights and test them at every density."""
+        self._check()
+        splits = load_splits(self.data, self.data_dir, seed=self.seed, download=self.download)
+        train_set, validation, test = (to_arrays(part) for part in splits)
+        classes = int(splits.train.labels.max()) + 1
+        folder = open_run(self, recipe="powerprop", out=self.out, resume=self.resume)
+        apply, state = make_model(self, train_set, classes)
+        reparam, first = powerprop(self.alpha), jax.tree.map(jnp.copy, state.theta)
+        measure = make_measure(apply)
+
+        def evaluate(step: int, state: PowerState) -> Mapping[str, float]:
+            return {"accuracy": measure(reparam.to_weights(state.theta), validation)}
+
+        steps = self.steps or (4_000 if self.data == "digits" else 50_000)
+        trained = train(
+            make_step(self, apply, reparam),
+            state,
+            constants=(train_set,),
+            steps=steps,
+            seed=self.seed,
+            folder=folder,
+            evaluate=evaluate,
+            evaluate_every=self.evaluate_every,
+            steps_per_dispatch=self.evaluate_every,
+            resume=self.resume,
+            quiet=self.quiet,
+            description=f"alpha {self.alpha:g}",
+        )
+        weights = reparam.to_weights(trained.state.theta)
+        result: dict[str, Any] = {"test_accuracy": measure(weights, test)}
+        result["densities"] = list(DENSITIES)
+        for name, part in (("test", test), ("validation", validation)):
+            result[f"pruned_{name}_accuracy"] = [
+                measure(apply_masks(weights, one_shot_masks(weights, density)), part)
+                for density in DENSITIES
+            ]
+        result |= describe_weights(weights, reparam.to_weights(first)) | {"steps": steps}
+        told = ("alpha", "l1", "decay", "optimizer", "adapt_to", "learning_rate", "data", "batch")
+        result |= {name: getattr(self, name) for name in (*told, "seed")}
+        self._draw(folder, result)
+        result |= {"seconds": round(trained.seconds, 1), "out": str(folder.path)}
+        return folder.write_result(result)
+
+    def _check(self) -> None:
+        for name in ("batch", "evaluate_every", "steps"):
+            if getattr(self, name) is not None:
+                checks.check_count(name, getattr(self, name), least=1)
+        for number, units in enumerate(self.hidden):
+            checks.check_count(f"hidden[{number}]", units, least=1)
+        checks.check_choice("optimizer", self.optimizer, tuple(RATES))
+        checks.check_choice("adapt_to", self.adapt_to, ("theta", "weights"))
+        powerprop(self.alpha)
+        for name in ("l1", "decay"):
+            value = getattr(self, name)
+            checks.require(value >= 0, f"{name}={value}", "at least 0", f"change {name}")
+        checks.require(
+            not (self.decay and self.adapt_to == "weights"),
+            f"decay={self.decay} with adapt_to='weights'",
+            "decay, which is part of theta's gradient, only where the optimizer sees that gradient",
+            "pass --adapt-to theta",
+        )
+        rate = self.learning_rate
+        checks.require(
+            rate is None or rate > 0, f"learning_rate={rate}", "more than 0", "change it"
+        )
+        checks.require(
+            self.data == "digits" or self.data_dir is not None,
+            f"data={self.data!r} without a folder",
+            "the folder of its files",
+            "pass --data-dir DIR",
+        )
+
+    def _draw(self, folder: RunFolder, result: Mapping[str, Any]) -> None:
+        from sparse_hyper_jax.train import plots  # matplotlib is slow to import
+
+        curve = (np.asarray(DENSITIES), np.asarray(result["pruned_test_accuracy"]))
+        figure = plots.plot_curves({"test accuracy": curve}, x_label="density after pruning")
+        figure.axes[0].set_xscale("log")
+        figure.savefig(folder.path / "pruning.png", dpi=150)
+
+
+def make_model(
+    recipe: PowerpropRecipe, train_set: Arrays, classes: int
+) -> tuple[Apply, PowerState]:
+    """Build the network and the state before training."""
+    images, _ = train_set
+    checks.require(
+        recipe.batch <= len(images),
+        f"batch={recipe.batch} with {len(images)} training images",
+        "at most as many",
+        "lower --batch",
+    )
+    sizes = (images.shape[1], *recipe.hidden, classes)
+    apply, weights = make_perceptron(sizes, seed=recipe.seed)
+    theta = powerprop(recipe.alpha).to_theta(weights)
+    moments = optimizer_of(recipe).init(theta)
+    return apply, PowerState(theta, moments, first_order(len(images)), jnp.zeros((), jnp.int32))
+
+
+def optimizer_of(recipe: PowerpropRecipe) -> optax.GradientTransformation:
+    """Give the transformation from gradients of the weights to updates of theta."""
+    rate = RATES[recipe.optimizer] if recipe.learning_rate is None else recipe.learning_rate
+    inner = {"adam": optax.adam, "sgd": optax.sgd}[recipe.optimizer](rate)
+    slope = scale_by_power_jacobian(recipe.alpha)
+    if recipe.adapt_to == "weights":
+        return optax.chain(inner, slope)
+    decay = [add_power_decay(recipe.decay, recipe.alpha)] if recipe.decay else []
+    return optax.chain(slope, *decay, inner)
+
+
+def make_step(
+    recipe: PowerpropRecipe, apply: Apply, reparam: Reparametrization
+) -> Callable[[PowerState, jax.Array, Arrays], tuple[PowerState, dict[str, jax.Array]]]:
+    """Make the pure training step."""
+    optimizer = optimizer_of(recipe)
+
+    def step(
+        state: PowerState, key: jax.Array, train_set: Arrays
+    ) -> tuple[PowerState, dict[str, jax.Array]]:
+        order, (images, labels) = next_batch(
+            key, state.order, state.count, train_set, batch=recipe.batch
+        )
+
+        def loss_of(weights: nnx.State) -> jax.Array:
+            loss = cross_entropy(apply(weights, images), labels)
+            if recipe.l1:
+                kernels = selected_leaves(is_kernel, weights)
+                loss += recipe.l1 * sum(jnp.sum(jnp.abs(kernel)) for kernel in kernels)
+            return loss
+
+        loss, gradient = jax.value_and_grad(loss_of)(reparam.to_weights(state.theta))
+        updates, moments = optimizer.update(gradient, state.optimizer, state.theta)
+        theta = optax.apply_updates(state.theta, updates)
+        return PowerState(theta, moments, order, state.count + 1), {"loss": loss}
+
+    return step
+
+
+def one_shot_masks(weights: nnx.State, density: float) -> Any:
+    """Keep the largest of every layer: a share of the hidden ones, twice as much of the head."""
+
+    def share(path: tuple[Any, ...], leaf: jax.Array) -> Any:
+        name = path_name(path)
+        if not is_kernel(name, leaf):
+            return optax.MaskedNode()
+        return min(1.0, 2 * density) if "head" in name else density
+
+    return magnitude_masks(weights, jax.tree_util.tree_map_with_path(share, weights))
+
+
+def describe_weights(weights: nnx.State, first: nnx.State) -> dict[str, float]:
+    """Give shares of weights near zero and of those that changed their sign in training."""
+    now, before = (
+        jnp.concatenate([leaf.reshape(-1) for leaf in selected_leaves(is_kernel, tree)])
+        for tree in (weights, first)
+    )
+    return {
+        "below_0.001": float(jnp.mean(jnp.abs(now) < 1e-3)),
+        "below_0.01": float(jnp.mean(jnp.abs(now) < 1e-2)),
+        "sign_flips": float(jnp.mean(now * before < 0)),
+        "typical": float(jnp.median(jnp.abs(now))),
+    }
