@@ -51,6 +51,10 @@ RECIPES = {
         "sparse_hyper_jax.train.recipes.powerprop:PowerpropRecipe",
         "train a classifier whose weights become sparse by themselves, and prune it",
     ),
+    "packnet": Entry(
+        "sparse_hyper_jax.train.recipes.packnet:PacknetRecipe",
+        "learn many tasks in one network without forgetting any",
+    ),
 }
 
 EXTRAS = {

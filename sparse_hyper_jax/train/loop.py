@@ -12,7 +12,7 @@ was not, bit for bit.
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import jax
@@ -96,7 +96,9 @@ def train(
         folder.cut_metrics(first or -1)
         saved = time.monotonic()
         began = saved - seconds
-        key, dispatch = jax.random.key(seed), _dispatcher(step, state)
+        leaves, structure = jax.tree.flatten(state)
+        dispatch = _dispatcher(step, structure, tuple(leaf.sharding for leaf in leaves))
+        key = jax.random.key(seed)
         with tqdm(
             total=steps, initial=first, desc=description, disable=quiet, mininterval=0.5
         ) as bar:
@@ -171,11 +173,14 @@ def _start(
     return restored.step, restored.state, restored.about["seconds"]
 
 
-def _dispatcher(step: Step, state: Any) -> Callable[..., tuple[Any, dict[str, jax.Array]]]:
+@lru_cache(maxsize=4)  # so that runs which share a step, task after task, compile it once
+def _dispatcher(
+    step: Step, structure: Any, shardings: tuple[Any, ...]
+) -> Callable[..., tuple[Any, dict[str, jax.Array]]]:
     # A state that is spread over devices comes out as it went in, so that an uninterrupted run and
     # one restored from a checkpoint feed the same placement into the same compiled program.
-    placed = jax.tree.map(
-        lambda leaf: leaf.sharding if len(leaf.sharding.device_set) > 1 else None, state
+    placed = jax.tree.unflatten(
+        structure, [one if len(one.device_set) > 1 else None for one in shardings]
     )
 
     @partial(

@@ -1,4 +1,4 @@
-"""Train a classifier with powerpropagation and see how much of it may be pruned."""
+"""Train a classifier with powerpropagation, dense or sparse, and see how far it may be pruned."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -13,7 +13,20 @@ from flax import nnx
 
 from sparse_hyper_jax import checks
 from sparse_hyper_jax.parameter_paths import is_kernel, path_name, selected_leaves
-from sparse_hyper_jax.pruning import apply_masks, magnitude_masks
+from sparse_hyper_jax.pruning import (
+    SET,
+    Method,
+    Prune,
+    RigL,
+    SparseState,
+    TopKAST,
+    apply_masks,
+    density_report,
+    erk,
+    gradual,
+    magnitude_masks,
+    sparse_training,
+)
 from sparse_hyper_jax.reparam import (
     Reparametrization,
     add_power_decay,
@@ -27,6 +40,7 @@ from sparse_hyper_jax.train.recipes.classifier import Arrays, cross_entropy, to_
 from sparse_hyper_jax.train.recipes.perceptron import Apply, make_measure, make_perceptron
 from sparse_hyper_jax.train.run_folder import RunFolder, open_run
 
+METHODS = ("dense", "static", "magnitude", "set", "rigl", "top-kast")
 RATES = {"adam": 1e-3, "sgd": 0.1}
 DENSITIES = tuple(float(density) for density in np.geomspace(0.01, 1, 20))
 
@@ -64,6 +78,17 @@ class PowerpropRecipe:
 
     learning_rate: float | None = None
     """By default 0.001 for adam, 0.1 for sgd."""
+
+    method: Literal["dense", "static", "magnitude", "set", "rigl", "top-kast"] = "dense"
+    """Dense training, or with masks: random ones that stay, gradual pruning by magnitude, or
+    sparse from the beginning with masks that move."""
+
+    density: float = 0.1
+    """Share of the weights that a sparse method keeps, apportioned by ERK."""
+
+    regrow: float | None = None
+    """First size of weights that set or rigl grow, as a share of the mean magnitude of the kept
+    ones; by default 0 for alpha 1, else 0.5, since under a power zero would stay zero."""
 
     hidden: tuple[int, ...] = (300, 100)
     """Units of each hidden layer."""
@@ -110,14 +135,13 @@ class PowerpropRecipe:
         measure = make_measure(apply)
 
         def evaluate(step: int, state: PowerState) -> Mapping[str, float]:
-            return {"accuracy": measure(reparam.to_weights(state.theta), validation)}
+            return {"accuracy": measure(weights_in_use(reparam, state), validation)}
 
-        steps = self.steps or (4_000 if self.data == "digits" else 50_000)
         trained = train(
             make_step(self, apply, reparam),
             state,
             constants=(train_set,),
-            steps=steps,
+            steps=self.number_of_steps,
             seed=self.seed,
             folder=folder,
             evaluate=evaluate,
@@ -127,20 +151,44 @@ class PowerpropRecipe:
             quiet=self.quiet,
             description=f"alpha {self.alpha:g}",
         )
-        weights = reparam.to_weights(trained.state.theta)
-        result: dict[str, Any] = {"test_accuracy": measure(weights, test)}
-        result["densities"] = list(DENSITIES)
-        for name, part in (("test", test), ("validation", validation)):
-            result[f"pruned_{name}_accuracy"] = [
-                measure(apply_masks(weights, one_shot_masks(weights, density)), part)
-                for density in DENSITIES
-            ]
-        result |= describe_weights(weights, reparam.to_weights(first)) | {"steps": steps}
-        told = ("alpha", "l1", "decay", "optimizer", "adapt_to", "learning_rate", "data", "batch")
-        result |= {name: getattr(self, name) for name in (*told, "seed")}
-        self._draw(folder, result)
+        weights = weights_in_use(reparam, trained.state)
+        result: dict[str, Any] = {
+            f"{name}_accuracy": measure(weights, part)
+            for name, part in (("test", test), ("validation", validation))
+        }
+        if self.method == "dense":
+            result["densities"] = list(DENSITIES)
+            pruned = [apply_masks(weights, one_shot_masks(weights, one)) for one in DENSITIES]
+            result["pruned_test_accuracy"] = [measure(one, test) for one in pruned]
+            self._draw(folder, result)
+        else:
+            report = density_report(weights, trained.state.optimizer.masks)
+            result |= {"density": report.pruned, "density_of_layers": report.by_leaf}
+        result |= describe_weights(weights, reparam.to_weights(first)) | {"steps": trained.steps}
+        told = ("alpha", "method", "l1", "decay", "optimizer", "adapt_to", "learning_rate", "data")
+        result |= {name: getattr(self, name) for name in (*told, "batch", "seed")}
         result |= {"seconds": round(trained.seconds, 1), "out": str(folder.path)}
         return folder.write_result(result)
+
+    @property
+    def number_of_steps(self) -> int:
+        """The steps asked for, or the default of the data."""
+        return self.steps or (4_000 if self.data == "digits" else 50_000)
+
+    @property
+    def sparse_method(self) -> Method | None:
+        """The rule that makes masks; None for dense training."""
+        settled = 3 * self.number_of_steps // 4
+        default = 0.0 if self.alpha == 1 else 0.5
+        regrow = default if self.regrow is None else self.regrow
+        methods: dict[str, Callable[[], Method]] = {
+            "static": lambda: Prune(score="random"),
+            "magnitude": lambda: Prune(gradual(settled // 10, max(settled, 1))),
+            "set": lambda: SET(settled, regrow=regrow),
+            "rigl": lambda: RigL(settled, regrow=regrow),
+            "top-kast": TopKAST,
+        }
+        return methods[self.method]() if self.method in methods else None
 
     def _check(self) -> None:
         for name in ("batch", "evaluate_every", "steps"):
@@ -150,6 +198,8 @@ class PowerpropRecipe:
             checks.check_count(f"hidden[{number}]", units, least=1)
         checks.check_choice("optimizer", self.optimizer, tuple(RATES))
         checks.check_choice("adapt_to", self.adapt_to, ("theta", "weights"))
+        checks.check_choice("method", self.method, METHODS)
+        checks.require(0 < self.density <= 1, f"density={self.density}", "in (0, 1]", "change it")
         powerprop(self.alpha)
         for name in ("l1", "decay"):
             value = getattr(self, name)
@@ -203,10 +253,27 @@ def optimizer_of(recipe: PowerpropRecipe) -> optax.GradientTransformation:
     rate = RATES[recipe.optimizer] if recipe.learning_rate is None else recipe.learning_rate
     inner = {"adam": optax.adam, "sgd": optax.sgd}[recipe.optimizer](rate)
     slope = scale_by_power_jacobian(recipe.alpha)
-    if recipe.adapt_to == "weights":
-        return optax.chain(inner, slope)
     decay = [add_power_decay(recipe.decay, recipe.alpha)] if recipe.decay else []
-    return optax.chain(slope, *decay, inner)
+    parts = [inner, slope] if recipe.adapt_to == "weights" else [slope, *decay, inner]
+    method = recipe.sparse_method
+    if method is None:
+        return optax.chain(*parts)
+    return sparse_training(
+        optax.chain(*parts),
+        method,
+        density=float(recipe.density),
+        distribution=erk,
+        reparam=powerprop(recipe.alpha) if recipe.alpha > 1 else None,
+        key=jax.random.key(recipe.seed),
+    )
+
+
+def weights_in_use(reparam: Reparametrization, state: PowerState) -> nnx.State:
+    """Give the weights of the model, masked if training is sparse."""
+    weights = reparam.to_weights(state.theta)
+    if isinstance(state.optimizer, SparseState):
+        return apply_masks(weights, state.optimizer.masks)
+    return weights
 
 
 def make_step(
@@ -229,7 +296,7 @@ def make_step(
                 loss += recipe.l1 * sum(jnp.sum(jnp.abs(kernel)) for kernel in kernels)
             return loss
 
-        loss, gradient = jax.value_and_grad(loss_of)(reparam.to_weights(state.theta))
+        loss, gradient = jax.value_and_grad(loss_of)(weights_in_use(reparam, state))
         updates, moments = optimizer.update(gradient, state.optimizer, state.theta)
         theta = optax.apply_updates(state.theta, updates)
         return PowerState(theta, moments, order, state.count + 1), {"loss": loss}

@@ -1,0 +1,128 @@
+"""A network that holds several tasks: shared parameters, and masks and a few more for each."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from sparse_hyper_jax import checks
+from sparse_hyper_jax.parameter_paths import Filter, is_kernel, is_left_out, map_selected
+from sparse_hyper_jax.pruning import (
+    Masks,
+    apply_masks,
+    combine_masks,
+    density_report,
+    pack_masks,
+    unpack_masks,
+)
+
+
+class Task(NamedTuple):
+    """What belongs to one task."""
+
+    masks: Any
+    """Shared entries that it uses, eight in a byte (:func:`~sparse_hyper_jax.pruning.pack_masks`);
+    ``optax.MaskedNode()`` for leaves that are not shared."""
+
+    own: Any
+    """Leaves that are not shared; ``optax.MaskedNode()`` for the others."""
+
+
+class PackedNetwork(NamedTuple):
+    """Parameters of all tasks, a pytree to be saved as it is."""
+
+    params: Any
+    """Shared entries, and the leaves that are not shared of the last task."""
+
+    used: Masks
+    """Entries that some task uses."""
+
+    tasks: tuple[Task, ...]
+    """In the order in which they were learned."""
+
+
+def empty_network(params: Any, *, filter: Filter = is_kernel, tasks: int = 0) -> PackedNetwork:
+    """Make a network in which everything is free.
+
+    Args:
+        params: pytree of arrays.
+        filter: which leaves the tasks share; each has its own of all others.
+        tasks: number of tasks without content, to give a checkpoint of so many its structure.
+
+    Raises:
+        ValueError: nothing is shared.
+    """
+    used = map_selected(
+        lambda leaf: jnp.zeros(leaf.shape, bool), filter, params, other=optax.MaskedNode()
+    )
+    blank = Task(pack_masks(used), _own(params, used))
+    return PackedNetwork(params, used, (blank,) * tasks)
+
+
+def redraw_free(network: PackedNetwork, fresh: Any) -> Any:
+    """Give parameters for the next task: old entries stay, everything else is new.
+
+    Args:
+        network: the tasks so far.
+        fresh: new parameters from the initialiser (theta, if they are reparametrised).
+    """
+
+    def choose(old: jax.Array, new: jax.Array, used: Any) -> jax.Array:
+        return new if is_left_out(used) else jnp.where(used, old, new)
+
+    return jax.tree.map(choose, network.params, fresh, network.used)
+
+
+def add_task(
+    network: PackedNetwork, params: Any, masks: Masks, *, freeze: bool = True
+) -> PackedNetwork:
+    """Add a task that was learned.
+
+    Args:
+        network: the tasks so far.
+        params: parameters after training.
+        masks: entries that the task uses.
+        freeze: mark them as used, so that they stay; without it, later tasks change them.
+    """
+    used = combine_masks(jnp.logical_or, network.used, masks) if freeze else network.used
+    task = Task(pack_masks(masks), _own(params, network.used))
+    return PackedNetwork(params, used, (*network.tasks, task))
+
+
+def task_weights(
+    network: PackedNetwork, number: int, *, to_weights: Callable[[Any], Any] = lambda params: params
+) -> Any:
+    """Give the weights with which the model solves one of its tasks.
+
+    Args:
+        network: the tasks so far.
+        number: of the task, from 0.
+        to_weights: of a reparametrisation.
+
+    Raises:
+        ValueError: there is no such task.
+    """
+    checks.require(
+        0 <= number < len(network.tasks),
+        f"task {number} of {len(network.tasks)}",
+        "a task that was learned",
+        "count tasks from 0",
+    )
+    task = network.tasks[number]
+    params = jax.tree.map(
+        lambda leaf, own: leaf if is_left_out(own) else own, network.params, task.own
+    )
+    return apply_masks(to_weights(params), unpack_masks(task.masks, params))
+
+
+def share_used(network: PackedNetwork) -> float:
+    """Give the share of the shared entries that some task uses."""
+    return density_report(network.params, network.used).pruned
+
+
+def _own(params: Any, masks: Masks) -> Any:
+    return jax.tree.map(
+        lambda leaf, mask: leaf if is_left_out(mask) else optax.MaskedNode(), params, masks
+    )

@@ -1,0 +1,60 @@
+"""The sparsest network that is still good enough."""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from sparse_hyper_jax import checks
+
+
+class Search(NamedTuple):
+    """What a search found."""
+
+    sparsity: float
+    """The chosen one; 0 if none of the others was accepted."""
+
+    curve: dict[float, float]
+    """Scores of all sparsities that were tried."""
+
+
+def search_sparsity(
+    evaluate: Callable[[float], float],
+    accept: Callable[[float, float], bool],
+    sparsities: Sequence[float],
+) -> Search:
+    """Bisect for the largest sparsity that is accepted.
+
+    It tries about ``log2(len(sparsities))`` of them. Where scores do not fall steadily it finds a
+    sparsity that is accepted while the next one is not, but not always the largest such; the curve
+    shows what was tried. Sparsity 0, the unpruned network, is what is left if nothing is accepted.
+
+    Args:
+        evaluate: gives the score of the network at a sparsity.
+        accept: ``accept(score, unpruned score)``, for instance
+            ``lambda score, whole: score >= 0.99 * whole``. A ratio suits accuracies; for losses or
+            negative returns take a difference.
+        sparsities: increasing, from 0 to 1.
+
+    Raises:
+        ValueError: the sparsities are not increasing shares.
+    """
+    grid = [float(sparsity) for sparsity in sparsities]
+    checks.require(
+        bool(grid) and all(a < b for a, b in zip([-1.0, *grid], [*grid, 1.5], strict=True)),
+        f"sparsities={grid}",
+        "increasing numbers from 0 to 1",
+        "sort them and drop duplicates",
+    )
+    checks.require(grid[0] >= 0 and grid[-1] <= 1, f"sparsities={grid}", "from 0 to 1", "cut them")
+    curve = {0.0: float(evaluate(0.0))}
+    # Invariant: everything before ``low`` counts as accepted, everything from ``high`` on as not.
+    low, high = 0, len(grid)
+    while low < high:
+        middle = (low + high) // 2
+        sparsity = grid[middle]
+        if sparsity not in curve:
+            curve[sparsity] = float(evaluate(sparsity))
+        if accept(curve[sparsity], curve[0.0]):
+            low = middle + 1
+        else:
+            high = middle
+    return Search(grid[low - 1] if low else 0.0, dict(sorted(curve.items())))

@@ -1,0 +1,339 @@
+"""Learn permuted images, one permutation after the other, in one network."""
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+
+from sparse_hyper_jax import checks
+from sparse_hyper_jax.continual import (
+    PackedNetwork,
+    Train,
+    add_task,
+    efficient_packnet,
+    empty_network,
+    freeze_entries,
+    packnet,
+    share_used,
+    task_weights,
+)
+from sparse_hyper_jax.pruning import Masks, apply_masks, combine_masks
+from sparse_hyper_jax.reparam import is_kernel, powerprop, scale_by_power_jacobian
+from sparse_hyper_jax.train.checkpoint import Checkpoints
+from sparse_hyper_jax.train.data import load_splits
+from sparse_hyper_jax.train.data.epochs import first_order, next_batch
+from sparse_hyper_jax.train.loop import train
+from sparse_hyper_jax.train.recipes.classifier import Arrays, cross_entropy, to_arrays
+from sparse_hyper_jax.train.recipes.perceptron import Apply, make_measure, make_perceptron
+from sparse_hyper_jax.train.run_folder import RunFolder, open_run
+
+SPARSITIES = (
+    0.1,
+    0.2,
+    0.3,
+    0.4,
+    0.5,
+    0.6,
+    0.7,
+    0.8,
+    0.84,
+    0.88,
+    0.9,
+    0.92,
+    0.94,
+    0.95,
+    0.96,
+    0.97,
+    0.98,
+    0.99,
+)
+METHODS = ("efficient", "packnet", "sequential")
+
+
+class TaskState(NamedTuple):
+    """What training a task changes."""
+
+    theta: nnx.State
+    optimizer: optax.OptState
+    order: jax.Array
+    """Training images in the order of this epoch, int32."""
+
+    count: jax.Array
+    """Finished steps, int32."""
+
+
+@dataclass(frozen=True)
+class PacknetRecipe:
+    """Learn permuted images task by task (EfficientPackNet, Schwarz et al. 2021)."""
+
+    method: Literal["efficient", "packnet", "sequential"] = "efficient"
+    """EfficientPackNet, PackNet, or one task after the other without any protection."""
+
+    alpha: float = 2.0
+    """Exponent of the weights, at least 1; 1 trains a plain network."""
+
+    tasks: int = 10
+    """Number of permutations of the pixels."""
+
+    target: float = 0.98
+    """EfficientPackNet: share of the unpruned validation accuracy that pruning must leave."""
+
+    keep: float = 0.25
+    """PackNet: share of the free weights that a task takes."""
+
+    hidden: tuple[int, ...] = (300, 300)
+    """Units of each hidden layer."""
+
+    data: Literal["digits", "mnist", "idx"] = "digits"
+    """Images: bundled 8x8 digits, MNIST in --data-dir, or any four idx files there."""
+
+    data_dir: Path | None = None
+    """Folder of the image files, for mnist and idx."""
+
+    download: bool = False
+    """Fetch missing files of MNIST into --data-dir."""
+
+    learning_rate: float = 0.1
+    """Of plain SGD."""
+
+    batch: int = 60
+    """Images per step; an epoch leaves out what does not fill a batch."""
+
+    steps: int = 3000
+    """Training steps of a task."""
+
+    retrain_steps: int = 1500
+    """PackNet: training steps after pruning."""
+
+    seed: int = 0
+    """Seed of initialisation, permutations, validation split and order of the images."""
+
+    out: Path | None = None
+    """Run folder; by default runs/packnet-DATE-TIME."""
+
+    resume: bool = False
+    """Go on with the run in the folder."""
+
+    quiet: bool = False
+    """Show no progress bar."""
+
+    def run(self) -> dict[str, Any]:
+        """Learn all tasks, write the run folder; test every task after each one is learned."""
+        self._check()
+        splits = load_splits(self.data, self.data_dir, seed=self.seed, download=self.download)
+        classes = int(splits.train.labels.max()) + 1
+        folder = open_run(self, recipe="packnet", out=self.out, resume=self.resume)
+        learner = Learner(self, folder, [to_arrays(part) for part in splits], classes)
+        with Checkpoints(folder.path / "tasks") as checkpoints:
+            network, learned = learner.start(checkpoints)
+            for number in range(len(learned), self.tasks):
+                network, line = learner.learn(network, number)
+                learned = [*learned, line]
+                checkpoints.save(number + 1, network, {"learned": learned})
+        logits = [learner.digest(network, number) for number in range(self.tasks)]
+        last = learned[-1]["test_accuracies"]
+        result = {
+            "mean_test_accuracy": float(np.mean(last)),
+            "mean_test_accuracy_when_learned": float(
+                np.mean([line["test_accuracies"][-1] for line in learned])
+            ),
+            "mean_validation_accuracy": float(np.mean(learned[-1]["validation_accuracies"])),
+            "unchanged_tasks": sum(
+                one == line["logits"] for one, line in zip(logits, learned, strict=True)
+            ),
+            "test_accuracies": last,
+            "share_used": [line["share_used"] for line in learned],
+            "share_of_task": [line["share_of_task"] for line in learned],
+        }
+        told = ("method", "alpha", "tasks", "target", "keep", "hidden", "data", "learning_rate")
+        result |= {name: getattr(self, name) for name in (*told, "batch", "steps", "seed")}
+        self._draw(folder, result)
+        seconds = sum(line["seconds"] for line in learned)
+        return folder.write_result(result | {"seconds": round(seconds, 1), "out": str(folder.path)})
+
+    def _check(self) -> None:
+        for name in ("tasks", "batch", "steps", "retrain_steps"):
+            checks.check_count(name, getattr(self, name), least=1)
+        for number, units in enumerate(self.hidden):
+            checks.check_count(f"hidden[{number}]", units, least=1)
+        checks.check_choice("method", self.method, METHODS)
+        powerprop(self.alpha)
+        for name in ("target", "keep"):
+            share = getattr(self, name)
+            checks.require(0 < share <= 1, f"{name}={share}", "in (0, 1]", f"change {name}")
+        checks.require(
+            self.learning_rate > 0, f"learning_rate={self.learning_rate}", "more than 0", "raise it"
+        )
+        checks.require(
+            self.data == "digits" or self.data_dir is not None,
+            f"data={self.data!r} without a folder",
+            "the folder of its files",
+            "pass --data-dir DIR",
+        )
+
+    def _draw(self, folder: RunFolder, result: Mapping[str, Any]) -> None:
+        from sparse_hyper_jax.train import plots  # matplotlib is slow to import
+
+        tasks = np.arange(1, self.tasks + 1)
+        names = {"test_accuracies": "test accuracy", "share_used": "share of weights used"}
+        curves = {label: (tasks, np.asarray(result[name])) for name, label in names.items()}
+        plots.plot_curves(curves, x_label="task").savefig(folder.path / "tasks.png", dpi=150)
+
+
+class Learner:
+    """The network, the data and the compiled functions that all tasks share."""
+
+    def __init__(
+        self, recipe: PacknetRecipe, folder: RunFolder, splits: list[Arrays], classes: int
+    ):
+        self.recipe, self.folder, self.splits = recipe, folder, splits
+        images = splits[0][0]
+        checks.require(
+            recipe.batch <= len(images),
+            f"batch={recipe.batch} with {len(images)} training images",
+            "at most as many",
+            "lower --batch",
+        )
+        self.sizes = (images.shape[1], *recipe.hidden, classes)
+        self.apply, _ = make_perceptron(self.sizes, seed=recipe.seed)
+        self.reparam = powerprop(recipe.alpha)
+        self.measure = make_measure(self.apply)
+        self.step = make_step(recipe, self.apply)
+        self.logits = jax.jit(self.apply)
+
+    def start(self, checkpoints: Checkpoints) -> tuple[PackedNetwork, list[dict[str, Any]]]:
+        """Give the network and the results of the tasks that are learned already."""
+        done = checkpoints.steps()[-1] if checkpoints.steps() else 0
+        network = empty_network(self.fresh(0), filter=is_kernel, tasks=done)
+        if not done:
+            return network, []
+        restored = checkpoints.restore(network)
+        return restored.state, restored.about["learned"]
+
+    def fresh(self, number: int) -> nnx.State:
+        """Draw theta for a task."""
+        seed = self.recipe.seed * self.recipe.tasks + number
+        return self.reparam.to_theta(make_perceptron(self.sizes, seed=seed)[1])
+
+    def images_of(self, number: int) -> list[Arrays]:
+        """Give training, validation and test images of a task, the pixels permuted."""
+        pixels = np.random.default_rng((self.recipe.seed, number)).permutation(self.sizes[0])
+        return [(images[:, pixels], labels) for images, labels in self.splits]
+
+    def learn(self, network: PackedNetwork, number: int) -> tuple[PackedNetwork, dict[str, Any]]:
+        """Learn one task; give the network and a line of results."""
+        recipe, to_weights = self.recipe, self.reparam.to_weights
+        train_set, validation, _ = self.images_of(number)
+        seconds: list[float] = []
+        fit = self.fit_for(number, train_set, seconds)
+        found: dict[str, Any] = {}
+        if recipe.method == "efficient":
+            network, search = efficient_packnet(
+                network,
+                self.fresh(number),
+                fit,
+                lambda weights: self.measure(weights, validation),
+                accept=lambda score, whole: score >= recipe.target * whole,
+                sparsities=SPARSITIES,
+                to_weights=to_weights,
+            )
+            found = {"sparsity": search.sparsity, "curve": list(search.curve.items())}
+        elif recipe.method == "packnet":
+            network = packnet(
+                network, self.fresh(number), fit, keep=recipe.keep, to_weights=to_weights
+            )
+        else:
+            everything = combine_masks(jnp.ones_like, network.used)
+            theta = self.fresh(0) if number == 0 else network.params
+            theta = fit(theta, network.used, everything)
+            network = add_task(network, theta, everything, freeze=False)
+        return network, found | self.describe(network) | {"seconds": sum(seconds)}
+
+    def fit_for(self, number: int, train_set: Arrays, seconds: list[float]) -> Train:
+        """Make the training of a task, which notes how long each call of it took."""
+        recipe = self.recipe
+
+        def fit(theta: nnx.State, frozen: Masks, masks: Masks) -> nnx.State:
+            again = len(seconds)
+            folder = RunFolder(self.folder.path / f"task-{number}-{again}")
+            folder.checkpoints.mkdir(parents=True, exist_ok=True)
+            moments = optimizer_of(recipe).init(theta)
+            steps = recipe.retrain_steps if again else recipe.steps
+            trained = train(
+                self.step,
+                TaskState(theta, moments, first_order(len(train_set[0])), jnp.int32(0)),
+                constants=(train_set, frozen, masks),
+                steps=steps,
+                seed=recipe.seed * 1000 + 2 * number + again,
+                folder=folder,
+                steps_per_dispatch=min(500, steps),
+                resume=True,
+                quiet=recipe.quiet,
+                description=f"task {number + 1} of {recipe.tasks}",
+            )
+            seconds.append(trained.seconds)
+            return trained.state.theta
+
+        return fit
+
+    def describe(self, network: PackedNetwork) -> dict[str, Any]:
+        """Test all tasks so far, and count what is used."""
+        scores: dict[str, list[float]] = {"validation_accuracies": [], "test_accuracies": []}
+        for number in range(len(network.tasks)):
+            weights = task_weights(network, number, to_weights=self.reparam.to_weights)
+            for name, part in zip(scores, self.images_of(number)[1:], strict=True):
+                scores[name].append(self.measure(weights, part))
+        bits = jax.tree.leaves(network.tasks[-1].masks)
+        sizes = sum(mask.size for mask in jax.tree.leaves(network.used))
+        kept = sum(int(np.unpackbits(np.asarray(packed)).sum()) for packed in bits)
+        return {
+            **scores,
+            "share_used": share_used(network),
+            "share_of_task": kept / sizes,
+            "logits": self.digest(network, len(network.tasks) - 1),
+        }
+
+    def digest(self, network: PackedNetwork, number: int) -> str:
+        """Give a digest of the test logits of a task, which differs if any bit does."""
+        weights = task_weights(network, number, to_weights=self.reparam.to_weights)
+        images, _ = self.images_of(number)[2]
+        return hashlib.sha256(np.asarray(self.logits(weights, images)).tobytes()).hexdigest()
+
+
+def optimizer_of(recipe: PacknetRecipe) -> optax.GradientTransformationExtraArgs:
+    """Give the transformation from gradients of the weights to updates of theta."""
+    return freeze_entries(
+        optax.chain(scale_by_power_jacobian(recipe.alpha), optax.sgd(recipe.learning_rate))
+    )
+
+
+def make_step(
+    recipe: PacknetRecipe, apply: Apply
+) -> Callable[..., tuple[TaskState, dict[str, jax.Array]]]:
+    """Make the pure training step."""
+    optimizer, reparam = optimizer_of(recipe), powerprop(recipe.alpha)
+
+    def step(
+        state: TaskState, key: jax.Array, train_set: Arrays, frozen: Masks, masks: Masks
+    ) -> tuple[TaskState, dict[str, jax.Array]]:
+        order, (images, labels) = next_batch(
+            key, state.order, state.count, train_set, batch=recipe.batch
+        )
+
+        def loss_of(theta: nnx.State) -> jax.Array:
+            return cross_entropy(apply(theta, images), labels)
+
+        weights = apply_masks(reparam.to_weights(state.theta), masks)
+        loss, gradient = jax.value_and_grad(loss_of)(weights)
+        updates, moments = optimizer.update(gradient, state.optimizer, state.theta, frozen=frozen)
+        theta = optax.apply_updates(state.theta, updates)
+        return TaskState(theta, moments, order, state.count + 1), {"loss": loss}
+
+    return step
