@@ -10,22 +10,27 @@ not run again, so that an interrupted call goes on, and several may run side by 
 """
 
 import argparse
-import json
 import tempfile
 from pathlib import Path
 from typing import Any
 
-from report import RESULTS, Report
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from report import Report, percent, read_lines
 
-from sparse_hyper_jax.train.recipes.powerprop import PowerpropRecipe
+from sparse_hyper_jax.train import plots
+from sparse_hyper_jax.train.recipes.powerprop import DENSITIES, PowerpropRecipe
 
 NAME = "powerprop_prune"
 FIGURE = Path(__file__).parent.parent / "docs" / "powerprop.png"
 ALPHAS = (1.0, 2.0, 3.0, 4.0, 5.0)
+SHOWN = (1.0, 0.2, 0.1, 0.05, 0.03, 0.02)
 SETTINGS: dict[str, dict[str, Any]] = {
     **{f"SGD, alpha {alpha:g}": {"alpha": alpha} for alpha in ALPHAS},
     "SGD, alpha 1, L1 1e-05": {"alpha": 1.0, "l1": 1e-5},
     "SGD, alpha 1, L1 1e-04": {"alpha": 1.0, "l1": 1e-4},
+    "SGD, alpha 1, L1 3e-04": {"alpha": 1.0, "l1": 3e-4},
     "SGD, alpha 2, decay 2e-04": {"alpha": 2.0, "decay": 2e-4},
     "SGD, alpha 3, decay 2e-04": {"alpha": 3.0, "decay": 2e-4},
 }
@@ -40,15 +45,9 @@ ADAM: dict[str, dict[str, Any]] = {
 SEEDS = {**dict.fromkeys(SETTINGS, range(5)), **dict.fromkeys(ADAM, range(3))}
 
 
-def lines() -> list[dict[str, Any]]:
-    """Read the runs so far."""
-    path = RESULTS / f"{NAME}.jsonl"
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-
-
 def run(report: Report, setting: str, seed: int, folder: Path) -> None:
     """Train once and write the line, unless it is there."""
-    if (setting, seed) in {(line["setting"], line["seed"]) for line in lines()}:
+    if (setting, seed) in {(line["setting"], line["seed"]) for line in read_lines(NAME)}:
         return
     with tempfile.TemporaryDirectory() as name:
         options = {**SETTINGS, **ADAM}[setting]
@@ -74,6 +73,79 @@ def run(report: Report, setting: str, seed: int, folder: Path) -> None:
     report.add(setting=setting, **rounded)
 
 
+def accuracies(setting: str) -> np.ndarray:
+    """Give test accuracies ``(seeds, densities)`` of the runs that did not diverge."""
+    runs = [
+        line["pruned_test_accuracy"]
+        for line in read_lines(NAME)
+        if line["setting"] == setting and "diverged" not in line
+    ]
+    return np.asarray(runs).reshape(len(runs), len(DENSITIES))
+
+
+def table() -> str:
+    """Give accuracies at some densities as a Markdown table, and what the weights are like."""
+    places = [int(np.argmin(np.abs(np.asarray(DENSITIES) - density))) for density in SHOWN]
+    names = [f"{100 * DENSITIES[place]:.3g} %" for place in places]
+    rows = [
+        "| setting | " + " | ".join([*names, "below 0.001", "sign flips"]) + " |",
+        "|---" * (len(names) + 3) + "|",
+    ]
+    for setting in SEEDS:
+        runs = accuracies(setting)
+        cells = [brief(runs[:, place]) for place in places]
+        for name in ("below_0.001", "sign_flips"):
+            values = [
+                line[name]
+                for line in read_lines(NAME)
+                if line["setting"] == setting and name in line
+            ]
+            cells.append(brief(np.asarray(values)))
+        rows.append(f"| {setting} | " + " | ".join(cells) + " |")
+    return "\n".join(rows)
+
+
+def brief(shares: np.ndarray) -> str:
+    """Write shares in per cent: mean ± standard deviation."""
+    return percent(list(shares)).split(" (")[0]
+
+
+def draw() -> Figure:
+    """Draw accuracy over density: powers alone, with penalties, and with Adam."""
+    figure = Figure(figsize=(12, 3.8), layout="constrained")
+    panels = figure.subplots(1, 3, sharey=True)
+    colours = ["0.35", "#fdae6b", "#f16913", "#d94801", "#7f2704"]
+    blues = {"alpha 1, L1 1e-05": "#9ecae1", "alpha 1, L1 1e-04": "#08519c"}
+    greens = {"alpha 2, decay 2e-04": "#a1d99b", "alpha 3, decay 2e-04": "#238b45"}
+    for alpha, colour in zip(ALPHAS, colours, strict=True):
+        curve(panels[0], f"SGD, alpha {alpha:g}", colour)
+    curve(panels[1], "SGD, alpha 1", colours[0])
+    curve(panels[1], "SGD, alpha 5", colours[-1])
+    for name, colour in {**blues, **greens}.items():
+        curve(panels[1], f"SGD, {name}", colour)
+    curve(panels[2], "Adam, alpha 1", colours[0])
+    for seen, style in (("theta", "--"), ("weights", "-")):
+        for alpha, colour in list(zip(ALPHAS, colours, strict=True))[1::2]:
+            curve(panels[2], f"Adam on {seen}, alpha {alpha:g}", colour, style)
+    titles = ("plain SGD", "SGD with a penalty", "Adam")
+    for ax, title in zip(panels, titles, strict=True):
+        ax.set(xscale="log", xlabel="share of weights kept", title=title)
+        ax.set_xticks((0.01, 0.03, 0.1, 0.3, 1), ("1 %", "3 %", "10 %", "30 %", "100 %"))
+        ax.minorticks_off()
+        ax.spines[["top", "right"]].set_visible(False)
+        ax.legend(frameon=False, fontsize=7.5, loc="lower right")
+    panels[0].set(ylabel="test accuracy, %", ylim=(0, 100))
+    return figure
+
+
+def curve(ax: Axes, setting: str, colour: str, style: str = "-") -> None:
+    """Draw one setting, if it was run."""
+    runs = 100 * accuracies(setting)
+    if len(runs):
+        label = setting.replace("SGD, ", "").replace("Adam, ", "")
+        plots.plot_band(ax, np.asarray(DENSITIES), runs, label=label, color=colour, style=style)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--mnist", type=Path, help="folder of the four MNIST files")
@@ -90,6 +162,10 @@ def main() -> None:
                     run(report, setting, seed, asked.mnist)
     elif not (asked.table or asked.draw):
         parser.error("pass --mnist DIR to train, or --table or --draw")
+    print(table())
+    if not asked.table:
+        FIGURE.parent.mkdir(exist_ok=True)
+        draw().savefig(FIGURE, dpi=150)
 
 
 if __name__ == "__main__":

@@ -5,9 +5,9 @@ import json
 import os
 import platform
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from statistics import median
+from statistics import mean, median, stdev
 from typing import Any
 
 import jax
@@ -48,6 +48,23 @@ class Report:
             file.write(json.dumps({**self.common, **line}) + "\n")
         shown = {name: value for name, value in line.items() if name != "curve"}
         print(json.dumps(shown), flush=True)
+
+
+def read_lines(name: str) -> list[dict[str, Any]]:
+    """Read the lines of a benchmark so far."""
+    path = RESULTS / f"{name}.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def percent(values: Sequence[float], digits: int = 1) -> str:
+    """Write shares in per cent: mean ± standard deviation (lowest to highest)."""
+    runs = [100 * value for value in values]
+    if not runs:
+        return "-"
+    if len(runs) == 1:
+        return f"{runs[0]:.{digits}f}"
+    spread = f"({min(runs):.{digits}f} to {max(runs):.{digits}f})"
+    return f"{mean(runs):.{digits}f} ± {stdev(runs):.{digits}f} {spread}"
 
 
 def interleaved(functions: Mapping[str, Callable[[], Any]], *, repeats: int) -> dict[str, float]:

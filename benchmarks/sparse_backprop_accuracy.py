@@ -10,16 +10,14 @@ so that an interrupted call goes on, and several may run side by side.
 """
 
 import argparse
-import json
 import tempfile
 from pathlib import Path
-from statistics import mean, stdev
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from report import RESULTS, Report
+from report import Report, percent, read_lines
 
 from sparse_hyper_jax.train import plots
 from sparse_hyper_jax.train.recipes.sparse_backprop import SparseBackpropRecipe
@@ -56,16 +54,10 @@ def equal_width() -> int:
     return min(range(1, HIDDEN), key=lambda h: abs(backward_products(h, 1.0) - target))
 
 
-def lines() -> list[dict[str, Any]]:
-    """Read the runs so far."""
-    path = RESULTS / f"{NAME}.jsonl"
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-
-
 def run(report: Report, setting: str, optimizer: str, seed: int, folder: Path) -> None:
     """Train once and write the line, unless it is there."""
     wanted = (setting, optimizer, seed)
-    if wanted in {(line["setting"], line["optimizer"], line["seed"]) for line in lines()}:
+    if wanted in {(line["setting"], line["optimizer"], line["seed"]) for line in read_lines(NAME)}:
         return
     hidden = equal_width() if "small" in setting else HIDDEN
     common: dict[str, Any] = {"data": "mnist", "data_dir": folder, "hidden": hidden, "quiet": True}
@@ -92,14 +84,11 @@ def table() -> str:
         cells = []
         for optimizer in ("adam", "sgd"):
             runs = [
-                100 * line["test_accuracy"]
-                for line in lines()
+                line["test_accuracy"]
+                for line in read_lines(NAME)
                 if (line["setting"], line["optimizer"]) == (setting, optimizer)
             ]
-            spread = (
-                f" ± {stdev(runs):.2f} ({min(runs):.2f} to {max(runs):.2f})" if runs[1:] else ""
-            )
-            cells.append(f"{mean(runs):.2f}{spread}" if runs else "-")
+            cells.append(percent(runs, 2))
         rows.append(f"| {setting} | {cells[0]} | {cells[1]} |")
     return "\n".join(rows)
 
@@ -112,7 +101,7 @@ def draw() -> Figure:
     def curve(ax: Axes, setting: str, optimizer: str) -> None:
         chosen = [
             line["curve"]["accuracy"]
-            for line in lines()
+            for line in read_lines(NAME)
             if (line["setting"], line["optimizer"]) == (setting, optimizer)
         ]
         if not chosen:

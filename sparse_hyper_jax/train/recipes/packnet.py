@@ -25,13 +25,18 @@ from sparse_hyper_jax.continual import (
     task_weights,
 )
 from sparse_hyper_jax.pruning import Masks, apply_masks, combine_masks
-from sparse_hyper_jax.reparam import is_kernel, powerprop, scale_by_power_jacobian
+from sparse_hyper_jax.reparam import add_power_decay, is_kernel, powerprop, scale_by_power_jacobian
 from sparse_hyper_jax.train.checkpoint import Checkpoints
 from sparse_hyper_jax.train.data import load_splits
 from sparse_hyper_jax.train.data.epochs import first_order, next_batch
 from sparse_hyper_jax.train.loop import train
 from sparse_hyper_jax.train.recipes.classifier import Arrays, cross_entropy, to_arrays
-from sparse_hyper_jax.train.recipes.perceptron import Apply, make_measure, make_perceptron
+from sparse_hyper_jax.train.recipes.perceptron import (
+    Apply,
+    l1_penalty,
+    make_measure,
+    make_perceptron,
+)
 from sparse_hyper_jax.train.run_folder import RunFolder, open_run
 
 SPARSITIES = (
@@ -78,6 +83,12 @@ class PacknetRecipe:
 
     alpha: float = 2.0
     """Exponent of the weights, at least 1; 1 trains a plain network."""
+
+    l1: float = 0.0
+    """Coefficient of the sum of the weights' magnitudes in the loss."""
+
+    decay: float = 0.0
+    """Weight decay on theta: an L1 penalty of half of it on the weights if alpha is 2."""
 
     tasks: int = 10
     """Number of permutations of the pixels."""
@@ -152,7 +163,18 @@ class PacknetRecipe:
             "share_used": [line["share_used"] for line in learned],
             "share_of_task": [line["share_of_task"] for line in learned],
         }
-        told = ("method", "alpha", "tasks", "target", "keep", "hidden", "data", "learning_rate")
+        told = (
+            "method",
+            "alpha",
+            "l1",
+            "decay",
+            "tasks",
+            "target",
+            "keep",
+            "hidden",
+            "data",
+            "learning_rate",
+        )
         result |= {name: getattr(self, name) for name in (*told, "batch", "steps", "seed")}
         self._draw(folder, result)
         seconds = sum(line["seconds"] for line in learned)
@@ -168,6 +190,9 @@ class PacknetRecipe:
         for name in ("target", "keep"):
             share = getattr(self, name)
             checks.require(0 < share <= 1, f"{name}={share}", "in (0, 1]", f"change {name}")
+        for name in ("l1", "decay"):
+            value = getattr(self, name)
+            checks.require(value >= 0, f"{name}={value}", "at least 0", f"change {name}")
         checks.require(
             self.learning_rate > 0, f"learning_rate={self.learning_rate}", "more than 0", "raise it"
         )
@@ -309,9 +334,9 @@ class Learner:
 
 def optimizer_of(recipe: PacknetRecipe) -> optax.GradientTransformationExtraArgs:
     """Give the transformation from gradients of the weights to updates of theta."""
-    return freeze_entries(
-        optax.chain(scale_by_power_jacobian(recipe.alpha), optax.sgd(recipe.learning_rate))
-    )
+    slope = scale_by_power_jacobian(recipe.alpha)
+    decay = add_power_decay(recipe.decay, recipe.alpha)
+    return freeze_entries(optax.chain(slope, decay, optax.sgd(recipe.learning_rate)))
 
 
 def make_step(
@@ -327,8 +352,9 @@ def make_step(
             key, state.order, state.count, train_set, batch=recipe.batch
         )
 
-        def loss_of(theta: nnx.State) -> jax.Array:
-            return cross_entropy(apply(theta, images), labels)
+        def loss_of(weights: nnx.State) -> jax.Array:
+            loss = cross_entropy(apply(weights, images), labels)
+            return loss + l1_penalty(weights, recipe.l1)
 
         weights = apply_masks(reparam.to_weights(state.theta), masks)
         loss, gradient = jax.value_and_grad(loss_of)(weights)

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from sparse_hyper_jax.parameter_paths import is_kernel, selected_leaves
 from sparse_hyper_jax.train.recipes.classifier import Arrays
 
 Apply = Callable[[Any, jax.Array], jax.Array]
@@ -35,6 +36,13 @@ def make_perceptron(sizes: Sequence[int], *, seed: int) -> tuple[Apply, nnx.Stat
     network = Perceptron(sizes, rngs=nnx.Rngs(params=seed))
     graph, weights = nnx.split(network, nnx.Param)
     return lambda weights, images: nnx.merge(graph, weights)(images), weights
+
+
+def l1_penalty(weights: Any, coefficient: float) -> jax.Array | float:
+    """Give the coefficient times the sum of the magnitudes of all kernels."""
+    if not coefficient:
+        return 0.0
+    return coefficient * sum(jnp.sum(jnp.abs(leaf)) for leaf in selected_leaves(is_kernel, weights))
 
 
 def make_measure(apply: Apply) -> Callable[[Any, Arrays], float]:

@@ -37,7 +37,12 @@ from sparse_hyper_jax.train.data import load_splits
 from sparse_hyper_jax.train.data.epochs import first_order, next_batch
 from sparse_hyper_jax.train.loop import train
 from sparse_hyper_jax.train.recipes.classifier import Arrays, cross_entropy, to_arrays
-from sparse_hyper_jax.train.recipes.perceptron import Apply, make_measure, make_perceptron
+from sparse_hyper_jax.train.recipes.perceptron import (
+    Apply,
+    l1_penalty,
+    make_measure,
+    make_perceptron,
+)
 from sparse_hyper_jax.train.run_folder import RunFolder, open_run
 
 METHODS = ("dense", "static", "magnitude", "set", "rigl", "top-kast")
@@ -291,10 +296,7 @@ def make_step(
 
         def loss_of(weights: nnx.State) -> jax.Array:
             loss = cross_entropy(apply(weights, images), labels)
-            if recipe.l1:
-                kernels = selected_leaves(is_kernel, weights)
-                loss += recipe.l1 * sum(jnp.sum(jnp.abs(kernel)) for kernel in kernels)
-            return loss
+            return loss + l1_penalty(weights, recipe.l1)
 
         loss, gradient = jax.value_and_grad(loss_of)(weights_in_use(reparam, state))
         updates, moments = optimizer.update(gradient, state.optimizer, state.theta)

@@ -1,0 +1,165 @@
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from sparse_hyper_jax.pruning import penalty_2_to_4, prox_2_to_4
+from tests.ops.examples import assert_names_itself_and_its_cure
+
+STRENGTHS = [0.05, 0.25, 0.5, 0.8, 1.2, 2.0, 5.0]
+prox = jax.jit(prox_2_to_4, static_argnames="axis")
+
+
+def groups(count=40, seed=0):
+    """Random groups, and some with ties, zeros and very different sizes."""
+    z = np.random.default_rng(seed).normal(size=(count, 4))
+    special = [[1, 1, 1, 1], [1, -1, 1, 0], [0, 0, 0, 0], [2, 1, 1, 1], [3, 1e-3, -2, 1e-4]]
+    return np.concatenate([z, special]).astype("f")
+
+
+def penalty(w):
+    sizes = np.abs(np.asarray(w, np.float64))
+    return sum(np.prod(sizes[..., list(three)], axis=-1) for three in THREES)
+
+
+THREES = list(itertools.combinations(range(4), 3))
+
+
+def objective(w, z, strength):
+    distance = np.sum((np.asarray(w, np.float64) - z.astype(np.float64)) ** 2, axis=-1)
+    return 0.5 * distance + strength * penalty(w)
+
+
+def searched(z, strength):
+    """The least objective of a grid, and of descents from every second of its points.
+
+    A minimum has the signs of z and no entry is larger than that of z.
+    """
+    sizes = np.abs(z.astype(np.float64))[:, None]
+    grid = np.array(list(itertools.product(np.linspace(0, 1, 6), repeat=4)))
+    points = grid * sizes
+    least = objective(points, np.broadcast_to(sizes, points.shape), strength).min(axis=1)
+    points = points[:, ::2]
+    for _ in range(60):
+        for place in range(4):
+            a, b, c = (points[..., other] for other in range(4) if other != place)
+            points[..., place] = np.maximum(
+                0, sizes[..., place] - strength * (a * b + b * c + c * a)
+            )
+    descents = objective(points, np.broadcast_to(sizes, points.shape), strength).min(axis=1)
+    return np.minimum(least, descents)
+
+
+@pytest.mark.parametrize("strength", STRENGTHS)
+def test_no_search_finds_less(strength):
+    z = groups()
+    found = objective(prox(z, strength), z, strength)
+    best = searched(z, strength)
+    assert (found <= best + 1e-5).all()
+    # The search is no weak opponent: it comes as far.
+    np.testing.assert_allclose(found, best, atol=2e-3)
+
+
+def test_all_three_kinds_of_solution_occur():
+    counts = {
+        int(count)
+        for strength in STRENGTHS
+        for count in np.count_nonzero(prox(groups(seed=1), strength), axis=-1)
+    }
+    assert {2, 3, 4} <= counts
+
+
+def test_strength_zero_is_the_identity():
+    assert np.array_equal(prox(groups(), 0.0), groups())
+    assert np.array_equal(prox_2_to_4(groups(), 0), groups())
+
+
+def test_a_large_strength_leaves_the_two_largest():
+    z = np.random.default_rng(0).normal(size=(50, 4)).astype("f")
+    z += np.sign(z) * 0.1
+    result = np.asarray(prox(z, 100.0))
+    order = np.argsort(-np.abs(z), axis=-1, kind="stable")
+    expected = z.copy()
+    np.put_along_axis(expected, order[:, 2:], 0, axis=-1)
+    assert np.array_equal(result, expected)
+    assert prox(np.ones((1, 4), "f"), 100.0).tolist() == [[1, 1, 0, 0]]
+
+
+@pytest.mark.parametrize("scale", [0.25, 4.0, 3.0])
+def test_the_scale_law(scale):
+    z, strength = groups(), 0.5
+    np.testing.assert_allclose(
+        prox(scale * z, strength / scale), scale * prox(z, strength), rtol=1e-5, atol=1e-5
+    )
+
+
+def test_signs_and_order_of_the_entries_do_not_matter():
+    z, generator = groups()[:40], np.random.default_rng(2)
+    signs = generator.choice([-1, 1], z.shape).astype("f")
+    order = np.argsort(generator.random(z.shape), axis=-1)
+    for strength in [0.3, 1.0]:
+        plain = np.asarray(prox(z, strength))
+        assert np.array_equal(prox(signs * z, strength), signs * plain)
+        mixed = prox(np.take_along_axis(z, order, -1), strength)
+        np.testing.assert_allclose(mixed, np.take_along_axis(plain, order, -1), atol=1e-6)
+
+
+def test_a_group_without_a_third_entry_stays():
+    z = np.array([[0, 1.5, 0, -0.2], [0, 0, 3, 0]], "f")
+    assert np.array_equal(prox(z, 0.7), z)
+
+
+@pytest.mark.parametrize(("shape", "axis"), [((3, 8), -1), ((8, 3), 0), ((2, 4, 3), 1), ((4,), 0)])
+def test_groups_lie_on_the_axis(shape, axis):
+    z = np.random.default_rng(3).normal(size=shape).astype("f")
+    moved = np.moveaxis(z, axis, -1)
+    rows = np.asarray(prox(moved.reshape(-1, 4), 0.6))
+    expected = np.moveaxis(rows.reshape(moved.shape), -1, axis)
+    np.testing.assert_allclose(prox(z, 0.6, axis=axis), expected, rtol=1e-6)
+    assert float(penalty_2_to_4(z, axis=axis)) == pytest.approx(
+        penalty(moved.reshape(-1, 4)).sum(), rel=1e-5
+    )
+
+
+def test_the_penalty_is_zero_for_two_of_four_alone():
+    assert penalty_2_to_4(jnp.array([[1.0, 0, 0, -2], [0, 3, 3, 0]])) == 0
+    assert penalty_2_to_4(jnp.array([1.0, -2, 0, 3, 0, 0, 0, 1])) == 6
+    assert penalty_2_to_4(jnp.array([1.0, -2, -3, 4])) == 6 + 8 + 12 + 24
+
+
+def test_it_maps_over_strengths():
+    z, strengths = groups(), np.array(STRENGTHS, "f")
+    mapped = jax.jit(jax.vmap(prox_2_to_4, in_axes=(None, 0)))(z, strengths)
+    for row, strength in zip(mapped, STRENGTHS, strict=True):
+        np.testing.assert_allclose(row, prox(z, strength), atol=1e-6)
+
+
+def test_16_bits_are_solved_in_32():
+    z = jnp.asarray(groups(), jnp.bfloat16)
+    result = prox(z, 0.5)
+    assert result.dtype == jnp.bfloat16
+    assert np.array_equal(result, prox(z.astype(jnp.float32), 0.5).astype(jnp.bfloat16))
+
+
+def test_steps_of_growing_strength_leave_two_of_four():
+    weights = groups()[:40]
+    for strength in [0.1, 0.3, 1.0, 3.0, 10.0, 100.0]:
+        weights = prox(weights, strength)
+    assert (np.count_nonzero(weights, axis=-1) <= 2).all()
+    assert penalty_2_to_4(weights) == 0
+
+
+ROW = np.ones((2, 4), "f")
+MISTAKES = {
+    "negative": (lambda: prox_2_to_4(ROW, -0.1), "strength=-0.1", "at least 0", "change it"),
+    "odd": (lambda: prox_2_to_4(ROW, 1, axis=0), "shape (2, 4) with axis=0", "of 4", "change axis"),
+    "no axis": (lambda: penalty_2_to_4(ROW, axis=2), "axis=2", "multiple of 4", "change axis"),
+    "a scalar": (lambda: prox_2_to_4(jnp.float32(1), 1), "shape ()", "of 4", "change axis"),
+}
+
+
+@pytest.mark.parametrize(("call", "found", "expected", "change"), MISTAKES.values(), ids=MISTAKES)
+def test_a_mistake_names_itself_and_its_cure(call, found, expected, change):
+    assert_names_itself_and_its_cure(call, found, expected, change)
