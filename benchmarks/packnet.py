@@ -1,0 +1,132 @@
+"""How well and how tightly do ten tasks fit into one network? Permuted MNIST, 784-300-300-10.
+
+    python benchmarks/packnet.py --mnist DIR               all settings and seeds
+    python benchmarks/packnet.py --mnist DIR --seeds 1 2   some seeds
+    python benchmarks/packnet.py --table | --draw          from the JSON lines
+
+One JSON line per run of the recipe ``packnet``: test accuracy of every task after the last one is
+learned, and the share of the shared weights in use after each. Lines that are there already are not
+run again. Settings were chosen by validation accuracy of three tasks, seed 100.
+"""
+
+import argparse
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from report import Report, percent, read_lines
+
+from sparse_hyper_jax.train import plots
+from sparse_hyper_jax.train.recipes.packnet import PacknetRecipe
+
+NAME = "packnet"
+FIGURE = Path(__file__).parent.parent / "docs" / "packnet.png"
+COMMON: dict[str, Any] = {"steps": 4_000, "learning_rate": 0.3}
+SETTINGS: dict[str, dict[str, Any]] = {
+    "sequential, alpha 1": {"method": "sequential", "alpha": 1.0},
+    "PackNet, alpha 1": {"method": "packnet", "alpha": 1.0},
+    "PackNet, alpha 2": {"method": "packnet", "alpha": 2.0},
+    "EfficientPackNet, alpha 1": {"alpha": 1.0},
+    "EfficientPackNet, alpha 2": {"alpha": 2.0},
+    "EfficientPackNet, alpha 1, L1 1e-04": {"alpha": 1.0, "l1": 1e-4},
+    "EfficientPackNet, alpha 2, decay 2e-04": {"alpha": 2.0, "decay": 2e-4},
+}
+COLOURS = ("0.6", "#fdae6b", "#d94801", "#9ecae1", "#08519c", "#a1d99b", "#238b45")
+
+
+def run(report: Report, setting: str, seed: int, folder: Path) -> None:
+    """Learn all tasks once and write the line, unless it is there."""
+    if (setting, seed) in {(line["setting"], line["seed"]) for line in read_lines(NAME)}:
+        return
+    with tempfile.TemporaryDirectory() as name:
+        recipe = PacknetRecipe(
+            **COMMON | SETTINGS[setting],
+            data="mnist",
+            data_dir=folder,
+            seed=seed,
+            out=Path(name) / "run",
+            quiet=True,
+        )
+        try:
+            result = recipe.run()
+        except FloatingPointError as error:
+            report.add(setting=setting, seed=seed, diverged=str(error).split(";")[0])
+            return
+    left_out = {"out", "seconds"}  # several runs may share the machine
+    kept = {key: value for key, value in result.items() if key not in left_out}
+    report.add(setting=setting, **kept)
+
+
+def runs_of(setting: str) -> list[dict[str, Any]]:
+    """Give the runs of a setting that did not diverge."""
+    lines = [line for line in read_lines(NAME) if line["setting"] == setting]
+    return [line for line in lines if "diverged" not in line]
+
+
+def table() -> str:
+    """Give accuracies and capacity as a Markdown table."""
+    rows = [
+        "| setting | test accuracy of 10 tasks | when learned | weights used "
+        "| by one task | tasks unchanged to the bit |",
+        "|---|---|---|---|---|---|",
+    ]
+    for setting in SETTINGS:
+        runs = runs_of(setting)
+        cells = [
+            percent([line["mean_test_accuracy"] for line in runs], 2),
+            percent([line["mean_test_accuracy_when_learned"] for line in runs], 2).split(" (")[0],
+            percent([line["share_used"][-1] for line in runs]).split(" (")[0],
+            percent([float(np.mean(line["share_of_task"])) for line in runs]).split(" (")[0],
+            ", ".join(str(line["unchanged_tasks"]) for line in runs),
+        ]
+        rows.append(f"| {setting} | " + " | ".join(cells) + " |")
+    return "\n".join(rows)
+
+
+def draw() -> Figure:
+    """Draw accuracy of every task at the end, and the share of weights in use after each."""
+    figure = Figure(figsize=(10, 3.6), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    for (setting, options), colour in zip(SETTINGS.items(), COLOURS, strict=True):
+        runs = runs_of(setting)
+        if not runs:
+            continue
+        tasks = np.arange(1, len(runs[0]["share_used"]) + 1)
+        accuracy = 100 * np.asarray([line["test_accuracies"] for line in runs])
+        plots.plot_band(left, tasks, accuracy, label=setting, color=colour)
+        if options.get("method") != "sequential":
+            used = 100 * np.asarray([line["share_used"] for line in runs])
+            plots.plot_band(right, tasks, used, label=setting, color=colour)
+    left.set(xlabel="task", ylabel="test accuracy after the last task, %")
+    right.set(xlabel="tasks learned", ylabel="shared weights in use, %", ylim=(0, 100))
+    left.legend(frameon=False, fontsize=7.5)
+    for ax in (left, right):
+        ax.spines[["top", "right"]].set_visible(False)
+        ax.set_xticks(range(1, 11))
+    return figure
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--mnist", type=Path, help="folder of the four MNIST files")
+    parser.add_argument("--seeds", type=int, nargs="+", default=range(3))
+    parser.add_argument("--table", action="store_true", help="only print the table")
+    parser.add_argument("--draw", action="store_true", help="only draw")
+    asked = parser.parse_args()
+    if asked.mnist is not None:
+        report = Report(NAME, append=True)
+        for seed in asked.seeds:
+            for setting in SETTINGS:
+                run(report, setting, seed, asked.mnist)
+    elif not (asked.table or asked.draw):
+        parser.error("pass --mnist DIR to train, or --table or --draw")
+    print(table())
+    if not asked.table:
+        FIGURE.parent.mkdir(exist_ok=True)
+        draw().savefig(FIGURE, dpi=150)
+
+
+if __name__ == "__main__":
+    main()
