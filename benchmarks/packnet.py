@@ -23,7 +23,13 @@ from sparse_hyper_jax.train.recipes.packnet import PacknetRecipe
 
 NAME = "packnet"
 FIGURE = Path(__file__).parent.parent / "docs" / "packnet.png"
-COMMON: dict[str, Any] = {"steps": 4_000, "learning_rate": 0.3}
+COMMON: dict[str, Any] = {
+    "steps": 3_000,
+    "learning_rate": 0.3,
+    "target": 0.98,
+    "decay": 0.0,
+    "retrain_steps": 1_000,
+}
 SETTINGS: dict[str, dict[str, Any]] = {
     "sequential, alpha 1": {"method": "sequential", "alpha": 1.0},
     "PackNet, alpha 1": {"method": "packnet", "alpha": 1.0},

@@ -63,7 +63,7 @@ def map_selected(
     checks.require(
         bool(selected),
         f"no selected leaf among {', '.join(found[:6]) or 'none'}",
-        "at least one; the default filter takes leaves named 'kernel' with two axes or more",
+        "at least one (the default filter takes leaves named 'kernel' with two axes or more)",
         "pass filter=lambda path, leaf: ...",
     )
     return mapped

@@ -8,10 +8,10 @@
 
 ``magnitude_masks(weights, uniform(weights, 0.1))`` prunes once. ``sparse_training(optimizer,
 method, density=0.1)`` is an optax transformation that trains with masks from the first step on,
-or prunes little by little. Masks are bool arrays of the parameters' shapes and shardings; they are
-applied to weights in the forward pass, parameters stay dense. On dense hardware that costs as much
-as no mask at all: count operations if you like, but do not call them time. ``prox_2_to_4`` moves
-weights towards the 2:4 pattern of recent GPUs.
+or prunes little by little. Masks are bool arrays of the parameters' shapes, those of single entries
+also of their shardings; they are applied to weights in the forward pass, and parameters stay dense.
+On dense hardware that costs as much as no mask at all: count operations if you like, but do not
+call them time. ``prox_2_to_4`` moves weights towards the 2:4 pattern of recent GPUs.
 """
 
 from sparse_hyper_jax.pruning.densities import Distribution, count_kept, erk, uniform

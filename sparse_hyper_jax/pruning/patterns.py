@@ -100,7 +100,8 @@ class Channels:
         """Keep the channels with the largest scores."""
         self.units(scores.shape)
         others = tuple(axis for axis in range(scores.ndim) if axis != self.axis % scores.ndim)
-        squares = jnp.mean(scores * scores, axis=others, keepdims=True)
+        wide = scores.astype(jnp.promote_types(scores.dtype, jnp.float32))
+        squares = jnp.mean(wide * wide, axis=others, keepdims=True)
         return jnp.broadcast_to(keep_largest([squares], kept)[0], scores.shape)
 
 

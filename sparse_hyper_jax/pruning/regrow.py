@@ -47,6 +47,7 @@ class DropAndGrow(Method):
 
     def __post_init__(self) -> None:
         checks.check_count("end", self.end)
+        checks.check_count("every", self.every, least=1)
         checks.check_choice("grow", self.grow, ("gradient", "random"))
         for name in ("fraction", "regrow"):
             value = getattr(self, name)

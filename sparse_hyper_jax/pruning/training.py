@@ -88,6 +88,12 @@ def sparse_training(
         "pass key=jax.random.key(seed)",
     )
     checks.require(
+        reparam is None or reparam.elementwise or not method.grows,
+        f"{type(method).__name__} with a reparametrisation of groups",
+        "one of single entries: a grown entry would rescale its whole group",
+        "pass powerprop without axes",
+    )
+    checks.require(
         reparam is None or getattr(method, "regrow", 1.0) > 0,
         f"regrow={getattr(method, 'regrow', None)} with a reparametrisation",
         "more than 0: under a power, an entry that starts at zero stays there for ever",
@@ -113,6 +119,8 @@ def sparse_training(
         everything = [jnp.ones(leaf.shape, bool) for leaf in leaves]
         seen = snapshot(params, count, [jnp.zeros_like(leaf) for leaf in leaves], everything)
         forward, updated, _ = make_masks(method.start, seen, params)
+        # Two arrays even where they are equal, so that the state can be donated.
+        updated = jax.tree.map(jnp.copy, updated)
         return SparseState(forward, updated, inner.init(params), count)
 
     def update(
@@ -131,7 +139,7 @@ def sparse_training(
         seen = _masked(replace_selected(filter, updates, added), state.updated, 0.0)
         step, moments = inner.update(seen, state.inner, params, **extra)
         # Adding -0.0 leaves every number as it is, bit for bit; adding 0.0 changes -0.0.
-        step = _masked(step, state.updated, -0.0)
+        step = _masked(jax.tree.map(_widened, step, params), state.updated, -0.0)
 
         def prune() -> tuple[Any, SparseState]:
             after = optax.apply_updates(params, step)
@@ -144,6 +152,7 @@ def sparse_training(
             kept = make_masks(method.change, seen, params)
             fresh = _reset(inner, state.inner, kept.grown)
             moved = _grow(filter, reparam, params, kept.grown)
+            moved = jax.tree.map(lambda new, old: new.astype(old.dtype), moved, step)
             return moved, SparseState(kept.forward, kept.updated, fresh, count)
 
         return jax.lax.cond(
@@ -158,6 +167,10 @@ def sparse_training(
 def _in_place(leaves: list[jax.Array], like: Any) -> Any:
     """Put leaves where another tree has them."""
     return jax.tree.unflatten(jax.tree.structure(like), leaves)
+
+
+def _widened(update: jax.Array, param: jax.Array) -> jax.Array:
+    return update.astype(jnp.promote_types(update.dtype, param.dtype))
 
 
 def _masked(updates: Any, masks: Masks, instead: float) -> Any:
@@ -185,7 +198,10 @@ def _grow(filter: Filter, reparam: Reparametrization | None, params: Any, grown:
 def _reset(inner: optax.GradientTransformation, state: Any, grown: Any) -> Any:
     """Set moments of grown entries to zero."""
 
-    def reset(leaf: jax.Array, grown: Any) -> jax.Array:
-        return leaf if is_left_out(grown) else jnp.where(jnp.isnan(grown), leaf, 0)
+    def reset(leaf: Any, grown: Any) -> Any:
+        # What an optimizer keeps in another shape, as adafactor does, belongs to no single entry.
+        if is_left_out(leaf) or is_left_out(grown) or leaf.shape != grown.shape:
+            return leaf
+        return jnp.where(jnp.isnan(grown), leaf, 0)
 
-    return optax.tree_utils.tree_map_params(inner, reset, state, grown)
+    return optax.tree_utils.tree_map_params(inner, reset, state, grown, is_leaf=is_left_out)

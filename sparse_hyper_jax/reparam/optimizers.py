@@ -7,7 +7,13 @@ import optax
 
 from sparse_hyper_jax import checks
 from sparse_hyper_jax.parameter_paths import Filter, is_kernel, map_selected
-from sparse_hyper_jax.reparam.powers import check_alpha, even_power, group_slope, odd_power
+from sparse_hyper_jax.reparam.powers import (
+    check_alpha,
+    even_power,
+    group_power,
+    group_slope,
+    odd_power,
+)
 
 
 def scale_by_power_jacobian(
@@ -57,6 +63,7 @@ def add_power_decay(
     *,
     decay_on: Literal["theta", "w"] = "theta",
     filter: Filter = is_kernel,
+    axes: tuple[int, ...] | None = None,
 ) -> optax.GradientTransformation:
     """Add the gradient of weight decay, on theta or on w, to gradients of theta.
 
@@ -71,6 +78,7 @@ def add_power_decay(
         alpha: Python number of at least 1.
         decay_on: what is decayed.
         filter: which leaves, as in ``powerprop``; the others are not decayed.
+        axes: of a group, as in ``powerprop``.
 
     Returns:
         the transformation; ``update`` needs ``params``, which are theta.
@@ -88,8 +96,10 @@ def add_power_decay(
         _check_params(params)
 
         def added(theta: jax.Array, one: jax.Array) -> jax.Array:
-            if decay_on == "w":
+            if decay_on == "w" and axes is None:
                 theta = alpha * odd_power(theta, 2 * alpha - 1)
+            elif decay_on == "w":
+                theta = group_slope(theta, group_power(theta, alpha, axes), alpha, axes)
             return (one + weight_decay * theta).astype(one.dtype)
 
         return _map_updates(added, filter, params, updates), state

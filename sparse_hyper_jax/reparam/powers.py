@@ -173,10 +173,13 @@ def group_slope(
 
 def _norm(x: jax.Array, axes: tuple[int, ...]) -> jax.Array:
     wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-    squares = jnp.sum(wide * wide, axis=axes, keepdims=True)
-    # The root is infinitely steep at zero, and zero times infinity is NaN: take the root of 1
+    # In units of the largest entry, whose square neither overflows nor becomes zero.
+    unit = jax.lax.stop_gradient(jnp.max(jnp.abs(wide), axis=axes, keepdims=True))
+    # The root is infinitely steep at zero, and zero times infinity is NaN: take the norm of ones
     # there and replace the result.
-    return jnp.where(squares > 0, jnp.sqrt(jnp.where(squares > 0, squares, 1)), 0)
+    safe = jnp.where(unit > 0, wide / jnp.where(unit > 0, unit, 1), 1)
+    norm = unit * jnp.sqrt(jnp.sum(safe * safe, axis=axes, keepdims=True))
+    return jnp.where(unit > 0, norm, 0)
 
 
 def check_alpha(alpha: float) -> float:

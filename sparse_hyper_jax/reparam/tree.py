@@ -40,6 +40,9 @@ class Reparametrization:
     filter: Filter = is_kernel
     """Which leaves are meant."""
 
+    elementwise: bool = True
+    """Whether an entry of w depends on the same entry of theta alone."""
+
     def to_theta(self, weights: Any) -> Any:
         """Give the parameters of ordinary weights, at least in float32.
 
@@ -100,4 +103,4 @@ def powerprop(
             return inverse_power(weights, alpha)
         return inverse_group_power(weights, alpha, axes)
 
-    return Reparametrization(forward, inverse, filter)
+    return Reparametrization(forward, inverse, filter, elementwise=axes is None)

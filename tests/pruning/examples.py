@@ -79,13 +79,12 @@ def train(inner, method, steps, *, density=0.3, params=PARAMS, seed=10, **option
         carry = (optax.apply_updates(params, updates), state)
         return carry, carry
 
-    @jax.jit
-    def run(params):
-        start = (params, optimizer.init(params))
-        _, later = jax.lax.scan(step, start, given)
-        return jax.tree.map(lambda one, more: jnp.concatenate([one[None], more]), start, later)
-
-    return History(*run(jax.tree.map(jnp.asarray, params)), given)
+    params = jax.tree.map(jnp.asarray, params)
+    start = (params, optimizer.init(params))
+    later = jax.jit(lambda start: jax.lax.scan(step, start, given)[1])(start)
+    return History(
+        *jax.tree.map(lambda one, more: np.concatenate([one[None], more]), start, later), given
+    )
 
 
 def bits(array):

@@ -52,7 +52,9 @@ def test_trees_of_all_kinds(make):
     assert same(jax.tree.leaves(masks), expected)
     masked = apply_masks(params, masks)
     assert jax.tree.structure(masked) == jax.tree.structure(params)
-    assert same(kernels_of(masked), [np.where(*pair, 0) for pair in zip(expected, kernels)])
+    assert same(
+        kernels_of(masked), [np.where(*pair, 0) for pair in zip(expected, kernels, strict=True)]
+    )
     untouched = [leaf for leaf in jax.tree.leaves(masked) if leaf.ndim == 1]
     assert same(untouched, [leaf for leaf in jax.tree.leaves(params) if leaf.ndim == 1])
     again = unpack_masks(pack_masks(masks), params)
@@ -82,7 +84,7 @@ def test_the_output_layer_may_keep_twice_as_much():
 def test_all_arrays_together_share_what_erk_gives_each():
     densities = erk(PARAMS, 0.3)
     kernels = [PARAMS[name]["kernel"] for name in NAMES]
-    each = [int(one * size) for one, size in zip(jax.tree.leaves(densities), SIZES)]
+    each = [int(one * size) for one, size in zip(jax.tree.leaves(densities), SIZES, strict=True)]
     masks = global_magnitude_masks(PARAMS, densities)
     assert same(jax.tree.leaves(masks), largest(kernels, sum(each)))
     separate = magnitude_masks(PARAMS, densities)
@@ -184,7 +186,7 @@ MISTAKES = {
     "too short": (
         partial(unpack_masks, SHORT, {"kernel": np.zeros((3, 7))}),
         "packed of shape (2,)",
-        "(3,), eight entries per byte",
+        "packed of shape (3), eight entries per byte",
         "reshape packed",
     ),
 }

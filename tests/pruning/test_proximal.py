@@ -13,10 +13,16 @@ prox = jax.jit(prox_2_to_4, static_argnames="axis")
 
 
 def groups(count=40, seed=0):
-    """Random groups, and some with ties, zeros and very different sizes."""
+    """Random groups, and some with zeros and very different sizes."""
     z = np.random.default_rng(seed).normal(size=(count, 4))
-    special = [[1, 1, 1, 1], [1, -1, 1, 0], [0, 0, 0, 0], [2, 1, 1, 1], [3, 1e-3, -2, 1e-4]]
+    special = [[0, 0, 0, 0], [2, 1, 1, 1], [3, 1e-3, -2, 1e-4], [-5, 0.1, 0, 0.2]]
     return np.concatenate([z, special]).astype("f")
+
+
+def alike(count=40):
+    """Groups of entries of almost the same size."""
+    z = 1 + 0.01 * np.random.default_rng(0).normal(size=(count, 4))
+    return np.concatenate([z, [[1, 1, 1, 1], [1, -1, 1, 0]]]).astype("f")
 
 
 def penalty(w):
@@ -60,6 +66,12 @@ def test_no_search_finds_less(strength):
     assert (found <= best + 1e-5).all()
     # The search is no weak opponent: it comes as far.
     np.testing.assert_allclose(found, best, atol=2e-3)
+
+
+@pytest.mark.parametrize("strength", [0.8, 1.0, 1.1, 1.2])
+def test_no_search_finds_less_where_sizes_are_alike(strength):
+    z = alike()
+    assert (objective(prox(z, strength), z, strength) <= searched(z, strength) + 1e-5).all()
 
 
 def test_all_three_kinds_of_solution_occur():

@@ -121,3 +121,10 @@ MISTAKES = {
 @pytest.mark.parametrize(("call", "found", "expected", "change"), MISTAKES.values(), ids=MISTAKES)
 def test_a_mistake_names_itself_and_its_cure(call, found, expected, change):
     assert_names_itself_and_its_cure(call, found, expected, change)
+
+
+def test_tiny_groups_do_not_become_zero():
+    theta = jnp.full((4, 2), 1e-25, jnp.float32)
+    np.testing.assert_allclose(inverse_group_power(theta, 2.0, (0,)), 1e-25 / 2e-25**0.5, rtol=1e-4)
+    huge = jnp.full((4, 2), 1e25, jnp.float32)
+    assert jnp.isfinite(inverse_group_power(huge, 2.0, (0,))).all()

@@ -233,3 +233,19 @@ MISTAKES = {
 @pytest.mark.parametrize(("call", "found", "expected", "change"), MISTAKES.values(), ids=MISTAKES)
 def test_a_mistake_names_itself_and_its_cure(call, found, expected, change):
     assert_names_itself_and_its_cure(call, found, expected, change)
+
+
+@pytest.mark.parametrize("alpha", [1.0, 2.0, 3.5])
+def test_decay_of_grouped_weights_is_the_gradient_of_their_squares(alpha):
+    theta = {"kernel": jax.random.normal(jax.random.key(3), (5, 4))}
+    options = {"filter": lambda path, leaf: True, "axes": (0,)}
+    decay = add_power_decay(0.3, alpha, decay_on="w", **options)
+    zeros = jax.tree.map(jnp.zeros_like, theta)
+    got, _ = decay.update(zeros, decay.init(theta), theta)
+
+    def penalty(theta):
+        kernel = theta["kernel"]
+        norms = jnp.sqrt(jnp.sum(kernel**2, axis=0))
+        return 0.15 * jnp.sum((norms ** (alpha - 1) * kernel) ** 2)
+
+    np.testing.assert_allclose(got["kernel"], jax.grad(penalty)(theta)["kernel"], rtol=1e-4)

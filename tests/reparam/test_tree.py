@@ -190,7 +190,7 @@ MISTAKES = {
         lambda: powerprop(2.0).to_theta({"kernel": np.ones(3, "f")}),
         "no selected leaf among kernel",
         "at least one",
-        "with two axes or more; pass filter=",
+        "pass filter=",
     ),
     "an axis": (
         lambda: powerprop(2.0, axes=(2,)).to_theta(PARAMS),

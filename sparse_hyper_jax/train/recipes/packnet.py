@@ -87,13 +87,13 @@ class PacknetRecipe:
     l1: float = 0.0
     """Coefficient of the sum of the weights' magnitudes in the loss."""
 
-    decay: float = 0.0
+    decay: float = 1e-3
     """Weight decay on theta: an L1 penalty of half of it on the weights if alpha is 2."""
 
     tasks: int = 10
     """Number of permutations of the pixels."""
 
-    target: float = 0.98
+    target: float = 0.97
     """EfficientPackNet: share of the unpruned validation accuracy that pruning must leave."""
 
     keep: float = 0.25
@@ -111,16 +111,16 @@ class PacknetRecipe:
     download: bool = False
     """Fetch missing files of MNIST into --data-dir."""
 
-    learning_rate: float = 0.1
+    learning_rate: float = 0.2
     """Of plain SGD."""
 
     batch: int = 60
     """Images per step; an epoch leaves out what does not fill a batch."""
 
-    steps: int = 3000
+    steps: int = 2000
     """Training steps of a task."""
 
-    retrain_steps: int = 1500
+    retrain_steps: int = 1000
     """PackNet: training steps after pruning."""
 
     seed: int = 0
@@ -141,7 +141,8 @@ class PacknetRecipe:
         splits = load_splits(self.data, self.data_dir, seed=self.seed, download=self.download)
         classes = int(splits.train.labels.max()) + 1
         folder = open_run(self, recipe="packnet", out=self.out, resume=self.resume)
-        learner = Learner(self, folder, [to_arrays(part) for part in splits], classes)
+        arrays = {name: to_arrays(part) for name, part in splits._asdict().items()}
+        learner = Learner(self, folder, arrays, classes)
         with Checkpoints(folder.path / "tasks") as checkpoints:
             network, learned = learner.start(checkpoints)
             for number in range(len(learned), self.tasks):
@@ -216,10 +217,10 @@ class Learner:
     """The network, the data and the compiled functions that all tasks share."""
 
     def __init__(
-        self, recipe: PacknetRecipe, folder: RunFolder, splits: list[Arrays], classes: int
+        self, recipe: PacknetRecipe, folder: RunFolder, splits: dict[str, Arrays], classes: int
     ):
         self.recipe, self.folder, self.splits = recipe, folder, splits
-        images = splits[0][0]
+        images, _ = splits["train"]
         checks.require(
             recipe.batch <= len(images),
             f"batch={recipe.batch} with {len(images)} training images",
@@ -247,15 +248,16 @@ class Learner:
         seed = self.recipe.seed * self.recipe.tasks + number
         return self.reparam.to_theta(make_perceptron(self.sizes, seed=seed)[1])
 
-    def images_of(self, number: int) -> list[Arrays]:
-        """Give training, validation and test images of a task, the pixels permuted."""
+    def images_of(self, number: int, split: str) -> Arrays:
+        """Give images of a task, the pixels permuted, of one of the three splits."""
         pixels = np.random.default_rng((self.recipe.seed, number)).permutation(self.sizes[0])
-        return [(images[:, pixels], labels) for images, labels in self.splits]
+        images, labels = self.splits[split]
+        return images[:, pixels], labels
 
     def learn(self, network: PackedNetwork, number: int) -> tuple[PackedNetwork, dict[str, Any]]:
         """Learn one task; give the network and a line of results."""
         recipe, to_weights = self.recipe, self.reparam.to_weights
-        train_set, validation, _ = self.images_of(number)
+        train_set, validation = (self.images_of(number, name) for name in ("train", "validation"))
         seconds: list[float] = []
         fit = self.fit_for(number, train_set, seconds)
         found: dict[str, Any] = {}
@@ -310,16 +312,16 @@ class Learner:
 
     def describe(self, network: PackedNetwork) -> dict[str, Any]:
         """Test all tasks so far, and count what is used."""
-        scores: dict[str, list[float]] = {"validation_accuracies": [], "test_accuracies": []}
+        scores: dict[str, list[float]] = {"validation": [], "test": []}
         for number in range(len(network.tasks)):
             weights = task_weights(network, number, to_weights=self.reparam.to_weights)
-            for name, part in zip(scores, self.images_of(number)[1:], strict=True):
-                scores[name].append(self.measure(weights, part))
+            for name, accuracies in scores.items():
+                accuracies.append(self.measure(weights, self.images_of(number, name)))
         bits = jax.tree.leaves(network.tasks[-1].masks)
         sizes = sum(mask.size for mask in jax.tree.leaves(network.used))
         kept = sum(int(np.unpackbits(np.asarray(packed)).sum()) for packed in bits)
         return {
-            **scores,
+            **{f"{name}_accuracies": accuracies for name, accuracies in scores.items()},
             "share_used": share_used(network),
             "share_of_task": kept / sizes,
             "logits": self.digest(network, len(network.tasks) - 1),
@@ -328,7 +330,7 @@ class Learner:
     def digest(self, network: PackedNetwork, number: int) -> str:
         """Give a digest of the test logits of a task, which differs if any bit does."""
         weights = task_weights(network, number, to_weights=self.reparam.to_weights)
-        images, _ = self.images_of(number)[2]
+        images, _ = self.images_of(number, "test")
         return hashlib.sha256(np.asarray(self.logits(weights, images)).tobytes()).hexdigest()
 
 

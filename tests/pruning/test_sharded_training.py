@@ -1,0 +1,49 @@
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import optax
+import pytest
+
+from sparse_hyper_jax.pruning import Prune, RigL, TopKAST, gradual, sparse_training
+from tests.ops.examples import assert_close
+from tests.pruning.examples import KEY, PARAMS, at, gradients, same, sharded
+
+METHODS = {
+    "prune": Prune(gradual(0, 6, every=2)),
+    "rigl": RigL(20, every=3, fraction=0.5),
+    "top_kast": TopKAST(every=2),
+}
+BUSY = optax.chain(optax.clip_by_global_norm(0.5), optax.adamw(0.1, weight_decay=0.1))
+
+
+def on_devices(method):
+    optimizer = sparse_training(BUSY, method, density=0.3, key=KEY)
+    params = {"kernel": PARAMS["one"]["kernel"][:4, :6], "bias": PARAMS["one"]["bias"][:6]}
+    given = at(gradients(1, params), 0)
+    results = []
+    for place in (sharded, partial(jax.tree.map, jnp.asarray)):
+        there, gradient = place(params), place(given)
+        state = optimizer.init(there)
+        update = jax.jit(optimizer.update)
+        for _ in range(3):
+            updates, state = update(gradient, state, there)
+        results.append((state, updates))
+    return sharded(params)["kernel"].sharding, *results
+
+
+@pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
+def test_masks_and_moments_are_sharded_like_parameters(method):
+    sharding, (state, updates), (alone, expected) = on_devices(method)
+    for mask in (*jax.tree.leaves(state.masks), *jax.tree.leaves(state.updated)):
+        assert mask.sharding.is_equivalent_to(sharding, 2)
+    assert state.inner[1][0].mu["kernel"].sharding.is_equivalent_to(sharding, 2)
+    assert same(jax.tree.leaves(state.masks), jax.tree.leaves(alone.masks))
+    assert_close(updates, expected, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("method", [Prune(), TopKAST(), RigL(20), Prune(score="random")])
+def test_the_first_masks_are_sharded_like_parameters(method):
+    params = sharded({"kernel": PARAMS["one"]["kernel"][:4, :6]})
+    state = sparse_training(BUSY, method, density=0.3, key=KEY).init(params)
+    assert state.masks["kernel"].sharding.is_equivalent_to(params["kernel"].sharding, 2)

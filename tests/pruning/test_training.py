@@ -1,0 +1,269 @@
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import nnx
+
+from sparse_hyper_jax.pruning import (
+    SET,
+    Prune,
+    RigL,
+    TopKAST,
+    apply_masks,
+    erk,
+    gradual,
+    one_shot,
+    periodic,
+    sparse_training,
+)
+from sparse_hyper_jax.reparam import powerprop
+from tests.ops.examples import assert_close, assert_names_itself_and_its_cure
+from tests.pruning.examples import (
+    KEY,
+    NAMES,
+    PARAMS,
+    SIZES,
+    at,
+    gradients,
+    kernels_of,
+    largest,
+    same,
+    train,
+    unchanged,
+)
+
+METHODS = {
+    "prune": Prune(gradual(0, 6, every=2)),
+    "rigl": RigL(20, every=3, fraction=0.5),
+    "top_kast": TopKAST(every=2),
+}
+BUSY = optax.chain(optax.clip_by_global_norm(0.5), optax.adamw(0.1, weight_decay=0.1))
+
+
+@pytest.mark.parametrize(
+    ("method", "inner"),
+    [
+        (Prune(periodic(2)), optax.sgd(0.1, momentum=0.9, nesterov=True)),
+        (Prune(periodic(2)), optax.adam(0.1)),
+        (Prune(periodic(2)), BUSY),
+        (RigL(20, every=3, fraction=0.5), BUSY),
+        (SET(20, every=3, regrow=0.5), BUSY),
+        (TopKAST(every=2), BUSY),
+    ],
+)
+def test_dropped_entries_keep_every_bit(method, inner):
+    history = train(inner, method, 7)
+    frozen = 0
+    for step in range(7):
+        grows = method.grows and (step + 1) % 3 == 0
+        for before, after, now, then in zip(
+            history.kernels(step),
+            history.kernels(step + 1),
+            history.updated(step),
+            history.updated(step + 1),
+            strict=True,
+        ):
+            still = unchanged(before, after)
+            # Entries that grow get their first value in the same step.
+            dropped = ~now & ~then if grows else ~now
+            assert still[dropped].all()
+            assert grows or not still[now].any()
+            frozen += int((dropped & np.signbit(before) & (before == 0)).sum())
+    assert frozen > 0  # -0.0 was among them
+
+
+def test_momentum_sees_masked_gradients():
+    history = train(optax.sgd(0.1, momentum=0.9), Prune(), 5)
+    kernels, traces = history.kernels(0), [0, 0]
+    for step in range(1, 6):
+        for layer, (slope, mask) in enumerate(
+            zip(history.slopes(step), history.masks(0), strict=True)
+        ):
+            traces[layer] = 0.9 * traces[layer] + slope * mask
+            kernels[layer] = kernels[layer] - 0.1 * traces[layer] * mask
+        assert_close(history.kernels(step), kernels, rtol=1e-4, atol=1e-5)
+
+
+def test_clipping_measures_masked_gradients():
+    history = train(optax.chain(optax.clip_by_global_norm(0.5), optax.sgd(1.0)), Prune(), 1)
+    first = at(history.gradients, 0)
+    masked = [slope * mask for slope, mask in zip(history.slopes(1), history.masks(0), strict=True)]
+    parts = [*masked, *(first[name]["bias"] for name in NAMES)]
+    norm = np.sqrt(sum(np.sum(part**2) for part in parts))
+    expected = [
+        kernel - slope * 0.5 / norm
+        for kernel, slope in zip(history.kernels(0), masked, strict=True)
+    ]
+    assert_close(history.kernels(1), expected, rtol=1e-4)
+    bias = PARAMS["two"]["bias"] - first["two"]["bias"] * 0.5 / norm
+    assert_close(history.params["two"]["bias"][1], bias, rtol=1e-4)
+
+
+@pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
+def test_one_program_serves_every_step(method):
+    traces, given = [], gradients(7)
+    optimizer = sparse_training(BUSY, method, density=0.3, key=KEY)
+
+    @jax.jit
+    def step(params, state, gradient):
+        traces.append(None)
+        updates, state = optimizer.update(gradient, state, params)
+        return optax.apply_updates(params, updates), state
+
+    params = jax.tree.map(jnp.asarray, PARAMS)
+    state = optimizer.init(params)
+    expected = jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), state)
+    for number in range(7):
+        params, state = step(params, state, at(given, number))
+        assert jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), state) == expected
+    assert len(traces) == 1
+    assert state.count == 7
+    if method is not METHODS["prune"]:
+        return
+    # Under scan it comes to the same.
+    scanned = train(BUSY, method, 7)
+    assert same(jax.tree.leaves(at(scanned.state.masks, 7)), jax.tree.leaves(state.masks))
+    assert_close(at(scanned.params, 7), params, rtol=1e-4, atol=1e-5)
+
+
+def test_a_state_may_be_donated_after_a_step():
+    optimizer = sparse_training(BUSY, METHODS["prune"], density=0.3)
+    params = jax.tree.map(jnp.array, PARAMS)
+    gradient = at(gradients(1), 0)
+    _, state = jax.jit(optimizer.update)(gradient, optimizer.init(params), params)
+    update = jax.jit(optimizer.update, donate_argnums=1)
+    for _ in range(2):
+        _, state = update(gradient, state, params)
+    assert state.count == 3
+
+
+def test_the_first_state_may_be_donated():
+    optimizer = sparse_training(BUSY, METHODS["prune"], density=0.3)
+    params = jax.tree.map(jnp.array, PARAMS)
+    update = jax.jit(optimizer.update, donate_argnums=1)
+    _, state = update(at(gradients(1), 0), optimizer.init(params), params)
+    assert state.count == 1
+
+
+class Model(nnx.Module):
+    def __init__(self, rngs):
+        self.one, self.two = nnx.Linear(4, 16, rngs=rngs), nnx.Linear(16, 2, rngs=rngs)
+
+    def __call__(self, x):
+        return self.two(nnx.relu(self.one(x)))
+
+
+def test_a_network_of_nnx_learns_with_few_weights():
+    x = np.random.default_rng(0).normal(size=(64, 4)).astype("f")
+    y = np.stack([x[:, 0] + 0.5 * x[:, 1], np.abs(x[:, 2])], axis=1)
+    definition, params = nnx.split(Model(nnx.Rngs(0)), nnx.Param)
+    optimizer = sparse_training(optax.adam(0.03), RigL(60, every=10), density=0.3, key=KEY)
+
+    def loss(weights):
+        return jnp.mean((nnx.merge(definition, weights)(x) - y) ** 2)
+
+    def step(carry, _):
+        params, state = carry
+        value, gradient = jax.value_and_grad(loss)(apply_masks(params, state.masks))
+        updates, state = optimizer.update(gradient, state, params)
+        return (optax.apply_updates(params, updates), state), value
+
+    run = jax.jit(partial(jax.lax.scan, step, length=120))
+    (params, state), losses = run((params, optimizer.init(params)))
+    assert [int(mask.sum()) for mask in jax.tree.leaves(state.masks)] == [19, 9]
+    assert jax.tree.structure(state.inner[0].mu) == jax.tree.structure(params)
+    assert loss(apply_masks(params, state.masks)) < 0.35 * losses[0]
+
+
+def test_a_distribution_may_leave_arrays_whole():
+    def first(path, leaf):
+        return path.startswith("one")
+
+    distribution = partial(erk, dense=first)
+    history = train(optax.sgd(0.1), Prune(), 2, distribution=distribution)
+    one, two = history.masks(2)
+    assert one.all()
+    assert same([two], largest(history.kernels(0)[1:], int(0.3 * SIZES[1])))
+
+
+def test_what_the_optimizer_wants_besides_is_passed_on():
+    def update(updates, state, params=None, *, value):
+        return jax.tree.map(lambda leaf: -value * leaf, updates), state
+
+    inner = optax.GradientTransformationExtraArgs(lambda _: optax.EmptyState(), update)
+    optimizer = sparse_training(inner, Prune(), density=0.3)
+    state, gradient = optimizer.init(PARAMS), at(gradients(1), 0)
+    updates, _ = optimizer.update(gradient, state, PARAMS, value=2.0)
+    np.testing.assert_allclose(updates["one"]["bias"], -2 * gradient["one"]["bias"])
+    mask = np.asarray(state.masks["one"]["kernel"])
+    np.testing.assert_allclose(
+        updates["one"]["kernel"], np.where(mask, -2 * gradient["one"]["kernel"], 0)
+    )
+
+
+def test_it_is_a_link_of_a_chain():
+    chain = optax.chain(
+        optax.scale(2.0), sparse_training(optax.sgd(0.1), Prune(one_shot(0)), density=0.3)
+    )
+    state, gradient = chain.init(PARAMS), at(gradients(1), 0)
+    updates, (_, state) = jax.jit(chain.update)(gradient, state, PARAMS)
+    expected = [
+        np.where(mask, -0.2 * slope, 0)
+        for mask, slope in zip(kernels_of(state.masks), kernels_of(gradient), strict=True)
+    ]
+    assert_close(kernels_of(updates), expected)
+
+
+def start(**options):
+    options = {"density": 0.3, **options}
+    return sparse_training(optax.sgd(0.1), options.pop("method", Prune()), **options)
+
+
+def without_params():
+    optimizer = start()
+    optimizer.update(PARAMS, optimizer.init(PARAMS))
+
+
+def regrow_from_zero(make):
+    return lambda: start(method=make(5), key=KEY, reparam=powerprop(2.0))
+
+
+MISTAKES = {
+    "rigl without a key": (lambda: start(method=RigL(5)), "DropAndGrow without", "a key", "key="),
+    "set without a key": (lambda: start(method=SET(5)), "without a key", "a key", "jax.random.key"),
+    "chance without a key": (
+        lambda: start(method=Prune(periodic(1), score="random")),
+        "Prune without a key",
+        "it draws random numbers",
+        "pass key=",
+    ),
+    "rigl from zero": (regrow_from_zero(RigL), "regrow=0.0", "more than 0", "regrow=0.5"),
+    "set from zero": (regrow_from_zero(SET), "with a reparametrisation", "for ever", "regrow=0.5"),
+    "no params": (without_params, "update called without params", "the parameters", "update("),
+    "a percentage": (lambda: start(density=30).init(PARAMS), "density=30", "from 0 to 1", "pass 1"),
+    "no kernel": (lambda: start().init({"b": np.ones(3)}), "leaf among b", "at least", "filter="),
+}
+
+
+@pytest.mark.parametrize(("call", "found", "expected", "change"), MISTAKES.values(), ids=MISTAKES)
+def test_a_mistake_names_itself_and_its_cure(call, found, expected, change):
+    assert_names_itself_and_its_cure(call, found, expected, change)
+
+
+def test_growing_needs_weights_of_single_entries():
+    grouped = powerprop(2.0, axes=(0,))
+    assert_names_itself_and_its_cure(
+        lambda: sparse_training(
+            optax.sgd(0.1),
+            RigL(10, regrow=0.5),
+            density=0.5,
+            reparam=grouped,
+            key=jax.random.key(0),
+        ),
+        "reparametrisation of groups",
+        "single entries",
+        "without axes",
+    )

@@ -1,0 +1,145 @@
+import dataclasses
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from sparse_hyper_jax.train.checkpoint import Checkpoints
+from sparse_hyper_jax.train.recipes import packnet as module
+from sparse_hyper_jax.train.recipes.packnet import SPARSITIES, PacknetRecipe
+from tests.ops.examples import assert_names_itself_and_its_cure
+
+from .toy import compiled_once
+
+SMALL = PacknetRecipe(tasks=3, hidden=(60,), steps=300, retrain_steps=100, quiet=True)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _compiled_once(tmp_path_factory):
+    with compiled_once(tmp_path_factory.mktemp("compiled")):
+        yield
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    recipe = dataclasses.replace(SMALL, out=tmp_path_factory.mktemp("recipe") / "run")
+    return recipe, recipe.run()
+
+
+def test_old_tasks_stay_to_the_bit(finished):
+    recipe, result = finished
+    assert result["unchanged_tasks"] == 3
+    assert result["mean_test_accuracy"] == result["mean_test_accuracy_when_learned"] > 0.6
+    assert result["share_used"] == sorted(result["share_used"])
+    assert 0 < result["share_used"][0] < 1
+    assert json.loads((recipe.out / "result.json").read_text()) == result
+    names = {entry.name for entry in recipe.out.iterdir()}
+    assert {"config.json", "result.json", "tasks.png", "tasks", "task-0-0", "task-2-0"} <= names
+
+
+def test_the_checkpoint_tells_what_was_searched(finished):
+    recipe, _ = finished
+    with Checkpoints(recipe.out / "tasks") as checkpoints:
+        assert checkpoints.steps() == [2, 3]
+    for line in lines_of(recipe):
+        curve = dict(line["curve"])
+        assert set(curve) <= {0.0, *SPARSITIES}
+        assert curve[line["sparsity"]] >= recipe.target * curve[0.0]
+        assert line["share_of_task"] == pytest.approx(1 - line["sparsity"], abs=1e-3)
+        assert line["validation_accuracies"][-1] == pytest.approx(curve[line["sparsity"]])
+
+
+def lines_of(recipe):
+    learner = []
+    original = module.Learner.start
+
+    def start(self, checkpoints):
+        network, lines = original(self, checkpoints)
+        learner.extend(lines)
+        return network, lines
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module.Learner, "start", start)
+        dataclasses.replace(recipe, resume=True).run()
+    return learner
+
+
+def test_killed_and_resumed_run_ends_the_same(finished, tmp_path, monkeypatch):
+    recipe, result = finished
+    again = dataclasses.replace(recipe, out=tmp_path / "run")
+
+    class Kill(BaseException):
+        pass
+
+    learn = module.Learner.learn
+
+    def die(self, network, number):
+        if number == 2:
+            raise Kill
+        return learn(self, network, number)
+
+    monkeypatch.setattr(module.Learner, "learn", die)
+    with pytest.raises(Kill):
+        again.run()
+    monkeypatch.setattr(module.Learner, "learn", learn)
+    resumed = dataclasses.replace(again, resume=True).run()
+    unlike = {"seconds", "out"}
+    assert {name: value for name, value in resumed.items() if name not in unlike} == {
+        name: value for name, value in result.items() if name not in unlike
+    }
+
+
+def test_packnet_keeps_tasks_and_takes_a_share_of_what_is_free(tmp_path):
+    recipe = dataclasses.replace(SMALL, method="packnet", keep=0.5, out=tmp_path / "run")
+    result = recipe.run()
+    assert result["unchanged_tasks"] == 3
+    np.testing.assert_allclose(result["share_used"], [0.5, 0.75, 0.875], atol=1e-3)
+    assert (recipe.out / "task-1-1").is_dir()
+
+
+def test_without_protection_tasks_are_forgotten(tmp_path):
+    recipe = dataclasses.replace(
+        SMALL, method="sequential", alpha=1.0, decay=0.0, out=tmp_path / "run"
+    )
+    result = recipe.run()
+    assert result["unchanged_tasks"] == 1
+    assert result["share_used"] == [0, 0, 0]
+    assert result["mean_test_accuracy"] < result["mean_test_accuracy_when_learned"] - 0.1
+
+
+@pytest.mark.parametrize(
+    ("options", "found"),
+    [
+        ({"alpha": 0.5}, "alpha=0.5"),
+        ({"method": "magic"}, "method='magic'"),
+        ({"target": 1.5}, "target=1.5"),
+        ({"keep": 0.0}, "keep=0.0"),
+        ({"tasks": 0}, "tasks=0"),
+        ({"hidden": (8, 0)}, "hidden[1]=0"),
+        ({"l1": -1.0}, "l1=-1.0"),
+        ({"decay": -1.0}, "decay=-1.0"),
+        ({"learning_rate": 0.0}, "learning_rate=0.0"),
+        ({"batch": 5000}, "batch=5000 with"),
+        ({"data": "idx"}, "data='idx' without a folder"),
+    ],
+)
+def test_wrong_options(options, found, tmp_path):
+    recipe = dataclasses.replace(SMALL, out=tmp_path / "run", **options)
+    assert_names_itself_and_its_cure(recipe.run, found, "", "")
+
+
+def test_tasks_share_what_is_compiled(tmp_path):
+    recipe = dataclasses.replace(SMALL, steps=100, out=tmp_path / "run")
+    traces = []
+    original = module.cross_entropy
+
+    def counted(logits, labels):
+        traces.append(logits.shape)
+        return original(logits, labels)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "cross_entropy", counted)
+        recipe.run()
+    assert len(traces) <= 2
+    jax.clear_caches()
