@@ -93,6 +93,11 @@ def table() -> str:
     ]
     for setting in SEEDS:
         runs = accuracies(setting)
+        if not len(runs):
+            rows.append(
+                f"| {setting} | every run diverged, or none was made" + " |" * (len(names) + 2)
+            )
+            continue
         cells = [brief(runs[:, place]) for place in places]
         for name in ("below_0.001", "sign_flips"):
             values = [
@@ -115,7 +120,11 @@ def draw() -> Figure:
     figure = Figure(figsize=(12, 3.8), layout="constrained")
     panels = figure.subplots(1, 3, sharey=True)
     colours = ["0.35", "#fdae6b", "#f16913", "#d94801", "#7f2704"]
-    blues = {"alpha 1, L1 1e-05": "#9ecae1", "alpha 1, L1 1e-04": "#08519c"}
+    blues = {
+        "alpha 1, L1 1e-05": "#9ecae1",
+        "alpha 1, L1 1e-04": "#4292c6",
+        "alpha 1, L1 3e-04": "#08519c",
+    }
     greens = {"alpha 2, decay 2e-04": "#a1d99b", "alpha 3, decay 2e-04": "#238b45"}
     for alpha, colour in zip(ALPHAS, colours, strict=True):
         curve(panels[0], f"SGD, alpha {alpha:g}", colour)
@@ -125,7 +134,7 @@ def draw() -> Figure:
         curve(panels[1], f"SGD, {name}", colour)
     curve(panels[2], "Adam, alpha 1", colours[0])
     for seen, style in (("theta", "--"), ("weights", "-")):
-        for alpha, colour in list(zip(ALPHAS, colours, strict=True))[1::2]:
+        for alpha, colour in list(zip(ALPHAS, colours, strict=True))[1:]:
             curve(panels[2], f"Adam on {seen}, alpha {alpha:g}", colour, style)
     titles = ("plain SGD", "SGD with a penalty", "Adam")
     for ax, title in zip(panels, titles, strict=True):
