@@ -100,6 +100,7 @@ def table() -> str:
     ]
     for setting in SETTINGS:
         runs = runs_of(setting)
+        failed = sum(line["setting"] == setting for line in read_lines(NAME)) - len(runs)
         cells = [
             percent([line["mean_test_accuracy"] for line in runs], 2),
             percent([line["mean_test_accuracy_when_learned"] for line in runs], 2),
@@ -107,7 +108,8 @@ def table() -> str:
             percent([float(np.mean(line["share_of_task"])) for line in runs]),
             ", ".join(str(line["unchanged_tasks"]) for line in runs),
         ]
-        rows.append(f"| {setting} | " + " | ".join(cells) + " |")
+        name = setting + (f" ({failed} diverged)" if failed else "")
+        rows.append(f"| {name} | " + " | ".join(cells) + " |")
     return "\n".join(rows)
 
 

@@ -1,7 +1,12 @@
+import functools
 import re
+import types
 from pathlib import Path
 
+import numpy as np
 import pytest
+
+from sparse_hyper_jax import continual, pruning, reparam
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -21,6 +26,24 @@ def test_readme_has_snippets():
 def test_snippet_runs_on_its_own(number, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     exec(compile(SNIPPETS[number], f"README.md, snippet {number}", "exec"), {"__name__": "readme"})
+
+
+def test_what_the_table_for_jaxpruner_names_exists():
+    page = (ROOT / "docs" / "from_jaxpruner.md").read_text(encoding="utf-8")
+    names = vars(pruning) | vars(reparam) | vars(continual) | {"partial": functools.partial}
+    names |= {"schedule": pruning.one_shot(1), "filter": reparam.is_kernel, "alpha": 2.0}
+    names |= {"step": 5, "every": 2, "begin": 0, "end": 900}
+    names["params"] = {"kernel": np.ones((8, 4))}
+    names["masks"] = pruning.magnitude_masks(names["params"], pruning.uniform(names["params"], 0.5))
+    names["state"] = types.SimpleNamespace(masks=names["masks"])
+    rows = re.findall(r"^\| .*? \| (.*) \|$", page, flags=re.MULTILINE)
+    said = [code for row in rows for code in re.findall(r"`([^`]+)`", row)]
+    values = [eval(code, names) for code in said if not ASSIGNMENT.match(code) and code not in TEXT]
+    assert len(values) > 20
+
+
+ASSIGNMENT = re.compile(r"\w+=")
+TEXT = {"magnitude", "random", "kernel", "schedule", "change(key, seen)"}
 
 
 def test_local_links_lead_somewhere():

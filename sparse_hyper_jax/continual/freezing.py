@@ -2,13 +2,11 @@
 
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import optax
 
 from sparse_hyper_jax import checks
-from sparse_hyper_jax.parameter_paths import is_left_out
 from sparse_hyper_jax.pruning import Masks
+from sparse_hyper_jax.pruning.masks import replace_entries
 
 
 def freeze_updates(updates: Any, frozen: Masks) -> Any:
@@ -19,22 +17,28 @@ def freeze_updates(updates: Any, frozen: Masks) -> Any:
     Args:
         updates: what goes into ``optax.apply_updates``, after momentum, decay and clipping.
         frozen: true where an entry stays; ``optax.MaskedNode()`` for leaves that are free.
+
+    Returns:
+        the updates.
+
+    Raises:
+        ValueError: a mask has another shape than its leaf, or is not bool.
     """
-
-    def freeze(leaf: jax.Array, mask: Any) -> jax.Array:
-        return leaf if is_left_out(mask) else jnp.where(mask, jnp.asarray(-0.0, leaf.dtype), leaf)
-
-    return jax.tree.map(freeze, updates, frozen)
+    return replace_entries(updates, frozen, -0.0, where=True)
 
 
 def freeze_entries(inner: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:
-    """Put an optimizer behind :func:`freeze_updates`.
+    """Let an optimizer see no gradient of frozen entries, and take their updates away.
 
     ``update(gradient, state, params, frozen=masks)``: the masks are an argument of each step, so
-    that the next task needs no new compilation.
+    that the next task needs no new compilation. Clipping measures the gradient of free entries
+    alone, however full the network is; momentum or decay cannot move frozen ones.
 
     Args:
-        inner: any optimizer; whatever it adds to updates of frozen entries is taken away.
+        inner: any optimizer.
+
+    Returns:
+        the transformation.
 
     Raises:
         ValueError: ``update`` is called without ``frozen``.
@@ -50,7 +54,8 @@ def freeze_entries(inner: optax.GradientTransformation) -> optax.GradientTransfo
             "masks of what stays",
             "call update(gradient, state, params, frozen=masks)",
         )
-        step, state = inner.update(updates, state, params, **extra)
+        free = replace_entries(updates, frozen, 0.0, where=True)
+        step, state = inner.update(free, state, params, **extra)
         return freeze_updates(step, frozen), state
 
     return optax.GradientTransformationExtraArgs(inner.init, update)

@@ -7,16 +7,18 @@ import jax
 import jax.numpy as jnp
 
 from sparse_hyper_jax import checks
-from sparse_hyper_jax.continual.packing import PackedNetwork, add_task, redraw_free
+from sparse_hyper_jax.continual.packing import PackedNetwork, add_task, redraw_free, to_weights
 from sparse_hyper_jax.continual.search import Search, search_sparsity
 from sparse_hyper_jax.parameter_paths import is_left_out
 from sparse_hyper_jax.pruning import (
     Masks,
     apply_masks,
     combine_masks,
+    count_kept,
     keep_largest,
     magnitude_masks,
 )
+from sparse_hyper_jax.reparam import Reparametrization
 
 Train = Callable[[Any, Masks, Masks], Any]
 """``train(params, frozen, masks)`` gives trained parameters: it uses the weights under ``masks``
@@ -31,7 +33,7 @@ def efficient_packnet(
     *,
     accept: Callable[[float, float], bool],
     sparsities: Sequence[float],
-    to_weights: Callable[[Any], Any] = lambda params: params,
+    reparam: Reparametrization | None = None,
 ) -> tuple[PackedNetwork, Search]:
     """Learn a task with all weights, then keep as few as are good enough, old ones or new.
 
@@ -45,17 +47,22 @@ def efficient_packnet(
         train: trains parameters; what it compiles can be kept from task to task, since masks are
             arrays.
         evaluate: gives the score of masked weights on validation data.
-        accept: ``accept(score, unpruned score)``.
+        accept: ``accept(score, unpruned score)``, true for the unpruned network itself.
         sparsities: increasing candidates from 0 to 1.
-        to_weights: of a reparametrisation.
+        reparam: of the parameters, or None.
 
     Returns:
         the network with one more task, and the search.
 
+    Raises:
+        ValueError: training changed entries of earlier tasks; ``accept`` refuses the unpruned
+            network; the sparsities are not increasing shares; the reparametrisation is one of
+            groups.
+
     Reference: Schwarz et al. 2021, arXiv 2110.00296.
     """
     params = train(redraw_free(network, fresh), network.used, _everything(network.used))
-    weights = to_weights(params)
+    weights = to_weights(reparam, params)
 
     def masks_at(sparsity: float) -> Masks:
         shares = combine_masks(lambda mask: 1 - sparsity, network.used)
@@ -73,7 +80,7 @@ def packnet(
     train: Train,
     *,
     keep: float,
-    to_weights: Callable[[Any], Any] = lambda params: params,
+    reparam: Reparametrization | None = None,
     retrain: Train | None = None,
 ) -> PackedNetwork:
     """Learn a task, keep a fixed share of the free weights and train these again.
@@ -85,11 +92,16 @@ def packnet(
         fresh: new parameters from the initialiser.
         train: trains parameters.
         keep: share of the free entries of every array that the task takes, the largest ones.
-        to_weights: of a reparametrisation.
+        reparam: of the parameters, or None.
         retrain: trains after pruning, by default as ``train``.
 
+    Returns:
+        the network with one more task. When little is left free, a task gets little and is learned
+        badly: watch :func:`~sparse_hyper_jax.continual.share_used`.
+
     Raises:
-        ValueError: ``keep`` is no share.
+        ValueError: ``keep`` is no share; training changed entries of earlier tasks; the
+            reparametrisation is one of groups.
 
     Reference: Mallya and Lazebnik 2018, arXiv 1711.05769.
     """
@@ -99,10 +111,10 @@ def packnet(
     def choose(weights: jax.Array, used: Any) -> Any:
         if is_left_out(used):
             return used
-        count = (keep * jnp.sum(~used, dtype=jnp.int32)).astype(jnp.int32)
+        count = count_kept(keep, int(jnp.sum(~used)))
         return keep_largest([weights], count, among=[~used])[0]
 
-    new = jax.tree.map(choose, to_weights(params), network.used)
+    new = jax.tree.map(choose, to_weights(reparam, params), network.used)
     masks = combine_masks(jnp.logical_or, network.used, new)
     frozen = combine_masks(jnp.logical_not, new)
     params = (retrain or train)(params, frozen, masks)

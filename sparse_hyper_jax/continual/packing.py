@@ -1,6 +1,5 @@
 """A network that holds several tasks: shared parameters, and masks and a few more for each."""
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -17,6 +16,7 @@ from sparse_hyper_jax.pruning import (
     pack_masks,
     unpack_masks,
 )
+from sparse_hyper_jax.reparam import Reparametrization
 
 
 class Task(NamedTuple):
@@ -67,6 +67,9 @@ def redraw_free(network: PackedNetwork, fresh: Any) -> Any:
     Args:
         network: the tasks so far.
         fresh: new parameters from the initialiser (theta, if they are reparametrised).
+
+    Returns:
+        parameters.
     """
 
     def choose(old: jax.Array, new: jax.Array, used: Any) -> jax.Array:
@@ -80,29 +83,50 @@ def add_task(
 ) -> PackedNetwork:
     """Add a task that was learned.
 
+    It looks at the values, so it cannot be traced: call it outside of jit.
+
     Args:
         network: the tasks so far.
         params: parameters after training.
         masks: entries that the task uses.
         freeze: mark them as used, so that they stay; without it, later tasks change them.
+
+    Returns:
+        the network with one more task.
+
+    Raises:
+        ValueError: an entry of an earlier task has changed.
     """
+    changed = combine_masks(
+        lambda mask, old, new: jnp.sum(mask & (old != new)), network.used, network.params, params
+    )
+    lost = sum(int(count) for count in jax.tree.leaves(changed))
+    checks.require(
+        lost == 0,
+        f"{lost} entries of earlier tasks changed",
+        "these to stay as they were",
+        "train behind freeze_entries, and pass it the frozen masks",
+    )
     used = combine_masks(jnp.logical_or, network.used, masks) if freeze else network.used
     task = Task(pack_masks(masks), _own(params, network.used))
     return PackedNetwork(params, used, (*network.tasks, task))
 
 
 def task_weights(
-    network: PackedNetwork, number: int, *, to_weights: Callable[[Any], Any] = lambda params: params
+    network: PackedNetwork, number: int, *, reparam: Reparametrization | None = None
 ) -> Any:
     """Give the weights with which the model solves one of its tasks.
 
     Args:
         network: the tasks so far.
         number: of the task, from 0.
-        to_weights: of a reparametrisation.
+        reparam: of the parameters, or None.
+
+    Returns:
+        masked weights.
 
     Raises:
-        ValueError: there is no such task.
+        ValueError: there is no such task; the reparametrisation is one of groups.
     """
     checks.require(
         0 <= number < len(network.tasks),
@@ -114,12 +138,23 @@ def task_weights(
     params = jax.tree.map(
         lambda leaf, own: leaf if is_left_out(own) else own, network.params, task.own
     )
-    return apply_masks(to_weights(params), unpack_masks(task.masks, params))
+    return apply_masks(to_weights(reparam, params), unpack_masks(task.masks, params))
 
 
 def share_used(network: PackedNetwork) -> float:
-    """Give the share of the shared entries that some task uses."""
+    """Give the share of the shared entries that some task uses, from 0 to 1."""
     return density_report(network.params, network.used).pruned
+
+
+def to_weights(reparam: Reparametrization | None, params: Any) -> Any:
+    """Give the weights of parameters; raise where freezing entries would not freeze weights."""
+    checks.require(
+        reparam is None or reparam.elementwise,
+        "a reparametrisation of groups",
+        "one of single entries: a weight would change with the other entries of its group",
+        "pass powerprop without axes",
+    )
+    return params if reparam is None else reparam.to_weights(params)
 
 
 def _own(params: Any, masks: Masks) -> Any:

@@ -25,7 +25,7 @@ def search_sparsity(
 
     It tries about ``log2(len(sparsities))`` of them. Where scores do not fall steadily it finds a
     sparsity that is accepted while the next one is not, but not always the largest such; the curve
-    shows what was tried. Sparsity 0, the unpruned network, is what is left if nothing is accepted.
+    shows what was tried. Sparsity 0, the unpruned network, is what is left if no other is accepted.
 
     Args:
         evaluate: gives the score of the network at a sparsity.
@@ -34,8 +34,12 @@ def search_sparsity(
             negative returns take a difference.
         sparsities: increasing, from 0 to 1.
 
+    Returns:
+        the sparsity and all scores.
+
     Raises:
-        ValueError: the sparsities are not increasing shares.
+        ValueError: the sparsities are not increasing shares; the unpruned network itself is not
+            accepted, as when its score is NaN or a ratio is asked of a negative score.
     """
     grid = [float(sparsity) for sparsity in sparsities]
     checks.require(
@@ -46,6 +50,12 @@ def search_sparsity(
     )
     checks.require(grid[0] >= 0 and grid[-1] <= 1, f"sparsities={grid}", "from 0 to 1", "cut them")
     curve = {0.0: float(evaluate(0.0))}
+    checks.require(
+        bool(accept(curve[0.0], curve[0.0])),
+        f"an unpruned score of {curve[0.0]}, which accept refuses",
+        "accept(score, score) to be true",
+        "compare differences if scores may be negative, and train until the score is finite",
+    )
     # Invariant: everything before ``low`` counts as accepted, everything from ``high`` on as not.
     low, high = 0, len(grid)
     while low < high:

@@ -27,6 +27,9 @@ def magnitude_masks(weights: Any, densities: Any, *, pattern: Pattern = UNSTRUCT
 
     Returns:
         masks.
+
+    Raises:
+        ValueError: the pattern does not fit the shape of an array.
     """
 
     def mask(leaf: jax.Array, density: float) -> Any:
@@ -38,12 +41,13 @@ def magnitude_masks(weights: Any, densities: Any, *, pattern: Pattern = UNSTRUCT
 
 
 def global_magnitude_masks(weights: Any, densities: Any) -> Masks:
-    """Keep the entries of largest magnitude of all arrays together.
+    """Keep the entries of largest magnitude of all arrays together but those of density 1.
 
     Args:
         weights: pytree of floats: the weights that the model uses. Theta would do only if all of it
             had the same alpha.
-        densities: tree of shares; only the sum of their numbers of entries matters.
+        densities: tree of shares. Arrays of density 1 stay whole; of the others only the sum of
+            their numbers of entries matters.
 
     Returns:
         masks.
@@ -53,11 +57,17 @@ def global_magnitude_masks(weights: Any, densities: Any) -> Masks:
         for leaf, density in zip(
             jax.tree.leaves(weights), _flat_like(weights, densities), strict=True
         )
-        if not is_left_out(density)
+        if not is_left_out(density) and density < 1
     ]
     wide = [leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32)) for leaf, _ in parts]
-    kept = iter(keep_largest(wide, sum(count for _, count in parts)))
-    return jax.tree.map(lambda _, one: one if is_left_out(one) else next(kept), weights, densities)
+    kept = iter(keep_largest(wide, sum(count for _, count in parts)) if wide else ())
+
+    def mask(leaf: jax.Array, density: Any) -> Any:
+        if is_left_out(density):
+            return density
+        return next(kept) if density < 1 else jnp.ones_like(leaf, bool)
+
+    return jax.tree.map(mask, weights, densities)
 
 
 def apply_masks(weights: Any, masks: Masks) -> Any:
@@ -69,15 +79,34 @@ def apply_masks(weights: Any, masks: Masks) -> Any:
     Args:
         weights: pytree of arrays.
         masks: masks; leaves without one stay.
-    """
 
-    def masked(leaf: jax.Array, mask: Any) -> jax.Array:
+    Returns:
+        the masked weights.
+
+    Raises:
+        ValueError: a mask has another shape than its leaf, or is not bool.
+    """
+    # Not a product: that of a dropped NaN or infinity would be NaN.
+    return replace_entries(weights, masks, 0.0, where=False)
+
+
+def replace_entries(tree: Any, masks: Masks, value: float, *, where: bool) -> Any:
+    """Put a number in the place of the entries at which the masks are true, or false."""
+
+    def replaced(path: tuple[Any, ...], leaf: jax.Array, mask: Any) -> jax.Array:
         if is_left_out(mask):
             return leaf
-        # Not a product: that of a dropped NaN or infinity would be NaN.
-        return jnp.where(mask, leaf, jnp.zeros((), leaf.dtype))
+        found, wanted = (jnp.shape(mask), jnp.result_type(mask)), (jnp.shape(leaf), jnp.bool_)
+        checks.require(
+            found == wanted,
+            f"a mask {found[1]}{list(found[0])} for {path_name(path)} of shape {wanted[0]}",
+            f"bool{list(wanted[0])}",
+            "make masks from this tree",
+        )
+        array = jnp.asarray(leaf)
+        return jnp.where(mask == where, jnp.asarray(value, array.dtype), array)
 
-    return jax.tree.map(masked, weights, masks)
+    return jax.tree_util.tree_map_with_path(replaced, tree, masks)
 
 
 def combine_masks(function: Callable[..., jax.Array], masks: Masks, *more: Masks) -> Masks:

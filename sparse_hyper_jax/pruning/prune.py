@@ -1,5 +1,6 @@
 """Prune what has the smallest scores: before, during or after training."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -25,10 +26,11 @@ class Prune(Method):
     """When, and how much by then."""
 
     score: Literal["magnitude", "saliency", "random"] = "magnitude"
-    """``|w|``; ``|w dL/dw|`` of the last step, what the loss changes in first order; or chance."""
+    """``|w|``; ``|w dL/dw|`` of the last step, what the loss changes in first order; or chance, by
+    which entries that were dropped stay dropped unless they are updated straight through."""
 
     scope: Literal["layer", "global"] = "layer"
-    """Largest of every array, or of all of them together."""
+    """Largest of every array, or of all together but those whose density is 1, which stay whole."""
 
     pattern: Pattern = UNSTRUCTURED
     """What is kept or dropped as one; with the global scope single entries only."""
@@ -45,8 +47,10 @@ class Prune(Method):
             "single entries, which alone compare between arrays",
             "pass scope='layer' or leave out the pattern",
         )
+        with jax.ensure_compile_time_eval():
+            first = float(self.schedule.share(jnp.int32(0)))
         checks.require(
-            self.score != "saliency" or float(self.schedule.share(jnp.int32(0))) == 0,
+            self.score != "saliency" or first == 0,
             "score='saliency' with a schedule that prunes before the first step",
             "a gradient to compute it from",
             "begin later, for instance with one_shot(1)",
@@ -67,7 +71,7 @@ class Prune(Method):
             for density, of in zip(seen.densities, units, strict=True)
         ]
         if self.scope == "global":
-            forward = keep_largest(scores, sum(numbers))
+            forward = _largest_together(scores, numbers, seen.densities)
         else:
             forward = [self.pattern.mask(*pair) for pair in zip(scores, numbers, strict=True)]
         updated = [jnp.ones_like(mask) for mask in forward] if self.straight_through else forward
@@ -75,12 +79,29 @@ class Prune(Method):
 
     def _scores(self, key: Any, seen: Snapshot) -> list[jax.Array]:
         if self.score == "random":
-            return random_scores(key, seen.weights)
+            scores = random_scores(key, seen.weights)
+            if self.straight_through:
+                return scores
+            return [score * mask for score, mask in zip(scores, seen.masks, strict=True)]
         sizes = magnitudes(seen.weights)
         if self.score == "magnitude":
             return sizes
         slopes = magnitudes(seen.gradients)
         return [size * slope for size, slope in zip(sizes, slopes, strict=True)]
+
+
+def _largest_together(
+    scores: Sequence[jax.Array], numbers: Sequence[jax.Array], densities: Sequence[float]
+) -> list[jax.Array]:
+    """Rank the entries of all arrays; an array of density 1 stays whole and out of it."""
+    ranked = [place for place, density in enumerate(densities) if density < 1]
+    masks = [jnp.ones_like(score, bool) for score in scores]
+    if not ranked:
+        return masks
+    kept = keep_largest([scores[place] for place in ranked], sum(numbers[i] for i in ranked))
+    for place, mask in zip(ranked, kept, strict=True):
+        masks[place] = mask
+    return masks
 
 
 def _so_far(kept: int, units: int, share: jax.Array) -> jax.Array:

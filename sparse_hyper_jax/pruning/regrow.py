@@ -18,14 +18,14 @@ from sparse_hyper_jax.pruning.select import keep_largest
 class DropAndGrow(Method):
     """Every so many steps, drop the smallest weights and grow as many others.
 
-    The share of the kept entries that is replaced falls like a cosine from ``fraction`` to 0 at
-    ``end``. Entries grow by chance (SET) or where the gradient of the masked weights is largest
+    The share of the kept entries that is replaced falls like a cosine from ``drop_fraction`` to 0
+    at ``end``. Entries grow by chance (SET) or where the gradient of the masked weights is largest
     (RigL). There is no gradient step when the masks change, and the optimizer's moments of grown
     entries begin at 0. The first masks are random.
 
-    A grown entry starts from the mean magnitude of the kept ones of its array, times ``regrow``,
-    against its gradient (SET: with random sign). With 0, the choice of RigL's authors, it would
-    never move under a power of more than 1.
+    A grown entry starts from the mean magnitude of the kept ones of its array, times
+    ``grown_size``, against its gradient (SET: with random sign). With 0, the choice of RigL's
+    authors, it would never move under a power of more than 1.
 
     References: Mocanu et al. 2018, arXiv 1707.04780; Evci et al. 2020, arXiv 1911.11134.
     """
@@ -36,22 +36,28 @@ class DropAndGrow(Method):
     every: int = 100
     """Steps between changes."""
 
-    fraction: float = 0.3
+    drop_fraction: float = 0.3
     """Share of the kept entries that is replaced at first."""
 
     grow: Literal["gradient", "random"] = "gradient"
     """Where: RigL or SET."""
 
-    regrow: float = 0.0
+    grown_size: float = 0.0
     """Size of grown weights, as a share of the mean magnitude of the kept ones."""
 
     def __post_init__(self) -> None:
         checks.check_count("end", self.end)
         checks.check_count("every", self.every, least=1)
         checks.check_choice("grow", self.grow, ("gradient", "random"))
-        for name in ("fraction", "regrow"):
+        for name in ("drop_fraction", "grown_size"):
             value = getattr(self, name)
             checks.require(0 <= value <= 1, f"{name}={value}", "from 0 to 1", f"change {name}")
+        checks.require(
+            self.every < self.end or self.end <= 1,
+            f"every={self.every} with end={self.end}: masks would never change",
+            "a first change before the end",
+            "lower every; for random masks that stay, take Prune(score='random')",
+        )
 
     random = True
     grows = True
@@ -72,7 +78,9 @@ class DropAndGrow(Method):
 
     def change(self, key: Any, seen: Snapshot) -> Kept:
         """Drop and grow."""
-        replaced = self.fraction * optax.cosine_decay_schedule(1.0, max(self.end, 1))(seen.count)
+        replaced = self.drop_fraction * optax.cosine_decay_schedule(1.0, max(self.end, 1))(
+            seen.count
+        )
         keys = jax.random.split(key, len(seen.weights))
         parts = [
             self._replace(*leaves, replaced)
@@ -102,15 +110,15 @@ class DropAndGrow(Method):
         # Only entries that were not kept before, so that every grown one is new.
         new = keep_largest([score], dropped, among=[~mask])[0]
         mean = jnp.sum(jnp.where(mask, size, 0)) / jnp.maximum(kept, 1)
-        grown = jnp.where(new, self.regrow * mean * direction, jnp.nan)
+        grown = jnp.where(new, self.grown_size * mean * direction, jnp.nan)
         return stay | new, grown.astype(weights.dtype)
 
 
 def SET(end: int, **options: Any) -> DropAndGrow:  # noqa: N802 (the method's name)
-    """Sparse evolutionary training: :class:`DropAndGrow` that grows by chance."""
+    """Sparse evolutionary training: :class:`DropAndGrow`, with its options, growing by chance."""
     return DropAndGrow(end, grow="random", **options)
 
 
 def RigL(end: int, **options: Any) -> DropAndGrow:  # noqa: N802 (the method's name)
-    """Rigged lottery: :class:`DropAndGrow` that grows where the gradient is largest."""
+    """Rigged lottery: :class:`DropAndGrow`, with its options, growing by gradients."""
     return DropAndGrow(end, grow="gradient", **options)

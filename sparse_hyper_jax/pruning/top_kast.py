@@ -19,16 +19,16 @@ class TopKAST(Method):
     """Use the largest weights, train some more of them.
 
     The forward pass uses the set A of the largest weights (the density of ``sparse_training``); the
-    set B of the ``more`` next ones is trained beside it, from the gradient of the masked weights,
-    and so can grow into A. Everything else keeps its value. ``penalty`` pulls weights to zero,
-    those in B but not in A harder, by 1 / density::
+    set B has the ``trained_extra`` next ones too and is what is trained, from the gradient of the
+    masked weights, so that entries can grow into A. Everything else keeps its value. ``penalty``
+    pulls weights to zero, those in B but not in A harder, by 1 / density::
 
         dL/dw += penalty * w * (1 in A, 1 / density in B without A)
 
     Reference: Jayakumar et al. 2020, arXiv 2106.03517.
     """
 
-    more: float = 0.1
+    trained_extra: float = 0.1
     """Share of all entries that are trained but not used."""
 
     every: int = 100
@@ -39,7 +39,8 @@ class TopKAST(Method):
 
     def __post_init__(self) -> None:
         checks.check_count("every", self.every, least=1)
-        checks.require(0 <= self.more <= 1, f"more={self.more}", "from 0 to 1", "change more")
+        extra = self.trained_extra
+        checks.require(0 <= extra <= 1, f"trained_extra={extra}", "from 0 to 1", "change it")
         checks.require(self.penalty >= 0, f"penalty={self.penalty}", "at least 0", "change it")
 
     @property
@@ -50,7 +51,7 @@ class TopKAST(Method):
     def change(self, key: Any, seen: Snapshot) -> Kept:
         """Choose A and B by magnitude."""
         del key
-        more = [min(1.0, density + self.more) for density in seen.densities]
+        more = [min(1.0, density + self.trained_extra) for density in seen.densities]
         used, trained = (_largest(seen.weights, shares) for shares in (seen.densities, more))
         return Kept(used, trained)
 

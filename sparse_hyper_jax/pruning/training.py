@@ -16,7 +16,7 @@ from sparse_hyper_jax.parameter_paths import (
     selected_leaves,
 )
 from sparse_hyper_jax.pruning.densities import Distribution, uniform
-from sparse_hyper_jax.pruning.masks import Masks
+from sparse_hyper_jax.pruning.masks import Masks, replace_entries
 from sparse_hyper_jax.pruning.method import Kept, Method, Snapshot
 from sparse_hyper_jax.reparam import Reparametrization
 
@@ -61,11 +61,18 @@ def sparse_training(
     weights into updates of theta, for instance ``optax.chain(scale_by_power_jacobian(2.0),
     optax.sgd(0.1))``.
 
+    With ``nnx.Optimizer``, the model to differentiate is one of masked weights::
+
+        graph, params = nnx.split(model, nnx.Param)
+        masks = nnx.as_pure(optimizer.opt_state.masks)
+        masked = nnx.merge(graph, apply_masks(nnx.as_pure(params), masks))
+        optimizer.update(model, nnx.grad(loss)(masked, batch))
+
     Updates are masked last, after momentum and decay of the inner optimizer, so that dropped
     entries keep their values exactly; they are not set to zero, and masks may let them come back.
 
     Args:
-        inner: any optimizer.
+        inner: any optimizer; with SET and RigL one whose moments are arrays (not ``optax.sm3``).
         method: ``Prune``, ``SET``, ``RigL`` or ``TopKAST``.
         density: share of the entries that is kept in the end, from 0 to 1.
         distribution: how it is shared among arrays, ``uniform`` or ``erk``;
@@ -78,7 +85,8 @@ def sparse_training(
         the transformation; its state is a :class:`SparseState`.
 
     Raises:
-        ValueError: the method needs a key; growing needs ``regrow``; ``update`` is called without
+        ValueError: the method needs a key; growing from zero under a
+            reparametrisation; ``update`` is called without
             ``params``.
     """
     checks.require(
@@ -94,10 +102,10 @@ def sparse_training(
         "pass powerprop without axes",
     )
     checks.require(
-        reparam is None or getattr(method, "regrow", 1.0) > 0,
-        f"regrow={getattr(method, 'regrow', None)} with a reparametrisation",
+        reparam is None or getattr(method, "grown_size", 1.0) > 0,
+        f"grown_size={getattr(method, 'grown_size', None)} with a reparametrisation",
         "more than 0: under a power, an entry that starts at zero stays there for ever",
-        "pass for instance regrow=0.5",
+        "pass for instance grown_size=0.5",
     )
 
     inner = optax.with_extra_args_support(inner)
@@ -136,10 +144,12 @@ def sparse_training(
         gradients, masks = selected_leaves(filter, updates), jax.tree.leaves(state.masks)
         # A method may add to the gradient of weights; a reparametrisation makes them costly to get.
         added = method.adjust(gradients, lambda: weights_of(params), masks)
-        seen = _masked(replace_selected(filter, updates, added), state.updated, 0.0)
+        gradient = replace_selected(filter, updates, added)
+        seen = replace_entries(gradient, state.updated, 0.0, where=False)
         step, moments = inner.update(seen, state.inner, params, **extra)
         # Adding -0.0 leaves every number as it is, bit for bit; adding 0.0 changes -0.0.
-        step = _masked(jax.tree.map(_widened, step, params), state.updated, -0.0)
+        step = jax.tree.map(_widened, step, params)
+        step = replace_entries(step, state.updated, -0.0, where=False)
 
         def prune() -> tuple[Any, SparseState]:
             after = optax.apply_updates(params, step)
@@ -171,15 +181,6 @@ def _in_place(leaves: list[jax.Array], like: Any) -> Any:
 
 def _widened(update: jax.Array, param: jax.Array) -> jax.Array:
     return update.astype(jnp.promote_types(update.dtype, param.dtype))
-
-
-def _masked(updates: Any, masks: Masks, instead: float) -> Any:
-    def masked(leaf: jax.Array, mask: Any) -> jax.Array:
-        return (
-            leaf if is_left_out(mask) else jnp.where(mask, leaf, jnp.asarray(instead, leaf.dtype))
-        )
-
-    return jax.tree.map(masked, updates, masks)
 
 
 def _grow(filter: Filter, reparam: Reparametrization | None, params: Any, grown: Any) -> Any:

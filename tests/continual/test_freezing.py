@@ -40,6 +40,27 @@ def test_frozen_entries_keep_every_bit_and_the_others_move(name):
     assert (params["bias"] != PARAMS["bias"]).all()
 
 
+def test_clipping_measures_free_entries_alone():
+    optimizer = freeze_entries(optax.chain(optax.clip_by_global_norm(1.0), optax.sgd(1.0)))
+    gradient = {"kernel": jnp.where(FROZEN["kernel"], 100.0, 0.3), "bias": jnp.zeros(3)}
+    updates, _ = optimizer.update(gradient, optimizer.init(PARAMS), PARAMS, frozen=FROZEN)
+    np.testing.assert_allclose(updates["kernel"][~FROZEN["kernel"]], -0.3)
+
+
+def test_a_mask_of_another_shape():
+    frozen = {"kernel": jnp.ones(3, bool), "bias": optax.MaskedNode()}
+    assert_names_itself_and_its_cure(
+        lambda: freeze_updates(PARAMS, frozen), "bool[3] for kernel", "bool[2, 3]", "make masks"
+    )
+
+
+def test_a_mask_of_numbers():
+    frozen = {"kernel": jnp.ones((2, 3)), "bias": optax.MaskedNode()}
+    assert_names_itself_and_its_cure(
+        lambda: freeze_updates(PARAMS, frozen), "float32[2, 3]", "bool[2, 3]", "make masks"
+    )
+
+
 def test_undefined_updates_do_not_reach_frozen_entries():
     updates = {"kernel": jnp.full((2, 3), jnp.nan), "bias": jnp.zeros(3)}
     frozen = freeze_updates(updates, FROZEN)["kernel"]

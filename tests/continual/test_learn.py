@@ -83,7 +83,7 @@ def make_train(optimizer, reparam, alpha, traces):
 
 
 def logits_of(network, number, reparam):
-    weights = task_weights(network, number, to_weights=reparam.to_weights)
+    weights = task_weights(network, number, reparam=reparam)
     return np.asarray(apply(weights, data_of(number)[0])).view(np.uint32)
 
 
@@ -99,7 +99,7 @@ def learn(name, alpha, tasks=3):
             lambda weights, number=number: accuracy(weights, number),
             accept=lambda score, whole: score >= 0.95 * whole,
             sparsities=[0.2, 0.4, 0.6, 0.8],
-            to_weights=reparam.to_weights,
+            reparam=reparam,
         )
         networks.append(network)
         searches.append(search)
@@ -119,7 +119,7 @@ def test_old_tasks_keep_every_bit(name, alpha):
     assert shares == sorted(shares)
     assert shares[0] == 0 < shares[1]
     for number, search in enumerate(searches):
-        weights = task_weights(networks[-1], number, to_weights=reparam.to_weights)
+        weights = task_weights(networks[-1], number, reparam=reparam)
         score = accuracy(weights, number)
         assert score == pytest.approx(search.curve[search.sparsity])
         assert score >= 0.95 * search.curve[0.0] > 0.6
@@ -201,6 +201,41 @@ def test_blank_tasks_have_the_structure_of_learned_ones():
     assert jax.tree.structure(blank) == jax.tree.structure(networks[-1])
     assert shapes(blank) == shapes(networks[-1])
     assert blank.tasks[0].masks["hidden"]["kernel"].dtype == jnp.uint8
+
+
+def test_training_that_moves_what_is_frozen():
+    network = empty_network(init(0), filter=is_shared)
+    options = {
+        "accept": lambda score, whole: score >= 0.9 * whole,
+        "sparsities": [0.2, 0.4],
+    }
+    evaluate = lambda weights: accuracy(weights, 0)  # noqa: E731
+    careless = lambda params, frozen, masks: jax.tree.map(lambda leaf: 0.9 * leaf, params)  # noqa: E731
+    network, _ = efficient_packnet(network, init(0), careless, evaluate, **options)
+    for call in (
+        lambda: efficient_packnet(network, init(1), careless, evaluate, **options),
+        lambda: packnet(network, init(1), careless, keep=0.5),
+    ):
+        assert_names_itself_and_its_cure(
+            call, "entries of earlier tasks changed", "stay as they were", "freeze_entries"
+        )
+
+
+def test_groups_cannot_be_frozen_entry_by_entry():
+    reparam, network = powerprop(2.0, axes=(0,), filter=is_shared), None
+    network = empty_network(init(0), filter=is_shared)
+    assert_names_itself_and_its_cure(
+        lambda: packnet(network, init(0), lambda *a: a[0], keep=0.5, reparam=reparam),
+        "a reparametrisation of groups",
+        "single entries",
+        "without axes",
+    )
+
+
+def test_packnet_counts_as_all_else_counts():
+    params = {"kernel": jnp.arange(1.0, 301).reshape(30, 10)}
+    network = packnet(empty_network(params), params, lambda *a: a[0], keep=0.21)
+    assert int(network.used["kernel"].sum()) == 63
 
 
 def test_wrong_input():

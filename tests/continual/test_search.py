@@ -43,9 +43,19 @@ def test_losses_compare_by_difference():
 
 
 def test_nothing_accepted_leaves_the_whole_network():
-    search = search_sparsity(lambda s: s, lambda score, whole: False, [0.2, 0.4])
+    search = search_sparsity(lambda s: s, lambda score, whole: score == whole, [0.2, 0.4])
     assert search.sparsity == 0
     assert 0.0 in search.curve
+
+
+@pytest.mark.parametrize("score", [-2.0, float("nan")])
+def test_a_rule_that_refuses_the_unpruned_network(score):
+    assert_names_itself_and_its_cure(
+        lambda: search_sparsity(lambda s: score, lambda s, whole: s >= 0.9 * whole, [0.5]),
+        f"an unpruned score of {score}",
+        "accept(score, score)",
+        "compare differences",
+    )
 
 
 def test_zero_may_be_in_the_grid():

@@ -189,7 +189,29 @@ MISTAKES = {
         "packed of shape (3), eight entries per byte",
         "reshape packed",
     ),
+    "another shape": (
+        lambda: apply_masks({"kernel": np.ones((4, 1))}, {"kernel": np.ones((4, 4), bool)}),
+        "a mask bool[4, 4] for kernel of shape (4, 1)",
+        "bool[4, 1]",
+        "make masks from this tree",
+    ),
+    "numbers": (
+        lambda: apply_masks({"kernel": np.ones((2, 2))}, {"kernel": np.ones((2, 2), "f")}),
+        "float32[2, 2]",
+        "bool[2, 2]",
+        "make masks",
+    ),
 }
+
+
+def test_arrays_of_density_one_stay_whole_in_the_global_ranking():
+    weights = {"small": np.full((2, 3), 1e-3, "f"), "large": np.arange(1.0, 11, dtype="f")}
+    masks = global_magnitude_masks(weights, {"small": 1.0, "large": 0.3})
+    assert masks["small"].all()
+    np.testing.assert_array_equal(masks["large"], np.arange(1, 11) > 7)
+    assert all(
+        mask.all() for mask in global_magnitude_masks(weights, dict.fromkeys(weights, 1.0)).values()
+    )
 
 
 @pytest.mark.parametrize(("call", "found", "expected", "change"), MISTAKES.values(), ids=MISTAKES)

@@ -1,4 +1,5 @@
 import math
+from functools import partial
 
 import jax
 import numpy as np
@@ -11,6 +12,7 @@ from sparse_hyper_jax.pruning import (
     Channels,
     NofM,
     Prune,
+    count_kept,
     erk,
     gradual,
     one_shot,
@@ -92,7 +94,7 @@ def test_all_arrays_together():
 
 
 def test_chance_keeps_as_many_and_depends_on_key_and_step():
-    method = Prune(periodic(1), score="random")
+    method = Prune(periodic(1), score="random", straight_through=True)
     one, again = (train(SGD, method, 2) for _ in range(2))
     other = train(SGD, method, 2, key=jax.random.key(7))
     for step in range(3):
@@ -101,6 +103,35 @@ def test_chance_keeps_as_many_and_depends_on_key_and_step():
         assert not same(one.masks(step), other.masks(step))
     assert not same(one.masks(1), one.masks(2))
     assert not same(one.masks(0), largest_of_each(one.kernels(0)))
+
+
+def test_what_chance_dropped_stays_dropped():
+    history = train(SGD, Prune(gradual(0, 6, every=1), score="random"), 6)
+    for step in range(6):
+        for before, after in zip(history.masks(step), history.masks(step + 1), strict=True):
+            assert not (after & ~before).any()
+    assert [int(mask.sum()) for mask in history.masks(6)] == KEPT
+
+
+@pytest.mark.parametrize("schedule", [one_shot(0), gradual(0, 3, every=1)])
+def test_what_is_dense_stays_whole_in_the_global_ranking(schedule):
+    whole = partial(erk, dense=lambda path, leaf: path.startswith(NAMES[0]))
+    method = Prune(schedule, scope="global")
+    masks = train(SGD, method, 4, distribution=whole).masks(4)
+    assert masks[0].all()
+    rest = sum(count_kept(one, mask.size) for one, mask in zip(shares(whole), masks, strict=True))
+    assert sum(int(mask.sum()) for mask in masks) == rest
+    assert not masks[1].all()
+    assert all(mask.all() for mask in train(SGD, method, 4, density=1.0).masks(4))
+
+
+def shares(distribution):
+    return jax.tree.leaves(distribution(PARAMS, 0.3))
+
+
+def test_a_method_can_be_made_inside_jit():
+    make = jax.jit(lambda _: Prune(one_shot(1), score="saliency").schedule.share(1))
+    assert make(0.0) == 1
 
 
 def test_channels_are_pruned_as_one():

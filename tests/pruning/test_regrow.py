@@ -42,7 +42,7 @@ def new_ones(history, step):
 
 @pytest.mark.parametrize(("density", "fraction"), [(0.3, 0.5), (0.8, 1.0)])
 def test_rigl_drops_the_smallest_and_grows_where_the_gradient_is_largest(density, fraction):
-    method = RigL(END, every=2, fraction=fraction, regrow=0.5)
+    method = RigL(END, every=2, drop_fraction=fraction, grown_size=0.5)
     history = train(optax.adam(0.1), method, 13, density=density)
     for step in range(1, 14):
         before, after = history.masks(step - 1), history.masks(step)
@@ -62,7 +62,7 @@ def test_rigl_drops_the_smallest_and_grows_where_the_gradient_is_largest(density
 
 
 def test_the_number_kept_is_constant():
-    for method in (RigL(END, every=1, fraction=0.7), SET(END, every=1, fraction=0.7)):
+    for method in (RigL(END, every=1, drop_fraction=0.7), SET(END, every=1, drop_fraction=0.7)):
         history = train(optax.sgd(0.1), method, 6)
         for step in range(7):
             assert [int(mask.sum()) for mask in history.masks(step)] == KEPT
@@ -71,7 +71,7 @@ def test_the_number_kept_is_constant():
 
 def test_moments_of_grown_entries_begin_at_zero_and_others_stay():
     inner = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(0.1))
-    history = train(inner, RigL(40, every=2, fraction=0.9), 8, density=0.5)
+    history = train(inner, RigL(40, every=2, drop_fraction=0.9), 8, density=0.5)
     moments, old = history.state.inner[1][0], 0
     for step in (2, 4, 6, 8):
         for layer, (name, new) in enumerate(zip(NAMES, new_ones(history, step), strict=True)):
@@ -90,7 +90,7 @@ def test_moments_of_grown_entries_begin_at_zero_and_others_stay():
 
 
 def test_grown_entries_begin_at_zero_by_default():
-    history = train(optax.sgd(0.1), RigL(END, every=2, fraction=0.5), 3)
+    history = train(optax.sgd(0.1), RigL(END, every=2, drop_fraction=0.5), 3)
     for kernel, later, new in zip(
         history.kernels(2), history.kernels(3), new_ones(history, 2), strict=True
     ):
@@ -100,7 +100,7 @@ def test_grown_entries_begin_at_zero_by_default():
 
 
 def test_set_grows_by_chance():
-    method = SET(END, every=2, fraction=0.6, regrow=0.5)
+    method = SET(END, every=2, drop_fraction=0.6, grown_size=0.5)
     one, again = (train(optax.sgd(0.1), method, 5) for _ in range(2))
     other = train(optax.sgd(0.1), method, 5, key=jax.random.key(1))
     signs = set()
@@ -125,7 +125,7 @@ def test_the_first_masks_are_random():
     masks = []
     for seed in range(2):
         optimizer = sparse_training(
-            optax.sgd(0.1), RigL(END), density=0.3, key=jax.random.key(seed)
+            optax.sgd(0.1), RigL(END, every=2), density=0.3, key=jax.random.key(seed)
         )
         start = jax.tree.leaves(optimizer.init(PARAMS).masks)
         assert [int(mask.sum()) for mask in start] == KEPT
@@ -137,9 +137,9 @@ def test_the_first_masks_are_random():
 def test_grown_weights_move_under_a_power_because_they_do_not_begin_at_zero():
     slope = scale_by_power_jacobian(2.0)
     inner = optax.chain(slope, optax.sgd(0.1))
-    method = RigL(END, every=3, fraction=0.5, regrow=0.25)
+    method = RigL(END, every=3, drop_fraction=0.5, grown_size=0.25)
     history = train(inner, method, 5, reparam=powerprop(2.0))
-    zero = train(inner, RigL(END, every=3, fraction=0.5), 5)
+    zero = train(inner, RigL(END, every=3, drop_fraction=0.5), 5)
     for layer, new in enumerate(new_ones(history, 3)):
         before, mask = history.kernels(2)[layer], history.masks(2)[layer]
         theta, later = history.kernels(3)[layer], history.kernels(4)[layer]
@@ -160,7 +160,7 @@ def test_scores_are_those_of_the_weights_under_a_power():
     # The slope of theta at a dropped zero is zero; that of the weight is not.
     params = jax.tree.map(np.zeros_like, PARAMS)
     inner = optax.chain(scale_by_power_jacobian(2.0), optax.sgd(0.1))
-    method = RigL(END, every=1, fraction=0.5, regrow=1.0)
+    method = RigL(END, every=1, drop_fraction=0.5, grown_size=1.0)
     history = train(inner, method, 1, params=params, reparam=powerprop(2.0))
     for layer, mask in enumerate(history.masks(0)):
         number = number_replaced(mask, 0.5, 1)
@@ -170,7 +170,7 @@ def test_scores_are_those_of_the_weights_under_a_power():
 
 @pytest.mark.parametrize("density", [0.0, 1.0])
 def test_nothing_is_replaced_where_nothing_is_kept_or_nothing_is_free(density):
-    history = train(optax.adam(0.1), RigL(END, every=1, regrow=0.5), 3, density=density)
+    history = train(optax.adam(0.1), RigL(END, every=1, grown_size=0.5), 3, density=density)
     for step in range(4):
         assert all(mask.all() == mask.any() == bool(density) for mask in history.masks(step))
         pairs = zip(history.kernels(step), history.kernels(0), strict=True)
@@ -184,7 +184,7 @@ def test_no_change_at_the_end_or_before_the_first_step(end):
 
 
 def two_updates(inner, params, gradient, **options):
-    method = RigL(END, every=2, fraction=0.5, regrow=0.5)
+    method = RigL(END, every=2, drop_fraction=0.5, grown_size=0.5)
     optimizer = sparse_training(inner, method, density=0.3, key=KEY, **options)
     state, update = optimizer.init(params), jax.jit(optimizer.update)
     for _ in range(2):
@@ -228,8 +228,19 @@ def test_16_bits_throughout():
 
 MISTAKES = {
     "an end": (lambda: RigL(-1), "end=-1", "at least 0", "static Python int"),
-    "a percentage": (lambda: SET(5, fraction=30), "fraction=30", "from 0 to 1", "change fraction"),
-    "a size": (lambda: RigL(5, regrow=-0.1), "regrow=-0.1", "from 0 to 1", "change regrow"),
+    "a percentage": (
+        lambda: SET(500, drop_fraction=30),
+        "drop_fraction=30",
+        "from 0 to 1",
+        "change drop_fraction",
+    ),
+    "a size": (
+        lambda: RigL(500, grown_size=-0.1),
+        "grown_size=-0.1",
+        "from 0 to 1",
+        "change grown_size",
+    ),
+    "never": (lambda: RigL(6, every=100), "never change", "before the end", "lower every"),
     "a place": (lambda: DropAndGrow(5, grow="all"), "grow='all'", "'random'", "choose grow"),
     "a period": (lambda: RigL(5, every=0).schedule, "every=0", "at least 1", "static Python int"),
 }

@@ -11,7 +11,7 @@ from tests.pruning.examples import KEY, PARAMS, at, gradients, same, sharded
 
 METHODS = {
     "prune": Prune(gradual(0, 6, every=2)),
-    "rigl": RigL(20, every=3, fraction=0.5),
+    "rigl": RigL(20, every=3, drop_fraction=0.5),
     "top_kast": TopKAST(every=2),
 }
 BUSY = optax.chain(optax.clip_by_global_norm(0.5), optax.adamw(0.1, weight_decay=0.1))
@@ -42,7 +42,7 @@ def test_masks_and_moments_are_sharded_like_parameters(method):
     assert_close(updates, expected, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("method", [Prune(), TopKAST(), RigL(20), Prune(score="random")])
+@pytest.mark.parametrize("method", [Prune(), TopKAST(), RigL(20, every=5), Prune(score="random")])
 def test_the_first_masks_are_sharded_like_parameters(method):
     params = sharded({"kernel": PARAMS["one"]["kernel"][:4, :6]})
     state = sparse_training(BUSY, method, density=0.3, key=KEY).init(params)

@@ -17,7 +17,7 @@ def each(scores, counts):
 
 
 def top_kast(**options):
-    return TopKAST(**{"more": 0.3, "every": 1, **options})
+    return TopKAST(**{"trained_extra": 0.3, "every": 1, **options})
 
 
 def test_both_sets_are_the_largest_weights_and_change():
@@ -115,7 +115,7 @@ def test_the_sets_are_those_of_the_weights_under_a_power():
 
 @pytest.mark.parametrize(("density", "more"), [(0.0, 0.3), (0.8, 0.5), (1.0, 0.1), (0.3, 0.0)])
 def test_extreme_densities(density, more):
-    history = train(optax.sgd(RATE), top_kast(more=more, penalty=0.1), 2, density=density)
+    history = train(optax.sgd(RATE), top_kast(trained_extra=more, penalty=0.1), 2, density=density)
     for size, used, trained, kernel in zip(
         SIZES, history.masks(2), history.updated(2), history.kernels(2), strict=True
     ):
@@ -126,9 +126,14 @@ def test_extreme_densities(density, more):
 
 MISTAKES = {
     "no period": (lambda: TopKAST(every=0), "every=0", "at least 1", "static Python int"),
-    "a percentage": (lambda: TopKAST(more=10), "more=10", "from 0 to 1", "change more"),
-    "less": (lambda: TopKAST(more=-0.1), "more=-0.1", "from 0 to 1", "change more"),
-    "nan": (lambda: TopKAST(more=np.nan), "more=nan", "from 0 to 1", "change more"),
+    "a percentage": (
+        lambda: TopKAST(trained_extra=10),
+        "trained_extra=10",
+        "from 0 to 1",
+        "change",
+    ),
+    "less": (lambda: TopKAST(trained_extra=-0.1), "trained_extra=-0.1", "from 0 to 1", "change"),
+    "nan": (lambda: TopKAST(trained_extra=np.nan), "trained_extra=nan", "from 0 to 1", "change"),
     "a reward": (lambda: TopKAST(penalty=-1), "penalty=-1", "at least 0", "change it"),
 }
 

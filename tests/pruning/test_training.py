@@ -37,7 +37,7 @@ from tests.pruning.examples import (
 
 METHODS = {
     "prune": Prune(gradual(0, 6, every=2)),
-    "rigl": RigL(20, every=3, fraction=0.5),
+    "rigl": RigL(20, every=3, drop_fraction=0.5),
     "top_kast": TopKAST(every=2),
 }
 BUSY = optax.chain(optax.clip_by_global_norm(0.5), optax.adamw(0.1, weight_decay=0.1))
@@ -49,8 +49,8 @@ BUSY = optax.chain(optax.clip_by_global_norm(0.5), optax.adamw(0.1, weight_decay
         (Prune(periodic(2)), optax.sgd(0.1, momentum=0.9, nesterov=True)),
         (Prune(periodic(2)), optax.adam(0.1)),
         (Prune(periodic(2)), BUSY),
-        (RigL(20, every=3, fraction=0.5), BUSY),
-        (SET(20, every=3, regrow=0.5), BUSY),
+        (RigL(20, every=3, drop_fraction=0.5), BUSY),
+        (SET(20, every=3, grown_size=0.5), BUSY),
         (TopKAST(every=2), BUSY),
     ],
 )
@@ -228,20 +228,53 @@ def without_params():
 
 
 def regrow_from_zero(make):
-    return lambda: start(method=make(5), key=KEY, reparam=powerprop(2.0))
+    return lambda: start(method=make(500), key=KEY, reparam=powerprop(2.0))
+
+
+def test_an_nnx_optimizer_trains_masked_weights():
+    model = nnx.Linear(8, 16, rngs=nnx.Rngs(0))
+    method = RigL(100, every=2)
+    sparse = sparse_training(optax.adam(1e-2), method, density=0.25, key=KEY)
+    optimizer = nnx.Optimizer(model, sparse, wrt=nnx.Param)
+
+    @nnx.jit
+    def step(model, optimizer, x):
+        graph, params = nnx.split(model, nnx.Param)
+        masks = nnx.as_pure(optimizer.opt_state.masks)
+        masked = nnx.merge(graph, apply_masks(nnx.as_pure(params), masks))
+        loss, gradient = nnx.value_and_grad(lambda model: jnp.mean((model(x) - 1) ** 2))(masked)
+        optimizer.update(model, gradient)
+        return loss
+
+    before = np.asarray(model.kernel[...])
+    losses = [float(step(model, optimizer, jnp.ones((4, 8)))) for _ in range(5)]
+    assert losses[-1] < losses[0]
+    mask = np.asarray(nnx.as_pure(optimizer.opt_state.masks)["kernel"])
+    assert mask.sum() == 32
+    assert (before != np.asarray(model.kernel[...])).sum() < 3 * 32
 
 
 MISTAKES = {
-    "rigl without a key": (lambda: start(method=RigL(5)), "DropAndGrow without", "a key", "key="),
-    "set without a key": (lambda: start(method=SET(5)), "without a key", "a key", "jax.random.key"),
+    "rigl without a key": (lambda: start(method=RigL(500)), "DropAndGrow without", "a key", "key="),
+    "set without a key": (
+        lambda: start(method=SET(500)),
+        "without a key",
+        "a key",
+        "jax.random.key",
+    ),
     "chance without a key": (
         lambda: start(method=Prune(periodic(1), score="random")),
         "Prune without a key",
         "it draws random numbers",
         "pass key=",
     ),
-    "rigl from zero": (regrow_from_zero(RigL), "regrow=0.0", "more than 0", "regrow=0.5"),
-    "set from zero": (regrow_from_zero(SET), "with a reparametrisation", "for ever", "regrow=0.5"),
+    "rigl from zero": (regrow_from_zero(RigL), "grown_size=0.0", "more than 0", "grown_size=0.5"),
+    "set from zero": (
+        regrow_from_zero(SET),
+        "with a reparametrisation",
+        "for ever",
+        "grown_size=0.5",
+    ),
     "no params": (without_params, "update called without params", "the parameters", "update("),
     "a percentage": (lambda: start(density=30).init(PARAMS), "density=30", "from 0 to 1", "pass 1"),
     "no kernel": (lambda: start().init({"b": np.ones(3)}), "leaf among b", "at least", "filter="),
@@ -258,7 +291,7 @@ def test_growing_needs_weights_of_single_entries():
     assert_names_itself_and_its_cure(
         lambda: sparse_training(
             optax.sgd(0.1),
-            RigL(10, regrow=0.5),
+            RigL(500, grown_size=0.5),
             density=0.5,
             reparam=grouped,
             key=jax.random.key(0),

@@ -13,7 +13,7 @@ from sparse_hyper_jax.reparam import powerprop
 from sparse_hyper_jax.train.data import load_splits
 from sparse_hyper_jax.train.loop import train as train_loop
 from sparse_hyper_jax.train.recipes import powerprop as module
-from sparse_hyper_jax.train.recipes.classifier import to_arrays
+from sparse_hyper_jax.train.recipes.images import to_arrays
 from sparse_hyper_jax.train.recipes.perceptron import l1_penalty
 from sparse_hyper_jax.train.recipes.powerprop import (
     DENSITIES,
@@ -215,8 +215,11 @@ def test_powers_make_networks_easier_to_prune_and_so_does_a_penalty(sets):
         ({"batch": 0}, "batch=0"),
         ({"batch": 5000}, "batch=5000 with"),
         ({"data": "mnist"}, "data='mnist' without a folder"),
+        ({"method": "rigl", "grown_size": 5.0}, "grown_size=5.0"),
+        ({"method": "set", "grown_size": 0.0, "alpha": 2.0}, "grown_size=0.0"),
     ],
 )
 def test_wrong_options(options, found, tmp_path):
     recipe = dataclasses.replace(SMALL, out=tmp_path / "run", **options)
     assert_names_itself_and_its_cure(recipe.run, found, "", "")
+    assert not (tmp_path / "run").exists()

@@ -6,17 +6,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import optax
 from flax import nnx
 
 from sparse_hyper_jax.backprop import Memory, gradient_cosine, norm_ratio, share_of_units_used
 from sparse_hyper_jax.nn import SparseBackpropLinear
-from sparse_hyper_jax.train.data import Dataset
+from sparse_hyper_jax.train.recipes.images import Arrays, cross_entropy
 
 DIAGNOSED = 20
-
-Arrays = tuple[jax.Array, jax.Array]
-"""Images ``(n, pixels)`` in [0, 1] and labels ``(n,)``."""
 
 
 class Classifier(nnx.Module):
@@ -43,11 +39,6 @@ class Classifier(nnx.Module):
 
 Apply = Callable[..., jax.Array]
 """``apply(parameters, memory, images, key)`` gives logits; ``key=None`` is the dense network."""
-
-
-def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
-    """Give the mean cross-entropy of a batch."""
-    return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, labels))
 
 
 def make_diagnose(
@@ -89,11 +80,6 @@ def make_diagnose(
         return {name: float(value) for name, value in results.items()}
 
     return diagnose
-
-
-def to_arrays(part: Dataset) -> Arrays:
-    """Flatten images and move them to the device."""
-    return jnp.asarray(part.images.reshape(len(part.images), -1)), jnp.asarray(part.labels)
 
 
 def make_measure(apply: Apply, memory: nnx.State) -> Callable[[nnx.State, Arrays], float]:

@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -24,18 +24,22 @@ from sparse_hyper_jax.continual import (
     share_used,
     task_weights,
 )
+from sparse_hyper_jax.parameter_paths import is_kernel
 from sparse_hyper_jax.pruning import Masks, apply_masks, combine_masks
-from sparse_hyper_jax.reparam import add_power_decay, is_kernel, powerprop, scale_by_power_jacobian
+from sparse_hyper_jax.reparam import add_power_decay, powerprop, scale_by_power_jacobian
 from sparse_hyper_jax.train.checkpoint import Checkpoints
 from sparse_hyper_jax.train.data import load_splits
-from sparse_hyper_jax.train.data.epochs import first_order, next_batch
 from sparse_hyper_jax.train.loop import train
-from sparse_hyper_jax.train.recipes.classifier import Arrays, cross_entropy, to_arrays
+from sparse_hyper_jax.train.recipes.images import Arrays, check_batch, check_folder, to_arrays
 from sparse_hyper_jax.train.recipes.perceptron import (
     Apply,
-    l1_penalty,
+    TrainState,
+    check_hidden,
+    check_penalties,
     make_measure,
     make_perceptron,
+    make_update,
+    start_state,
 )
 from sparse_hyper_jax.train.run_folder import RunFolder, open_run
 
@@ -62,16 +66,9 @@ SPARSITIES = (
 METHODS = ("efficient", "packnet", "sequential")
 
 
-class TaskState(NamedTuple):
-    """What training a task changes."""
-
-    theta: nnx.State
-    optimizer: optax.OptState
-    order: jax.Array
-    """Training images in the order of this epoch, int32."""
-
-    count: jax.Array
-    """Finished steps, int32."""
+def is_shared(path: str, leaf: Any) -> bool:
+    """Whether tasks share a leaf: all kernels but that of the output layer."""
+    return is_kernel(path, leaf) and "head" not in path
 
 
 @dataclass(frozen=True)
@@ -79,7 +76,8 @@ class PacknetRecipe:
     """Learn permuted images task by task (EfficientPackNet, Schwarz et al. 2021)."""
 
     method: Literal["efficient", "packnet", "sequential"] = "efficient"
-    """EfficientPackNet, PackNet, or one task after the other without any protection."""
+    """EfficientPackNet, PackNet, or one task after the other with nothing frozen. In all of them a
+    task has its own biases and output layer."""
 
     alpha: float = 2.0
     """Exponent of the weights, at least 1; 1 trains a plain network."""
@@ -140,7 +138,14 @@ class PacknetRecipe:
         self._check()
         splits = load_splits(self.data, self.data_dir, seed=self.seed, download=self.download)
         classes = int(splits.train.labels.max()) + 1
+        check_batch(self.batch, len(splits.train.labels))
         folder = open_run(self, recipe="packnet", out=self.out, resume=self.resume)
+        checks.require(
+            self.resume or not any(folder.path.glob("task*")),
+            f"tasks of another run in {folder.path}",
+            "none at the start of a new run",
+            "pass --resume to go on with that run, or another --out DIR",
+        )
         arrays = {name: to_arrays(part) for name, part in splits._asdict().items()}
         learner = Learner(self, folder, arrays, classes)
         with Checkpoints(folder.path / "tasks") as checkpoints:
@@ -148,7 +153,7 @@ class PacknetRecipe:
             for number in range(len(learned), self.tasks):
                 network, line = learner.learn(network, number)
                 learned = [*learned, line]
-                checkpoints.save(number + 1, network, {"learned": learned})
+                checkpoints.save(number + 1, learner.padded(network), {"learned": learned})
         logits = [learner.digest(network, number) for number in range(self.tasks)]
         last = learned[-1]["test_accuracies"]
         result = {
@@ -163,6 +168,7 @@ class PacknetRecipe:
             "test_accuracies": last,
             "share_used": [line["share_used"] for line in learned],
             "share_of_task": [line["share_of_task"] for line in learned],
+            "sparsities": [line.get("sparsity") for line in learned],
         }
         told = (
             "method",
@@ -175,6 +181,7 @@ class PacknetRecipe:
             "hidden",
             "data",
             "learning_rate",
+            "retrain_steps",
         )
         result |= {name: getattr(self, name) for name in (*told, "batch", "steps", "seed")}
         self._draw(folder, result)
@@ -184,25 +191,17 @@ class PacknetRecipe:
     def _check(self) -> None:
         for name in ("tasks", "batch", "steps", "retrain_steps"):
             checks.check_count(name, getattr(self, name), least=1)
-        for number, units in enumerate(self.hidden):
-            checks.check_count(f"hidden[{number}]", units, least=1)
+        check_hidden(self.hidden)
         checks.check_choice("method", self.method, METHODS)
         powerprop(self.alpha)
         for name in ("target", "keep"):
             share = getattr(self, name)
             checks.require(0 < share <= 1, f"{name}={share}", "in (0, 1]", f"change {name}")
-        for name in ("l1", "decay"):
-            value = getattr(self, name)
-            checks.require(value >= 0, f"{name}={value}", "at least 0", f"change {name}")
+        check_penalties(self.l1, self.decay)
         checks.require(
             self.learning_rate > 0, f"learning_rate={self.learning_rate}", "more than 0", "raise it"
         )
-        checks.require(
-            self.data == "digits" or self.data_dir is not None,
-            f"data={self.data!r} without a folder",
-            "the folder of its files",
-            "pass --data-dir DIR",
-        )
+        check_folder(self.data, self.data_dir)
 
     def _draw(self, folder: RunFolder, result: Mapping[str, Any]) -> None:
         from sparse_hyper_jax.train import plots  # matplotlib is slow to import
@@ -221,12 +220,6 @@ class Learner:
     ):
         self.recipe, self.folder, self.splits = recipe, folder, splits
         images, _ = splits["train"]
-        checks.require(
-            recipe.batch <= len(images),
-            f"batch={recipe.batch} with {len(images)} training images",
-            "at most as many",
-            "lower --batch",
-        )
         self.sizes = (images.shape[1], *recipe.hidden, classes)
         self.apply, _ = make_perceptron(self.sizes, seed=recipe.seed)
         self.reparam = powerprop(recipe.alpha)
@@ -236,12 +229,17 @@ class Learner:
 
     def start(self, checkpoints: Checkpoints) -> tuple[PackedNetwork, list[dict[str, Any]]]:
         """Give the network and the results of the tasks that are learned already."""
-        done = checkpoints.steps()[-1] if checkpoints.steps() else 0
-        network = empty_network(self.fresh(0), filter=is_kernel, tasks=done)
-        if not done:
+        network = empty_network(self.fresh(0), filter=is_shared)
+        restored = checkpoints.restore(self.padded(network))
+        if restored is None:
             return network, []
-        restored = checkpoints.restore(network)
-        return restored.state, restored.about["learned"]
+        done = restored.state.tasks[: restored.step]
+        return restored.state._replace(tasks=done), restored.about["learned"]
+
+    def padded(self, network: PackedNetwork) -> PackedNetwork:
+        """Add tasks without content, so that all checkpoints have the same structure."""
+        blank = empty_network(network.params, filter=is_shared, tasks=self.recipe.tasks)
+        return network._replace(tasks=network.tasks + blank.tasks[len(network.tasks) :])
 
     def fresh(self, number: int) -> nnx.State:
         """Draw theta for a task."""
@@ -256,7 +254,7 @@ class Learner:
 
     def learn(self, network: PackedNetwork, number: int) -> tuple[PackedNetwork, dict[str, Any]]:
         """Learn one task; give the network and a line of results."""
-        recipe, to_weights = self.recipe, self.reparam.to_weights
+        recipe, reparam = self.recipe, self.reparam
         train_set, validation = (self.images_of(number, name) for name in ("train", "validation"))
         seconds: list[float] = []
         fit = self.fit_for(number, train_set, seconds)
@@ -269,13 +267,11 @@ class Learner:
                 lambda weights: self.measure(weights, validation),
                 accept=lambda score, whole: score >= recipe.target * whole,
                 sparsities=SPARSITIES,
-                to_weights=to_weights,
+                reparam=reparam,
             )
             found = {"sparsity": search.sparsity, "curve": list(search.curve.items())}
         elif recipe.method == "packnet":
-            network = packnet(
-                network, self.fresh(number), fit, keep=recipe.keep, to_weights=to_weights
-            )
+            network = packnet(network, self.fresh(number), fit, keep=recipe.keep, reparam=reparam)
         else:
             everything = combine_masks(jnp.ones_like, network.used)
             theta = self.fresh(0) if number == 0 else network.params
@@ -291,11 +287,10 @@ class Learner:
             again = len(seconds)
             folder = RunFolder(self.folder.path / f"task-{number}-{again}")
             folder.checkpoints.mkdir(parents=True, exist_ok=True)
-            moments = optimizer_of(recipe).init(theta)
             steps = recipe.retrain_steps if again else recipe.steps
             trained = train(
                 self.step,
-                TaskState(theta, moments, first_order(len(train_set[0])), jnp.int32(0)),
+                start_state(theta, optimizer_of(recipe), len(train_set[0])),
                 constants=(train_set, frozen, masks),
                 steps=steps,
                 seed=recipe.seed * 1000 + 2 * number + again,
@@ -314,7 +309,7 @@ class Learner:
         """Test all tasks so far, and count what is used."""
         scores: dict[str, list[float]] = {"validation": [], "test": []}
         for number in range(len(network.tasks)):
-            weights = task_weights(network, number, to_weights=self.reparam.to_weights)
+            weights = task_weights(network, number, reparam=self.reparam)
             for name, accuracies in scores.items():
                 accuracies.append(self.measure(weights, self.images_of(number, name)))
         bits = jax.tree.leaves(network.tasks[-1].masks)
@@ -329,7 +324,7 @@ class Learner:
 
     def digest(self, network: PackedNetwork, number: int) -> str:
         """Give a digest of the test logits of a task, which differs if any bit does."""
-        weights = task_weights(network, number, to_weights=self.reparam.to_weights)
+        weights = task_weights(network, number, reparam=self.reparam)
         images, _ = self.images_of(number, "test")
         return hashlib.sha256(np.asarray(self.logits(weights, images)).tobytes()).hexdigest()
 
@@ -343,25 +338,15 @@ def optimizer_of(recipe: PacknetRecipe) -> optax.GradientTransformationExtraArgs
 
 def make_step(
     recipe: PacknetRecipe, apply: Apply
-) -> Callable[..., tuple[TaskState, dict[str, jax.Array]]]:
-    """Make the pure training step."""
-    optimizer, reparam = optimizer_of(recipe), powerprop(recipe.alpha)
+) -> Callable[..., tuple[TrainState, dict[str, jax.Array]]]:
+    """Make the pure training step; masks are arguments, so that all tasks share its program."""
+    update = make_update(apply, optimizer_of(recipe), batch=recipe.batch, l1=recipe.l1)
+    to_weights = powerprop(recipe.alpha).to_weights
 
     def step(
-        state: TaskState, key: jax.Array, train_set: Arrays, frozen: Masks, masks: Masks
-    ) -> tuple[TaskState, dict[str, jax.Array]]:
-        order, (images, labels) = next_batch(
-            key, state.order, state.count, train_set, batch=recipe.batch
-        )
-
-        def loss_of(weights: nnx.State) -> jax.Array:
-            loss = cross_entropy(apply(weights, images), labels)
-            return loss + l1_penalty(weights, recipe.l1)
-
-        weights = apply_masks(reparam.to_weights(state.theta), masks)
-        loss, gradient = jax.value_and_grad(loss_of)(weights)
-        updates, moments = optimizer.update(gradient, state.optimizer, state.theta, frozen=frozen)
-        theta = optax.apply_updates(state.theta, updates)
-        return TaskState(theta, moments, order, state.count + 1), {"loss": loss}
+        state: TrainState, key: jax.Array, train_set: Arrays, frozen: Masks, masks: Masks
+    ) -> tuple[TrainState, dict[str, jax.Array]]:
+        weights = apply_masks(to_weights(state.theta), masks)
+        return update(state, key, train_set, weights, frozen=frozen)
 
     return step

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -34,32 +34,23 @@ from sparse_hyper_jax.reparam import (
     scale_by_power_jacobian,
 )
 from sparse_hyper_jax.train.data import load_splits
-from sparse_hyper_jax.train.data.epochs import first_order, next_batch
 from sparse_hyper_jax.train.loop import train
-from sparse_hyper_jax.train.recipes.classifier import Arrays, cross_entropy, to_arrays
+from sparse_hyper_jax.train.recipes.images import Arrays, check_batch, check_folder, to_arrays
 from sparse_hyper_jax.train.recipes.perceptron import (
     Apply,
-    l1_penalty,
+    TrainState,
+    check_hidden,
+    check_penalties,
     make_measure,
     make_perceptron,
+    make_update,
+    start_state,
 )
 from sparse_hyper_jax.train.run_folder import RunFolder, open_run
 
 METHODS = ("dense", "static", "magnitude", "set", "rigl", "top-kast")
 RATES = {"adam": 1e-3, "sgd": 0.1}
 DENSITIES = tuple(float(density) for density in np.geomspace(0.01, 1, 20))
-
-
-class PowerState(NamedTuple):
-    """What training changes."""
-
-    theta: nnx.State
-    optimizer: optax.OptState
-    order: jax.Array
-    """Training images in the order of this epoch, int32."""
-
-    count: jax.Array
-    """Finished steps, int32."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +82,7 @@ class PowerpropRecipe:
     density: float = 0.1
     """Share of the weights that a sparse method keeps, apportioned by ERK."""
 
-    regrow: float | None = None
+    grown_size: float | None = None
     """First size of weights that set or rigl grow, as a share of the mean magnitude of the kept
     ones; by default 0 for alpha 1, else 0.5, since under a power zero would stay zero."""
 
@@ -134,12 +125,14 @@ class PowerpropRecipe:
         splits = load_splits(self.data, self.data_dir, seed=self.seed, download=self.download)
         train_set, validation, test = (to_arrays(part) for part in splits)
         classes = int(splits.train.labels.max()) + 1
-        folder = open_run(self, recipe="powerprop", out=self.out, resume=self.resume)
+        check_batch(self.batch, len(train_set[0]))
+        # Whatever is wrong with the options is found before the folder holds a run.
         apply, state = make_model(self, train_set, classes)
+        folder = open_run(self, recipe="powerprop", out=self.out, resume=self.resume)
         reparam, first = powerprop(self.alpha), jax.tree.map(jnp.copy, state.theta)
         measure = make_measure(apply)
 
-        def evaluate(step: int, state: PowerState) -> Mapping[str, float]:
+        def evaluate(step: int, state: TrainState) -> Mapping[str, float]:
             return {"accuracy": measure(weights_in_use(reparam, state), validation)}
 
         trained = train(
@@ -185,12 +178,13 @@ class PowerpropRecipe:
         """The rule that makes masks; None for dense training."""
         settled = 3 * self.number_of_steps // 4
         default = 0.0 if self.alpha == 1 else 0.5
-        regrow = default if self.regrow is None else self.regrow
+        size = default if self.grown_size is None else self.grown_size
+        often = max(1, min(100, settled // 10))
         methods: dict[str, Callable[[], Method]] = {
             "static": lambda: Prune(score="random"),
             "magnitude": lambda: Prune(gradual(settled // 10, max(settled, 1))),
-            "set": lambda: SET(settled, regrow=regrow),
-            "rigl": lambda: RigL(settled, regrow=regrow),
+            "set": lambda: SET(settled, every=often, grown_size=size),
+            "rigl": lambda: RigL(settled, every=often, grown_size=size),
             "top-kast": TopKAST,
         }
         return methods[self.method]() if self.method in methods else None
@@ -199,16 +193,13 @@ class PowerpropRecipe:
         for name in ("batch", "evaluate_every", "steps"):
             if getattr(self, name) is not None:
                 checks.check_count(name, getattr(self, name), least=1)
-        for number, units in enumerate(self.hidden):
-            checks.check_count(f"hidden[{number}]", units, least=1)
+        check_hidden(self.hidden)
         checks.check_choice("optimizer", self.optimizer, tuple(RATES))
         checks.check_choice("adapt_to", self.adapt_to, ("theta", "weights"))
         checks.check_choice("method", self.method, METHODS)
         checks.require(0 < self.density <= 1, f"density={self.density}", "in (0, 1]", "change it")
         powerprop(self.alpha)
-        for name in ("l1", "decay"):
-            value = getattr(self, name)
-            checks.require(value >= 0, f"{name}={value}", "at least 0", f"change {name}")
+        check_penalties(self.l1, self.decay)
         checks.require(
             not (self.decay and self.adapt_to == "weights"),
             f"decay={self.decay} with adapt_to='weights'",
@@ -219,12 +210,7 @@ class PowerpropRecipe:
         checks.require(
             rate is None or rate > 0, f"learning_rate={rate}", "more than 0", "change it"
         )
-        checks.require(
-            self.data == "digits" or self.data_dir is not None,
-            f"data={self.data!r} without a folder",
-            "the folder of its files",
-            "pass --data-dir DIR",
-        )
+        check_folder(self.data, self.data_dir)
 
     def _draw(self, folder: RunFolder, result: Mapping[str, Any]) -> None:
         from sparse_hyper_jax.train import plots  # matplotlib is slow to import
@@ -237,20 +223,13 @@ class PowerpropRecipe:
 
 def make_model(
     recipe: PowerpropRecipe, train_set: Arrays, classes: int
-) -> tuple[Apply, PowerState]:
+) -> tuple[Apply, TrainState]:
     """Build the network and the state before training."""
     images, _ = train_set
-    checks.require(
-        recipe.batch <= len(images),
-        f"batch={recipe.batch} with {len(images)} training images",
-        "at most as many",
-        "lower --batch",
-    )
     sizes = (images.shape[1], *recipe.hidden, classes)
     apply, weights = make_perceptron(sizes, seed=recipe.seed)
     theta = powerprop(recipe.alpha).to_theta(weights)
-    moments = optimizer_of(recipe).init(theta)
-    return apply, PowerState(theta, moments, first_order(len(images)), jnp.zeros((), jnp.int32))
+    return apply, start_state(theta, optimizer_of(recipe), len(images))
 
 
 def optimizer_of(recipe: PowerpropRecipe) -> optax.GradientTransformation:
@@ -273,7 +252,7 @@ def optimizer_of(recipe: PowerpropRecipe) -> optax.GradientTransformation:
     )
 
 
-def weights_in_use(reparam: Reparametrization, state: PowerState) -> nnx.State:
+def weights_in_use(reparam: Reparametrization, state: TrainState) -> nnx.State:
     """Give the weights of the model, masked if training is sparse."""
     weights = reparam.to_weights(state.theta)
     if isinstance(state.optimizer, SparseState):
@@ -283,25 +262,14 @@ def weights_in_use(reparam: Reparametrization, state: PowerState) -> nnx.State:
 
 def make_step(
     recipe: PowerpropRecipe, apply: Apply, reparam: Reparametrization
-) -> Callable[[PowerState, jax.Array, Arrays], tuple[PowerState, dict[str, jax.Array]]]:
+) -> Callable[[TrainState, jax.Array, Arrays], tuple[TrainState, dict[str, jax.Array]]]:
     """Make the pure training step."""
-    optimizer = optimizer_of(recipe)
+    update = make_update(apply, optimizer_of(recipe), batch=recipe.batch, l1=recipe.l1)
 
     def step(
-        state: PowerState, key: jax.Array, train_set: Arrays
-    ) -> tuple[PowerState, dict[str, jax.Array]]:
-        order, (images, labels) = next_batch(
-            key, state.order, state.count, train_set, batch=recipe.batch
-        )
-
-        def loss_of(weights: nnx.State) -> jax.Array:
-            loss = cross_entropy(apply(weights, images), labels)
-            return loss + l1_penalty(weights, recipe.l1)
-
-        loss, gradient = jax.value_and_grad(loss_of)(weights_in_use(reparam, state))
-        updates, moments = optimizer.update(gradient, state.optimizer, state.theta)
-        theta = optax.apply_updates(state.theta, updates)
-        return PowerState(theta, moments, order, state.count + 1), {"loss": loss}
+        state: TrainState, key: jax.Array, train_set: Arrays
+    ) -> tuple[TrainState, dict[str, jax.Array]]:
+        return update(state, key, train_set, weights_in_use(reparam, state))
 
     return step
 

@@ -23,6 +23,7 @@ from sparse_hyper_jax.train.data import (
     make_sequences,
 )
 from sparse_hyper_jax.train.loop import train
+from sparse_hyper_jax.train.recipes.images import check_folder
 from sparse_hyper_jax.train.run_folder import RunFolder, open_run
 
 TEST_SEED = 2**31 - 1
@@ -153,12 +154,7 @@ class SortRecipe:
             f"at most {10**self.digits}",
             "lower --n, raise --digits or pass --no-distinct",
         )
-        checks.require(
-            self.data == "digits" or self.data_dir is not None,
-            f"data={self.data!r} without a folder",
-            "the folder of its files",
-            "pass --data-dir DIR",
-        )
+        check_folder(self.data, self.data_dir)
 
     def _draw(
         self, folder: RunFolder, keys_of: "Keys", parameters: nnx.State, index: ClassIndex

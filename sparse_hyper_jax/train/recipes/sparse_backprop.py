@@ -31,11 +31,15 @@ from sparse_hyper_jax.train.data.epochs import first_order, next_batch
 from sparse_hyper_jax.train.loop import train
 from sparse_hyper_jax.train.recipes.classifier import (
     Apply,
-    Arrays,
     Classifier,
-    cross_entropy,
     make_diagnose,
     make_measure,
+)
+from sparse_hyper_jax.train.recipes.images import (
+    Arrays,
+    check_batch,
+    check_folder,
+    cross_entropy,
     to_arrays,
 )
 from sparse_hyper_jax.train.run_folder import RunFolder, open_run
@@ -151,6 +155,7 @@ class SparseBackpropRecipe:
         splits = load_splits(self.data, self.data_dir, seed=self.seed, download=self.download)
         train_set, validation, test = (to_arrays(part) for part in splits)
         classes = int(splits.train.labels.max()) + 1
+        check_batch(self.batch, len(train_set[0]))
         folder = open_run(self, recipe="sparse-backprop", out=self.out, resume=self.resume)
         apply, state = make_model(self, train_set, classes)
         measure = make_measure(apply, state.memory)
@@ -218,12 +223,7 @@ class SparseBackpropRecipe:
             "no memory for an unbiased selection: it would grow without bound",
             "pass --memory 0",
         )
-        checks.require(
-            self.data == "digits" or self.data_dir is not None,
-            f"data={self.data!r} without a folder",
-            "the folder of its files",
-            "pass --data-dir DIR",
-        )
+        check_folder(self.data, self.data_dir)
 
     def _draw(self, folder: RunFolder) -> None:
         from sparse_hyper_jax.train import plots  # matplotlib is slow to import
@@ -240,12 +240,6 @@ def make_model(
 ) -> tuple[Apply, BackpropState]:
     """Build the network and the state before training."""
     images, _ = train_set
-    checks.require(
-        recipe.batch <= len(images),
-        f"batch={recipe.batch} with {len(images)} training images",
-        "at most as many",
-        "lower --batch",
-    )
     rngs = nnx.Rngs(params=recipe.seed, sample=recipe.seed)
     sizes = [images.shape[1]] + [recipe.hidden] * recipe.layers
     network = Classifier(sizes, classes, layer_options(recipe), rngs=rngs)
