@@ -38,25 +38,23 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "EfficientPackNet, alpha 2": {"alpha": 2.0},
     "EfficientPackNet, alpha 1, L1 1e-04": {"alpha": 1.0, "l1": 1e-4},
     "EfficientPackNet, alpha 2, decay 2e-04": {"alpha": 2.0, "decay": 2e-4},
-    # 0.98 gives up to 2 % of every task away; these give less away and take more weights.
-    "EfficientPackNet, alpha 2, target 0.995": {"alpha": 2.0, "target": 0.995},
-    "EfficientPackNet, alpha 1, L1 1e-04, target 0.995": {
-        "alpha": 1.0,
-        "l1": 1e-4,
-        "target": 0.995,
-    },
-    "EfficientPackNet, alpha 2, decay 2e-04, target 0.995": {
-        "alpha": 2.0,
-        "decay": 2e-4,
-        "target": 0.995,
-    },
 }
+# 0.98 gives up to 2 % of every task away; these give less away and take more weights.
+STRICT = (
+    "EfficientPackNet, alpha 2",
+    "EfficientPackNet, alpha 1, L1 1e-04",
+    "EfficientPackNet, alpha 2, decay 2e-04",
+)
+# Under a power small weights move slowly: it may need more steps.
+LONG = ("PackNet, alpha 1", "EfficientPackNet, alpha 1", *STRICT)
+SETTINGS |= {f"{name}, target 0.995": SETTINGS[name] | {"target": 0.995} for name in STRICT}
+SETTINGS |= {f"{name}, 10,000 steps": SETTINGS[name] | {"steps": 10_000} for name in LONG}
 COLOURS = {
     "sequential, alpha 1": "0.6",
     "PackNet, alpha 1": "#fdae6b",
     "PackNet, alpha 2": "#d94801",
-    "EfficientPackNet, alpha 1": "#c6dbef",
-    "EfficientPackNet, alpha 2": "#6baed6",
+    "EfficientPackNet, alpha 1": "#9ecae1",
+    "EfficientPackNet, alpha 2": "#4292c6",
     "EfficientPackNet, alpha 1, L1 1e-04": "#74c476",
     "EfficientPackNet, alpha 2, decay 2e-04": "#08519c",
 }
@@ -103,9 +101,9 @@ def table() -> str:
         failed = sum(line["setting"] == setting for line in read_lines(NAME)) - len(runs)
         cells = [
             percent([line["mean_test_accuracy"] for line in runs], 2),
-            percent([line["mean_test_accuracy_when_learned"] for line in runs], 2),
-            percent([line["share_used"][-1] for line in runs]),
-            percent([float(np.mean(line["share_of_task"])) for line in runs]),
+            percent([line["mean_test_accuracy_when_learned"] for line in runs], 2, span=False),
+            percent([line["share_used"][-1] for line in runs], span=False),
+            percent([float(np.mean(line["share_of_task"])) for line in runs], span=False),
             ", ".join(str(line["unchanged_tasks"]) for line in runs),
         ]
         name = setting + (f" ({failed} diverged)" if failed else "")
@@ -119,7 +117,7 @@ def draw() -> Figure:
     left, right = figure.subplots(1, 2)
     for setting, options in SETTINGS.items():
         runs = runs_of(setting)
-        if not runs:
+        if not runs or "steps" in options:
             continue
         look = {
             "label": setting,
@@ -135,7 +133,7 @@ def draw() -> Figure:
     left.set(xlabel="task", ylabel="test accuracy after the last task, %")
     right.set(xlabel="tasks learned", ylabel="shared weights in use, %", ylim=(0, 100))
     entries = left.get_legend_handles_labels()
-    figure.legend(*entries, loc="outside lower center", ncols=2, fontsize=8)
+    figure.legend(*entries, loc="outside lower center", ncols=2, fontsize=8, frameon=False)
     for ax in (left, right):
         ax.spines[["top", "right"]].set_visible(False)
         ax.set_xticks(range(1, 11))

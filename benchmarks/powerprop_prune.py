@@ -98,21 +98,16 @@ def table() -> str:
                 f"| {setting} | every run diverged, or none was made" + " |" * (len(names) + 2)
             )
             continue
-        cells = [brief(runs[:, place]) for place in places]
+        cells = [percent(list(runs[:, place]), span=False) for place in places]
         for name in ("below_0.001", "sign_flips"):
             values = [
                 line[name]
                 for line in read_lines(NAME)
                 if line["setting"] == setting and name in line
             ]
-            cells.append(brief(np.asarray(values)))
+            cells.append(percent(values, span=False))
         rows.append(f"| {setting} | " + " | ".join(cells) + " |")
     return "\n".join(rows)
-
-
-def brief(shares: np.ndarray) -> str:
-    """Write shares in per cent: mean ± standard deviation."""
-    return percent(list(shares)).split(" (")[0]
 
 
 def draw() -> Figure:

@@ -56,15 +56,15 @@ def read_lines(name: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
-def percent(values: Sequence[float], digits: int = 1) -> str:
-    """Write shares in per cent: mean ± standard deviation (lowest to highest)."""
+def percent(values: Sequence[float], digits: int = 1, *, span: bool = True) -> str:
+    """Write shares in per cent: mean ± standard deviation, and (lowest to highest)."""
     runs = [100 * value for value in values]
     if not runs:
         return "-"
     if len(runs) == 1:
         return f"{runs[0]:.{digits}f}"
-    spread = f"({min(runs):.{digits}f} to {max(runs):.{digits}f})"
-    return f"{mean(runs):.{digits}f} ± {stdev(runs):.{digits}f} {spread}"
+    spread = f" ({min(runs):.{digits}f} to {max(runs):.{digits}f})" if span else ""
+    return f"{mean(runs):.{digits}f} ± {stdev(runs):.{digits}f}{spread}"
 
 
 def interleaved(functions: Mapping[str, Callable[[], Any]], *, repeats: int) -> dict[str, float]:

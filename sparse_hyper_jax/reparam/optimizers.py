@@ -29,7 +29,8 @@ def scale_by_power_jacobian(
 
     Mode A is the same as differentiating with respect to theta. In mode B the optimizer adapts to
     the weights' gradient. For plain SGD they are one. Adam in mode A divides by the size of theta's
-    gradient and so cancels most of what powerpropagation does; in mode B the slope comes after.
+    gradient, and with it by most of the slope, so that small parameters move as fast as large ones;
+    mode B keeps the slope and needs a smaller rate where parameters grow beyond 1.
 
     Args:
         alpha: Python number of at least 1.
