@@ -1,4 +1,4 @@
-"""What does powerpropagation add to sparse training? MNIST, 784-300-100-10, ERK, 10,000 steps.
+"""What does powerpropagation add to sparse training? MNIST, 784-300-100-10, densities by ERK.
 
     python benchmarks/sparse_training.py --mnist DIR               all settings and seeds
     python benchmarks/sparse_training.py --mnist DIR --seeds 1 2   some seeds
@@ -22,14 +22,16 @@ from sparse_hyper_jax.train.recipes.powerprop import PowerpropRecipe
 NAME = "sparse_training"
 METHODS = ("set", "rigl", "top-kast", "magnitude")
 ALPHAS = (1.0, 3.0)
-DENSITIES = (0.2, 0.1, 0.05, 0.02)
-RATE, STEPS = 0.3, 10_000
+COLUMNS = ((0.2, 10_000), (0.1, 10_000), (0.05, 10_000), (0.02, 10_000), (0.05, 50_000))
+"""Density and steps."""
+
+RATE = 0.3
 
 
-def settings() -> list[tuple[str, float, float]]:
-    """Give method, alpha and density of every row and column, dense training first."""
-    dense = [("dense", alpha, 1.0) for alpha in ALPHAS]
-    return dense + list(itertools.product(METHODS, ALPHAS, DENSITIES))
+def settings(method: str) -> list[dict[str, Any]]:
+    """Give what is asked for in a row, one for each column."""
+    columns = COLUMNS if method != "dense" else ((1.0, COLUMNS[0][1]),)
+    return [{"method": method, "asked": density, "steps": steps} for density, steps in columns]
 
 
 def run(report: Report, wanted: dict[str, Any], mnist: Path) -> None:
@@ -42,7 +44,6 @@ def run(report: Report, wanted: dict[str, Any], mnist: Path) -> None:
             learning_rate=RATE,
             data="mnist",
             data_dir=mnist,
-            steps=STEPS,
             evaluate_every=5_000,
             out=Path(name) / "run",
             quiet=True,
@@ -59,17 +60,17 @@ def run(report: Report, wanted: dict[str, Any], mnist: Path) -> None:
 
 def table() -> str:
     """Give test accuracies as a Markdown table, rows with and without powerpropagation in turn."""
-    names = [f"{100 * density:g} %" for density in DENSITIES]
+    names = [f"{100 * density:g} %, {steps:,} steps" for density, steps in COLUMNS]
     rows = ["| method | alpha | " + " | ".join(names) + " |", "|---" * (len(names) + 2) + "|"]
     for method, alpha in itertools.product(("dense", *METHODS), ALPHAS):
         cells = []
-        for density in DENSITIES if method != "dense" else (1.0,):
-            wanted = {"method": method, "alpha": alpha, "asked": density}
+        for setting in settings(method):
+            wanted = setting | {"alpha": alpha}
             found = [line for line in read_lines(NAME) if wanted.items() <= line.items()]
             runs = [line["test_accuracy"] for line in found if "diverged" not in line]
             failed = len(found) - len(runs)
             cells.append(percent(runs, 2) + (f", {failed} diverged" if failed else ""))
-        cells += [""] * (len(DENSITIES) - len(cells))
+        cells += [""] * (len(COLUMNS) - len(cells))
         rows.append(f"| {method} | {alpha:g} | " + " | ".join(cells) + " |")
     return "\n".join(rows)
 
@@ -83,9 +84,9 @@ def main() -> None:
     if asked.mnist is not None:
         report = Report(NAME, append=True)
         for seed in asked.seeds:
-            for method, alpha, density in settings():
-                wanted = {"method": method, "alpha": alpha, "asked": density, "seed": seed}
-                run(report, wanted, asked.mnist)
+            for method, alpha in itertools.product(("dense", *METHODS), ALPHAS):
+                for setting in settings(method):
+                    run(report, setting | {"alpha": alpha, "seed": seed}, asked.mnist)
     elif not asked.table:
         parser.error("pass --mnist DIR to train, or --table")
     print(table())
