@@ -49,14 +49,12 @@ STRICT = (
 LONG = ("PackNet, alpha 1", "EfficientPackNet, alpha 1", *STRICT)
 SETTINGS |= {f"{name}, target 0.995": SETTINGS[name] | {"target": 0.995} for name in STRICT}
 SETTINGS |= {f"{name}, 10,000 steps": SETTINGS[name] | {"steps": 10_000} for name in LONG}
-COLOURS = {
-    "sequential, alpha 1": "0.6",
-    "PackNet, alpha 1": "#fdae6b",
-    "PackNet, alpha 2": "#d94801",
-    "EfficientPackNet, alpha 1": "#9ecae1",
-    "EfficientPackNet, alpha 2": "#4292c6",
-    "EfficientPackNet, alpha 1, L1 1e-04": "#74c476",
+DRAWN = {
+    "PackNet, alpha 1": "#d94801",
+    "EfficientPackNet, alpha 1": "0.35",
+    "EfficientPackNet, alpha 2": "#9ecae1",
     "EfficientPackNet, alpha 2, decay 2e-04": "#08519c",
+    "EfficientPackNet, alpha 1, L1 1e-04": "#41ab5d",
 }
 
 
@@ -113,27 +111,20 @@ def table() -> str:
 
 def draw() -> Figure:
     """Draw accuracy of every task at the end, and the share of weights in use after each."""
-    figure = Figure(figsize=(10, 5), layout="constrained")
+    figure = Figure(figsize=(10, 4), layout="constrained")
     left, right = figure.subplots(1, 2)
-    for setting, options in SETTINGS.items():
-        runs = runs_of(setting)
-        if not runs or "steps" in options:
+    for name, colour in DRAWN.items():
+        runs = runs_of(f"{name}, 10,000 steps")
+        if not runs:
             continue
-        look = {
-            "label": setting,
-            "color": COLOURS[setting.removesuffix(", target 0.995")],
-            "style": "--" if "target" in options else "-",
-        }
         tasks = np.arange(1, len(runs[0]["share_used"]) + 1)
-        accuracy = 100 * np.asarray([line["test_accuracies"] for line in runs])
-        plots.plot_band(left, tasks, accuracy, **look)
-        if options.get("method") != "sequential":
-            used = 100 * np.asarray([line["share_used"] for line in runs])
-            plots.plot_band(right, tasks, used, **look)
+        for ax, values in ((left, "test_accuracies"), (right, "share_used")):
+            shares = 100 * np.asarray([line[values] for line in runs])
+            plots.plot_band(ax, tasks, shares, label=name, color=colour)
     left.set(xlabel="task", ylabel="test accuracy after the last task, %")
     right.set(xlabel="tasks learned", ylabel="shared weights in use, %", ylim=(0, 100))
     entries = left.get_legend_handles_labels()
-    figure.legend(*entries, loc="outside lower center", ncols=2, fontsize=8, frameon=False)
+    figure.legend(*entries, loc="outside lower center", ncols=3, fontsize=8, frameon=False)
     for ax in (left, right):
         ax.spines[["top", "right"]].set_visible(False)
         ax.set_xticks(range(1, 11))

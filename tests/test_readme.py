@@ -46,10 +46,12 @@ ASSIGNMENT = re.compile(r"\w+=")
 TEXT = {"magnitude", "random", "kernel", "schedule", "change(key, seen)"}
 
 
-def test_local_links_lead_somewhere():
-    targets = re.findall(r"\]\((?!https?://|#)([^)#]+)", README) + re.findall(
-        r'src="([^"]+)"', README
-    )
-    assert targets
-    missing = [target for target in targets if not (Path(__file__).parent.parent / target).exists()]
+@pytest.mark.parametrize(
+    "page", [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md"))], ids=lambda page: page.name
+)
+def test_local_links_lead_somewhere(page):
+    text = page.read_text(encoding="utf-8")
+    targets = re.findall(r"\]\((?!https?://|#)([^)#]+)", text) + re.findall(r'src="([^"]+)"', text)
+    assert targets or page.name == "from_jaxpruner.md"
+    missing = [target for target in targets if not (page.parent / target).exists()]
     assert not missing

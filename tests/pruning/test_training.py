@@ -231,6 +231,16 @@ def regrow_from_zero(make):
     return lambda: start(method=make(500), key=KEY, reparam=powerprop(2.0))
 
 
+@pytest.mark.parametrize("method", [SET(9, every=1), RigL(9, every=1), Prune(score="random")])
+def test_every_key_is_used_once(method):
+    with jax.debug_key_reuse(True):
+        optimizer = sparse_training(optax.sgd(0.1), method, density=0.3, key=jax.random.key(1))
+        params = jax.tree.map(jnp.asarray, PARAMS)
+        state = optimizer.init(params)
+        updates, _ = jax.jit(optimizer.update)(params, state, params)
+    assert jax.tree.structure(updates) == jax.tree.structure(params)
+
+
 def test_an_nnx_optimizer_trains_masked_weights():
     model = nnx.Linear(8, 16, rngs=nnx.Rngs(0))
     method = RigL(100, every=2)
