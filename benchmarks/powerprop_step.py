@@ -6,8 +6,8 @@
 Networks 784-width-width-width-10 with biases, cross-entropy, float32. A step is one of ten in a
 ``lax.scan`` with donated state, as the training loop runs it. One JSON line per optimizer: median
 milliseconds of each variant and its overhead over the plain step, in shares of it. Variants differ
-in nothing but the reparametrisation; "gradient of theta" differentiates through ``to_weights``,
-"chained" takes the weights' gradient and puts ``scale_by_power_jacobian`` before the optimizer.
+in nothing but the reparametrisation: they differentiate through ``to_weights``; "chained" takes the
+weights' gradient and puts ``scale_by_power_jacobian`` before the optimizer.
 """
 
 import argparse

@@ -32,7 +32,8 @@ def freeze_entries(inner: optax.GradientTransformation) -> optax.GradientTransfo
 
     ``update(gradient, state, params, frozen=masks)``: the masks are an argument of each step, so
     that the next task needs no new compilation. Clipping measures the gradient of free entries
-    alone, however full the network is; momentum or decay cannot move frozen ones.
+    alone, however full the network is (put it before decay, which reads all parameters); momentum
+    or decay cannot move frozen ones.
 
     Args:
         inner: any optimizer.

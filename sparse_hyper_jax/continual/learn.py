@@ -7,8 +7,14 @@ import jax
 import jax.numpy as jnp
 
 from sparse_hyper_jax import checks
-from sparse_hyper_jax.continual.packing import PackedNetwork, add_task, redraw_free, to_weights
-from sparse_hyper_jax.continual.search import Search, search_sparsity
+from sparse_hyper_jax.continual.packing import (
+    PackedNetwork,
+    add_task,
+    check_elementwise,
+    redraw_free,
+    to_weights,
+)
+from sparse_hyper_jax.continual.search import Search, check_grid, search_sparsity
 from sparse_hyper_jax.parameter_paths import is_left_out
 from sparse_hyper_jax.pruning import (
     Masks,
@@ -61,6 +67,8 @@ def efficient_packnet(
 
     Reference: Schwarz et al. 2021, arXiv 2110.00296.
     """
+    check_elementwise(reparam)
+    check_grid(sparsities)
     params = train(redraw_free(network, fresh), network.used, _everything(network.used))
     weights = to_weights(reparam, params)
 
@@ -105,6 +113,7 @@ def packnet(
 
     Reference: Mallya and Lazebnik 2018, arXiv 1711.05769.
     """
+    check_elementwise(reparam)
     checks.require(0 < keep <= 1, f"keep={keep}", "in (0, 1]", "change keep")
     params = train(redraw_free(network, fresh), network.used, _everything(network.used))
 

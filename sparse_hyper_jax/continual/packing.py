@@ -7,7 +7,13 @@ import jax.numpy as jnp
 import optax
 
 from sparse_hyper_jax import checks
-from sparse_hyper_jax.parameter_paths import Filter, is_kernel, is_left_out, map_selected
+from sparse_hyper_jax.parameter_paths import (
+    Filter,
+    is_kernel,
+    is_left_out,
+    map_selected,
+    path_name,
+)
 from sparse_hyper_jax.pruning import (
     Masks,
     apply_masks,
@@ -16,6 +22,7 @@ from sparse_hyper_jax.pruning import (
     pack_masks,
     unpack_masks,
 )
+from sparse_hyper_jax.pruning.masks import check_masks
 from sparse_hyper_jax.reparam import Reparametrization
 
 
@@ -73,6 +80,7 @@ def redraw_free(network: PackedNetwork, fresh: Any) -> Any:
     """
 
     def choose(old: jax.Array, new: jax.Array, used: Any) -> jax.Array:
+        new = jnp.asarray(new, old.dtype)
         return new if is_left_out(used) else jnp.where(used, old, new)
 
     return jax.tree.map(choose, network.params, fresh, network.used)
@@ -95,15 +103,24 @@ def add_task(
         the network with one more task.
 
     Raises:
-        ValueError: an entry of an earlier task has changed.
+        ValueError: an entry of an earlier task has changed; a mask has another shape than its
+            leaf, or is not bool.
     """
-    changed = combine_masks(
-        lambda mask, old, new: jnp.sum(mask & (old != new)), network.used, network.params, params
-    )
-    lost = sum(int(count) for count in jax.tree.leaves(changed))
+    check_masks(params, masks)
+
+    def changes(used: jax.Array, old: jax.Array, new: jax.Array) -> jax.Array:
+        # Zeros of different signs are equal, and yet not the same.
+        return jnp.sum(used & ((old != new) | (jnp.signbit(old) != jnp.signbit(new))))
+
+    counts = combine_masks(changes, network.used, network.params, params)
+    lost = {
+        path_name(path): int(count)
+        for path, count in jax.tree_util.tree_leaves_with_path(counts)
+        if count
+    }
     checks.require(
-        lost == 0,
-        f"{lost} entries of earlier tasks changed",
+        not lost,
+        f"entries of earlier tasks changed: {lost}",
         "these to stay as they were",
         "train behind freeze_entries, and pass it the frozen masks",
     )
@@ -147,14 +164,19 @@ def share_used(network: PackedNetwork) -> float:
 
 
 def to_weights(reparam: Reparametrization | None, params: Any) -> Any:
-    """Give the weights of parameters; raise where freezing entries would not freeze weights."""
+    """Give the weights of parameters."""
+    check_elementwise(reparam)
+    return params if reparam is None else reparam.to_weights(params)
+
+
+def check_elementwise(reparam: Reparametrization | None) -> None:
+    """Raise where freezing entries of the parameters would not freeze weights."""
     checks.require(
         reparam is None or reparam.elementwise,
         "a reparametrisation of groups",
         "one of single entries: a weight would change with the other entries of its group",
         "pass powerprop without axes",
     )
-    return params if reparam is None else reparam.to_weights(params)
 
 
 def _own(params: Any, masks: Masks) -> Any:

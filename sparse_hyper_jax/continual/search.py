@@ -41,14 +41,7 @@ def search_sparsity(
         ValueError: the sparsities are not increasing shares; the unpruned network itself is not
             accepted, as when its score is NaN or a ratio is asked of a negative score.
     """
-    grid = [float(sparsity) for sparsity in sparsities]
-    checks.require(
-        bool(grid) and all(a < b for a, b in zip([-1.0, *grid], [*grid, 1.5], strict=True)),
-        f"sparsities={grid}",
-        "increasing numbers from 0 to 1",
-        "sort them and drop duplicates",
-    )
-    checks.require(grid[0] >= 0 and grid[-1] <= 1, f"sparsities={grid}", "from 0 to 1", "cut them")
+    grid = check_grid(sparsities)
     curve = {0.0: float(evaluate(0.0))}
     checks.require(
         bool(accept(curve[0.0], curve[0.0])),
@@ -68,3 +61,16 @@ def search_sparsity(
         else:
             high = middle
     return Search(grid[low - 1] if low else 0.0, dict(sorted(curve.items())))
+
+
+def check_grid(sparsities: Sequence[float]) -> list[float]:
+    """Return the sparsities as floats; raise unless they are increasing shares."""
+    grid = [float(sparsity) for sparsity in sparsities]
+    checks.require(
+        bool(grid) and all(a < b for a, b in zip([-1.0, *grid], [*grid, 1.5], strict=True)),
+        f"sparsities={grid}",
+        "increasing numbers from 0 to 1",
+        "sort them and drop duplicates",
+    )
+    checks.require(grid[0] >= 0 and grid[-1] <= 1, f"sparsities={grid}", "from 0 to 1", "cut them")
+    return grid

@@ -92,21 +92,33 @@ def apply_masks(weights: Any, masks: Masks) -> Any:
 
 def replace_entries(tree: Any, masks: Masks, value: float, *, where: bool) -> Any:
     """Put a number in the place of the entries at which the masks are true, or false."""
+    check_masks(tree, masks)
 
-    def replaced(path: tuple[Any, ...], leaf: jax.Array, mask: Any) -> jax.Array:
+    def replaced(leaf: jax.Array, mask: Any) -> jax.Array:
         if is_left_out(mask):
             return leaf
-        found, wanted = (jnp.shape(mask), jnp.result_type(mask)), (jnp.shape(leaf), jnp.bool_)
-        checks.require(
-            found == wanted,
-            f"a mask {found[1]}{list(found[0])} for {path_name(path)} of shape {wanted[0]}",
-            f"bool{list(wanted[0])}",
-            "make masks from this tree",
-        )
         array = jnp.asarray(leaf)
         return jnp.where(mask == where, jnp.asarray(value, array.dtype), array)
 
-    return jax.tree_util.tree_map_with_path(replaced, tree, masks)
+    return jax.tree.map(replaced, tree, masks)
+
+
+def check_masks(tree: Any, masks: Masks) -> None:
+    """Raise unless every mask is bool and of its leaf's shape."""
+
+    def check(path: tuple[Any, ...], leaf: jax.Array, mask: Any) -> None:
+        if is_left_out(mask):
+            return
+        shape, dtype = jnp.shape(leaf), jnp.result_type(mask)
+        checks.require(
+            jnp.shape(mask) == shape and dtype == jnp.bool_,
+            f"a mask {dtype}{list(jnp.shape(mask))} for {path_name(path) or 'an array'} of shape"
+            f" {shape}",
+            f"bool{list(shape)}",
+            "make masks from the parameters, and gradients from masked weights",
+        )
+
+    jax.tree_util.tree_map_with_path(check, tree, masks)
 
 
 def combine_masks(function: Callable[..., jax.Array], masks: Masks, *more: Masks) -> Masks:

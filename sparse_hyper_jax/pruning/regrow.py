@@ -31,7 +31,7 @@ class DropAndGrow(Method):
     """
 
     end: int
-    """No change of the masks from this step on."""
+    """No change of the masks from this step on; 0: the first ones stay."""
 
     every: int = 100
     """Steps between changes."""

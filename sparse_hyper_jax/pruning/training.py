@@ -85,9 +85,9 @@ def sparse_training(
         the transformation; its state is a :class:`SparseState`.
 
     Raises:
-        ValueError: the method needs a key; growing from zero under a
-            reparametrisation; ``update`` is called without
-            ``params``.
+        ValueError: the method needs a key; entries would grow from zero, or in groups, under a
+            reparametrisation; ``update`` is called without ``params``; a gradient has another
+            shape than its parameter.
     """
     checks.require(
         key is not None or not method.random,
@@ -104,8 +104,8 @@ def sparse_training(
     checks.require(
         reparam is None or getattr(method, "grown_size", 1.0) > 0,
         f"grown_size={getattr(method, 'grown_size', None)} with a reparametrisation",
-        "more than 0: under a power, an entry that starts at zero stays there for ever",
-        "pass for instance grown_size=0.5",
+        "more than 0: under a power of more than 1, an entry at zero stays there for ever",
+        "pass for instance grown_size=0.5; for alpha 1, no reparam",
     )
 
     inner = optax.with_extra_args_support(inner)

@@ -1,4 +1,4 @@
-"""Weights as signed powers of what is trained, so that training itself makes them sparse.
+"""Weights as signed powers of what is trained: large ones grow, small ones stay small.
 
     theta ---- power ----> w = theta |theta|^(alpha - 1) ----> model ----> loss
       ^       powers.py, tree.py                                             |

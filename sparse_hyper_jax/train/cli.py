@@ -49,7 +49,7 @@ RECIPES = {
     ),
     "powerprop": Entry(
         "sparse_hyper_jax.train.recipes.powerprop:PowerpropRecipe",
-        "train a classifier whose weights become sparse by themselves, and prune it",
+        "train a classifier with powerpropagation, dense or sparse, and prune it",
     ),
     "packnet": Entry(
         "sparse_hyper_jax.train.recipes.packnet:PacknetRecipe",

@@ -222,14 +222,59 @@ def test_training_that_moves_what_is_frozen():
 
 
 def test_groups_cannot_be_frozen_entry_by_entry():
-    reparam, network = powerprop(2.0, axes=(0,), filter=is_shared), None
+    reparam = powerprop(2.0, axes=(0,), filter=is_shared)
     network = empty_network(init(0), filter=is_shared)
+    options = {"accept": lambda score, whole: True, "sparsities": [0.5]}
+    for call in (
+        lambda: packnet(network, init(0), never, keep=0.5, reparam=reparam),
+        lambda: efficient_packnet(network, init(0), never, never, reparam=reparam, **options),
+    ):
+        assert_names_itself_and_its_cure(
+            call, "a reparametrisation of groups", "single entries", "without axes"
+        )
+
+
+def never(*arguments):
+    raise AssertionError("trained before the options were checked")
+
+
+def test_wrong_sparsities_are_found_before_training():
+    network = empty_network(init(0), filter=is_shared)
+    options = {"accept": lambda score, whole: True, "sparsities": [0.5, 0.2]}
     assert_names_itself_and_its_cure(
-        lambda: packnet(network, init(0), lambda *a: a[0], keep=0.5, reparam=reparam),
-        "a reparametrisation of groups",
-        "single entries",
-        "without axes",
+        lambda: efficient_packnet(network, init(0), never, never, **options),
+        "sparsities=[0.5, 0.2]",
+        "increasing",
+        "sort them",
     )
+
+
+def test_a_changed_sign_of_zero_counts_as_a_change():
+    params = {"kernel": jnp.array([[0.0, 1.0]])}
+    masks = {"kernel": jnp.ones((1, 2), bool)}
+    network = add_task(empty_network(params), params, masks)
+    add_task(network, params, masks)
+    assert_names_itself_and_its_cure(
+        lambda: add_task(network, {"kernel": jnp.array([[-0.0, 1.0]])}, masks),
+        "changed: {'kernel': 1}",
+        "stay as they were",
+        "freeze_entries",
+    )
+
+
+def test_masks_of_a_task_have_the_shape_of_the_parameters():
+    params = {"kernel": jnp.ones((3, 4))}
+    assert_names_itself_and_its_cure(
+        lambda: add_task(empty_network(params), params, {"kernel": jnp.ones((1, 4), bool)}),
+        "a mask bool[1, 4] for kernel",
+        "bool[3, 4]",
+        "make masks",
+    )
+
+
+def test_parameters_keep_their_dtype_from_task_to_task():
+    network = empty_network({"kernel": jnp.ones((3, 4), jnp.bfloat16)})
+    assert redraw_free(network, {"kernel": jnp.ones((3, 4))})["kernel"].dtype == jnp.bfloat16
 
 
 def test_packnet_counts_as_all_else_counts():

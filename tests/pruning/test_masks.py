@@ -193,7 +193,7 @@ MISTAKES = {
         lambda: apply_masks({"kernel": np.ones((4, 1))}, {"kernel": np.ones((4, 4), bool)}),
         "a mask bool[4, 4] for kernel of shape (4, 1)",
         "bool[4, 1]",
-        "make masks from this tree",
+        "make masks from the parameters",
     ),
     "numbers": (
         lambda: apply_masks({"kernel": np.ones((2, 2))}, {"kernel": np.ones((2, 2), "f")}),

@@ -37,7 +37,7 @@ def test_old_tasks_stay_to_the_bit(finished):
     assert 0 < result["share_used"][0] < 1
     assert json.loads((recipe.out / "result.json").read_text()) == result
     names = {entry.name for entry in recipe.out.iterdir()}
-    assert {"config.json", "result.json", "tasks.png", "tasks", "task-0-0", "task-2-0"} <= names
+    assert {"config.json", "result.json", "tasks.png", "tasks", "tasks-0-0", "tasks-2-0"} <= names
 
 
 def test_the_checkpoint_tells_what_was_searched(finished):
@@ -97,6 +97,7 @@ def test_a_damaged_checkpoint_of_the_last_task_costs_that_task(finished, tmp_pat
     again = dataclasses.replace(recipe, out=tmp_path / "run", resume=True)
     shutil.copytree(recipe.out, again.out)
     shutil.rmtree(again.out / "tasks" / "3" / "about")
+    shutil.rmtree(again.out / "tasks-2-0")
     with pytest.warns(UserWarning, match="damaged checkpoint"):
         resumed = again.run()
     assert resumed["test_accuracies"] == result["test_accuracies"]
@@ -107,7 +108,8 @@ def test_tasks_of_another_run_are_not_taken_over(finished, tmp_path):
     recipe, _ = finished
     other = dataclasses.replace(SMALL, alpha=1.0, out=tmp_path / "run")
     shutil.copytree(recipe.out / "tasks", other.out / "tasks")
-    assert_names_itself_and_its_cure(other.run, "tasks of another run", "none", "pass --resume")
+    assert_names_itself_and_its_cure(other.run, "tasks of another run", "none", "delete them")
+    assert {entry.name for entry in other.out.iterdir()} == {"tasks"}
 
 
 def test_packnet_keeps_tasks_and_takes_a_share_of_what_is_free(tmp_path):
@@ -115,7 +117,7 @@ def test_packnet_keeps_tasks_and_takes_a_share_of_what_is_free(tmp_path):
     result = recipe.run()
     assert result["unchanged_tasks"] == 3
     np.testing.assert_allclose(result["share_used"], [0.5, 0.75, 0.875], atol=1e-3)
-    assert (recipe.out / "task-1-1").is_dir()
+    assert (recipe.out / "tasks-1-1").is_dir()
 
 
 def test_without_protection_tasks_are_forgotten(tmp_path):

@@ -63,6 +63,9 @@ SPARSITIES = (
     0.98,
     0.99,
 )
+TASKS = "tasks"
+"""Folder of the checkpoints of the network; those of a task's training lie beside it."""
+
 METHODS = ("efficient", "packnet", "sequential")
 
 
@@ -140,15 +143,9 @@ class PacknetRecipe:
         classes = int(splits.train.labels.max()) + 1
         check_batch(self.batch, len(splits.train.labels))
         folder = open_run(self, recipe="packnet", out=self.out, resume=self.resume)
-        checks.require(
-            self.resume or not any(folder.path.glob("task*")),
-            f"tasks of another run in {folder.path}",
-            "none at the start of a new run",
-            "pass --resume to go on with that run, or another --out DIR",
-        )
         arrays = {name: to_arrays(part) for name, part in splits._asdict().items()}
         learner = Learner(self, folder, arrays, classes)
-        with Checkpoints(folder.path / "tasks") as checkpoints:
+        with Checkpoints(folder.path / TASKS) as checkpoints:
             network, learned = learner.start(checkpoints)
             for number in range(len(learned), self.tasks):
                 network, line = learner.learn(network, number)
@@ -189,6 +186,13 @@ class PacknetRecipe:
         return folder.write_result(result | {"seconds": round(seconds, 1), "out": str(folder.path)})
 
     def _check(self) -> None:
+        left = [] if self.out is None or self.resume else [*self.out.glob(f"{TASKS}*/")]
+        checks.require(
+            not left,
+            f"tasks of another run in {self.out}: {', '.join(sorted(one.name for one in left))}",
+            "none at the start of a new run",
+            "delete them, or pass another --out DIR",
+        )
         for name in ("tasks", "batch", "steps", "retrain_steps"):
             checks.check_count(name, getattr(self, name), least=1)
         check_hidden(self.hidden)
@@ -285,7 +289,7 @@ class Learner:
 
         def fit(theta: nnx.State, frozen: Masks, masks: Masks) -> nnx.State:
             again = len(seconds)
-            folder = RunFolder(self.folder.path / f"task-{number}-{again}")
+            folder = RunFolder(self.folder.path / f"{TASKS}-{number}-{again}")
             folder.checkpoints.mkdir(parents=True, exist_ok=True)
             steps = recipe.retrain_steps if again else recipe.steps
             trained = train(
@@ -296,7 +300,7 @@ class Learner:
                 seed=recipe.seed * 1000 + 2 * number + again,
                 folder=folder,
                 steps_per_dispatch=min(500, steps),
-                resume=True,
+                resume=recipe.resume,
                 quiet=recipe.quiet,
                 description=f"task {number + 1} of {recipe.tasks}",
             )

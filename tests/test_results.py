@@ -1,0 +1,20 @@
+"""The tables in the docs are those that the benchmarks make from their JSON lines."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PAGE = (ROOT / "docs" / "powerprop.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    "name", ["powerprop_prune", "sparse_training", "packnet", "powerprop_step"]
+)
+def test_table_in_the_docs_is_the_benchmark_s(name):
+    command = [sys.executable, ROOT / "benchmarks" / f"{name}.py", "--table"]
+    table = subprocess.run(command, check=True, capture_output=True, encoding="utf-8").stdout
+    assert table.count("\n") > 3
+    assert table.strip() in PAGE
