@@ -178,7 +178,7 @@ def test_adam_learns_in_both_modes_but_differently(adapt_to, sets):
 def test_powers_make_networks_easier_to_prune_and_so_does_a_penalty(sets):
     """Five seeds each on the bundled digits; standard errors tell the settings apart."""
     images, labels = sets[1]
-    means, errors = {}, {}
+    means, errors, near_zero = {}, {}, {}
     for name, options in {
         "plain": {"alpha": 1.0},
         "power": {"alpha": 3.0},
@@ -191,12 +191,22 @@ def test_powers_make_networks_easier_to_prune_and_so_does_a_penalty(sets):
             pruned = apply_masks(weights, one_shot_masks(weights, 0.05))
             scores.append(np.mean(np.argmax(apply(pruned, images), axis=1) == labels))
         means[name], errors[name] = np.mean(scores), np.std(scores, ddof=1) / 5**0.5
+        near_zero[name] = [share_near_zero(weights) for weights in seeds]
 
     def ahead(better, worse):
         return means[better] - means[worse] > 2 * np.hypot(errors[better], errors[worse])
 
     assert ahead("power", "plain")
     assert ahead("plain, L1", "plain")
+    assert min(near_zero["power"]) > 1.5 * max(near_zero["plain"])
+    assert min(near_zero["plain, L1"]) > 1.5 * max(near_zero["plain"])
+
+
+def share_near_zero(weights):
+    """Share of the weights below a tenth of their root mean square."""
+    leaves = [np.ravel(leaf) for leaf in selected_leaves(is_kernel, weights)]
+    size = np.abs(np.concatenate(leaves))
+    return np.mean(size < 0.1 * np.sqrt(np.mean(size**2)))
 
 
 @pytest.mark.parametrize(
