@@ -9,14 +9,13 @@ learned, and the share of the shared weights in use after each. Lines that are t
 run again. Settings were chosen by validation accuracy of three tasks, seed 100.
 """
 
-import argparse
 import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
-from report import Report, percent, read_lines
+from report import Report, percent, read_lines, train_and_show
 
 from sparse_hyper_jax.train import plots
 from sparse_hyper_jax.train.recipes.packnet import PacknetRecipe
@@ -134,25 +133,14 @@ def draw() -> Figure:
     return figure
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--mnist", type=Path, help="folder of the four MNIST files")
-    parser.add_argument("--seeds", type=int, nargs="+", default=range(3))
-    parser.add_argument("--table", action="store_true", help="only print the table")
-    parser.add_argument("--draw", action="store_true", help="only draw")
-    asked = parser.parse_args()
-    if asked.mnist is not None:
-        report = Report(NAME, append=True)
-        for seed in asked.seeds:
-            for setting in SETTINGS:
-                run(report, setting, seed, asked.mnist)
-    elif not (asked.table or asked.draw):
-        parser.error("pass --mnist DIR to train, or --table or --draw")
-    print(table())
-    if not asked.table:
-        FIGURE.parent.mkdir(exist_ok=True)
-        draw().savefig(FIGURE, dpi=150)
+def train(seed: int, mnist: Path) -> None:
+    """Make the lines of one seed."""
+    report = Report(NAME, append=True)
+    for setting in SETTINGS:
+        run(report, setting, seed, mnist)
 
 
 if __name__ == "__main__":
-    main()
+    train_and_show(
+        __doc__.splitlines()[0], train, seeds=range(3), table=table, draw=draw, figure=FIGURE
+    )

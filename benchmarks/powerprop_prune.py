@@ -9,7 +9,6 @@ pruned in one shot to 20 densities without any training afterwards. Lines that a
 not run again, so that an interrupted call goes on, and several may run side by side.
 """
 
-import argparse
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from report import Report, percent, read_lines
+from report import Report, percent, read_lines, train_and_show
 
 from sparse_hyper_jax.train import plots
 from sparse_hyper_jax.train.recipes.powerprop import DENSITIES, PowerpropRecipe
@@ -149,27 +148,15 @@ def curve(ax: Axes, setting: str, colour: str, style: str = "-") -> None:
         plots.plot_band(ax, np.asarray(DENSITIES), runs, label=label, color=colour, style=style)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--mnist", type=Path, help="folder of the four MNIST files")
-    parser.add_argument("--seeds", type=int, nargs="+", default=range(5))
-    parser.add_argument("--only", help="settings that begin with this")
-    parser.add_argument("--table", action="store_true", help="only print the table")
-    parser.add_argument("--draw", action="store_true", help="only draw")
-    asked = parser.parse_args()
-    if asked.mnist is not None:
-        report = Report(NAME, append=True)
-        for seed in asked.seeds:
-            for setting, seeds in SEEDS.items():
-                if seed in seeds and setting.startswith(asked.only or ""):
-                    run(report, setting, seed, asked.mnist)
-    elif not (asked.table or asked.draw):
-        parser.error("pass --mnist DIR to train, or --table or --draw")
-    print(table())
-    if not asked.table:
-        FIGURE.parent.mkdir(exist_ok=True)
-        draw().savefig(FIGURE, dpi=150)
+def train(seed: int, mnist: Path) -> None:
+    """Make the lines of one seed."""
+    report = Report(NAME, append=True)
+    for setting, seeds in SEEDS.items():
+        if seed in seeds:
+            run(report, setting, seed, mnist)
 
 
 if __name__ == "__main__":
-    main()
+    train_and_show(
+        __doc__.splitlines()[0], train, seeds=range(5), table=table, draw=draw, figure=FIGURE
+    )

@@ -1,5 +1,6 @@
 """What every benchmark shares: where and when it ran, how to time, where the lines go."""
 
+import argparse
 import datetime
 import json
 import os
@@ -12,6 +13,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from matplotlib.figure import Figure
 
 import sparse_hyper_jax
 
@@ -65,6 +67,43 @@ def percent(values: Sequence[float], digits: int = 1, *, span: bool = True) -> s
         return f"{runs[0]:.{digits}f}"
     spread = f" ({min(runs):.{digits}f} to {max(runs):.{digits}f})" if span else ""
     return f"{mean(runs):.{digits}f} ± {stdev(runs):.{digits}f}{spread}"
+
+
+def train_and_show(
+    description: str,
+    train: Callable[[int, Path], None],
+    *,
+    seeds: Sequence[int],
+    table: Callable[[], str],
+    draw: Callable[[], Figure] | None = None,
+    figure: Path | None = None,
+) -> None:
+    """Read the arguments of a benchmark that trains, and do what they ask for.
+
+    Args:
+        description: what ``--help`` says.
+        train: makes the lines of a seed that are not there yet, from a folder with MNIST.
+        seeds: default of ``--seeds``.
+        table: makes the table from the lines.
+        draw: makes the figure from the lines.
+        figure: where it is saved.
+    """
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--mnist", type=Path, help="folder of the four MNIST files")
+    parser.add_argument("--seeds", type=int, nargs="+", default=seeds)
+    parser.add_argument("--table", action="store_true", help="only print the table")
+    if draw is not None:
+        parser.add_argument("--draw", action="store_true", help="print the table and draw")
+    asked = parser.parse_args()
+    if asked.mnist is not None:
+        for seed in asked.seeds:
+            train(seed, asked.mnist)
+    elif not (asked.table or getattr(asked, "draw", False)):
+        parser.error("pass --mnist DIR to train; --table or --draw show what is there")
+    print(table())
+    if draw is not None and figure is not None and not asked.table:
+        figure.parent.mkdir(exist_ok=True)
+        draw().savefig(figure, dpi=150)
 
 
 def interleaved(functions: Mapping[str, Callable[[], Any]], *, repeats: int) -> dict[str, float]:

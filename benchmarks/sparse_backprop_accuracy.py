@@ -9,7 +9,6 @@ best validation accuracy, and the validation curve. Lines that are there already
 so that an interrupted call goes on, and several may run side by side.
 """
 
-import argparse
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from report import Report, percent, read_lines
+from report import Report, percent, read_lines, train_and_show
 
 from sparse_hyper_jax.train import plots
 from sparse_hyper_jax.train.recipes.sparse_backprop import SparseBackpropRecipe
@@ -129,26 +128,15 @@ def draw() -> Figure:
     return figure
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--mnist", type=Path, help="folder of the four MNIST files")
-    parser.add_argument("--seeds", type=int, nargs="+", default=range(5))
-    parser.add_argument("--table", action="store_true", help="only print the table")
-    parser.add_argument("--draw", action="store_true", help="only draw")
-    asked = parser.parse_args()
-    if asked.mnist is not None:
-        report = Report(NAME, append=True)
-        for seed in asked.seeds:
-            for setting in SETTINGS:
-                for optimizer in ("adam", "sgd"):
-                    run(report, setting, optimizer, seed, asked.mnist)
-    elif not (asked.table or asked.draw):
-        parser.error("pass --mnist DIR to train, or --table or --draw")
-    print(table())
-    if not asked.table:
-        FIGURE.parent.mkdir(exist_ok=True)
-        draw().savefig(FIGURE, dpi=150)
+def train(seed: int, mnist: Path) -> None:
+    """Make the lines of one seed."""
+    report = Report(NAME, append=True)
+    for setting in SETTINGS:
+        for optimizer in ("adam", "sgd"):
+            run(report, setting, optimizer, seed, mnist)
 
 
 if __name__ == "__main__":
-    main()
+    train_and_show(
+        __doc__.splitlines()[0], train, seeds=range(5), table=table, draw=draw, figure=FIGURE
+    )

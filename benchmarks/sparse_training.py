@@ -9,13 +9,12 @@ masked weights. Lines that are there already are not run again. Learning rate, a
 of grown weights were chosen by validation accuracy with RigL at 5 %, seed 100, 10,000 steps.
 """
 
-import argparse
 import itertools
 import tempfile
 from pathlib import Path
 from typing import Any
 
-from report import Report, percent, read_lines
+from report import Report, percent, read_lines, train_and_show
 
 from sparse_hyper_jax.train.recipes.powerprop import PowerpropRecipe
 
@@ -75,22 +74,13 @@ def table() -> str:
     return "\n".join(rows)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--mnist", type=Path, help="folder of the four MNIST files")
-    parser.add_argument("--seeds", type=int, nargs="+", default=range(3))
-    parser.add_argument("--table", action="store_true", help="only print the table")
-    asked = parser.parse_args()
-    if asked.mnist is not None:
-        report = Report(NAME, append=True)
-        for seed in asked.seeds:
-            for method, alpha in itertools.product(("dense", *METHODS), ALPHAS):
-                for setting in settings(method):
-                    run(report, setting | {"alpha": alpha, "seed": seed}, asked.mnist)
-    elif not asked.table:
-        parser.error("pass --mnist DIR to train, or --table")
-    print(table())
+def train(seed: int, mnist: Path) -> None:
+    """Make the lines of one seed."""
+    report = Report(NAME, append=True)
+    for method, alpha in itertools.product(("dense", *METHODS), ALPHAS):
+        for setting in settings(method):
+            run(report, setting | {"alpha": alpha, "seed": seed}, mnist)
 
 
 if __name__ == "__main__":
-    main()
+    train_and_show(__doc__.splitlines()[0], train, seeds=range(3), table=table)

@@ -1,5 +1,6 @@
 """The tables in the docs are those that the benchmarks make from their JSON lines."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -18,3 +19,10 @@ def test_table_in_the_docs_is_the_benchmark_s(name):
     table = subprocess.run(command, check=True, capture_output=True, encoding="utf-8").stdout
     assert table.count("\n") > 3
     assert table.strip() in PAGE
+
+
+def test_rows_in_the_readme_are_those_of_the_docs():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (alpha \d[^|]*(?:\| \d[^|]*){6})\|$", readme, flags=re.MULTILINE)
+    assert len(rows) >= 5
+    assert all(f"| SGD, {row}|" in PAGE for row in rows)

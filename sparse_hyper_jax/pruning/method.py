@@ -1,5 +1,6 @@
 """What a method of sparse training is: a rule that makes masks from weights and gradients."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -7,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from sparse_hyper_jax.pruning.schedules import Schedule
+from sparse_hyper_jax.reparam import Reparametrization
 
 Leaves = Sequence[jax.Array]
 
@@ -43,7 +45,7 @@ class Snapshot(NamedTuple):
     """Share of each leaf that is kept in the end."""
 
 
-class Method:
+class Method(ABC):
     """A rule that makes masks.
 
     ``start`` makes the first ones; ``change`` makes them anew whenever the ``schedule`` says so.
@@ -62,9 +64,13 @@ class Method:
         """Make the first masks; by default as all others."""
         return self.change(key, seen)
 
+    @abstractmethod
     def change(self, key: Any, seen: Snapshot) -> Kept:
         """Make masks."""
-        raise NotImplementedError
+
+    def check_reparam(self, reparam: Reparametrization | None) -> None:
+        """Raise if the method does not go with a reparametrisation; by default all do."""
+        del reparam
 
     def adjust(
         self, gradients: Leaves, weights: Callable[[], Leaves], masks: Leaves

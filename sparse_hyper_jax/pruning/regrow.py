@@ -12,6 +12,7 @@ from sparse_hyper_jax.pruning.densities import count_kept
 from sparse_hyper_jax.pruning.method import Kept, Method, Snapshot, magnitudes, random_scores
 from sparse_hyper_jax.pruning.schedules import Schedule, periodic
 from sparse_hyper_jax.pruning.select import keep_largest
+from sparse_hyper_jax.reparam import Reparametrization
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,22 @@ class DropAndGrow(Method):
 
     random = True
     grows = True
+
+    def check_reparam(self, reparam: Reparametrization | None) -> None:
+        """Raise if grown entries would stay at zero, or move others."""
+        name = type(self).__name__
+        checks.require(
+            reparam is None or reparam.elementwise,
+            f"{name} with a reparametrisation of groups",
+            "one of single entries: a grown entry would rescale its whole group",
+            "pass powerprop without axes",
+        )
+        checks.require(
+            reparam is None or self.grown_size > 0,
+            f"grown_size={self.grown_size} with a reparametrisation",
+            "more than 0: under a power of more than 1, an entry at zero stays there for ever",
+            "pass for instance grown_size=0.5; for alpha 1, no reparam",
+        )
 
     @property
     def schedule(self) -> Schedule:

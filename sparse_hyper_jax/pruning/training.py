@@ -1,6 +1,7 @@
 """Sparse training as an optax transformation around any optimizer."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
@@ -17,7 +18,7 @@ from sparse_hyper_jax.parameter_paths import (
 )
 from sparse_hyper_jax.pruning.densities import Distribution, uniform
 from sparse_hyper_jax.pruning.masks import Masks, replace_entries
-from sparse_hyper_jax.pruning.method import Kept, Method, Snapshot
+from sparse_hyper_jax.pruning.method import Kept, Leaves, Method, Snapshot
 from sparse_hyper_jax.reparam import Reparametrization
 
 
@@ -95,38 +96,15 @@ def sparse_training(
         "a key: it draws random numbers",
         "pass key=jax.random.key(seed)",
     )
-    checks.require(
-        reparam is None or reparam.elementwise or not method.grows,
-        f"{type(method).__name__} with a reparametrisation of groups",
-        "one of single entries: a grown entry would rescale its whole group",
-        "pass powerprop without axes",
-    )
-    checks.require(
-        reparam is None or getattr(method, "grown_size", 1.0) > 0,
-        f"grown_size={getattr(method, 'grown_size', None)} with a reparametrisation",
-        "more than 0: under a power of more than 1, an entry at zero stays there for ever",
-        "pass for instance grown_size=0.5; for alpha 1, no reparam",
-    )
-
+    method.check_reparam(reparam)
     inner = optax.with_extra_args_support(inner)
-
-    def weights_of(params: Any) -> list[jax.Array]:
-        return selected_leaves(filter, params if reparam is None else reparam.to_weights(params))
-
-    def snapshot(params: Any, count: jax.Array, gradients: Any, masks: Any) -> Snapshot:
-        densities = jax.tree.leaves(distribution(params, density, filter=filter))
-        return Snapshot(count, weights_of(params), gradients, masks, densities)
-
-    def make_masks(rule: Callable[..., Kept], seen: Snapshot, params: Any) -> Kept:
-        like = distribution(params, density, filter=filter)
-        kept = rule(None if key is None else jax.random.fold_in(key, seen.count), seen)
-        return Kept(*(leaves and _in_place(leaves, like) for leaves in kept))
+    masking = _Masking(density, distribution, filter, reparam, key)
 
     def init(params: Any) -> SparseState:
         count, leaves = jnp.zeros((), jnp.int32), selected_leaves(filter, params)
         everything = [jnp.ones(leaf.shape, bool) for leaf in leaves]
-        seen = snapshot(params, count, [jnp.zeros_like(leaf) for leaf in leaves], everything)
-        forward, updated, _ = make_masks(method.start, seen, params)
+        nothing = [jnp.zeros_like(leaf) for leaf in leaves]
+        forward, updated, _ = masking.make(method.start, params, count, nothing, everything)
         # Two arrays even where they are equal, so that the state can be donated.
         updated = jax.tree.map(jnp.copy, updated)
         return SparseState(forward, updated, inner.init(params), count)
@@ -143,7 +121,7 @@ def sparse_training(
         count = state.count + 1
         gradients, masks = selected_leaves(filter, updates), jax.tree.leaves(state.masks)
         # A method may add to the gradient of weights; a reparametrisation makes them costly to get.
-        added = method.adjust(gradients, lambda: weights_of(params), masks)
+        added = method.adjust(gradients, lambda: masking.weights(params), masks)
         gradient = replace_selected(filter, updates, added)
         seen = replace_entries(gradient, state.updated, 0.0, where=False)
         step, moments = inner.update(seen, state.inner, params, **extra)
@@ -153,37 +131,61 @@ def sparse_training(
 
         def prune() -> tuple[Any, SparseState]:
             after = optax.apply_updates(params, step)
-            seen = snapshot(after, count, gradients, masks)
-            kept = make_masks(method.change, seen, params)
+            kept = masking.make(method.change, after, count, gradients, masks)
             return step, SparseState(kept.forward, kept.updated, moments, count)
 
-        def regrow() -> tuple[Any, SparseState]:
-            seen = snapshot(params, count, gradients, masks)
-            kept = make_masks(method.change, seen, params)
-            fresh = _reset(inner, state.inner, kept.grown)
-            moved = _grow(filter, reparam, params, kept.grown)
+        def grow() -> tuple[Any, SparseState]:
+            kept = masking.make(method.change, params, count, gradients, masks)
+            moved = _move_grown(filter, reparam, params, kept.grown)
             moved = jax.tree.map(lambda new, old: new.astype(old.dtype), moved, step)
+            fresh = _reset_grown(inner, state.inner, kept.grown)
             return moved, SparseState(kept.forward, kept.updated, fresh, count)
 
         return jax.lax.cond(
             method.schedule.due(count),
-            regrow if method.grows else prune,
+            grow if method.grows else prune,
             lambda: (step, SparseState(state.masks, state.updated, moments, count)),
         )
 
     return optax.GradientTransformationExtraArgs(init, update)
 
 
-def _in_place(leaves: list[jax.Array], like: Any) -> Any:
-    """Put leaves where another tree has them."""
-    return jax.tree.unflatten(jax.tree.structure(like), leaves)
+@dataclass(frozen=True)
+class _Masking:
+    """What masks are made from, besides the state of training."""
+
+    density: float
+    distribution: Distribution
+    filter: Filter
+    reparam: Reparametrization | None
+    key: jax.Array | None
+
+    def weights(self, params: Any) -> list[jax.Array]:
+        """Give the weights of all leaves that are pruned."""
+        weights = params if self.reparam is None else self.reparam.to_weights(params)
+        return selected_leaves(self.filter, weights)
+
+    def make(
+        self,
+        rule: Callable[[Any, Snapshot], Kept],
+        params: Any,
+        count: jax.Array,
+        gradients: Leaves,
+        masks: Leaves,
+    ) -> Kept:
+        """Ask a method; give trees like the parameters in place of its lists of leaves."""
+        densities = self.distribution(params, self.density, filter=self.filter)
+        shares, structure = jax.tree.flatten(densities)
+        key = None if self.key is None else jax.random.fold_in(self.key, count)
+        kept = rule(key, Snapshot(count, self.weights(params), gradients, masks, shares))
+        return Kept(*(leaves and structure.unflatten(leaves) for leaves in kept))
 
 
 def _widened(update: jax.Array, param: jax.Array) -> jax.Array:
     return update.astype(jnp.promote_types(update.dtype, param.dtype))
 
 
-def _grow(filter: Filter, reparam: Reparametrization | None, params: Any, grown: Any) -> Any:
+def _move_grown(filter: Filter, reparam: Reparametrization | None, params: Any, grown: Any) -> Any:
     """Give the updates that move grown entries to their first weights, and nothing else."""
     weights = [jnp.nan_to_num(leaf) for leaf in jax.tree.leaves(grown)]
     target = replace_selected(filter, params, weights)
@@ -196,7 +198,7 @@ def _grow(filter: Filter, reparam: Reparametrization | None, params: Any, grown:
     return jax.tree.map(move, params, target, grown)
 
 
-def _reset(inner: optax.GradientTransformation, state: Any, grown: Any) -> Any:
+def _reset_grown(inner: optax.GradientTransformation, state: Any, grown: Any) -> Any:
     """Set moments of grown entries to zero."""
 
     def reset(leaf: Any, grown: Any) -> Any:

@@ -113,20 +113,20 @@ def even_power(x: jax.Array, exponent: float) -> jax.Array:
     return result.astype(x.dtype)
 
 
-@odd_power.defjvp
-def _odd_power_jvp(exponent, primals, tangents):
-    (x,), (slope,) = primals, tangents
-    if exponent == 0:
-        return odd_power(x, exponent), jnp.zeros_like(slope)
-    return odd_power(x, exponent), exponent * even_power(x, exponent - 1) * slope
+def _jvp_of(power, other):
+    """Each kind of power has the other kind as its derivative."""
+
+    def jvp(exponent, primals, tangents):
+        (x,), (slope,) = primals, tangents
+        if exponent == 0:
+            return power(x, exponent), jnp.zeros_like(slope)
+        return power(x, exponent), exponent * other(x, exponent - 1) * slope
+
+    return jvp
 
 
-@even_power.defjvp
-def _even_power_jvp(exponent, primals, tangents):
-    (x,), (slope,) = primals, tangents
-    if exponent == 0:
-        return even_power(x, exponent), jnp.zeros_like(slope)
-    return even_power(x, exponent), exponent * odd_power(x, exponent - 1) * slope
+odd_power.defjvp(_jvp_of(odd_power, even_power))
+even_power.defjvp(_jvp_of(even_power, odd_power))
 
 
 def _raised(base: jax.Array, exponent: float) -> jax.Array:

@@ -9,6 +9,8 @@ from flax import nnx
 
 from sparse_hyper_jax.pruning import (
     SET,
+    Kept,
+    Method,
     Prune,
     RigL,
     TopKAST,
@@ -239,6 +241,21 @@ def test_every_key_is_used_once(method):
         state = optimizer.init(params)
         updates, _ = jax.jit(optimizer.update)(params, state, params)
     assert jax.tree.structure(updates) == jax.tree.structure(params)
+
+
+def test_a_method_of_one_s_own():
+    class EveryThird(Method):
+        schedule = periodic(2)
+
+        def change(self, key, seen):
+            masks = [(jnp.arange(leaf.size) % 3 == 0).reshape(leaf.shape) for leaf in seen.weights]
+            return Kept(masks, masks)
+
+    history = train(optax.sgd(0.1), EveryThird(), 2)
+    for mask in history.masks(2):
+        assert np.array_equal(np.flatnonzero(mask), np.arange(0, mask.size, 3))
+    with pytest.raises(TypeError, match="abstract"):
+        type("Incomplete", (Method,), {"schedule": periodic(2)})()
 
 
 def test_an_nnx_optimizer_trains_masked_weights():

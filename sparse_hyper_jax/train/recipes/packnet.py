@@ -1,7 +1,7 @@
 """Learn permuted images, one permutation after the other, in one network."""
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -63,6 +63,24 @@ SPARSITIES = (
     0.98,
     0.99,
 )
+TOLD = (
+    "method",
+    "alpha",
+    "l1",
+    "decay",
+    "tasks",
+    "target",
+    "keep",
+    "hidden",
+    "data",
+    "learning_rate",
+    "retrain_steps",
+    "batch",
+    "steps",
+    "seed",
+)
+"""Options that the result repeats."""
+
 TASKS = "tasks"
 """Folder of the checkpoints of the network; those of a task's training lie beside it."""
 
@@ -151,36 +169,8 @@ class PacknetRecipe:
                 network, line = learner.learn(network, number)
                 learned = [*learned, line]
                 checkpoints.save(number + 1, learner.padded(network), {"learned": learned})
-        logits = [learner.digest(network, number) for number in range(self.tasks)]
-        last = learned[-1]["test_accuracies"]
-        result = {
-            "mean_test_accuracy": float(np.mean(last)),
-            "mean_test_accuracy_when_learned": float(
-                np.mean([line["test_accuracies"][-1] for line in learned])
-            ),
-            "mean_validation_accuracy": float(np.mean(learned[-1]["validation_accuracies"])),
-            "unchanged_tasks": sum(
-                one == line["logits"] for one, line in zip(logits, learned, strict=True)
-            ),
-            "test_accuracies": last,
-            "share_used": [line["share_used"] for line in learned],
-            "share_of_task": [line["share_of_task"] for line in learned],
-            "sparsities": [line.get("sparsity") for line in learned],
-        }
-        told = (
-            "method",
-            "alpha",
-            "l1",
-            "decay",
-            "tasks",
-            "target",
-            "keep",
-            "hidden",
-            "data",
-            "learning_rate",
-            "retrain_steps",
-        )
-        result |= {name: getattr(self, name) for name in (*told, "batch", "steps", "seed")}
+        digests = [learner.digest(network, number) for number in range(self.tasks)]
+        result = summarize(learned, digests) | {name: getattr(self, name) for name in TOLD}
         self._draw(folder, result)
         seconds = sum(line["seconds"] for line in learned)
         return folder.write_result(result | {"seconds": round(seconds, 1), "out": str(folder.path)})
@@ -331,6 +321,23 @@ class Learner:
         weights = task_weights(network, number, reparam=self.reparam)
         images, _ = self.images_of(number, "test")
         return hashlib.sha256(np.asarray(self.logits(weights, images)).tobytes()).hexdigest()
+
+
+def summarize(learned: Sequence[Mapping[str, Any]], digests: Sequence[str]) -> dict[str, Any]:
+    """Give the results of a run from the lines of its tasks and digests of their final logits."""
+    last = learned[-1]["test_accuracies"]
+    first = [line["test_accuracies"][-1] for line in learned]
+    same = [one == line["logits"] for one, line in zip(digests, learned, strict=True)]
+    return {
+        "mean_test_accuracy": float(np.mean(last)),
+        "mean_test_accuracy_when_learned": float(np.mean(first)),
+        "mean_validation_accuracy": float(np.mean(learned[-1]["validation_accuracies"])),
+        "unchanged_tasks": sum(same),
+        "test_accuracies": last,
+        "share_used": [line["share_used"] for line in learned],
+        "share_of_task": [line["share_of_task"] for line in learned],
+        "sparsities": [line.get("sparsity") for line in learned],
+    }
 
 
 def optimizer_of(recipe: PacknetRecipe) -> optax.GradientTransformationExtraArgs:

@@ -50,6 +50,20 @@ from sparse_hyper_jax.train.run_folder import RunFolder, open_run
 
 METHODS = ("dense", "static", "magnitude", "set", "rigl", "top-kast")
 RATES = {"adam": 1e-3, "sgd": 0.1}
+TOLD = (
+    "alpha",
+    "method",
+    "l1",
+    "decay",
+    "optimizer",
+    "adapt_to",
+    "learning_rate",
+    "data",
+    "batch",
+    "seed",
+)
+"""Options that the result repeats."""
+
 DENSITIES = tuple(float(density) for density in np.geomspace(0.01, 1, 20))
 
 
@@ -155,16 +169,13 @@ class PowerpropRecipe:
             for name, part in (("test", test), ("validation", validation))
         }
         if self.method == "dense":
-            result["densities"] = list(DENSITIES)
-            pruned = [apply_masks(weights, one_shot_masks(weights, one)) for one in DENSITIES]
-            result["pruned_test_accuracy"] = [measure(one, test) for one in pruned]
+            result |= prune_at_all_densities(weights, lambda pruned: measure(pruned, test))
             self._draw(folder, result)
         else:
             report = density_report(weights, trained.state.optimizer.masks)
             result |= {"density": report.pruned, "density_of_layers": report.by_leaf}
         result |= describe_weights(weights, reparam.to_weights(first)) | {"steps": trained.steps}
-        told = ("alpha", "method", "l1", "decay", "optimizer", "adapt_to", "learning_rate", "data")
-        result |= {name: getattr(self, name) for name in (*told, "batch", "seed")}
+        result |= {name: getattr(self, name) for name in TOLD}
         result |= {"seconds": round(trained.seconds, 1), "out": str(folder.path)}
         return folder.write_result(result)
 
@@ -284,6 +295,17 @@ def one_shot_masks(weights: nnx.State, density: float) -> Any:
         return min(1.0, 2 * density) if "head" in name else density
 
     return magnitude_masks(weights, jax.tree_util.tree_map_with_path(share, weights))
+
+
+def prune_at_all_densities(
+    weights: nnx.State, measure: Callable[[nnx.State], float]
+) -> dict[str, list[float]]:
+    """Measure the network pruned in one shot to each density."""
+    pruned = (apply_masks(weights, one_shot_masks(weights, density)) for density in DENSITIES)
+    return {
+        "densities": list(DENSITIES),
+        "pruned_test_accuracy": [measure(one) for one in pruned],
+    }
 
 
 def describe_weights(weights: nnx.State, first: nnx.State) -> dict[str, float]:
