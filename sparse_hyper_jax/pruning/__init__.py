@@ -26,7 +26,7 @@ from sparse_hyper_jax.pruning.masks import (
     pack_masks,
     unpack_masks,
 )
-from sparse_hyper_jax.pruning.method import Kept, Method
+from sparse_hyper_jax.pruning.method import Kept, Method, Snapshot
 from sparse_hyper_jax.pruning.patterns import Blocks, Channels, NofM, Pattern, Unstructured
 from sparse_hyper_jax.pruning.proximal import penalty_2_to_4, prox_2_to_4
 from sparse_hyper_jax.pruning.prune import Prune
@@ -51,6 +51,7 @@ __all__ = [
     "Prune",
     "RigL",
     "Schedule",
+    "Snapshot",
     "SparseState",
     "TopKAST",
     "Unstructured",
