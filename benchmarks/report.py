@@ -58,6 +58,14 @@ def read_lines(name: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
+def mean_and_spread(values: Sequence[float], digits: int) -> str:
+    """Write mean ± standard deviation."""
+    if not values:
+        return "-"
+    spread = f" ± {stdev(values):.{digits}f}" if len(values) > 1 else ""
+    return f"{mean(values):.{digits}f}{spread}"
+
+
 def percent(values: Sequence[float], digits: int = 1, *, span: bool = True) -> str:
     """Write shares in per cent: mean ± standard deviation, and (lowest to highest)."""
     runs = [100 * value for value in values]

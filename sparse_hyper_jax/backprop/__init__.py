@@ -33,15 +33,15 @@ from sparse_hyper_jax.backprop.sparsifiers import (
     UnifiedTopK,
 )
 from sparse_hyper_jax.backprop.adaptive import AdaptiveLadder, AdaptiveTopK
-from sparse_hyper_jax.backprop.memory import Memory, init_memory, next_memory
+from sparse_hyper_jax.backprop.memory import (
+    Memory,
+    init_memory,
+    next_memory,
+    share_of_units_used,
+)
 from sparse_hyper_jax.backprop.cotangent import sparsify_cotangent
 from sparse_hyper_jax.backprop.compact import CompactGradient, add_compact, empty_compact
 from sparse_hyper_jax.backprop.dense import sparse_dense
-from sparse_hyper_jax.backprop.diagnostics import (
-    gradient_cosine,
-    norm_ratio,
-    share_of_units_used,
-)
 from sparse_hyper_jax.backprop.error_feedback import ErrorFeedbackState, error_feedback
 
 __all__ = [
@@ -63,10 +63,8 @@ __all__ = [
     "add_compact",
     "empty_compact",
     "error_feedback",
-    "gradient_cosine",
     "init_memory",
     "next_memory",
-    "norm_ratio",
     "share_of_units_used",
     "sparse_dense",
     "sparsify",

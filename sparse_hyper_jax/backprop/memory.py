@@ -200,6 +200,27 @@ def next_peak(rule: Rule, source: jax.Array, memory: Memory | None) -> jax.Array
     return jax.lax.pcast(jax.lax.pmax(peak, rule.axes), rule.axes, to="varying")
 
 
+def share_of_units_used(memory: Memory) -> jax.Array:
+    """Give the share of units that were propagated at least once.
+
+    Args:
+        memory: made with ``count=True``.
+
+    Returns:
+        scalar from 0 to 1.
+
+    Raises:
+        ValueError: a memory without counts.
+    """
+    checks.require(
+        memory.counts is not None,
+        "a memory without counts",
+        "one that counts",
+        "make it with init_memory(..., count=True)",
+    )
+    return jnp.mean(memory.counts > 0)
+
+
 class Corrected(NamedTuple):
     """A cotangent with what was left over before.
 

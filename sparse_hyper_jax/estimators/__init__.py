@@ -1,13 +1,70 @@
-"""Gradients through discrete choices, for comparison with the relaxation of the core.
+"""Gradients through discrete choices.
 
-``sample_cells`` draws one integer cell per continuous tuple; ``score_function_loss`` turns the
-losses of such draws into a surrogate whose gradient estimates that of the expected loss.
+``expectation(f, logits, key, estimator=...)`` is an expected loss that ``jax.grad`` can
+differentiate. An estimator says how::
+
+    needs only values of f       unbiased   ScoreFunction  RLOO  AR  ARS  ARSM  ARM
+                                            WithoutReplacement  RELAX
+                                 biased     Subset (informed or not)
+    needs the derivative of f    unbiased   REBAR
+                                 biased     StraightThrough  GumbelStraightThrough
+    all choices                  exact      Enumeration
+
+``cells.py`` makes such choices of the tuples of a hyperlayer. The choice of an expert has gates of
+its own: ``routing.py`` and ``default_vectors.py``.
 """
 
-from sparse_hyper_jax.estimators.score_function import (
+from sparse_hyper_jax.estimators.arsm import AR, ARM, ARS, ARSM, pseudo_actions
+from sparse_hyper_jax.estimators.beam import sample_without_replacement
+from sparse_hyper_jax.estimators.cells import (
+    CellChoices,
+    axis_choices,
+    cell_choices,
     sample_cells,
     score_function,
     score_function_loss,
 )
+from sparse_hyper_jax.estimators.control_variates import REBAR, RELAX, perturb_given_winner
+from sparse_hyper_jax.estimators.default_vectors import fill_with_defaults, update_defaults
+from sparse_hyper_jax.estimators.estimator import Estimate, Estimator
+from sparse_hyper_jax.estimators.expectation import ESTIMATORS, expectation
+from sparse_hyper_jax.estimators.routing import Route, balance_loss, sparse_mixer, top_route
+from sparse_hyper_jax.estimators.score_function import RLOO, ScoreFunction
+from sparse_hyper_jax.estimators.straight_through import GumbelStraightThrough, StraightThrough
+from sparse_hyper_jax.estimators.subsets import Enumeration, Subset
+from sparse_hyper_jax.estimators.without_replacement import WithoutReplacement
 
-__all__ = ["sample_cells", "score_function", "score_function_loss"]
+__all__ = [
+    "AR",
+    "ARM",
+    "ARS",
+    "ARSM",
+    "ESTIMATORS",
+    "REBAR",
+    "RELAX",
+    "RLOO",
+    "CellChoices",
+    "Enumeration",
+    "Estimate",
+    "Estimator",
+    "GumbelStraightThrough",
+    "Route",
+    "ScoreFunction",
+    "StraightThrough",
+    "Subset",
+    "WithoutReplacement",
+    "axis_choices",
+    "balance_loss",
+    "cell_choices",
+    "expectation",
+    "fill_with_defaults",
+    "perturb_given_winner",
+    "pseudo_actions",
+    "sample_cells",
+    "sample_without_replacement",
+    "score_function",
+    "score_function_loss",
+    "sparse_mixer",
+    "top_route",
+    "update_defaults",
+]

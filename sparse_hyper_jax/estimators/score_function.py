@@ -1,133 +1,86 @@
-"""The score function estimator (REINFORCE) for cells drawn from Gaussians over index space."""
+"""The score function estimator (REINFORCE), alone and with the other samples as its baseline."""
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
 
 from sparse_hyper_jax import checks
-from sparse_hyper_jax.types import LEAST_VARIANCE
-
-BASELINES = ("none", "leave_one_out")
-
-
-def sample_cells(
-    key: jax.Array, means: jax.Array, variances: jax.Array, shape: Sequence[int]
-) -> tuple[jax.Array, jax.Array]:
-    """Draw one cell per tuple: a Gaussian sample, rounded and clipped.
-
-    ``t ~ Normal(mu, s)``, ``cell = clip(round(t), 0, S - 1)``; the standard deviation is
-    ``sqrt(s)``.
-
-    Args:
-        key: a typed key.
-        means: ``(k, r)`` in index units.
-        variances: ``(k, r)`` in squared index units; below 1e-12 they count as 1e-12.
-        shape: the ``r`` lengths of the index space.
-
-    Returns:
-        int32 cells ``(k, r)`` and the scalar ``sum_jc log Normal(t_jc; mu_jc, s_jc)``, through
-        which gradient reaches means and variances, but not ``t``.
-
-    Raises:
-        ValueError: shapes that do not agree.
-    """
-    shape = checks.check_index_shape("shape", shape)
-    checks.check_tuples(means, variances)
-    checks.check_last_axis("means", means, len(shape))
-    dtype = jnp.promote_types(jnp.result_type(means, variances), jnp.float32)
-    means = jnp.asarray(means, dtype)
-    deviations = jnp.sqrt(jnp.maximum(jnp.asarray(variances, dtype), LEAST_VARIANCE))
-    noise = jax.random.normal(key, means.shape, dtype)
-    drawn = jax.lax.stop_gradient(means + deviations * noise)
-    log_probability = jnp.sum(jax.scipy.stats.norm.logpdf(drawn, means, deviations))
-    last = jnp.asarray(shape, jnp.int32) - 1
-    # Once as floats, so that the cast is safe, and once as integers: 2**31 - 1 is no float32.
-    cells = jnp.clip(jnp.round(drawn), 0, last.astype(dtype)).astype(jnp.int32)
-    return jnp.clip(cells, 0, last), log_probability
+from sparse_hyper_jax.estimators.estimator import (
+    Estimate,
+    Estimator,
+    Objective,
+    draw,
+    evaluate,
+    sum_of_scores,
+)
 
 
-def score_function_loss(
-    losses: jax.Array, log_probabilities: jax.Array, *, baseline: str = "none"
-) -> jax.Array:
-    """Average the losses so that the gradient includes that of the drawing.
+@dataclass(frozen=True)
+class ScoreFunction(Estimator):
+    """The score function estimator, REINFORCE: ``1/n sum_i f(z_i) (e_{z_i} - p)``.
 
-    The value is the mean loss ``mean_i L_i``; the gradient is::
-
-        mean_i [ grad L_i + (L_i - b_i) grad log p_i ]
-
-    with ``L_i`` and the baseline constant in the second term. ``b_i`` is 0, or with
-    ``"leave_one_out"`` the mean of the other losses, which keeps the estimate unbiased if the draws
-    are independent.
+    Unbiased; needs nothing but values of ``f``. Its variance grows with the size of ``f``, also
+    with that of a constant added to it: :class:`RLOO` cures that.
 
     Args:
-        losses: ``(m,)``, one per draw, to be minimised.
-        log_probabilities: ``(m,)`` log densities of the draws.
-        baseline: ``"none"`` or ``"leave_one_out"`` (``m >= 2``).
-
-    Returns:
-        scalar; first derivatives only.
+        num_samples: draws ``n``, at least 1.
 
     Raises:
-        ValueError: shapes that do not agree, an unknown baseline, or one draw to leave out of one.
+        ValueError: fewer.
 
-    Reference: Williams 1992; Kool et al. 2019 for the leave-one-out baseline.
+    Reference: Williams 1992.
     """
-    checks.check_choice("baseline", baseline, BASELINES)
-    checks.check_shape("losses", losses, (None,), "one loss per draw")
-    checks.check_shape("log_probabilities", log_probabilities, losses.shape, "one per loss")
-    # A count of errors is an integer; its surrogate is not.
-    losses = losses.astype(jnp.promote_types(losses.dtype, jnp.bfloat16))
-    reward = jax.lax.stop_gradient(losses)
-    if baseline == "leave_one_out":
-        count = len(losses)
-        checks.require(
-            count >= 2, "one draw", "at least 2 for a leave-one-out baseline", "draw more samples"
-        )
-        # L_i - mean of the others = m / (m - 1) * (L_i - mean of all)
-        reward = (reward - jnp.mean(reward)) * (count / (count - 1))
-    # The difference is 0 and its gradient that of the log probability: the value stays the loss.
-    drawing = log_probabilities - jax.lax.stop_gradient(log_probabilities)
-    return jnp.mean(losses + (reward * drawing).astype(losses.dtype))
+
+    num_samples: int = 1
+
+    def __post_init__(self):
+        checks.check_count("num_samples", self.num_samples, least=1)
+
+    def evaluations(self, shape: Sequence[int]) -> int:
+        """Count the evaluations of ``f``."""
+        return self.num_samples
+
+    def estimate_rows(self, key: jax.Array, logits: jax.Array, f: Objective) -> Estimate:
+        """Estimate for rows ``(K, C)``."""
+        samples = draw(key, logits, self.num_samples)
+        values = evaluate(f, samples)
+        gradient = sum_of_scores(values / self.num_samples, samples, logits)
+        return Estimate(jnp.mean(values), gradient, samples)
 
 
-def score_function(
-    key: jax.Array,
-    loss: Callable[[jax.Array], Any],
-    means: jax.Array,
-    variances: jax.Array,
-    shape: Sequence[int],
-    *,
-    num_samples: int = 2,
-    baseline: str = "leave_one_out",
-) -> jax.Array:
-    """Estimate an expected loss of integer cells, and by ``jax.grad`` its gradient.
+@dataclass(frozen=True)
+class RLOO(Estimator):
+    """The score function with a leave-one-out baseline: ``1/(n-1) sum_i (f_i - mean f) e_{z_i}``.
 
-    ``E_t[loss(cells(t))]`` over the draws of :func:`sample_cells`; unbiased, for any ``loss``,
-    which needs no gradient with respect to the cells.
+    Every draw is compared with the mean of the others, which keeps the estimate unbiased. The first
+    choice where ``f`` can be evaluated several times.
 
     Args:
-        key: a typed key.
-        loss: maps int32 cells ``(k, r)`` to a scalar; may close over parameters, whose ordinary
-            gradient is included.
-        means: ``(k, r)`` in index units.
-        variances: ``(k, r)`` in squared index units.
-        shape: the ``r`` lengths of the index space.
-        num_samples: draws, evaluated together.
-        baseline: see :func:`score_function_loss`.
-
-    Returns:
-        scalar: the mean loss of the draws; differentiate it with respect to means and variances.
+        num_samples: draws ``n``, at least 2.
 
     Raises:
-        ValueError: as :func:`sample_cells` and :func:`score_function_loss`.
+        ValueError: fewer.
+
+    Reference: Kool, van Hoof and Welling 2019, "Buy 4 REINFORCE samples, get a baseline for free!".
     """
-    checks.check_count("num_samples", num_samples, least=1)
 
-    def draw(key: jax.Array) -> tuple[jax.Array, jax.Array]:
-        cells, log_probability = sample_cells(key, means, variances, shape)
-        return loss(cells), log_probability
+    num_samples: int = 4
 
-    losses, log_probabilities = jax.vmap(draw)(jax.random.split(key, num_samples))
-    return score_function_loss(losses, log_probabilities, baseline=baseline)
+    def __post_init__(self):
+        checks.check_count("num_samples", self.num_samples, least=2)
+
+    def evaluations(self, shape: Sequence[int]) -> int:
+        """Count the evaluations of ``f``."""
+        return self.num_samples
+
+    def estimate_rows(self, key: jax.Array, logits: jax.Array, f: Objective) -> Estimate:
+        """Estimate for rows ``(K, C)``."""
+        samples = draw(key, logits, self.num_samples)
+        values = evaluate(f, samples)
+        mean = jnp.mean(values)
+        # The first value goes before the rest, so that equal values cancel exactly.
+        differences = values - values[0]
+        weights = (differences - jnp.mean(differences)) / (self.num_samples - 1)
+        return Estimate(mean, sum_of_scores(weights, samples, logits), samples)

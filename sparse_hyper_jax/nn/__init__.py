@@ -2,9 +2,9 @@
 
 ``FreeHyperLayer`` learns a fixed sparse map; ``HyperLayer`` takes its tuples from a source network
 that may look at the input. ``SparseBackpropLinear`` is a linear layer with a sparse backward pass;
-``TRAINED`` says what to differentiate then, ``carry_memory`` moves its memory on. Key networks give
-images a number to sort by. ``parameter_labels`` tells the parameters of sparse layers apart for
-optax.
+``TRAINED`` says what to differentiate then, ``carry_memory`` moves its memory on. ``Mixture`` sends
+each token to one of many experts. Key networks give images a number to sort by.
+``parameter_labels`` tells the parameters of sparse layers apart for optax.
 
 In Linen use ``flax.nnx.bridge.to_linen(FreeHyperLayer, ...)``. Parameters then lie in collections
 named after their types (``RawMeans``, ``RawVariances``, ``TupleValues``, and ``params`` for a dense
@@ -17,6 +17,7 @@ carries zeros if the layer took no part in the loss.
 from sparse_hyper_jax.nn.free_tuples import FreeTuples
 from sparse_hyper_jax.nn.hyper_layer import FreeHyperLayer, HyperLayer
 from sparse_hyper_jax.nn.key_networks import DigitKeyNetwork, NumberKeyNetwork
+from sparse_hyper_jax.nn.mixture import DefaultVectors, Mixed, Mixture
 from sparse_hyper_jax.nn.parameters import RawMeans, RawVariances, TupleValues, parameter_labels
 from sparse_hyper_jax.nn.sparse_backprop import (
     TRAINED,
@@ -30,10 +31,13 @@ from sparse_hyper_jax.nn.sparse_backprop import (
 __all__ = [
     "TRAINED",
     "BackpropMemory",
+    "DefaultVectors",
     "DigitKeyNetwork",
     "FreeHyperLayer",
     "FreeTuples",
     "HyperLayer",
+    "Mixed",
+    "Mixture",
     "NumberKeyNetwork",
     "RawMeans",
     "RawVariances",

@@ -23,7 +23,8 @@ choices are tried at once and mixed, weighted by how well they agree with the ke
 Everything is written for one sequence; batches come by ``jax.vmap``. Nothing is ``n x n``: a split
 costs ``O(n * C)``. Read ``buckets.py`` (static geometry for any ``n``), ``candidates.py``
 (proposals and weights), ``split.py`` (mixing), ``quicksort.py``, then ``losses.py`` and
-``metrics.py``; ``baselines.py`` has the dense alternative.
+``metrics.py``; ``baselines.py`` has the dense alternative, ``sampled.py`` the one that draws a
+permutation instead of mixing several.
 
 Reference: Bloem 2018, arXiv 1810.09184.
 """
@@ -32,13 +33,16 @@ from sparse_hyper_jax.sort.baselines import neural_sort
 from sparse_hyper_jax.sort.losses import cross_entropy, sort_loss, squared_error
 from sparse_hyper_jax.sort.metrics import element_match, exact_match
 from sparse_hyper_jax.sort.quicksort import Sorted, quicksort, standardise
+from sparse_hyper_jax.sort.sampled import Drawn, draw_sort
 from sparse_hyper_jax.sort.split import HalfPermutation, apply_split, half_split, reverse_split
 
 __all__ = [
+    "Drawn",
     "HalfPermutation",
     "Sorted",
     "apply_split",
     "cross_entropy",
+    "draw_sort",
     "element_match",
     "exact_match",
     "half_split",

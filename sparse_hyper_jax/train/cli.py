@@ -55,6 +55,22 @@ RECIPES = {
         "sparse_hyper_jax.train.recipes.packnet:PacknetRecipe",
         "learn many tasks in one network without forgetting any",
     ),
+    "experts": Entry(
+        "sparse_hyper_jax.train.recipes.experts:ExpertsRecipe",
+        "train a classifier with a mixture of experts and one of many router gradients",
+    ),
+    "univariate": Entry(
+        "sparse_hyper_jax.train.recipes.univariate:UnivariateRecipe",
+        "climb the expected reward of one discrete choice, by any estimator of its gradient",
+    ),
+    "subset-bias": Entry(
+        "sparse_hyper_jax.train.recipes.subset_bias:SubsetBiasRecipe",
+        "measure how biased gradients from a few of many discrete choices are",
+    ),
+    "vae": Entry(
+        "sparse_hyper_jax.train.recipes.vae:VAERecipe",
+        "train an autoencoder with a categorical code, by any estimator of its gradient",
+    ),
 }
 
 EXTRAS = {

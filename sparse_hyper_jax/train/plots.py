@@ -205,8 +205,8 @@ def animate_tuples(
     FuncAnimation(figure, draw, frames=frames).save(path, PillowWriter(fps=8), dpi=80)
 
 
-def plot_sorting(stages: Sequence[np.ndarray], names: Sequence[str]) -> Figure:
-    """Draw sequences of images before, during and after sorting.
+def plot_image_rows(stages: Sequence[np.ndarray], names: Sequence[str]) -> Figure:
+    """Draw sequences of images at several moments, below each other.
 
     Args:
         stages: one array ``(sequences, n, height, width)`` per moment, values in [0, 1]; sequences
@@ -269,4 +269,27 @@ def plot_curves(
         ax.set(xlabel=x_label, title=f"{label}{last}")
         ax.title.set_fontsize(10)
         ax.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def plot_histograms(values: Mapping[str, np.ndarray], *, x_label: str) -> Figure:
+    """Draw how several sets of numbers are spread, one line each, counts on a log scale.
+
+    Args:
+        values: label to numbers.
+        x_label: what the numbers are.
+
+    Returns:
+        the figure.
+    """
+    figure = Figure(figsize=(5.2, 3.2), layout="constrained")
+    ax = figure.subplots()
+    reach = max(np.quantile(np.abs(numbers), 0.999) for numbers in values.values())
+    edges = np.linspace(-reach, reach, 82)
+    for label, numbers in values.items():
+        counts, _ = np.histogram(np.clip(numbers, -reach, reach), edges)
+        ax.stairs(counts, edges, label=label, linewidth=1.4)
+    ax.set(xlabel=x_label, ylabel="entries", yscale="log")
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.legend(frameon=False, fontsize=8)
     return figure

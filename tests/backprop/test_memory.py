@@ -13,6 +13,7 @@ from sparse_hyper_jax.backprop import (
     UnifiedTopK,
     init_memory,
     next_memory,
+    share_of_units_used,
     sparse_dense,
     sparsify_cotangent,
 )
@@ -359,3 +360,18 @@ def test_a_new_memory_is_zero():
     assert jax.tree.map(jnp.shape, memory) == Memory((3, 4), (), (12,), ())
     assert all_finite(memory)
     assert not any(leaf.any() for leaf in jax.tree.leaves(memory))
+
+
+def test_used_units_are_counted():
+    memory = init_memory("none", (2, 4), count=True)
+    assert share_of_units_used(memory) == 0
+    assert share_of_units_used(memory._replace(counts=jnp.array([0.0, 3, 0, 1]))) == 0.5
+
+
+def test_without_counts_there_is_no_share():
+    assert_names_itself_and_its_cure(
+        lambda: share_of_units_used(init_memory("none")),
+        "a memory without counts",
+        "one that counts",
+        "count=True",
+    )

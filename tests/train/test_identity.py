@@ -15,9 +15,8 @@ from sparse_hyper_jax.train.recipes.identity import (
     make_step,
     measure,
     move_surplus,
-    reinforce_loss,
-    relaxed_loss,
 )
+from sparse_hyper_jax.train.recipes.identity_losses import LOSSES, relaxed_loss
 from sparse_hyper_jax.train.run_folder import RunFolder
 from tests.ops.examples import all_finite, assert_close
 
@@ -175,12 +174,12 @@ def test_steps_are_pure_and_change_all_parameters(estimator):
         assert (after.parameters[name] != state.parameters[name]).all()
 
 
-@pytest.mark.parametrize("loss", [relaxed_loss, reinforce_loss])
-def test_losses_of_settled_tuples_are_the_error_of_their_matrix(loss):
-    recipe = IdentityRecipe(size=4)
+@pytest.mark.parametrize("name", LOSSES)
+def test_losses_of_settled_tuples_are_the_error_of_their_matrix(name):
+    recipe = IdentityRecipe(size=4, estimator=name)
     parameters = settled_state(recipe, [(0, 0), (1, 1), (2, 2), (2, 2)]).parameters
     keys = jax.random.split(jax.random.key(0), 20)
-    values = jax.jit(jax.vmap(lambda key: loss(recipe, key, parameters)))(keys)
+    values = jax.jit(jax.vmap(lambda key: LOSSES[name](recipe, key, parameters)))(keys)
     # The missing cell costs 1/4 and so does the doubled one; of 20 * 64 squared normal numbers in
     # each the standard error is 4 per cent.
     assert abs(values.mean() - 0.5) < 0.08

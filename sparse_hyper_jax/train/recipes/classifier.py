@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from sparse_hyper_jax.backprop import Memory, gradient_cosine, norm_ratio, share_of_units_used
+from sparse_hyper_jax.backprop import Memory, share_of_units_used
+from sparse_hyper_jax.diagnostics import gradient_cosine, norm_ratio
 from sparse_hyper_jax.nn import SparseBackpropLinear
 from sparse_hyper_jax.train.recipes.images import Arrays, cross_entropy
 

@@ -11,13 +11,11 @@ import numpy as np
 import optax
 
 from sparse_hyper_jax import checks
-from sparse_hyper_jax.estimators import sample_cells, score_function_loss
 from sparse_hyper_jax.ops import (
     DENSITIES,
     ContinuousTuples,
     bound_means,
     bound_variances,
-    hyperlayer,
     hyperlayer_hard,
     invert_means,
     relax,
@@ -26,6 +24,7 @@ from sparse_hyper_jax.ops import (
     sparse_multiply,
 )
 from sparse_hyper_jax.train.loop import train
+from sparse_hyper_jax.train.recipes.identity_losses import LOSSES, draw_inputs, sampling_of
 from sparse_hyper_jax.train.run_folder import RunFolder, open_run
 
 TEST_SEED = 2**31 - 1
@@ -69,8 +68,12 @@ class IdentityRecipe:
     animate: bool = False
     """Also write a GIF of the tuples settling."""
 
-    estimator: Literal["hyperlayer", "reinforce"] = "hyperlayer"
-    """How the gradient is made: relaxation of this library, or the score function baseline."""
+    estimator: Literal["hyperlayer", "reinforce", "rloo", "arsm", "arm"] = "hyperlayer"
+    """How the gradient is made: relaxation of this library; the score function of Gaussians; or an
+    unbiased estimator of the choice of one point per tuple (arm: among its neighbours, by axis)."""
+
+    num_samples: int = 4
+    """Choices per vector and step, for rloo."""
 
     batch: int = 64
     """Random vectors per step."""
@@ -89,6 +92,9 @@ class IdentityRecipe:
 
     region: int = 4
     """Length of that window on both axes."""
+
+    chunk_size: int | None = None
+    """Tuples that share their points, for hyperlayer; by default all of them."""
 
     density: Literal["gaussian", "laplace", "student_t"] = "gaussian"
     """Shape of a tuple."""
@@ -145,7 +151,22 @@ class IdentityRecipe:
             checks.check_count(name, getattr(self, name), least=1)
         for name in ("num_global", "num_local", "relocate_every"):
             checks.check_count(name, getattr(self, name))
-        checks.check_choice("estimator", self.estimator, ("hyperlayer", "reinforce"))
+        checks.check_choice("estimator", self.estimator, tuple(LOSSES))
+        checks.check_count("num_samples", self.num_samples, least=2)
+        checks.require(
+            self.estimator != "arm" or not (self.num_global or self.num_local),
+            f"estimator='arm' with num_global={self.num_global} and num_local={self.num_local}",
+            "the neighbours alone, which are a choice of two on every axis",
+            "pass --num-global 0 --num-local 0",
+        )
+        chunk = self.size if self.chunk_size is None else self.chunk_size
+        checks.check_count("chunk_size", chunk, least=1)
+        checks.require(
+            self.size % chunk == 0 and (chunk == self.size or self.estimator == "hyperlayer"),
+            f"chunk_size={chunk} with size={self.size} and estimator={self.estimator!r}",
+            "a divisor of the size, for the hyperlayer",
+            "change --chunk-size or leave it out",
+        )
         checks.check_choice("density", self.density, tuple(DENSITIES))
         for name, valid, expected in (
             ("learning_rate", self.learning_rate > 0, "a positive number"),
@@ -192,7 +213,7 @@ def make_step(
     recipe: IdentityRecipe,
 ) -> Callable[[IdentityState, jax.Array], tuple[IdentityState, dict[str, jax.Array]]]:
     """Make the pure training step of a recipe."""
-    loss = reinforce_loss if recipe.estimator == "reinforce" else relaxed_loss
+    loss = LOSSES[recipe.estimator]
     moves = recipe.relocate_every > 0 and recipe.estimator == "hyperlayer"
     optimizer = optimizer_of(recipe)
 
@@ -208,57 +229,6 @@ def make_step(
         return state, {"loss": value}
 
     return step
-
-
-def draw_inputs(recipe: IdentityRecipe, key: jax.Array) -> jax.Array:
-    """Draw a batch of standard normal vectors, ``(n, batch)``: the batch as the last axis."""
-    return jax.random.normal(key, (recipe.size, recipe.batch))
-
-
-def relaxed_loss(
-    recipe: IdentityRecipe, key: jax.Array, parameters: Mapping[str, jax.Array]
-) -> jax.Array:
-    """Mean squared error of sampled sparse matrices, one per group of the batch."""
-    input_key, sample_key = jax.random.split(key)
-    tuples = recipe.tuples(parameters)
-
-    def group_loss(key: jax.Array, x: jax.Array) -> jax.Array:
-        y = hyperlayer(key, tuples, x, (recipe.size,), **sampling_of(recipe))
-        return jnp.mean(jnp.square(y - x))
-
-    x = draw_inputs(recipe, input_key)
-    if recipe.sample_groups == 1:
-        return group_loss(sample_key, x)
-    groups = jnp.stack(jnp.split(x, recipe.sample_groups, axis=1))
-    keys = jax.random.split(sample_key, recipe.sample_groups)
-    return jnp.mean(jax.vmap(group_loss)(keys, groups))
-
-
-def reinforce_loss(
-    recipe: IdentityRecipe, key: jax.Array, parameters: Mapping[str, jax.Array]
-) -> jax.Array:
-    """Surrogate of the mean squared error when every instance draws one cell per tuple."""
-    input_key, sample_key = jax.random.split(key)
-    x = draw_inputs(recipe, input_key).T
-    means, variances, values = recipe.tuples(parameters)
-
-    def instance(key: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array]:
-        cells, log_probability = sample_cells(key, means, variances, (recipe.size,) * 2)
-        y = sparse_multiply(cells, values, x, (recipe.size,))
-        return jnp.mean(jnp.square(y - x)), log_probability
-
-    keys = jax.random.split(sample_key, recipe.batch)
-    return score_function_loss(*jax.vmap(instance)(keys, x))
-
-
-def sampling_of(recipe: IdentityRecipe) -> dict[str, Any]:
-    """Give the options of sampling."""
-    return {
-        "num_global": recipe.num_global,
-        "num_local": recipe.num_local,
-        "region": (recipe.region,) * 2,
-        "density": recipe.density,
-    }
 
 
 def move_surplus(recipe: IdentityRecipe, key: jax.Array, state: IdentityState) -> IdentityState:

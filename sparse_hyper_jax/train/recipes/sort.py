@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -12,8 +13,17 @@ import optax
 from flax import nnx
 
 from sparse_hyper_jax import checks
+from sparse_hyper_jax.estimators import score_function_loss
 from sparse_hyper_jax.nn import DigitKeyNetwork, NumberKeyNetwork
-from sparse_hyper_jax.sort import element_match, exact_match, quicksort, sort_loss, standardise
+from sparse_hyper_jax.sort import (
+    draw_sort,
+    element_match,
+    exact_match,
+    quicksort,
+    sort_loss,
+    squared_error,
+    standardise,
+)
 from sparse_hyper_jax.train.data import (
     ClassIndex,
     Sequences,
@@ -98,7 +108,14 @@ class SortRecipe:
     """What is sorted and compared with its right order: one-hot positions, or the images."""
 
     loss: Literal["plain", "means", "separate"] = "separate"
-    """At which levels of the sort outputs and targets are compared."""
+    """At which levels of the sort outputs and targets are compared, if they are mixtures."""
+
+    estimator: Literal["mixture", "rloo"] = "mixture"
+    """How the gradient is made: by mixing permutations, or from drawn ones by the score function
+    with a leave-one-out baseline, which is unbiased."""
+
+    num_samples: int = 4
+    """Permutations drawn per sequence, for rloo."""
 
     def run(self) -> dict[str, Any]:
         """Train, write the run folder and return the final figures on held-out digits."""
@@ -144,6 +161,8 @@ class SortRecipe:
             "fewer near candidates than candidates",
             "change one of the two",
         )
+        checks.check_choice("estimator", self.estimator, ("mixture", "rloo"))
+        checks.check_count("num_samples", self.num_samples, least=2)
         for name in ("learning_rate", "certainty"):
             checks.require(
                 getattr(self, name) > 0, f"{name}={getattr(self, name)}", "more than 0", "raise it"
@@ -167,7 +186,7 @@ class SortRecipe:
         stages = [np.asarray(stage) for stage in sort(keys, sequences.images)]
         between = [f"after split {number}" for number in range(1, len(stages) - 1)]
         names = ["unsorted", *(["half-sorted"] if len(between) == 1 else between), "sorted"]
-        figure = plots.plot_sorting(stages, names[: len(stages)])
+        figure = plots.plot_image_rows(stages, names[: len(stages)])
         figure.savefig(folder.path / "sorted.png", dpi=150)
 
 
@@ -220,23 +239,7 @@ def make_step(
     recipe: SortRecipe, keys_of: Keys
 ) -> Callable[[SortState, jax.Array, ClassIndex], tuple[SortState, dict[str, jax.Array]]]:
     """Make the pure training step: fresh sequences, warped images, loss of the soft sort."""
-    optimizer = optimizer_of(recipe)
-
-    def sequence_loss(
-        key: jax.Array, keys: jax.Array, images: jax.Array, order: jax.Array
-    ) -> jax.Array:
-        payload = jnp.eye(recipe.n) if recipe.payload == "positions" else images
-        target = payload[order]
-        result = quicksort(
-            key,
-            standardise(keys),
-            payload,
-            num_candidates=recipe.num_candidates,
-            num_near=recipe.num_near,
-            certainty=recipe.certainty,
-            target=target,
-        )
-        return sort_loss(result, target, kind=recipe.loss)
+    optimizer, one_loss = optimizer_of(recipe), partial(sequence_loss, recipe)
 
     def loss_of(parameters: nnx.State, key: jax.Array, index: ClassIndex) -> jax.Array:
         draw_key, warp_key, sort_key = jax.random.split(key, 3)
@@ -245,7 +248,7 @@ def make_step(
         # The only supervision: which element comes first, second, ...
         order = jnp.argsort(sequences.labels, axis=-1, stable=True)
         keys = jax.random.split(sort_key, recipe.batch)
-        losses = jax.vmap(sequence_loss)(keys, keys_of(parameters, images), images, order)
+        losses = jax.vmap(one_loss)(keys, keys_of(parameters, images), images, order)
         return jnp.mean(losses)
 
     def step(
@@ -256,6 +259,30 @@ def make_step(
         return SortState(optax.apply_updates(state.parameters, updates), moments), {"loss": loss}
 
     return step
+
+
+def sequence_loss(
+    recipe: SortRecipe, key: jax.Array, keys: jax.Array, images: jax.Array, order: jax.Array
+) -> jax.Array:
+    """Compare one sequence, sorted by its keys, with its right order."""
+    payload = jnp.eye(recipe.n) if recipe.payload == "positions" else images
+    target = payload[order]
+    options = {
+        "num_candidates": recipe.num_candidates,
+        "num_near": recipe.num_near,
+        "certainty": recipe.certainty,
+    }
+    keys = standardise(keys)
+    if recipe.estimator == "mixture":
+        result = quicksort(key, keys, payload, target=target, **options)
+        return sort_loss(result, target, kind=recipe.loss)
+
+    def draw(key: jax.Array) -> tuple[jax.Array, jax.Array]:
+        drawn = draw_sort(key, keys, payload, **options)
+        return jnp.mean(squared_error(drawn.payload, target)), drawn.log_probability
+
+    losses, log_probabilities = jax.vmap(draw)(jax.random.split(key, recipe.num_samples))
+    return score_function_loss(losses, log_probabilities, baseline="leave_one_out")
 
 
 def warp_digits(recipe: SortRecipe, key: jax.Array, images: jax.Array) -> jax.Array:

@@ -1,0 +1,90 @@
+"""Distinct joint choices: samples without replacement from a product of categoricals."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+
+from sparse_hyper_jax import checks
+
+
+def sample_without_replacement(
+    key: jax.Array, logits: jax.Array, count: int
+) -> tuple[jax.Array, jax.Array]:
+    """Draw distinct joint choices of ``K`` independent variables, in the order of drawing.
+
+    Stochastic beam search: variable by variable, every partial choice is extended by all classes,
+    the extensions get Gumbel-perturbed log probabilities whose maximum is that of the partial
+    choice, and the ``count`` largest go on. Never more than ``count * C`` partial choices at once,
+    of the ``C ** K`` that there are.
+
+    Args:
+        key: a typed key.
+        logits: ``(K, C)`` floating; minus infinity bans a class.
+        count: number of choices, at most ``C ** K``.
+
+    Returns:
+        int32 choices ``(count, K)`` and their log probabilities ``(count,)``, minus infinity for
+        those in excess of the choices that are not banned. The first is an ordinary sample.
+
+    Raises:
+        ValueError: more choices than there are.
+
+    Reference: Kool, van Hoof and Welling 2019, "Stochastic Beams and Where to Find Them", arXiv
+    1903.06059.
+    """
+    variables, classes = logits.shape
+    check_distinct(count, variables, classes)
+    log_probabilities = jax.nn.log_softmax(logits)
+
+    def extend(beam, step):
+        partial, scores, choices = beam
+        key, row, variable = step
+        extended = (partial[:, None] + row).reshape(-1)
+        noise = jax.random.gumbel(key, extended.shape, extended.dtype)
+        perturbed = _with_maximum((extended + noise).reshape(count, classes), scores)
+        scores, kept = jax.lax.top_k(perturbed.reshape(-1), count)
+        choices = choices[kept // classes].at[:, variable].set(kept % classes)
+        # A partial choice that is not alive passes its score of minus infinity on.
+        partial = jnp.where(jnp.isneginf(scores), -jnp.inf, extended[kept])
+        return (partial, scores, choices), None
+
+    alive = jnp.where(jnp.arange(count) == 0, 0.0, -jnp.inf).astype(log_probabilities.dtype)
+    start = (alive, alive, jnp.zeros((count, variables), jnp.int32))
+    steps = (jax.random.split(key, variables), log_probabilities, jnp.arange(variables))
+    (partial, _, choices), _ = jax.lax.scan(extend, start, steps)
+    return choices, partial
+
+
+def check_distinct(count: int, variables: int, classes: int) -> None:
+    """Raise if there are fewer than ``count`` distinct joint choices.
+
+    Raises:
+        ValueError: too few.
+    """
+    checks.require(
+        variables * math.log(classes) >= math.log(count) - 1e-9,
+        f"{count} distinct choices of {variables} variables with {classes} classes",
+        f"at most {classes}**{variables} of them",
+        "lower num_samples",
+    )
+
+
+def _with_maximum(perturbed: jax.Array, maxima: jax.Array) -> jax.Array:
+    """Shift Gumbel variates ``(n, C)`` so that the largest of row ``i`` is ``maxima[i]``.
+
+    As variates given their maximum: ``-log(exp(-T) - exp(-Z) + exp(-G))`` for the wanted maximum
+    ``T``, the present one ``Z`` and a variate ``G``, in a form that neither over- nor underflows.
+    """
+    present = jnp.max(perturbed, axis=1, keepdims=True)
+    wanted = maxima[:, None]
+    alive = jnp.isfinite(perturbed) & jnp.isfinite(wanted)
+    # Double where: what is not alive would subtract infinities.
+    present, wanted = (jnp.where(jnp.isfinite(one), one, 0.0) for one in (present, wanted))
+    variate = jnp.where(alive, perturbed, present - 1)
+    largest = variate >= present
+    gap = jnp.where(largest, -1.0, variate - present)
+    # log(1 - exp(gap)) is minus infinity for the largest itself, which then is the wanted maximum.
+    excess = wanted - variate + jnp.log(-jnp.expm1(gap))
+    shifted = wanted - jax.nn.relu(excess) - jnp.log1p(jnp.exp(-jnp.abs(excess)))
+    return jnp.where(alive, jnp.where(largest, wanted, shifted), -jnp.inf)

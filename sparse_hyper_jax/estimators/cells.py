@@ -1,0 +1,232 @@
+"""The tuples of a hyperlayer as discrete choices: every tuple picks one cell.
+
+Either among the points that the hyperlayer would share its value with (``cell_choices``, for any
+estimator), or by rounding a draw of its Gaussian (``sample_cells``, for the score function alone).
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from sparse_hyper_jax import checks
+from sparse_hyper_jax.ops import first_occurrence, log_densities, sample_tuples
+from sparse_hyper_jax.types import LEAST_VARIANCE, ContinuousTuples
+
+BASELINES = ("none", "leave_one_out")
+
+
+class CellChoices(NamedTuple):
+    """The cells among which each of ``k`` tuples chooses, and how likely each of them is.
+
+    Attributes:
+        points: int32 ``(k, q, r)``, constants.
+        logits: ``(k, q)``, float32 or wider, through which gradient reaches means and variances;
+            minus infinity at repeated points.
+    """
+
+    points: jax.Array
+    logits: jax.Array
+
+    def pick(self, classes: jax.Array) -> jax.Array:
+        """Give the chosen cells, ``(k, r)``, of classes ``(k,)``."""
+        return jnp.take_along_axis(self.points, classes[:, None, None], axis=1)[:, 0]
+
+
+def cell_choices(
+    key: jax.Array | None,
+    tuples: ContinuousTuples,
+    shape: Sequence[int],
+    *,
+    density: str = "gaussian",
+    **sampling: Any,
+) -> CellChoices:
+    """Make every tuple a categorical variable over the points that are sampled for it.
+
+    ``P(tuple j picks point p) = d_pj / sum_q d_qj``, the proportions of a context of one tuple.
+    With an estimator that is unbiased, the expected loss over the picks gives an unbiased gradient
+    for means and variances, given the points; the hyperlayer's own is that of the loss of a
+    mixture::
+
+        choices = cell_choices(points_key, tuples, shape, num_global=4)
+        loss = expectation(lambda z: f(choices.pick(z)), choices.logits, key, estimator="rloo")
+
+    Args:
+        key: a typed key; may be None without global and local points.
+        tuples: ``k`` continuous tuples of rank ``r``; their values are not used.
+        shape: the ``r`` lengths of the index space.
+        density: see :func:`~sparse_hyper_jax.ops.log_densities`.
+        **sampling: ``num_global``, ``num_local``, ``region`` and ``wrap``, as in
+            :func:`~sparse_hyper_jax.ops.sample_tuples`; none for the ``2 ** r`` neighbours alone.
+
+    Returns:
+        :class:`CellChoices` with ``q = 2 ** r + num_global + num_local`` classes.
+
+    Raises:
+        ValueError: as :func:`~sparse_hyper_jax.ops.sample_tuples`.
+    """
+    shape = checks.check_index_shape("shape", shape)
+    checks.check_tuples(tuples.means, tuples.variances)
+    points = sample_tuples(key, tuples.means, shape, **sampling)
+    period = shape if sampling.get("wrap") else None
+
+    def of_tuple(points: jax.Array, mean: jax.Array, variance: jax.Array) -> jax.Array:
+        logits = log_densities(points, mean[None], variance[None], density=density, period=period)
+        return jnp.where(first_occurrence(points, shape), logits[:, 0], -jnp.inf)
+
+    return CellChoices(points, jax.vmap(of_tuple)(points, tuples.means, tuples.variances))
+
+
+def axis_choices(tuples: ContinuousTuples, shape: Sequence[int]) -> CellChoices:
+    """Make every coordinate of every tuple a choice of two: the cell below or above its mean.
+
+    The density of a Gaussian is a product over axes, so the ``k r`` binary variables have the same
+    law as the ``k`` choices among neighbours of :func:`cell_choices`; :class:`ARM` needs two
+    evaluations however many they are.
+
+    Args:
+        tuples: ``k`` continuous tuples of rank ``r``; their values are not used.
+        shape: the ``r`` lengths of the index space.
+
+    Returns:
+        points ``(k r, 2, 1)`` and logits ``(k r, 2)``; ``pick(z).reshape(k, r)`` are the cells.
+
+    Raises:
+        ValueError: shapes that do not agree.
+    """
+    shape = checks.check_index_shape("shape", shape)
+    k, r = checks.check_tuples(tuples.means, tuples.variances)
+    checks.check_last_axis("means", tuples.means, len(shape))
+    parts = [
+        cell_choices(
+            None,
+            ContinuousTuples(tuples.means[:, [axis]], tuples.variances[:, [axis]], jnp.zeros(k)),
+            (size,),
+        )
+        for axis, size in enumerate(shape)
+    ]
+    points = jnp.stack([part.points for part in parts], axis=1)
+    logits = jnp.stack([part.logits for part in parts], axis=1)
+    return CellChoices(points.reshape(k * r, 2, 1), logits.reshape(k * r, 2))
+
+
+def sample_cells(
+    key: jax.Array, means: jax.Array, variances: jax.Array, shape: Sequence[int]
+) -> tuple[jax.Array, jax.Array]:
+    """Draw one cell per tuple: a Gaussian sample, rounded and clipped.
+
+    ``t ~ Normal(mu, s)``, ``cell = clip(round(t), 0, S - 1)``; the standard deviation is
+    ``sqrt(s)``.
+
+    Args:
+        key: a typed key.
+        means: ``(k, r)`` in index units.
+        variances: ``(k, r)`` in squared index units; below 1e-12 they count as 1e-12.
+        shape: the ``r`` lengths of the index space.
+
+    Returns:
+        int32 cells ``(k, r)`` and the scalar ``sum_jc log Normal(t_jc; mu_jc, s_jc)``, through
+        which gradient reaches means and variances, but not ``t``.
+
+    Raises:
+        ValueError: shapes that do not agree.
+    """
+    shape = checks.check_index_shape("shape", shape)
+    checks.check_tuples(means, variances)
+    checks.check_last_axis("means", means, len(shape))
+    dtype = jnp.promote_types(jnp.result_type(means, variances), jnp.float32)
+    means = jnp.asarray(means, dtype)
+    deviations = jnp.sqrt(jnp.maximum(jnp.asarray(variances, dtype), LEAST_VARIANCE))
+    noise = jax.random.normal(key, means.shape, dtype)
+    drawn = jax.lax.stop_gradient(means + deviations * noise)
+    log_probability = jnp.sum(jax.scipy.stats.norm.logpdf(drawn, means, deviations))
+    last = jnp.asarray(shape, jnp.int32) - 1
+    # Once as floats, so that the cast is safe, and once as integers: 2**31 - 1 is no float32.
+    cells = jnp.clip(jnp.round(drawn), 0, last.astype(dtype)).astype(jnp.int32)
+    return jnp.clip(cells, 0, last), log_probability
+
+
+def score_function_loss(
+    losses: jax.Array, log_probabilities: jax.Array, *, baseline: str = "none"
+) -> jax.Array:
+    """Average the losses so that the gradient includes that of the drawing.
+
+    The value is the mean loss ``mean_i L_i``; the gradient is::
+
+        mean_i [ grad L_i + (L_i - b_i) grad log p_i ]
+
+    with ``L_i`` and the baseline constant in the second term. ``b_i`` is 0, or with
+    ``"leave_one_out"`` the mean of the other losses, which keeps the estimate unbiased if the draws
+    are independent.
+
+    Args:
+        losses: ``(m,)``, one per draw, to be minimised.
+        log_probabilities: ``(m,)`` log densities of the draws.
+        baseline: ``"none"`` or ``"leave_one_out"`` (``m >= 2``).
+
+    Returns:
+        scalar; first derivatives only.
+
+    Raises:
+        ValueError: shapes that do not agree, an unknown baseline, or one draw to leave out of one.
+
+    Reference: Williams 1992; Kool et al. 2019 for the leave-one-out baseline.
+    """
+    checks.check_choice("baseline", baseline, BASELINES)
+    checks.check_shape("losses", losses, (None,), "one loss per draw")
+    checks.check_shape("log_probabilities", log_probabilities, losses.shape, "one per loss")
+    # A count of errors is an integer; its surrogate is not.
+    losses = losses.astype(jnp.promote_types(losses.dtype, jnp.bfloat16))
+    reward = jax.lax.stop_gradient(losses)
+    if baseline == "leave_one_out":
+        count = len(losses)
+        checks.require(
+            count >= 2, "one draw", "at least 2 for a leave-one-out baseline", "draw more samples"
+        )
+        # L_i - mean of the others = m / (m - 1) * (L_i - mean of all)
+        reward = (reward - jnp.mean(reward)) * (count / (count - 1))
+    # The difference is 0 and its gradient that of the log probability: the value stays the loss.
+    drawing = log_probabilities - jax.lax.stop_gradient(log_probabilities)
+    return jnp.mean(losses + (reward * drawing).astype(losses.dtype))
+
+
+def score_function(
+    key: jax.Array,
+    loss: Callable[[jax.Array], Any],
+    means: jax.Array,
+    variances: jax.Array,
+    shape: Sequence[int],
+    *,
+    num_samples: int = 2,
+    baseline: str = "leave_one_out",
+) -> jax.Array:
+    """Estimate an expected loss of integer cells, and by ``jax.grad`` its gradient.
+
+    ``E_t[loss(cells(t))]`` over the draws of :func:`sample_cells`; unbiased, for any ``loss``,
+    which needs no gradient with respect to the cells.
+
+    Args:
+        key: a typed key.
+        loss: maps int32 cells ``(k, r)`` to a scalar; may close over parameters, whose ordinary
+            gradient is included.
+        means: ``(k, r)`` in index units.
+        variances: ``(k, r)`` in squared index units.
+        shape: the ``r`` lengths of the index space.
+        num_samples: draws, evaluated together.
+        baseline: see :func:`score_function_loss`.
+
+    Returns:
+        scalar: the mean loss of the draws; differentiate it with respect to means and variances.
+
+    Raises:
+        ValueError: as :func:`sample_cells` and :func:`score_function_loss`.
+    """
+    checks.check_count("num_samples", num_samples, least=1)
+
+    def draw(key: jax.Array) -> tuple[jax.Array, jax.Array]:
+        cells, log_probability = sample_cells(key, means, variances, shape)
+        return loss(cells), log_probability
+
+    losses, log_probabilities = jax.vmap(draw)(jax.random.split(key, num_samples))
+    return score_function_loss(losses, log_probabilities, baseline=baseline)

@@ -1,0 +1,152 @@
+"""REBAR and RELAX: the score function minus a relaxed control variate plus its gradient."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+
+from sparse_hyper_jax.estimators.estimator import (
+    Estimate,
+    Estimator,
+    Objective,
+    check_scalar,
+    sum_of_scores,
+)
+from sparse_hyper_jax.estimators.straight_through import check_temperature
+
+LEAST_LOGIT = -1e30
+"""What stands for the logit of a banned class, since minus infinity has no slope."""
+
+
+@dataclass(frozen=True)
+class REBAR(Estimator):
+    """The score function with the relaxed ``f`` as control variate.
+
+    With ``z = log p + Gumbel`` and its winner ``b``, ``zt`` drawn again given that ``b`` wins, and
+    ``c(z) = f(softmax(z / temperature))``::
+
+        g = (f(b) - scale c(zt)) grad log p(b) + scale (grad c(z) - grad c(zt))
+
+    Unbiased for any scale and temperature. Three evaluations, two of them with a derivative.
+
+    Args:
+        temperature: positive; may be traced and trained, like ``scale``, to lower
+            ``sum(estimate.gradient ** 2)``.
+        scale: weight of the control variate.
+
+    Raises:
+        ValueError: a temperature that is not positive.
+
+    Reference: Tucker et al. 2017, arXiv 1703.07370.
+    """
+
+    temperature: float | jax.Array = 0.5
+    scale: float | jax.Array = 1.0
+    relaxed: ClassVar[bool] = True
+
+    def __post_init__(self):
+        check_temperature(self.temperature)
+
+    def evaluations(self, shape: Sequence[int]) -> int:
+        """Count the evaluations of ``f``."""
+        return 3
+
+    def estimate_rows(self, key: jax.Array, logits: jax.Array, f: Objective) -> Estimate:
+        """Estimate for rows ``(K, C)``."""
+
+        def hard(samples: jax.Array) -> jax.Array:
+            return f(jax.nn.one_hot(samples, logits.shape[1], dtype=logits.dtype))
+
+        def soft(z: jax.Array) -> jax.Array:
+            return f(jax.nn.softmax(z / self.temperature))
+
+        return _with_control_variate(key, logits, hard, soft, self.scale)
+
+
+@dataclass(frozen=True)
+class RELAX(Estimator):
+    """The score function with a free control variate: :class:`REBAR` with any ``c(z)``.
+
+    One evaluation of ``f``, which needs no derivative. The surrogate is trained along to lower the
+    variance, of which ``sum(estimate.gradient ** 2)`` is an unbiased estimate up to a constant::
+
+        def variance(parameters):
+            estimator = RELAX(lambda z: network(parameters, z))
+            return jnp.sum(estimator.estimate(key, logits, f).gradient ** 2)
+
+        slope = jax.grad(variance)(parameters)
+
+    Args:
+        surrogate: maps perturbed log probabilities ``(K, C)``, one row per variable, to a scalar,
+            differentiably.
+        scale: weight of the surrogate.
+
+    Reference: Grathwohl et al. 2018, arXiv 1711.00123.
+    """
+
+    surrogate: Callable[[jax.Array], jax.Array]
+    scale: float | jax.Array = 1.0
+
+    def evaluations(self, shape: Sequence[int]) -> int:
+        """Count the evaluations of ``f``."""
+        return 1
+
+    def estimate_rows(self, key: jax.Array, logits: jax.Array, f: Objective) -> Estimate:
+        """Estimate for rows ``(K, C)``."""
+        return _with_control_variate(key, logits, f, self.surrogate, self.scale)
+
+
+def _with_control_variate(key, logits, f, surrogate, scale) -> Estimate:
+    """Estimate with ``c = surrogate``, a function of perturbed log probabilities ``(K, C)``."""
+
+    def control(z: jax.Array) -> jax.Array:
+        return check_scalar(surrogate(z))
+
+    free_key, tied_key = jax.random.split(key)
+    noise = jax.random.gumbel(free_key, logits.shape, logits.dtype)
+    winners = jnp.argmax(jax.nn.log_softmax(logits) + noise, axis=-1)
+
+    def free(logits: jax.Array) -> jax.Array:
+        return control(_log_probabilities(logits) + noise)
+
+    def tied(logits: jax.Array) -> jax.Array:
+        return control(perturb_given_winner(tied_key, _log_probabilities(logits), winners))
+
+    value = f(winners)
+    free_slope = jax.grad(free)(logits)
+    again, tied_slope = jax.value_and_grad(tied)(logits)
+    score = sum_of_scores((value - scale * again)[None], winners[None], logits)
+    return Estimate(value, score + scale * (free_slope - tied_slope), winners[None])
+
+
+def _log_probabilities(logits: jax.Array) -> jax.Array:
+    return jnp.maximum(jax.nn.log_softmax(logits), LEAST_LOGIT)
+
+
+def perturb_given_winner(
+    key: jax.Array, log_probabilities: jax.Array, winners: jax.Array
+) -> jax.Array:
+    """Draw Gumbel-perturbed log probabilities of which given classes are the largest.
+
+    The largest, ``m``, is itself a Gumbel variate; the others are cut off there:
+    ``z_i = -log(exp(-m) + E_i / p_i)`` with exponential variates ``E_i``.
+
+    Args:
+        key: a typed key.
+        log_probabilities: ``(K, C)``, normalised, finite.
+        winners: int ``(K,)``.
+
+    Returns:
+        ``(K, C)``, differentiable in ``log_probabilities``.
+
+    Reference: Maddison, Tarlow and Minka 2014, "A* Sampling", arXiv 1411.0030.
+    """
+    top_key, rest_key = jax.random.split(key)
+    shape, dtype = log_probabilities.shape, log_probabilities.dtype
+    top = jax.random.gumbel(top_key, (shape[0], 1), dtype)
+    times = jax.random.exponential(rest_key, shape, dtype)
+    logs = jnp.log(jnp.maximum(times, jnp.finfo(dtype).tiny))
+    rest = -jnp.logaddexp(-top, logs - log_probabilities)
+    return jnp.where(jax.nn.one_hot(winners, shape[1], dtype=bool), top, rest)

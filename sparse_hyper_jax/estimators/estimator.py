@@ -1,0 +1,173 @@
+"""What every estimator shares: one signature, and the shapes and dtypes that go with it."""
+
+import abc
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from sparse_hyper_jax import checks
+
+Objective = Callable[[jax.Array], Any]
+"""``f``: classes, or rows that sum to one, to a scalar."""
+
+
+class Estimate(NamedTuple):
+    """An estimate of ``E[f(z)]`` and of its gradient, from ``n`` evaluations of ``f``.
+
+    Attributes:
+        value: scalar, float32 or wider; differentiable in the parameters of ``f``, with the
+            samples held fixed.
+        gradient: ``(..., C)``, the estimate of ``d E[f(z)] / d logits``.
+        samples: int32 ``(n, ...)``, the classes that were drawn.
+    """
+
+    value: jax.Array
+    gradient: jax.Array
+    samples: jax.Array
+
+
+class Estimator(abc.ABC):
+    """A way to estimate the gradient of ``E_{z ~ softmax(logits)}[f(z)]`` in the logits.
+
+    Independent categorical variables with ``C`` classes each; any number of them, on the leading
+    axes of the logits. A subclass says what it does with rows ``(K, C)``.
+    """
+
+    relaxed: ClassVar[bool] = False
+    """Whether ``f`` is differentiated: it then gets rows ``(..., C)`` instead of classes."""
+
+    def estimate(self, key: jax.Array, logits: jax.Array, f: Objective) -> Estimate:
+        """Estimate value and gradient of one instance; batches come by ``jax.vmap``.
+
+        Args:
+            key: a typed key.
+            logits: ``(..., C)`` floating; minus infinity bans a class. Of 16 bits they count as
+                float32.
+            f: maps int32 classes ``(...)`` to a scalar; where :attr:`relaxed`, floating rows
+                ``(..., C)``, each of which sums to one, and is differentiated.
+
+        Returns:
+            an :class:`Estimate`. The gradient is 0 at banned classes.
+
+        Raises:
+            ValueError: logits without classes or not of floats, ``f`` of another shape than
+                ``()``, or options that do not fit the shape.
+        """
+        shape = check_logits(logits)
+        *variables, classes = shape
+        rows = jax.lax.stop_gradient(at_least_float32(jnp.asarray(logits)))
+        given = shape if self.relaxed else tuple(variables)
+        count = self.evaluations(shape)
+        checks.require(
+            count <= MOST_EVALUATIONS,
+            f"logits of shape {shape}, for which {type(self).__name__} evaluates f {count} times",
+            f"at most {MOST_EVALUATIONS} evaluations",
+            "take an estimator whose number of evaluations can be chosen, such as RLOO",
+        )
+        value, gradient, samples = self.estimate_rows(
+            key, rows.reshape(-1, classes), lambda z: check_scalar(f(z.reshape(given)))
+        )
+        banned = jnp.isneginf(rows)
+        return Estimate(
+            value,
+            jnp.where(banned, 0, gradient.reshape(shape)),
+            samples.astype(jnp.int32).reshape(len(samples), *variables),
+        )
+
+    @abc.abstractmethod
+    def estimate_rows(self, key: jax.Array, logits: jax.Array, f: Objective) -> Estimate:
+        """Estimate for ``K`` variables in rows.
+
+        Args:
+            key: a typed key.
+            logits: ``(K, C)``, float32 or wider, without gradient.
+            f: maps ``(K,)``, or ``(K, C)`` where :attr:`relaxed`, to a floating scalar.
+        """
+
+    @abc.abstractmethod
+    def evaluations(self, shape: Sequence[int]) -> int:
+        """Count the evaluations of ``f`` per estimate.
+
+        Args:
+            shape: ``(..., C)``, that of the logits.
+
+        Raises:
+            ValueError: options that do not fit the shape.
+        """
+
+
+MOST_EVALUATIONS = 2**20
+"""More evaluations of ``f`` in one estimate are taken for a mistake."""
+
+
+def check_logits(logits: jax.Array) -> tuple[int, ...]:
+    """Return the shape of logits after checking that there are classes to choose from.
+
+    Raises:
+        ValueError: a scalar, an empty array, or integers.
+    """
+    shape = jnp.shape(logits)
+    checks.require(
+        len(shape) >= 1 and math.prod(shape) >= 1,
+        f"logits of shape {shape}",
+        "(..., C): one row of C >= 1 classes per variable",
+        "put the classes on the last axis",
+    )
+    dtype = jnp.result_type(logits)
+    checks.require(
+        jnp.issubdtype(dtype, jnp.floating),
+        f"logits of dtype {dtype}",
+        "floating-point logits",
+        "convert them, for instance with logits.astype(float)",
+    )
+    return shape
+
+
+def check_scalar(value: Any) -> jax.Array:
+    """Return what ``f`` gave as a floating scalar.
+
+    Raises:
+        ValueError: another shape.
+    """
+    value = jnp.asarray(value)
+    checks.require(
+        value.shape == (),
+        f"f that returns shape {value.shape}",
+        "a scalar, the loss of one choice for one instance",
+        "sum inside f; take batches by jax.vmap over expectation",
+    )
+    return at_least_float32(value)
+
+
+def at_least_float32(array: jax.Array) -> jax.Array:
+    """Convert integers and 16-bit floats to float32."""
+    return array.astype(jnp.promote_types(array.dtype, jnp.float32))
+
+
+def draw(key: jax.Array, logits: jax.Array, count: int) -> jax.Array:
+    """Draw ``count`` times from every row of ``(K, C)``: int32 ``(count, K)``."""
+    return jax.random.categorical(key, logits, shape=(count, len(logits)))
+
+
+def evaluate(f: Objective, samples: jax.Array) -> jax.Array:
+    """Evaluate ``f`` at every sample, together: ``(n, K)`` to ``(n,)``."""
+    return jax.vmap(f)(samples)
+
+
+def sum_of_scores(weights: jax.Array, samples: jax.Array, logits: jax.Array) -> jax.Array:
+    """Sum weighted scores: ``sum_s w_s grad log p(z_s)``, where a row's score is ``e_z - p``.
+
+    Args:
+        weights: ``(n,)``.
+        samples: int ``(n, K)``.
+        logits: ``(K, C)``.
+
+    Returns:
+        ``(K, C)``.
+    """
+    chosen = jax.nn.one_hot(samples, logits.shape[1], dtype=weights.dtype)
+    hits = jnp.einsum("n,nkc->kc", weights, chosen, precision=jax.lax.Precision.HIGHEST)
+    return hits - jnp.sum(weights) * jax.nn.softmax(logits)

@@ -1,0 +1,219 @@
+"""Gradients for a router that sends every token to one of several experts.
+
+A router with logits ``s`` gives expert D of E the probability ``pi_D = softmax(s)_D``, draws one
+and weights its output: ``h_D = pi_D E_D(x)``. The gradient of the expected loss has two parts::
+
+    grad E_D[l(h_D)] = sum_D l(h_D) grad pi_D  +  sum_D pi_D l'(h_D) . E_D grad pi_D
+                              grad0                           grad1
+
+Ordinary training keeps grad1, the gradient of the gate, and drops grad0. Since the ``grad pi_D``
+sum to 0, ``l(h_D) - l(0)`` may stand for ``l(h_D)`` in grad0: ``l(0)`` is the control. That
+difference is an integral along the ray from 0 to ``h_D``, and a quadrature needs the derivative of
+the loss at no more than two of its points: rays are walked by scaling the gate.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from sparse_hyper_jax import checks
+
+
+class Route(NamedTuple):
+    """Where tokens go: multiply the output of the expert by the gate."""
+
+    index: jax.Array
+    """int32 ``(...)``, the expert of each token."""
+
+    gate: jax.Array
+    """``(...)``, its weight, in float32 for 16-bit logits."""
+
+
+class Rule(NamedTuple):
+    """A quadrature along the ray, one point drawn at random."""
+
+    factor: float
+    """Total weight of grad0 and grad1: the slope of the gate in units of that of ``pi_D``."""
+
+    scale: float
+    """Where the gate is not whole, its value in units of ``pi_D``."""
+
+    whole: float
+    """Probability that the gate is whole, ``pi_D``."""
+
+
+RULES = {
+    "gate": Rule(1.0, 1.0, 1.0),
+    "first_order": Rule(2.0, 1.0, 1.0),
+    "midpoint": Rule(2.0, 1 / 2, 1 / 2),
+    # 1/4 at h and 3/4 at h/3 for grad0, and 1 at h for grad1: 5/4 and 3/4 of 2.
+    "heun": Rule(2.0, 1 / 3, 5 / 8),
+}
+"""Methods of :func:`sparse_mixer`."""
+
+
+def sparse_mixer(
+    key: jax.Array,
+    logits: jax.Array,
+    *,
+    method: str = "midpoint",
+    exact_at_argmax: bool = True,
+    jitter: float | None = None,
+) -> Route:
+    """Draw an expert for each token, with a gate whose gradient trains the router.
+
+    ``D ~ pi``, and the gate has the value ``c pi_D`` and the slope ``f grad pi_D``::
+
+        gate = stop(c pi_D) + f (pi_D - stop(pi_D))
+
+    With the control ``l(0)`` (see the module), its expected gradient is grad0 + grad1 if the loss
+    along every ray from 0 to ``pi_D E_D`` is a polynomial of the degree
+
+    ================  =====  ============================================  =======================
+    method            f      c                                             exact up to degree
+    ================  =====  ============================================  =======================
+    ``gate``          1      1                                             grad1 alone
+    ``first_order``   2      1                                             1
+    ``midpoint``      2      1/2 with probability 1/2, else 1              2
+    ``heun``          2      1/3 with probability 3/8, else 1              3
+    ================  =====  ============================================  =======================
+
+    That holds for the logits alone: where ``c < 1``, the experts (and all that follows) see a
+    smaller output in training than in evaluation, and so do their gradients.
+
+    Args:
+        key: a typed key.
+        logits: ``(..., E)``. An expert of logit -inf is never drawn; each token needs one of
+            finite logit.
+        method: one of the table.
+        exact_at_argmax: where the drawn expert is the most probable one, the gate is whole, as in
+            evaluation (the authors' choice; of first order there). False gives the degrees of the
+            table.
+        jitter: ignore experts with ``(max_j s_j - s_i) / max(|s_i|, max_j s_j) > 2 jitter``; ``pi``
+            is then the softmax over the others. The authors take 0.1; None keeps all.
+
+    Returns:
+        index and gate ``(...)``.
+
+    Raises:
+        ValueError: logits without experts, an unknown method, or a negative jitter.
+
+    Reference: Liu et al. 2023, arXiv 2310.00811 (midpoint); Liu et al. 2024, arXiv 2409.12136
+    (Heun's third-order method).
+    """
+    checks.check_choice("method", method, tuple(RULES))
+    check_jitter(jitter)
+    logits = prepare_logits(logits)
+    if jitter is not None:
+        logits = jnp.where(_near_the_top(logits, jitter), logits, -jnp.inf)
+    draw_key, coin_key = jax.random.split(key)
+    index = jax.random.categorical(draw_key, jax.lax.stop_gradient(logits)).astype(jnp.int32)
+    rule = RULES[method]
+    whole = jax.random.bernoulli(coin_key, rule.whole, index.shape)
+    if exact_at_argmax:
+        whole |= index == jnp.argmax(logits, axis=-1)
+    chosen = probability_of(logits, index)
+    value = jax.lax.stop_gradient(jnp.where(whole, 1.0, rule.scale) * chosen)
+    # The difference is 0 and its gradient that of the probability.
+    return Route(index, value + rule.factor * (chosen - jax.lax.stop_gradient(chosen)))
+
+
+def top_route(logits: jax.Array) -> Route:
+    """Send each token to its most probable expert: evaluation, or ordinary top-1 training.
+
+    ``D = argmax_i s_i``, ``gate = pi_D`` with its ordinary gradient.
+
+    Args:
+        logits: ``(..., E)``.
+
+    Returns:
+        index and gate ``(...)``.
+
+    Raises:
+        ValueError: logits without experts.
+
+    Reference: Fedus et al. 2021, arXiv 2101.03961.
+    """
+    logits = prepare_logits(logits)
+    index = jnp.argmax(logits, axis=-1).astype(jnp.int32)
+    return Route(index, probability_of(logits, index))
+
+
+def balance_loss(logits: jax.Array, index: jax.Array) -> jax.Array:
+    """Punish a router that gives some experts more tokens than others.
+
+    ``E sum_i f_i P_i`` with ``f_i`` the share of the tokens that go to expert i (constant in the
+    gradient) and ``P_i`` the mean of ``pi_i``: 1 if the router is uniform, E if it always takes the
+    same expert with certainty.
+
+    Args:
+        logits: ``(..., E)``, all leading axes tokens.
+        index: int ``(...)``, the experts they went to.
+
+    Returns:
+        scalar in float32 or wider.
+
+    Raises:
+        ValueError: no tokens, no experts, or an index of another shape or dtype.
+
+    Reference: Fedus et al. 2021, arXiv 2101.03961.
+    """
+    logits = prepare_logits(logits)
+    check_index(index, logits.shape[:-1])
+    tokens, experts = index.size, logits.shape[-1]
+    checks.require(
+        tokens > 0, f"logits of shape {logits.shape}", "at least one token", "leave out the loss"
+    )
+    share = jnp.bincount(index.reshape(-1), length=experts).astype(logits.dtype) / tokens
+    mean = jnp.mean(jax.nn.softmax(logits).reshape(tokens, experts), axis=0)
+    return experts * jnp.sum(share * mean)
+
+
+def check_jitter(jitter: float | None) -> None:
+    """Raise unless ``jitter`` is None or a number of at least 0."""
+    checks.require(
+        jitter is None or jitter >= 0,
+        f"jitter={jitter}",
+        "None or at least 0",
+        "pass None to keep all experts, or 0.1 as the authors",
+    )
+
+
+def prepare_logits(logits: Any) -> jax.Array:
+    """Give logits in float32 or wider after checking that there are experts."""
+    shape = jnp.shape(logits)
+    checks.require(
+        len(shape) >= 1 and shape[-1] >= 1,
+        f"logits of shape {shape}",
+        "(..., E) with at least one expert",
+        "give logits a last axis with one number per expert",
+    )
+    return jnp.asarray(logits, jnp.promote_types(jnp.result_type(logits), jnp.float32))
+
+
+def probability_of(logits: jax.Array, index: jax.Array) -> jax.Array:
+    """Give the probability of each token's expert, ``(...)``."""
+    return jnp.take_along_axis(jax.nn.softmax(logits), index[..., None], axis=-1)[..., 0]
+
+
+def _near_the_top(logits: jax.Array, jitter: float) -> jax.Array:
+    logits = jax.lax.stop_gradient(logits)
+    top = jnp.max(logits, axis=-1, keepdims=True)
+    size = jnp.maximum(jnp.abs(logits), top)
+    # The size is 0 only where logit and maximum are 0, and so is their distance. An infinite one
+    # belongs to an expert that has no probability to lose.
+    regular = (logits != -jnp.inf) & (size != 0)
+    distance = jnp.where(regular, top - logits, 0) / jnp.where(regular, size, 1)
+    return ~(distance > 2 * jitter)  # not <=, so that NaN stays to be seen
+
+
+def check_index(index: Any, shape: tuple[int, ...]) -> None:
+    """Raise unless there is an integer for every token."""
+    found, dtype = jnp.shape(index), jnp.result_type(index)
+    checks.require(
+        found == shape and jnp.issubdtype(dtype, jnp.integer),
+        f"index of shape {found} and dtype {dtype}",
+        f"integers of shape {shape}, the expert of every token",
+        "pass the index of the Route",
+    )

@@ -1,0 +1,89 @@
+"""Straight-through estimators: a hard choice forwards, the slope of a soft one backwards."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+
+from sparse_hyper_jax import checks
+from sparse_hyper_jax.estimators.estimator import Estimate, Estimator, Objective, draw
+
+
+@dataclass(frozen=True)
+class StraightThrough(Estimator):
+    """Differentiate ``f`` at a one-hot sample and pass the slope on as if it were ``p``.
+
+    ``g_k = (diag(p_k) - p_k p_k^T) df/dz_k`` at ``z_k = one_hot(sample)``. Biased, unless ``f`` is
+    linear; one evaluation with its derivative.
+
+    Reference: Bengio, Leonard and Courville 2013, arXiv 1308.3432.
+    """
+
+    relaxed: ClassVar[bool] = True
+
+    def evaluations(self, shape: Sequence[int]) -> int:
+        """Count the evaluations of ``f``."""
+        return 1
+
+    def estimate_rows(self, key: jax.Array, logits: jax.Array, f: Objective) -> Estimate:
+        """Estimate for rows ``(K, C)``."""
+        samples = draw(key, logits, 1)
+        return _straight_through(f, samples, jax.nn.softmax, logits)
+
+
+@dataclass(frozen=True)
+class GumbelStraightThrough(Estimator):
+    """The straight-through estimator of a Gumbel softmax.
+
+    ``y_k = softmax((phi_k + G_k) / temperature)`` with Gumbel noise ``G``; forwards the one-hot row
+    of its largest entry, backwards the slope of ``y``. Biased; low temperatures trade bias for
+    variance. One evaluation with its derivative.
+
+    Args:
+        temperature: positive.
+
+    Raises:
+        ValueError: a temperature that is not.
+
+    Reference: Jang, Gu and Poole 2017, arXiv 1611.01144.
+    """
+
+    temperature: float = 0.67
+    relaxed: ClassVar[bool] = True
+
+    def __post_init__(self):
+        check_temperature(self.temperature)
+
+    def evaluations(self, shape: Sequence[int]) -> int:
+        """Count the evaluations of ``f``."""
+        return 1
+
+    def estimate_rows(self, key: jax.Array, logits: jax.Array, f: Objective) -> Estimate:
+        """Estimate for rows ``(K, C)``."""
+        noisy = logits + jax.random.gumbel(key, logits.shape, logits.dtype)
+        samples = jnp.argmax(noisy, axis=-1)[None]
+        return _straight_through(f, samples, lambda z: jax.nn.softmax(z / self.temperature), noisy)
+
+
+def _straight_through(f, samples, soften, logits) -> Estimate:
+    """Evaluate ``f`` at one-hot rows and pull its slope back through ``soften(logits)``."""
+    one_hot = jax.nn.one_hot(samples[0], logits.shape[1], dtype=logits.dtype)
+    value, slope = jax.value_and_grad(f)(one_hot)
+    _, pull_back = jax.vjp(soften, logits)
+    return Estimate(value, *pull_back(slope), samples)
+
+
+def check_temperature(temperature: float) -> None:
+    """Raise unless a static temperature is positive.
+
+    Raises:
+        ValueError: zero, negative, or no number.
+    """
+    checks.require(
+        not isinstance(temperature, (int, float)) or 0 < temperature < float("inf"),
+        f"temperature={temperature}",
+        "a positive number",
+        "raise the temperature; 0.5 to 1 are usual",
+    )

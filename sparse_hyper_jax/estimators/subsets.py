@@ -1,0 +1,94 @@
+"""The expectation restricted to a few choices, or taken over all of them."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from sparse_hyper_jax import checks
+from sparse_hyper_jax.estimators.beam import check_distinct, sample_without_replacement
+from sparse_hyper_jax.estimators.estimator import (
+    Estimate,
+    Estimator,
+    Objective,
+    evaluate,
+    sum_of_scores,
+)
+
+
+@dataclass(frozen=True)
+class Subset(Estimator):
+    """The softmax restricted to ``n`` distinct joint choices, the estimator of the hyperlayer.
+
+    ``g = grad sum_{s in S} pi_s f(s)`` with ``pi = softmax of log p(s) over S``. ``S`` is drawn
+    uniformly (uninformed), or holds the most likely choice and others drawn uniformly (informed).
+    Biased, as a ratio estimator, and exact if ``S`` holds all choices.
+
+    Args:
+        num_samples: ``n``, at least 2, at most the number of joint choices.
+        informed: whether the most likely choice is always among them.
+
+    Raises:
+        ValueError: fewer.
+
+    Reference: Bloem 2018, arXiv 1810.09184, and its code.
+    """
+
+    num_samples: int = 5
+    informed: bool = False
+
+    def __post_init__(self):
+        checks.check_count("num_samples", self.num_samples, least=2)
+
+    def evaluations(self, shape: Sequence[int]) -> int:
+        """Count the evaluations of ``f``."""
+        check_distinct(self.num_samples, math.prod(shape[:-1]), shape[-1])
+        return self.num_samples
+
+    def estimate_rows(self, key: jax.Array, logits: jax.Array, f: Objective) -> Estimate:
+        """Estimate for rows ``(K, C)``."""
+        level = jnp.where(jnp.isneginf(logits), -jnp.inf, 0)
+        samples, alive = sample_without_replacement(key, level, self.num_samples)
+        alive = jnp.isfinite(alive)
+        if self.informed:
+            mode = jnp.argmax(logits, axis=-1)
+            present = jnp.all(samples == mode, axis=1) & alive
+            # The draws are exchangeable: any of them may give way, if the mode is missing.
+            last = jnp.where(jnp.any(present), samples[-1], mode)
+            samples = samples.at[-1].set(last)
+            alive = alive.at[-1].set(alive[-1] | ~jnp.any(present))
+        return restricted(logits, samples, alive, f)
+
+
+@dataclass(frozen=True)
+class Enumeration(Estimator):
+    """The exact expectation: ``f`` at all ``C ** K`` joint choices. The oracle of the others."""
+
+    def evaluations(self, shape: Sequence[int]) -> int:
+        """Count the evaluations of ``f``."""
+        return int(shape[-1]) ** math.prod(shape[:-1])
+
+    def estimate_rows(self, key: jax.Array, logits: jax.Array, f: Objective) -> Estimate:
+        """Estimate for rows ``(K, C)``."""
+        variables, classes = logits.shape
+        samples = np.indices((classes,) * variables, np.int32).reshape(variables, -1).T
+        return restricted(logits, jnp.asarray(samples), np.ones(len(samples), bool), f)
+
+
+def restricted(logits: jax.Array, samples: jax.Array, alive: jax.Array, f: Objective) -> Estimate:
+    """Give ``sum_s pi_s f(s)`` and its gradient, with ``pi`` a softmax over the given choices.
+
+    Args:
+        logits: ``(K, C)``.
+        samples: int ``(n, K)``.
+        alive: bool ``(n,)``, at least one true; the others do not count.
+        f: maps ``(K,)`` to a scalar.
+    """
+    chosen = jnp.take_along_axis(jax.nn.log_softmax(logits), samples.T, axis=1)
+    shares = jax.nn.softmax(jnp.where(alive, jnp.sum(chosen, axis=0), -jnp.inf))
+    values = jnp.where(shares > 0, evaluate(f, samples), 0)
+    value = jnp.sum(shares * values)
+    return Estimate(value, sum_of_scores(shares * (values - value), samples, logits), samples)

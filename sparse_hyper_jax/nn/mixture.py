@@ -1,0 +1,233 @@
+"""A mixture of experts whose router learns by one of several gradients."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from flax.nnx.nn import dtypes
+
+from sparse_hyper_jax import checks
+from sparse_hyper_jax.estimators.default_vectors import (
+    check_decay,
+    fill_with_defaults,
+    update_defaults,
+)
+from sparse_hyper_jax.estimators.routing import (
+    RULES,
+    Route,
+    balance_loss,
+    check_jitter,
+    sparse_mixer,
+    top_route,
+)
+from sparse_hyper_jax.nn.hyper_layer import draw_key
+
+ROUTERS = ("top", *RULES, "default", "dense")
+PRODUCTS = ("ragged", "all")
+
+KERNEL_INIT = nnx.initializers.lecun_normal(in_axis=-2, out_axis=-1, batch_axis=(0,))
+
+
+class DefaultVectors(nnx.Variable):
+    """What stands for the experts that were not chosen, ``(E, out_features)``: no parameter."""
+
+
+class Mixed(NamedTuple):
+    """What a mixture gives back."""
+
+    y: jax.Array
+    """``(..., out_features)``."""
+
+    index: jax.Array
+    """int32 ``(...)``, the expert of each token; of a dense router, the most probable one."""
+
+    balance_loss: jax.Array
+    """Scalar; see :func:`~sparse_hyper_jax.estimators.balance_loss`."""
+
+    defaults: jax.Array | None
+    """``(E, out_features)``, the next default vectors; None unless the router is ``"default"``."""
+
+
+class Mixture(nnx.Module):
+    """Experts with one hidden layer, of which each token sees one, chosen by a linear router.
+
+    ``y = gate * E_D(x)`` with ``E_i(x) = relu(x A_i + a_i) B_i + b_i`` and ``D`` from the logits
+    ``x R``. How the router is trained:
+
+    - ``"top"``: the most probable expert, the ordinary gradient of its gate.
+    - ``"gate"``, ``"first_order"``, ``"midpoint"``, ``"heun"``: an expert drawn at random, see
+      :func:`~sparse_hyper_jax.estimators.sparse_mixer`.
+    - ``"default"``: the most probable expert, and constant vectors for the others, also in
+      evaluation, see :func:`~sparse_hyper_jax.estimators.fill_with_defaults`.
+    - ``"dense"``: all experts, weighted by their probability, also in evaluation; E times the work.
+
+    In evaluation mode (``layer.eval()`` or ``deterministic=True``) all but ``"dense"`` take the
+    most probable expert and nothing is random. The default vectors do not change in a call: the
+    training step stores what comes back::
+
+        mixed = mixture(x)
+        mixture.defaults[...] = mixed.defaults
+
+    The router is computed in float32 or wider whatever ``dtype`` says.
+
+    Args:
+        in_features: length of the last axis of the input.
+        hidden_features: units of an expert's hidden layer.
+        out_features: length of the last axis of the output.
+        num_experts: how many, E.
+        router: one of the above.
+        exact_at_argmax: see :func:`~sparse_hyper_jax.estimators.sparse_mixer`.
+        jitter: see there; in training only.
+        decay: share of the default vectors that a batch leaves as it is.
+        product: ``"ragged"`` sorts tokens by expert and computes each with its own
+            (``jax.lax.ragged_dot``), so that work does not grow with E on devices with such a
+            kernel; a CPU computes all and masks. It supports ``jax.vmap`` only over tokens and
+            parameters together. ``"all"`` computes every expert for every token and picks; it
+            supports every transform.
+        dtype: of the experts' computation; None infers it from input and parameters.
+        param_dtype: of the parameters.
+        kernel_init: initializer of ``(E, in, out)``; by default each expert as ``nnx.Linear``.
+        bias_init: initializer of ``(E, out)``.
+        deterministic: evaluate instead of train.
+        rngs: stream ``params``; and ``sample`` for a random router.
+
+    Raises:
+        ValueError: an option is wrong.
+
+    Reference: Shazeer et al. 2017, arXiv 1701.06538; Fedus et al. 2021, arXiv 2101.03961; Liu et
+    al. 2023, arXiv 2310.00811; Panda et al. 2025, arXiv 2504.12463.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        hidden_features: int,
+        out_features: int,
+        num_experts: int,
+        *,
+        router: str = "midpoint",
+        exact_at_argmax: bool = True,
+        jitter: float | None = None,
+        decay: float = 0.9,
+        product: str = "ragged",
+        dtype: Any = None,
+        param_dtype: Any = jnp.float32,
+        kernel_init: Any = KERNEL_INIT,
+        bias_init: Any = nnx.initializers.zeros_init(),  # noqa: B008 (pure)
+        deterministic: bool = False,
+        rngs: nnx.Rngs,
+    ):
+        sizes = (in_features, hidden_features, out_features, num_experts)
+        names = ("in_features", "hidden_features", "out_features", "num_experts")
+        for name, size in zip(names, sizes, strict=True):
+            checks.check_count(name, size, least=1)
+        checks.check_choice("router", router, ROUTERS)
+        checks.check_choice("product", product, PRODUCTS)
+        check_jitter(jitter)
+        check_decay(decay)
+        shapes = ((in_features, hidden_features), (hidden_features, out_features))
+        self.kernels = nnx.List(
+            nnx.Param(kernel_init(rngs.params(), (num_experts, *shape), param_dtype))
+            for shape in shapes
+        )
+        self.biases = nnx.List(
+            nnx.Param(bias_init(rngs.params(), (num_experts, shape[1]), param_dtype))
+            for shape in shapes
+        )
+        self.router = nnx.Linear(
+            in_features, num_experts, use_bias=False, param_dtype=param_dtype, rngs=rngs
+        )
+        kept = jnp.promote_types(param_dtype, jnp.float32)
+        zeros = jnp.zeros((num_experts, out_features), kept) if router == "default" else None
+        self.defaults = None if zeros is None else DefaultVectors(zeros)
+        self.in_features, self.num_experts = in_features, num_experts
+        self.method, self.product, self.decay = router, product, decay
+        # A tuple of pairs, not a dict: static for jit, and no container of parameters.
+        self.sampling = (("exact_at_argmax", exact_at_argmax), ("jitter", jitter))
+        self.dtype = dtype
+        self.deterministic = deterministic
+        self.rngs = rngs["sample"].fork() if router in RULES else None
+
+    def __call__(
+        self,
+        x: jax.Array,
+        *,
+        deterministic: bool | None = None,
+        rngs: nnx.Rngs | nnx.RngStream | jax.Array | None = None,
+    ) -> Mixed:
+        """Map tokens.
+
+        Args:
+            x: ``(..., in_features)``, all leading axes tokens.
+            deterministic: overrides the mode of the layer.
+            rngs: overrides the stored stream; a typed key works too.
+
+        Returns:
+            the output and what training needs beside it.
+
+        Raises:
+            ValueError: no tokens, or tokens of another length.
+        """
+        checks.require(
+            x.ndim >= 1 and x.shape[-1] == self.in_features and x.size > 0,
+            f"x of shape {x.shape}",
+            f"(..., {self.in_features}), at least one token",
+            "change x or in_features",
+        )
+        hard = self.deterministic if deterministic is None else deterministic
+        tokens = x.reshape(-1, self.in_features)
+        logits = self.router(tokens.astype(jnp.promote_types(x.dtype, jnp.float32)))
+        route = self._route(logits, hard=hard, rngs=rngs)
+        y, defaults = self._mix(tokens, logits, route, hard=hard)
+        shape = x.shape[:-1]
+        loss = balance_loss(logits, route.index)
+        return Mixed(y.reshape(*shape, -1), route.index.reshape(shape), loss, defaults)
+
+    def _route(self, logits: jax.Array, *, hard: bool, rngs: Any) -> Route:
+        if hard or self.method not in RULES:
+            return top_route(logits)
+        key = draw_key(self.rngs if rngs is None else rngs)
+        return sparse_mixer(key, logits, method=self.method, **dict(self.sampling))
+
+    def _mix(
+        self, tokens: jax.Array, logits: jax.Array, route: Route, *, hard: bool
+    ) -> tuple[jax.Array, jax.Array | None]:
+        if self.method == "dense":
+            outputs = self._every_expert(tokens)
+            shares = jax.nn.softmax(logits).astype(outputs.dtype)
+            return jnp.einsum("te,teo->to", shares, outputs), None
+        outputs = self._own_expert(tokens, route.index)
+        if self.defaults is None:
+            return route.gate.astype(outputs.dtype)[:, None] * outputs, None
+        defaults = self.defaults[...]
+        y = fill_with_defaults(logits, outputs, route.index, defaults)
+        if hard:
+            return y, defaults
+        return y, update_defaults(defaults, outputs, route.index, decay=self.decay)
+
+    def _own_expert(self, tokens: jax.Array, index: jax.Array) -> jax.Array:
+        if self.product == "all":
+            outputs = self._every_expert(tokens)
+            return jnp.take_along_axis(outputs, index[:, None, None], axis=1)[:, 0]
+        order = jnp.argsort(index)
+        owner, sizes = index[order], jnp.bincount(index, length=self.num_experts)
+        x, *kernels = self._promote(tokens[order])
+        for layer, (kernel, bias) in enumerate(zip(kernels, self.biases, strict=True)):
+            x = nnx.relu(x) if layer else x
+            # The gather's transpose sums over tokens: in float32, whatever x is.
+            own = bias[...].astype(jnp.promote_types(bias.dtype, jnp.float32))[owner]
+            x = jax.lax.ragged_dot(x, kernel, sizes.astype(jnp.int32)) + own.astype(x.dtype)
+        return x[jnp.argsort(order)]
+
+    def _every_expert(self, tokens: jax.Array) -> jax.Array:
+        x, *kernels = self._promote(tokens)
+        x = jnp.broadcast_to(x[:, None], (len(x), self.num_experts, self.in_features))
+        for layer, (kernel, bias) in enumerate(zip(kernels, self.biases, strict=True)):
+            x = nnx.relu(x) if layer else x
+            x = jnp.einsum("tei,eio->teo", x, kernel) + bias[...].astype(x.dtype)
+        return x
+
+    def _promote(self, tokens: jax.Array) -> tuple[jax.Array, ...]:
+        kernels = (kernel[...] for kernel in self.kernels)
+        return dtypes.promote_dtype((tokens, *kernels), dtype=self.dtype)

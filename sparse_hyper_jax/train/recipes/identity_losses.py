@@ -1,0 +1,130 @@
+"""What the recipe ``identity`` minimises: the error of a sampled matrix, by several estimators."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+
+from sparse_hyper_jax.estimators import (
+    ARM,
+    ARSM,
+    RLOO,
+    Estimator,
+    axis_choices,
+    cell_choices,
+    expectation,
+    sample_cells,
+    score_function_loss,
+)
+from sparse_hyper_jax.ops import ContinuousTuples, hyperlayer, sparse_multiply
+
+
+class Problem(Protocol):
+    """What the losses need to know of the recipe."""
+
+    size: int
+    batch: int
+    sample_groups: int
+    num_global: int
+    num_local: int
+    region: int
+    chunk_size: int | None
+    density: str
+    estimator: str
+    num_samples: int
+
+    def tuples(self, parameters: Mapping[str, jax.Array]) -> ContinuousTuples:
+        """Bound the parameters."""
+
+
+def draw_inputs(recipe: Problem, key: jax.Array) -> jax.Array:
+    """Draw a batch of standard normal vectors, ``(n, batch)``: the batch as the last axis."""
+    return jax.random.normal(key, (recipe.size, recipe.batch))
+
+
+def relaxed_loss(recipe: Problem, key: jax.Array, parameters: Mapping[str, jax.Array]) -> jax.Array:
+    """Mean squared error of sampled sparse matrices, one per group of the batch."""
+    input_key, sample_key = jax.random.split(key)
+    tuples = recipe.tuples(parameters)
+
+    options = sampling_of(recipe)
+
+    def group_loss(key: jax.Array, x: jax.Array) -> jax.Array:
+        y = hyperlayer(key, tuples, x, (recipe.size,), chunk_size=recipe.chunk_size, **options)
+        return jnp.mean(jnp.square(y - x))
+
+    x = draw_inputs(recipe, input_key)
+    if recipe.sample_groups == 1:
+        return group_loss(sample_key, x)
+    groups = jnp.stack(jnp.split(x, recipe.sample_groups, axis=1))
+    keys = jax.random.split(sample_key, recipe.sample_groups)
+    return jnp.mean(jax.vmap(group_loss)(keys, groups))
+
+
+def reinforce_loss(
+    recipe: Problem, key: jax.Array, parameters: Mapping[str, jax.Array]
+) -> jax.Array:
+    """Surrogate of the mean squared error when every instance draws one cell per tuple."""
+    input_key, sample_key = jax.random.split(key)
+    x = draw_inputs(recipe, input_key).T
+    means, variances, values = recipe.tuples(parameters)
+
+    def instance(key: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        cells, log_probability = sample_cells(key, means, variances, (recipe.size,) * 2)
+        y = sparse_multiply(cells, values, x, (recipe.size,))
+        return jnp.mean(jnp.square(y - x)), log_probability
+
+    keys = jax.random.split(sample_key, recipe.batch)
+    return score_function_loss(*jax.vmap(instance)(keys, x))
+
+
+def sampling_of(recipe: Problem) -> dict[str, Any]:
+    """Give the options of sampling."""
+    return {
+        "num_global": recipe.num_global,
+        "num_local": recipe.num_local,
+        "region": (recipe.region,) * 2,
+        "density": recipe.density,
+    }
+
+
+def choice_loss(recipe: Problem, key: jax.Array, parameters: Mapping[str, jax.Array]) -> jax.Array:
+    """Expected squared error when every tuple picks one of its points, for every vector anew."""
+    input_key, sample_key = jax.random.split(key)
+    x = draw_inputs(recipe, input_key).T
+    tuples = recipe.tuples(parameters)
+    shape = (recipe.size, recipe.size)
+    estimators: dict[str, Estimator] = {
+        "rloo": RLOO(recipe.num_samples),
+        "arsm": ARSM(),
+        "arm": ARM(),
+    }
+    estimator = estimators[recipe.estimator]
+
+    def instance(key: jax.Array, x: jax.Array) -> jax.Array:
+        points_key, draw_key = jax.random.split(key)
+        if recipe.estimator == "arm":
+            choices = axis_choices(tuples, shape)
+        else:
+            choices = cell_choices(points_key, tuples, shape, **sampling_of(recipe))
+
+        def error(classes: jax.Array) -> jax.Array:
+            cells = choices.pick(classes).reshape(recipe.size, 2)
+            y = sparse_multiply(cells, tuples.values, x, (recipe.size,))
+            return jnp.mean(jnp.square(y - x))
+
+        return expectation(error, choices.logits, draw_key, estimator=estimator)
+
+    return jnp.mean(jax.vmap(instance)(jax.random.split(sample_key, recipe.batch), x))
+
+
+Loss = Callable[[Problem, jax.Array, Mapping[str, jax.Array]], jax.Array]
+LOSSES: dict[str, Loss] = {
+    "hyperlayer": relaxed_loss,
+    "reinforce": reinforce_loss,
+    "rloo": choice_loss,
+    "arsm": choice_loss,
+    "arm": choice_loss,
+}
+"""By the name of the estimator."""

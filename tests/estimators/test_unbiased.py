@@ -1,0 +1,149 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from sparse_hyper_jax import estimators
+from sparse_hyper_jax.estimators import ESTIMATORS, Enumeration, Estimator, StraightThrough, Subset
+from tests.estimators.examples import (
+    CASES,
+    DRAWS,
+    KEY,
+    PROBLEMS,
+    Problem,
+    choices,
+    draws,
+    estimate,
+    exact,
+    fits,
+    make_problem,
+    mean_and_error,
+    objective,
+)
+from tests.ops.examples import assert_close
+
+# All of them on two variables; on the other shapes those whose formula depends on the shape.
+ALSO = {
+    "one variable": ("RLOO", "AR", "ARS", "ARSM", "WithoutReplacement"),
+    "three variables": ("ScoreFunction", "ARM", "ARSM, each alone", "RELAX"),
+}
+UNBIASED = [
+    (name, problem)
+    for name, case in CASES.items()
+    for problem in PROBLEMS
+    if case.unbiased
+    and name != "Enumeration"
+    and fits(case, PROBLEMS[problem])
+    and name in ALSO.get(problem, CASES)
+]
+
+each_problem = pytest.mark.parametrize("problem", PROBLEMS.values(), ids=PROBLEMS)
+
+
+def deviations(sample, expected):
+    """Distances from the exact figure in standard errors; rounding alone counts as none."""
+    mean, error = mean_and_error(sample)
+    return np.abs(mean - expected) / (error + 1e-6)
+
+
+@each_problem
+def test_enumeration_is_the_sum_written_out(problem):
+    value, gradient, samples = estimate(Enumeration(), problem)
+    assert_close((value, gradient), exact(problem))
+    assert samples.tolist() == [list(choice) for choice in choices(*problem.logits.shape)]
+
+
+@each_problem
+def test_enumeration_is_what_autodiff_makes_of_the_sum(problem):
+    def explicit_sum(logits):
+        total = jnp.asarray(problem.table)
+        for row in jax.nn.softmax(logits):
+            total = jnp.tensordot(row, total, 1, precision="highest")
+        return total
+
+    expected = jax.jit(jax.value_and_grad(explicit_sum))(problem.logits)
+    assert_close(estimate(Enumeration(), problem)[:2], expected)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_flags_are_those_of_the_table(name):
+    assert CASES[name].estimator.relaxed == CASES[name].relaxed
+
+
+def test_every_estimator_is_in_the_table():
+    named = (getattr(estimators, name) for name in estimators.__all__)
+    kinds = {one for one in named if isinstance(one, type) and issubclass(one, Estimator)}
+    assert {type(case.estimator) for case in CASES.values()} == kinds - {Estimator}
+    assert {type(one) for one in ESTIMATORS.values()} <= kinds
+
+
+@pytest.mark.parametrize(("name", "problem"), UNBIASED)
+def test_mean_of_value_and_gradient_is_exact(name, problem):
+    # A bend, which is 0 at every choice, makes the relaxed f other than linear in its rows.
+    sample = draws(CASES[name].estimator, PROBLEMS[problem], bend=0.7)
+    for drawn, expected in zip(sample, exact(PROBLEMS[problem]), strict=True):
+        assert deviations(drawn, expected).max() < 4
+    # The bound means something: nowhere is it as wide as the gradient itself.
+    assert mean_and_error(sample[1])[1].max() < 0.1 * np.abs(exact(PROBLEMS[problem])[1]).max()
+
+
+@pytest.mark.parametrize("name", [name for name, case in CASES.items() if not case.unbiased])
+def test_biased_ones_miss_the_gradient(name):
+    problem = PROBLEMS["two variables"]
+    _, gradient = draws(CASES[name].estimator, problem, bend=0.7, count=20_000)
+    assert deviations(gradient, exact(problem)[1]).max() > 10
+
+
+@pytest.mark.parametrize("informed", [False, True])
+def test_a_subset_misses_the_value_too(informed):
+    # One variable of classes 0 to 4 with f = 1 at the likeliest and 0 elsewhere: two classes drawn
+    # uniformly hold it in 2 of 5 draws, and in all of them if informed.
+    problem = Problem(np.array([[2.0, 0, 0, 0, 0]], np.float32), np.eye(5, dtype=np.float32)[0])
+    value, _ = draws(Subset(2, informed=informed), problem, count=20_000)
+    share = np.exp(2) / (np.exp(2) + 1)
+    expected = share if informed else 0.4 * share
+    assert deviations(value, expected) < 4
+    assert deviations(value, exact(problem)[0]) > 10
+
+
+@pytest.mark.parametrize(("name", "informed"), [("one variable", False), ("three variables", True)])
+def test_a_subset_of_everything_is_exact(name, informed):
+    problem = PROBLEMS[name]
+    drawn = estimate(Subset(problem.table.size, informed=informed), problem)
+    assert_close(drawn[:2], exact(problem), atol=2e-6)
+
+
+@pytest.mark.parametrize("problem", [one for one in PROBLEMS.values() if len(one.logits) == 2])
+def test_straight_through_is_unbiased_for_what_is_linear_in_every_row(problem):
+    value, gradient = draws(StraightThrough(), problem)
+    expected_value, expected = exact(problem)
+    assert deviations(value, expected_value) < 4
+    assert deviations(gradient, expected).max() < 4
+
+
+def test_straight_through_is_exact_for_what_is_linear():
+    costs = jnp.asarray(make_problem(3, 4).logits)
+    logits = jnp.asarray(make_problem(3, 4, seed=1).logits)
+    estimate = StraightThrough().estimate(KEY, logits, lambda rows: jnp.sum(costs * rows))
+    assert_close(estimate.gradient, jax.grad(lambda x: jnp.sum(costs * jax.nn.softmax(x)))(logits))
+
+
+def test_the_error_falls_with_the_root_of_the_draws():
+    problem = PROBLEMS["two variables"]
+    _, gradient = draws(CASES["ARSM"].estimator, problem)
+    few, many = (
+        np.sqrt(np.mean((gradient.reshape(-1, size, 2, 4).mean(1) - exact(problem)[1]) ** 2))
+        for size in (20, 320)
+    )
+    assert 3.6 < few / many < 4.4
+
+
+def test_objectives_agree_on_choices():
+    problem = PROBLEMS["two variables"]
+    hard, relaxed = (
+        objective(CASES[name].estimator, problem.table, 0.7) for name in ("RLOO", "REBAR")
+    )
+    for choice in np.ndindex(4, 4):
+        rows = jnp.eye(4)[jnp.array(choice)]
+        assert_close(relaxed(rows), hard(jnp.array(choice)))
+    assert DRAWS >= 2e5

@@ -1,0 +1,282 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from sparse_hyper_jax.estimators.routing import RULES, balance_loss, sparse_mixer
+from sparse_hyper_jax.nn import DefaultVectors, Mixture
+from sparse_hyper_jax.nn.mixture import ROUTERS
+from tests.ops.examples import all_finite, assert_close, assert_names_itself_and_its_cure
+
+D, HIDDEN, OUT, EXPERTS = 4, 6, 3, 5
+X = jax.random.normal(jax.random.key(7), (2, 8, D))
+KEY = jax.random.key(3)
+
+
+def make(router="midpoint", *, seed=0, **options):
+    mixture = Mixture(
+        D,
+        HIDDEN,
+        OUT,
+        options.pop("num_experts", EXPERTS),
+        router=router,
+        bias_init=nnx.initializers.normal(0.5),
+        rngs=nnx.Rngs(seed),
+        **options,
+    )
+    if mixture.defaults is not None:
+        mixture.defaults[...] = jax.random.normal(jax.random.key(11), mixture.defaults.shape)
+    return mixture
+
+
+def of_expert(mixture, expert, token):
+    first, second = (np.asarray(kernel[...])[expert] for kernel in mixture.kernels)
+    one, two = (np.asarray(bias[...])[expert] for bias in mixture.biases)
+    return np.maximum(np.asarray(token) @ first + one, 0) @ second + two
+
+
+def probabilities(mixture, x):
+    return np.asarray(jax.nn.softmax(x @ mixture.router.kernel[...]))
+
+
+def naive(mixture, x, *, training):
+    """One token and one expert at a time."""
+    pi = probabilities(mixture, x)
+    index, gate = pi.argmax(axis=-1), pi.max(axis=-1)
+    if training and mixture.method in RULES:
+        options = dict(mixture.sampling)
+        logits = (x @ mixture.router.kernel[...]).reshape(-1, pi.shape[-1])
+        route = sparse_mixer(KEY, logits, method=mixture.method, **options)
+        index, gate = (np.asarray(part).reshape(index.shape) for part in route)
+    y = np.zeros((*x.shape[:-1], OUT))
+    for token in np.ndindex(index.shape):
+        own = of_expert(mixture, index[token], x[token])
+        if mixture.method == "dense":
+            for expert in range(pi.shape[-1]):
+                y[token] += pi[(*token, expert)] * of_expert(mixture, expert, x[token])
+            continue
+        y[token] = gate[token] * own
+        if mixture.method == "default":
+            for expert in set(range(pi.shape[-1])) - {index[token]}:
+                y[token] += pi[(*token, expert)] * np.asarray(mixture.defaults[...])[expert]
+    return y, index
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("router", ROUTERS)
+def test_output_is_that_of_a_loop_over_tokens_and_experts(router, training):
+    mixture = make(router)
+    mixed = mixture(X, deterministic=not training, rngs=KEY)
+    all_of_them = make(router, product="all")(X, deterministic=not training, rngs=KEY)
+    assert_close(mixed, all_of_them, rtol=1e-4, atol=1e-5)
+    y, index = naive(mixture, X, training=training)
+    assert mixed.y.shape == (2, 8, OUT)
+    assert_close(mixed.y, y, rtol=1e-4, atol=1e-5)
+    assert np.array_equal(mixed.index, index)
+    assert len(np.unique(index)) > 1  # else sorting would be no test
+    assert_close(mixed.balance_loss, balance_loss(X @ mixture.router.kernel[...], mixed.index))
+
+
+def test_random_routers_draw_in_training_and_not_in_evaluation():
+    mixture, x = make("midpoint"), jnp.tile(X, (20, 1, 1))
+    one, two = (mixture(x, rngs=key).index for key in jax.random.split(KEY))
+    assert np.any(one != two)
+    stored = mixture(x).index, mixture(x).index
+    assert np.any(stored[0] != stored[1])
+    mixture.eval()
+    assert_close(mixture(x, rngs=KEY).y, mixture(x).y)
+    assert np.array_equal(mixture(x).index, probabilities(mixture, x).argmax(axis=-1))
+    assert np.any(mixture(x, deterministic=False).index != mixture(x).index)
+
+
+@pytest.mark.parametrize("router", ["top", "heun", "default", "dense"])
+def test_gradient_reaches_all_parameters_and_is_that_of_the_other_product(router):
+    x = jnp.tile(X, (4, 1, 1))
+
+    def gradient(product):
+        mixture = make(router, product=product)
+        graph, parameters, rest = nnx.split(mixture, nnx.Param, ...)
+
+        def loss(parameters):
+            mixed = nnx.merge(graph, parameters, rest)(x, rngs=KEY)
+            return jnp.mean((mixed.y - 1) ** 2) + 0.01 * mixed.balance_loss
+
+        return jax.jit(jax.grad(loss))(parameters)
+
+    ragged = gradient("ragged")
+    assert len(jax.tree.leaves(ragged)) == 5
+    assert all(float(jnp.abs(leaf).max()) > 1e-6 for leaf in jax.tree.leaves(ragged))
+    assert_close(ragged, gradient("all"), rtol=1e-3, atol=1e-5)
+
+
+def test_expected_gradient_of_the_router_is_exact_for_a_quadratic_loss():
+    """The whole layer, not only the gate: mean over keys against the expectation, by autodiff."""
+    token, mixture = X[0, :1], make("midpoint", exact_at_argmax=False)
+    outputs = jnp.stack([of_expert(mixture, expert, token[0]) for expert in range(EXPERTS)])
+
+    def expectation(kernel):
+        pi = jax.nn.softmax(token[0] @ kernel)
+        return pi @ jnp.sum((pi[:, None] * outputs - 1) ** 2, axis=-1)
+
+    graph, parameters, rest = nnx.split(mixture, nnx.Param, ...)
+
+    def sampled(parameters, key):
+        return jnp.sum((nnx.merge(graph, parameters, rest)(token, rngs=key).y - 1) ** 2)
+
+    def of_router(key):
+        return jax.grad(sampled)(parameters, key)["router"]["kernel"][...]
+
+    draws = jax.jit(lambda keys: jax.lax.map(of_router, keys))(jax.random.split(KEY, 10_000))
+    errors = draws.std(axis=0) / 100
+    expected = jax.grad(expectation)(mixture.router.kernel[...])
+    assert np.all(np.abs(draws.mean(axis=0) - expected) < 4 * errors)
+    assert np.any(np.abs(expected) > 8 * errors)
+
+
+def test_default_vectors_come_back_and_are_not_stored():
+    mixture = make("default", decay=0.75)
+    before = np.asarray(mixture.defaults[...])
+    mixed = mixture(X)
+    assert np.array_equal(mixture.defaults[...], before)
+    index, rows = np.asarray(mixed.index).reshape(-1), X.reshape(-1, D)
+    assert len(np.unique(index)) < EXPERTS
+    for expert in range(EXPERTS):
+        own = [of_expert(mixture, expert, row) for row in rows[index == expert]]
+        if own:
+            moved = 0.75 * before[expert] + 0.25 * np.mean(own, axis=0)
+            assert_close(mixed.defaults[expert], moved, rtol=1e-4, atol=1e-5)
+        else:
+            assert np.array_equal(mixed.defaults[expert], before[expert])
+    assert np.array_equal(mixture(X, deterministic=True).defaults, before)
+    mixture.defaults[...] = mixed.defaults
+    assert np.any(mixture(X).y != mixed.y)
+
+
+@pytest.mark.parametrize("router", ROUTERS)
+def test_only_the_default_router_has_vectors(router):
+    mixture = make(router)
+    found = jax.tree.leaves(nnx.state(mixture, DefaultVectors))
+    assert len(found) == (router == "default")
+    assert (mixture(X).defaults is not None) == (router == "default")
+
+
+@pytest.mark.parametrize("router", ["heun", "default", "dense"])
+def test_one_expert_and_one_token(router):
+    mixture = make(router, num_experts=1)
+    mixed = mixture(X[0, 0])
+    assert mixed.y.shape == (OUT,)
+    assert mixed.index.shape == ()
+    assert_close(mixed.y, of_expert(mixture, 0, X[0, 0]), rtol=1e-5)
+    assert_close(mixed.balance_loss, 1.0)
+
+
+@pytest.mark.parametrize("router", ["top", "midpoint", "default", "dense"])
+def test_short_floats(router):
+    wide, short = make(router), make(router, dtype=jnp.bfloat16)
+    mixed = short(X, rngs=KEY)
+    assert mixed.y.dtype == jnp.bfloat16
+    assert mixed.balance_loss.dtype == jnp.float32
+    reference = wide(X, rngs=KEY)
+    assert np.array_equal(mixed.index, reference.index)
+    assert_close(mixed.y.astype(jnp.float32), reference.y, rtol=0.05, atol=0.05)
+    if router == "default":
+        assert mixed.defaults.dtype == jnp.float32
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_gradient_of_a_bias_counts_every_token(dtype):
+    # A plain bfloat16 sum of 4096 ones ends at 256.
+    mixture = make("top", num_experts=1, dtype=dtype)
+    graph, parameters, rest = nnx.split(mixture, nnx.Param, ...)
+    x = jnp.ones((4096, D), dtype)
+
+    def total(parameters):
+        return jnp.sum(nnx.merge(graph, parameters, rest)(x).y.astype(jnp.float32))
+
+    assert_close(jax.jit(jax.grad(total))(parameters)["biases"][1][...], jnp.full((1, OUT), 4096.0))
+
+
+@pytest.mark.parametrize("router", ["midpoint", "default", "dense"])
+def test_all_experts_work_under_vmap(router):
+    mixture = make(router, product="all")
+    keys = jax.random.split(KEY, 2)
+    graph, state = nnx.split(mixture)
+
+    def call(x, key):
+        return nnx.merge(graph, state)(x, rngs=key)
+
+    together = jax.jit(jax.vmap(call))(X, keys)
+    for row, key in enumerate(keys):
+        one = jax.jit(call)(X[row], key)
+        assert_close(jax.tree.map(lambda leaf, r=row: leaf[r], together), one, 1e-4)
+
+
+def test_ragged_products_work_under_vmap_over_an_ensemble():
+    x = jnp.stack([X[0], X[1]])
+    graph, _ = nnx.split(make("top"))
+    members = [make("top", seed=seed) for seed in range(2)]
+    states = [nnx.split(member)[1] for member in members]
+    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
+    together = jax.vmap(lambda state, x: nnx.merge(graph, state)(x).y)(stacked, x)
+    for row, member in enumerate(members):
+        assert_close(together[row], member(x[row]).y, 1e-4)
+
+
+def test_experts_begin_as_linear_layers_do():
+    mixture = Mixture(400, 300, 2, 3, rngs=nnx.Rngs(0))
+    deviations = np.asarray(mixture.kernels[0][...]).std(axis=(1, 2))
+    assert_close(deviations, np.full(3, 400**-0.5), rtol=0.02)
+    assert not np.any(mixture.biases[0][...])
+    assert mixture.defaults is None
+
+
+def test_banned_experts_leave_gradients_finite():
+    mixture = make("heun")
+    mixture.router.kernel[...] = mixture.router.kernel[...].at[:, 1].set(-jnp.inf)
+    graph, parameters, rest = nnx.split(mixture, nnx.Param, ...)
+    x = jnp.abs(X)
+
+    def loss(experts):
+        whole = nnx.State(parameters | experts)
+        return jnp.sum(nnx.merge(graph, whole, rest)(x, rngs=KEY).y ** 2)
+
+    experts = {name: parameters[name] for name in ("kernels", "biases")}
+    assert all_finite(jax.jit(jax.grad(loss))(experts))
+    assert not np.any(mixture(x).index == 1)
+
+
+MISTAKES = {
+    "no experts": (
+        lambda: make(num_experts=0),
+        "num_experts=0",
+        "an int of at least 1",
+        "num_experts",
+    ),
+    "an unknown router": (lambda: make("best"), "router='best'", "'top', 'gate'", "choose router"),
+    "an unknown product": (
+        lambda: make(product="sparse"),
+        "product='sparse'",
+        "'ragged', 'all'",
+        "choose product",
+    ),
+    "a negative jitter": (lambda: make(jitter=-1.0), "jitter=-1.0", "at least 0", "pass None"),
+    "a decay above 1": (lambda: make("default", decay=2.0), "decay=2.0", "0 to 1", "decay=0.9"),
+    "tokens of another length": (
+        lambda: make()(jnp.ones((2, D + 1))),
+        "x of shape (2, 5)",
+        "(..., 4), at least one token",
+        "change x or in_features",
+    ),
+    "no tokens": (
+        lambda: make()(jnp.ones((0, D))),
+        "x of shape (0, 4)",
+        "at least one token",
+        "change x",
+    ),
+}
+
+
+@pytest.mark.parametrize(("call", "found", "expected", "change"), MISTAKES.values(), ids=MISTAKES)
+def test_a_mistake_names_itself_and_its_cure(call, found, expected, change):
+    assert_names_itself_and_its_cure(call, found, expected, change)

@@ -1,0 +1,155 @@
+import dataclasses
+import json
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from sparse_hyper_jax.train.data import load_splits
+from sparse_hyper_jax.train.loop import train as train_loop
+from sparse_hyper_jax.train.recipes import experts as module
+from sparse_hyper_jax.train.recipes.experts import (
+    ExpertsRecipe,
+    entropy,
+    make_measure,
+    make_model,
+    make_step,
+)
+from sparse_hyper_jax.train.recipes.images import to_arrays
+from sparse_hyper_jax.train.run_folder import RunFolder
+from tests.ops.examples import all_finite, assert_names_itself_and_its_cure
+
+from .toy import compiled_once
+
+SMALL = ExpertsRecipe(
+    router="default", num_experts=4, width=16, hidden=8, steps=300, evaluate_every=100, quiet=True
+)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _compiled_once(tmp_path_factory):
+    with compiled_once(tmp_path_factory.mktemp("compiled")):
+        yield
+
+
+@pytest.fixture(scope="module")
+def sets():
+    return [to_arrays(part) for part in load_splits("digits", None, seed=0)]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    recipe = dataclasses.replace(SMALL, out=tmp_path_factory.mktemp("recipe") / "run")
+    return recipe, recipe.run()
+
+
+def test_run_learns_and_leaves_its_files(finished):
+    recipe, result = finished
+    assert result["test_accuracy"] > 0.85
+    assert result["test_cross_entropy"] < 0.6
+    assert len(result["load"]) == 4
+    assert sum(result["load"]) == pytest.approx(1)
+    assert 0 <= result["load_entropy"] <= np.log(4) + 1e-6
+    assert json.loads((recipe.out / "result.json").read_text()) == result
+    lines = RunFolder(recipe.out).metrics()
+    assert [line["step"] for line in lines] == [0, 100, 200, 300]
+    assert lines[0]["eval_accuracy"] < lines[-1]["eval_accuracy"] == result["validation_accuracy"]
+    assert lines[-1]["loss"] < lines[1]["loss"]
+
+
+def test_killed_and_resumed_run_ends_the_same(finished, tmp_path, monkeypatch):
+    recipe, result = finished
+    again = dataclasses.replace(recipe, out=tmp_path / "run")
+
+    class Kill(BaseException):
+        pass
+
+    def dying(*arguments, evaluate, **options):
+        def evaluate_and_die(step, state):
+            if step == 200:
+                raise Kill
+            return evaluate(step, state)
+
+        return train_loop(*arguments, evaluate=evaluate_and_die, checkpoint_seconds=0.0, **options)
+
+    monkeypatch.setattr(module, "train", dying)
+    with pytest.raises(Kill):
+        again.run()
+    monkeypatch.setattr(module, "train", partial(train_loop, checkpoint_seconds=0.0))
+    resumed = dataclasses.replace(again, resume=True).run()
+    unlike = {"seconds", "out"}
+    assert {name: value for name, value in resumed.items() if name not in unlike} == {
+        name: value for name, value in result.items() if name not in unlike
+    }
+
+
+@pytest.mark.parametrize("router", ["midpoint", "default", "dense"])
+def test_every_kind_of_router_learns(router, sets):
+    recipe = dataclasses.replace(SMALL, router=router, learning_rate=1e-2)
+    apply, state = make_model(recipe, sets[0], 10)
+    step = make_step(recipe, apply)
+
+    @jax.jit
+    def run(state):
+        keys = jax.random.split(jax.random.key(0), 200)
+        return jax.lax.scan(lambda state, key: step(state, key, sets[0]), state, keys)
+
+    router_before = np.asarray(state.parameters["mixture"]["router"]["kernel"][...])
+    trained, metrics = run(state)
+    accuracy, loss, load = make_measure(apply)(trained, sets[1])
+    assert accuracy > 0.85
+    assert loss < 0.7
+    assert load.shape == (4,)
+    assert all_finite(metrics)
+    after = np.asarray(trained.parameters["mixture"]["router"]["kernel"][...])
+    assert np.abs(after - router_before).max() > 0.05
+    vectors = jax.tree.leaves(trained.defaults)
+    assert [float(jnp.abs(one).max()) > 0 for one in vectors] == [True] * (router == "default")
+
+
+def test_the_balance_loss_spreads_the_load(sets):
+    recipe = dataclasses.replace(SMALL, router="top", num_experts=8)
+    apply, state = make_model(recipe, sets[0], 10)
+
+    @jax.jit
+    def run(state, balance):
+        step = make_step(dataclasses.replace(recipe, balance=balance), apply)
+        keys = jax.random.split(jax.random.key(0), 300)
+        return jax.lax.scan(lambda state, key: step(state, key, sets[0]), state, keys)[0]
+
+    measure = make_measure(apply)
+    free, balanced = (entropy(measure(run(state, b), sets[1])[2]) for b in (0.0, 0.3))
+    assert balanced > free + 0.1
+    assert balanced > 0.8 * np.log(8)
+
+
+def test_entropy():
+    assert entropy(np.full(4, 0.25)) == pytest.approx(np.log(4))
+    assert entropy(np.array([0.0, 1.0, 0.0])) == 0
+    assert entropy(np.array([0.5, 0.5, 0.0])) == pytest.approx(np.log(2))
+
+
+@pytest.mark.parametrize(
+    ("options", "found"),
+    [
+        ({"router": "best"}, "router='best'"),
+        ({"num_experts": 0}, "num_experts=0"),
+        ({"width": 0}, "width=0"),
+        ({"hidden": 0}, "hidden_features=0"),
+        ({"balance": -0.1}, "balance=-0.1"),
+        ({"jitter": -0.1}, "jitter=-0.1"),
+        ({"decay": 1.5}, "decay=1.5"),
+        ({"learning_rate": 0.0}, "learning_rate=0.0"),
+        ({"steps": 0}, "steps=0"),
+        ({"evaluate_every": 0}, "evaluate_every=0"),
+        ({"batch": 0}, "batch=0"),
+        ({"batch": 5000}, "batch=5000 with"),
+        ({"data": "mnist"}, "data='mnist' without a folder"),
+    ],
+)
+def test_wrong_options(options, found, tmp_path):
+    recipe = dataclasses.replace(SMALL, out=tmp_path / "run", **options)
+    assert_names_itself_and_its_cure(recipe.run, found, "", "")
+    assert not (tmp_path / "run").exists()
