@@ -28,8 +28,8 @@ from sparse_hyper_jax.estimators.control_variates import REBAR, RELAX, perturb_g
 from sparse_hyper_jax.estimators.default_vectors import fill_with_defaults, update_defaults
 from sparse_hyper_jax.estimators.estimator import Estimate, Estimator
 from sparse_hyper_jax.estimators.expectation import ESTIMATORS, expectation
+from sparse_hyper_jax.estimators.reinforce import RLOO, ScoreFunction
 from sparse_hyper_jax.estimators.routing import Route, balance_loss, sparse_mixer, top_route
-from sparse_hyper_jax.estimators.score_function import RLOO, ScoreFunction
 from sparse_hyper_jax.estimators.straight_through import GumbelStraightThrough, StraightThrough
 from sparse_hyper_jax.estimators.subsets import Enumeration, Subset
 from sparse_hyper_jax.estimators.without_replacement import WithoutReplacement

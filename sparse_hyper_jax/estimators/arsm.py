@@ -4,6 +4,8 @@ A class wins a race: ``z = argmin_i log pi_i - phi_i`` with ``pi`` uniform on th
 law ``softmax(phi)``. The entries of ``pi`` are exchangeable, so the winner after exchanging two of
 them, a pseudo action, is as good a sample; comparing pseudo actions removes most of the variance.
 
+The estimates of a row sum to 0 over its classes, unless one of them is banned.
+
 Reference: Yin, Yue and Zhou 2019, "ARSM: Augment-REINFORCE-Swap-Merge Estimator for Gradient
 Backpropagation Through Categorical Variables", arXiv 1905.01413.
 """
@@ -108,7 +110,7 @@ class ARSM(Estimator):
     For one variable close to the true gradient; for several, at equal evaluations, :class:`RLOO`
     has the smaller variance (see the README).
 
-    The value is the mean over the table: every pseudo action has the law of a sample.
+    The value is the mean of all evaluations: every pseudo action has the law of a sample.
 
     Args:
         joint: exchange in all variables at once, ``C (C - 1) / 2 + 1`` evaluations however many

@@ -28,11 +28,13 @@ def sample_without_replacement(
         those in excess of the choices that are not banned. The first is an ordinary sample.
 
     Raises:
-        ValueError: more choices than there are.
+        ValueError: logits of another rank, no choice, or more choices than there are.
 
     Reference: Kool, van Hoof and Welling 2019, "Stochastic Beams and Where to Find Them", arXiv
     1903.06059.
     """
+    checks.check_shape("logits", logits, (None, None), "(K, C): one row per variable")
+    checks.check_count("count", count, least=1)
     variables, classes = logits.shape
     check_distinct(count, variables, classes)
     log_probabilities = jax.nn.log_softmax(logits)
@@ -66,7 +68,7 @@ def check_distinct(count: int, variables: int, classes: int) -> None:
         variables * math.log(classes) >= math.log(count) - 1e-9,
         f"{count} distinct choices of {variables} variables with {classes} classes",
         f"at most {classes}**{variables} of them",
-        "lower num_samples",
+        "draw fewer",
     )
 
 

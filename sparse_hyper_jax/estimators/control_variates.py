@@ -80,7 +80,7 @@ class RELAX(Estimator):
 
     Args:
         surrogate: maps perturbed log probabilities ``(K, C)``, one row per variable, to a scalar,
-            differentiably.
+            differentiably; that of a banned class is about -1e30, so pass them through a softmax.
         scale: weight of the surrogate.
 
     Reference: Grathwohl et al. 2018, arXiv 1711.00123.
@@ -102,7 +102,7 @@ def _with_control_variate(key, logits, f, surrogate, scale) -> Estimate:
     """Estimate with ``c = surrogate``, a function of perturbed log probabilities ``(K, C)``."""
 
     def control(z: jax.Array) -> jax.Array:
-        return check_scalar(surrogate(z))
+        return check_scalar(surrogate(z), name="a control variate")
 
     free_key, tied_key = jax.random.split(key)
     noise = jax.random.gumbel(free_key, logits.shape, logits.dtype)

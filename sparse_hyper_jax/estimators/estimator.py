@@ -126,8 +126,8 @@ def check_logits(logits: jax.Array) -> tuple[int, ...]:
     return shape
 
 
-def check_scalar(value: Any) -> jax.Array:
-    """Return what ``f`` gave as a floating scalar.
+def check_scalar(value: Any, *, name: str = "f") -> jax.Array:
+    """Return what a function gave as a floating scalar.
 
     Raises:
         ValueError: another shape.
@@ -135,9 +135,9 @@ def check_scalar(value: Any) -> jax.Array:
     value = jnp.asarray(value)
     checks.require(
         value.shape == (),
-        f"f that returns shape {value.shape}",
+        f"{name} that returns shape {value.shape}",
         "a scalar, the loss of one choice for one instance",
-        "sum inside f; take batches by jax.vmap over expectation",
+        "sum inside it; take batches by jax.vmap over the whole estimate",
     )
     return at_least_float32(value)
 
@@ -149,7 +149,13 @@ def at_least_float32(array: jax.Array) -> jax.Array:
 
 def draw(key: jax.Array, logits: jax.Array, count: int) -> jax.Array:
     """Draw ``count`` times from every row of ``(K, C)``: int32 ``(count, K)``."""
-    return jax.random.categorical(key, logits, shape=(count, len(logits)))
+    # One uniform number per draw and its place among the cumulative probabilities: Gumbel noise
+    # would take C random numbers and logarithms for it.
+    cumulative = jnp.cumsum(jax.nn.softmax(logits), axis=-1)
+    uniform = jax.random.uniform(key, (count, len(logits)), cumulative.dtype)
+    # In (0, total]: rounding can reach neither a banned first class nor a banned last one.
+    level = cumulative[:, -1] * (1 - uniform)
+    return jnp.sum(cumulative < level[..., None], axis=-1, dtype=jnp.int32)
 
 
 def evaluate(f: Objective, samples: jax.Array) -> jax.Array:

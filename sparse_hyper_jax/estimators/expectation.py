@@ -7,7 +7,7 @@ from sparse_hyper_jax import checks
 from sparse_hyper_jax.estimators.arsm import AR, ARM, ARS, ARSM
 from sparse_hyper_jax.estimators.control_variates import REBAR
 from sparse_hyper_jax.estimators.estimator import Estimator, Objective
-from sparse_hyper_jax.estimators.score_function import RLOO, ScoreFunction
+from sparse_hyper_jax.estimators.reinforce import RLOO, ScoreFunction
 from sparse_hyper_jax.estimators.straight_through import GumbelStraightThrough, StraightThrough
 from sparse_hyper_jax.estimators.subsets import Enumeration, Subset
 from sparse_hyper_jax.estimators.without_replacement import WithoutReplacement

@@ -16,7 +16,7 @@ class StraightThrough(Estimator):
     """Differentiate ``f`` at a one-hot sample and pass the slope on as if it were ``p``.
 
     ``g_k = (diag(p_k) - p_k p_k^T) df/dz_k`` at ``z_k = one_hot(sample)``. Biased, unless ``f`` is
-    linear; one evaluation with its derivative.
+    linear in every row; one evaluation with its derivative.
 
     Reference: Bengio, Leonard and Courville 2013, arXiv 1308.3432.
     """
@@ -64,7 +64,13 @@ class GumbelStraightThrough(Estimator):
         """Estimate for rows ``(K, C)``."""
         noisy = logits + jax.random.gumbel(key, logits.shape, logits.dtype)
         samples = jnp.argmax(noisy, axis=-1)[None]
-        return _straight_through(f, samples, lambda z: jax.nn.softmax(z / self.temperature), noisy)
+
+        def soften(noisy: jax.Array) -> jax.Array:
+            # The largest goes before the division, which could overflow.
+            largest = jax.lax.stop_gradient(jnp.max(noisy, axis=-1, keepdims=True))
+            return jax.nn.softmax((noisy - largest) / self.temperature)
+
+        return _straight_through(f, samples, soften, noisy)
 
 
 def _straight_through(f, samples, soften, logits) -> Estimate:
@@ -76,13 +82,19 @@ def _straight_through(f, samples, soften, logits) -> Estimate:
 
 
 def check_temperature(temperature: float) -> None:
-    """Raise unless a static temperature is positive.
+    """Raise unless a static temperature is positive; one that is traced is not checked.
 
     Raises:
         ValueError: zero, negative, or no number.
     """
+    if isinstance(temperature, jax.core.Tracer):
+        return
+    try:
+        valid = 0 < float(temperature) < float("inf")
+    except (TypeError, ValueError):
+        valid = False
     checks.require(
-        not isinstance(temperature, (int, float)) or 0 < temperature < float("inf"),
+        valid,
         f"temperature={temperature}",
         "a positive number",
         "raise the temperature; 0.5 to 1 are usual",

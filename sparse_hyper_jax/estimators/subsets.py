@@ -89,6 +89,8 @@ def restricted(logits: jax.Array, samples: jax.Array, alive: jax.Array, f: Objec
     """
     chosen = jnp.take_along_axis(jax.nn.log_softmax(logits), samples.T, axis=1)
     shares = jax.nn.softmax(jnp.where(alive, jnp.sum(chosen, axis=0), -jnp.inf))
-    values = jnp.where(shares > 0, evaluate(f, samples), 0)
+    # What has no share is not evaluated: f may be infinite there.
+    used = jnp.where(shares[:, None] > 0, samples, samples[jnp.argmax(shares)])
+    values = evaluate(f, used)
     value = jnp.sum(shares * values)
     return Estimate(value, sum_of_scores(shares * (values - value), samples, logits), samples)

@@ -66,19 +66,18 @@ class WithoutReplacement(Estimator):
     def estimate_rows(self, key: jax.Array, logits: jax.Array, f: Objective) -> Estimate:
         """Estimate for rows ``(K, C)``."""
         samples, log_p = sample_without_replacement(key, logits, self.num_samples)
+        alive = jnp.isfinite(log_p)
+        # What is no sample is not evaluated: f may be infinite there.
+        samples = jnp.where(alive[:, None], samples, samples[0])
         values = evaluate(f, samples)
         first, second = leave_out_ratios(log_p)
-        alive = jnp.isfinite(log_p)
         weights = jnp.where(alive, jnp.exp(log_p + first), 0)
-        # Differences to one value, so that a constant in f cancels as far as it can.
+        # The shares of a baseline sum to one. Differences to one value: a constant in f cancels.
         relative = jnp.where(alive, values - values[0], 0)
         both = alive[:, None] & alive
         shares = jnp.where(both, jnp.exp(log_p + second), 0)
         baselines = jnp.matmul(shares, relative, precision=jax.lax.Precision.HIGHEST)
-        # The shares of a baseline need not sum to one: the constant is taken off in full.
-        missing = values[0] * (1 - jnp.sum(shares, axis=1))
-        scored = weights * (relative - baselines + missing)
-        gradient = sum_of_scores(scored, samples, logits)
+        gradient = sum_of_scores(weights * (relative - baselines), samples, logits)
         return Estimate(jnp.sum(weights * jnp.where(alive, values, 0)), gradient, samples)
 
 

@@ -79,20 +79,25 @@ def trained(parameters):
     return jax.lax.scan(step, state, jax.random.split(KEY, 300))[0][0]
 
 
+@jax.jit
+def tied_block(keys, log_p, winners):
+    return jax.vmap(lambda key: perturb_given_winner(key, log_p, winners))(keys)
+
+
 def test_winners_are_the_largest():
     for winner in range(4):
-        winners = jnp.array([winner, 3 - winner])
-        z = jax.vmap(lambda key, at=winners: perturb_given_winner(key, LOG_P, at))(keys_of(0)[:500])
-        assert (jnp.argmax(z, axis=-1) == winners).all()
-        assert all_finite(z)
+        winners = np.array([winner, 3 - winner])
+        z = np.asarray(tied_block(keys_of(0), LOG_P, winners))
+        assert (np.argmax(z, axis=-1) == winners).all()
+        assert np.isfinite(z).all()
 
 
 def test_winners_win_whatever_their_probability():
+    # Each class of a very unequal row once.
     log_p = jax.nn.log_softmax(jnp.array([[0.0, -80.0, -1e4, -1e30]] * 4))
-    winners = jnp.arange(4)
-    z = jax.vmap(lambda key: perturb_given_winner(key, log_p, winners))(keys_of(0)[:100])
-    assert all_finite(z)
-    assert (jnp.max(z, axis=-1) == z[:, winners, winners]).all()
+    z = np.asarray(tied_block(keys_of(0), log_p, np.arange(4)))
+    assert np.isfinite(z).all()
+    assert (z.max(-1) == z[:, range(4), range(4)]).all()
 
 
 def test_the_law_is_that_of_plain_perturbation():

@@ -1,0 +1,325 @@
+"""Small problems whose exact gradient is known, and the ways of this library to estimate it.
+
+Each function gives a :class:`Problem`. Costs are counted, not timed: evaluations of the loss,
+entries of the sparse matrix that are multiplied, permuted copies of the payload, shares of the
+backward pass, evaluations of an expert.
+"""
+
+import itertools
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from sparse_hyper_jax import backprop
+from sparse_hyper_jax.backprop import init_memory, next_memory, sparse_dense
+from sparse_hyper_jax.estimators import (
+    ARM,
+    ARS,
+    ARSM,
+    REBAR,
+    RLOO,
+    CellChoices,
+    Enumeration,
+    Estimator,
+    GumbelStraightThrough,
+    ScoreFunction,
+    Subset,
+    WithoutReplacement,
+    axis_choices,
+    cell_choices,
+    expectation,
+    score_function,
+    score_function_loss,
+    sparse_mixer,
+)
+from sparse_hyper_jax.ops import ContinuousTuples, log_densities, mix_values, relax
+from sparse_hyper_jax.sort import draw_sort, quicksort
+from sparse_hyper_jax.sort.buckets import buckets_at, to_rows
+from sparse_hyper_jax.sort.candidates import all_halves, candidate_weights
+from sparse_hyper_jax.sort.split import HalfPermutation, apply_split, partition
+from sparse_hyper_jax.train.data import load_splits
+from sparse_hyper_jax.train.recipes.images import cross_entropy, to_arrays
+
+Estimate = Callable[[jax.Array], Any]
+
+
+class Method(NamedTuple):
+    """A way to estimate a gradient."""
+
+    cost: float
+    estimate: Estimate
+    """Maps a key to a gradient."""
+
+
+class Problem(NamedTuple):
+    """An exact gradient and the methods that estimate it."""
+
+    title: str
+    cost: str
+    """What is counted as cost."""
+
+    exact: Any
+    methods: dict[str, Method]
+
+
+def choices() -> Problem:
+    """Three variables of four classes; a function of a random table."""
+    table = jax.random.normal(jax.random.key(5), (4, 4, 4))
+    logits = jax.random.normal(jax.random.key(0), (3, 4))
+
+    def of_rows(rows: jax.Array) -> jax.Array:
+        # Not linear in a row, as networks are not.
+        return jnp.tanh(2 * jnp.einsum("abc,a,b,c->", table, *rows)) / 2
+
+    def hard(z: jax.Array) -> jax.Array:
+        return of_rows(jax.nn.one_hot(z, 4))
+
+    estimators: dict[str, Estimator] = {
+        "score function": ScoreFunction(),
+        "RLOO-2": RLOO(2),
+        "RLOO-8": RLOO(8),
+        "ARS": ARS(),
+        "ARSM": ARSM(),
+        "without replacement (8)": WithoutReplacement(8),
+        "REBAR": REBAR(),
+        "Gumbel straight-through": GumbelStraightThrough(),
+        "uninformed subset (8)": Subset(8),
+        "informed subset (8)": Subset(8, informed=True),
+    }
+    methods = {
+        name: Method(
+            one.evaluations(logits.shape),
+            lambda key, one=one: (
+                one.estimate(key, logits, of_rows if one.relaxed else hard).gradient
+            ),
+        )
+        for name, one in estimators.items()
+    }
+    exact = Enumeration().estimate(jax.random.key(0), logits, hard).gradient
+    return Problem("discrete choices", "evaluations of f", exact, methods)
+
+
+def cells() -> Problem:
+    """Three tuples on 4 x 4 cells, each of which picks a cell; they should be the diagonal."""
+    shape, size = (4, 4), 4
+    tuples = ContinuousTuples(
+        jnp.array([[0.4, 0.7], [1.3, 1.6], [2.2, 2.9]]),
+        jnp.array([[0.8, 0.6], [1.0, 1.0], [0.5, 1.2]]),
+        jnp.ones(3),
+    )
+    everywhere = jnp.stack(jnp.meshgrid(jnp.arange(size), jnp.arange(size)), -1).reshape(-1, 2)
+    sampling = {"num_global": 4, "num_local": 4, "region": (3, 3)}
+
+    def error(indices: jax.Array, values: jax.Array) -> jax.Array:
+        matrix = jnp.zeros(shape).at[tuple(indices.T)].add(values)
+        return jnp.sum(jnp.square(matrix - jnp.eye(size)))
+
+    def picked(means_variances: Any, key: jax.Array, estimator: Estimator, kind: str) -> jax.Array:
+        moved = ContinuousTuples(*means_variances, tuples.values)
+        point_key, draw_key = jax.random.split(key)
+        if kind == "axes":
+            chosen = axis_choices(moved, shape)
+        elif kind == "all":
+            points = jnp.broadcast_to(everywhere, (3, *everywhere.shape))
+            chosen = CellChoices(points, log_densities(everywhere, *means_variances).T)
+        else:
+            options = sampling if kind == "sampled" else {}
+            chosen = cell_choices(point_key, moved, shape, **options)
+
+        def f(classes: jax.Array) -> jax.Array:
+            return error(chosen.pick(classes).reshape(3, 2), tuples.values)
+
+        return expectation(f, chosen.logits, draw_key, estimator=estimator)
+
+    def mixed(means_variances: Any, key: jax.Array, options: dict[str, Any]) -> jax.Array:
+        return error(
+            *relax(key, ContinuousTuples(*means_variances, tuples.values), shape, **options)
+        )
+
+    def mixed_everywhere(means_variances: Any, key: jax.Array) -> jax.Array:
+        whole = jnp.ones(16, bool)
+        return error(everywhere, mix_values(everywhere, whole, *means_variances, tuples.values))
+
+    def of_gaussians(means_variances: Any, key: jax.Array) -> jax.Array:
+        def f(drawn: jax.Array) -> jax.Array:
+            return error(drawn, tuples.values)
+
+        return score_function(key, f, *means_variances, shape, num_samples=8)
+
+    at = (tuples.means, tuples.variances)
+
+    def method(cost: int, loss: Callable[..., jax.Array], *rest: Any) -> Method:
+        return Method(cost, lambda key: jax.grad(loss)(at, key, *rest))
+
+    methods = {
+        "hyperlayer, 4 + 4 points": method(36, mixed, sampling),
+        "hyperlayer, neighbours": method(12, mixed, {}),
+        "hyperlayer, all cells": method(48, mixed_everywhere),
+        "RLOO-8, all cells": method(24, picked, RLOO(8), "all"),
+        "RLOO-8, 4 + 4 points": method(24, picked, RLOO(8), "sampled"),
+        "RLOO-8, neighbours": method(24, picked, RLOO(8), "neighbours"),
+        "ARSM, neighbours": method(21, picked, ARSM(), "neighbours"),
+        "ARM, neighbours": method(6, picked, ARM(), "axes"),
+        "Gaussian score function (8)": method(24, of_gaussians),
+    }
+    exact = jax.grad(picked)(at, jax.random.key(0), Enumeration(), "all")
+    return Problem("tuples of a hyperlayer", "entries multiplied", exact, methods)
+
+
+def sorting() -> Problem:
+    """Four elements by their keys; the loss is the squared error of the order."""
+    keys, payload = jnp.array([0.3, -0.9, 0.8, 0.1]), jnp.eye(4)
+    target = payload[jnp.array([1, 0, 3, 2])]
+    certainty = 2.0
+
+    def error(output: jax.Array) -> jax.Array:
+        return jnp.sum(jnp.square(output - target))
+
+    def mixture(keys: jax.Array, key: jax.Array, candidates: int) -> jax.Array:
+        sort = quicksort(key, keys, payload, num_candidates=candidates, certainty=certainty)
+        return error(sort.payload)
+
+    def drawn(keys: jax.Array, key: jax.Array, count: int, baseline: str) -> jax.Array:
+        def one(key: jax.Array) -> tuple[jax.Array, jax.Array]:
+            result = draw_sort(key, keys, payload, certainty=certainty)
+            return error(result.payload), result.log_probability
+
+        losses = jax.vmap(one)(jax.random.split(key, count))
+        return score_function_loss(*losses, baseline=baseline)
+
+    def enumerated(keys: jax.Array) -> jax.Array:
+        return sum(chance * error(result) for chance, result in all_sorts(keys, payload, certainty))
+
+    def method(cost: int, loss: Callable[..., jax.Array], *rest: Any) -> Method:
+        return Method(cost, lambda key: jax.grad(loss)(keys, key, *rest))
+
+    methods = {
+        "mixture, all halvings": method(6, mixture, 16),
+        "mixture, 4 candidates": method(4, mixture, 4),
+        "mixture, 2 candidates": method(2, mixture, 2),
+        "score function": method(1, drawn, 1, "none"),
+        "RLOO-2": method(2, drawn, 2, "leave_one_out"),
+        "RLOO-8": method(8, drawn, 8, "leave_one_out"),
+    }
+    return Problem("sorting", "permuted copies", jax.grad(enumerated)(keys), methods)
+
+
+def all_sorts(keys: jax.Array, payload: jax.Array, certainty: float, level: int = 0):
+    """Yield the chance and the payload of every sort that ``draw_sort`` can draw."""
+    buckets = buckets_at(len(keys), level)
+    if len(buckets.sizes) == len(keys):
+        yield jnp.ones(()), payload
+        return
+    upper, kept = (jnp.asarray(array) for array in all_halves(buckets))
+    weights = candidate_weights(to_rows(keys, buckets), upper, kept, buckets, certainty)
+    for chosen in itertools.product(range(len(upper)), repeat=len(buckets.sizes)):
+        picked = jnp.stack([upper[c, row] for row, c in enumerate(chosen)])[None]
+        chance = jnp.prod(jnp.stack([weights[c, row] for row, c in enumerate(chosen)]))
+        split = HalfPermutation(*partition(picked, buckets), jnp.ones((1, len(keys))))
+        moved = apply_split(split, (keys, payload))
+        for later, result in all_sorts(*moved, certainty, level + 1):
+            yield chance * later, result
+
+
+def backpropagation() -> Problem:
+    """Two hidden layers on a batch of digits, a tenth of the components propagated."""
+    images, labels = (part[:50] for part in to_arrays(load_splits("digits", None, seed=0).train))
+    sizes = (images.shape[1], 64, 64, 10)
+    keys = jax.random.split(jax.random.key(0), 3)
+    kernels = [
+        jax.random.normal(key, (n_out, n_in)) / jnp.sqrt(n_in)
+        for key, (n_in, n_out) in zip(keys, itertools.pairwise(sizes), strict=True)
+    ]
+
+    def loss(kernels, memories, key, sparsifier, eta):
+        x = images
+        layers = list(zip(kernels[:-1], jax.random.split(key, 2), memories, strict=True))
+        for kernel, layer_key, memory in layers:
+            if sparsifier is None:
+                x = x @ kernel.T
+            else:
+                random = layer_key if sparsifier.needs_key else None
+                x = sparse_dense(random, x, kernel, memory=memory, sparsifier=sparsifier, eta=eta)
+            x = jax.nn.relu(x)
+        return cross_entropy(x @ kernels[-1].T, labels)
+
+    def forgetful(sparsifier: Any, key: jax.Array) -> Any:
+        return jax.grad(loss)(kernels, (None, None), key, sparsifier, 0.0)[:-1]
+
+    def remembering(sparsifier: Any, key: jax.Array, eta: float, steps: int) -> Any:
+        def step(memories: Any, key: jax.Array) -> tuple[Any, Any]:
+            gradient, new = jax.grad(loss, argnums=(0, 1))(kernels, memories, key, sparsifier, eta)
+            return tuple(map(next_memory, memories, new)), gradient[:-1]
+
+        start = tuple(init_memory("slot", (50, 64)) for _ in range(2))
+        _, gradients = jax.lax.scan(step, start, jax.random.split(key, steps))
+        return jax.tree.map(partial(jnp.mean, axis=0), gradients)
+
+    methods = {
+        "top-k": Method(0.1, partial(forgetful, backprop.TopK(0.1))),
+        "top-k, 3 times as many": Method(0.3, partial(forgetful, backprop.TopK(0.3))),
+        "unified top-k": Method(0.1, partial(forgetful, backprop.UnifiedTopK(0.1))),
+        "random": Method(0.1, partial(forgetful, backprop.RandomK(0.1))),
+        "random, not rescaled": Method(
+            0.1, partial(forgetful, backprop.RandomK(0.1, rescale=False))
+        ),
+        "importance sampling": Method(0.1, partial(forgetful, backprop.ImportanceSampling(0.1))),
+        "top-k, memory 0.8, 10 steps": Method(
+            1.0, partial(remembering, backprop.TopK(0.1), eta=0.8, steps=10)
+        ),
+        "top-k, memory 1, 10 steps": Method(
+            1.0, partial(remembering, backprop.TopK(0.1), eta=1.0, steps=10)
+        ),
+    }
+    exact = forgetful(None, jax.random.key(0))
+    return Problem("sparse backpropagation", "dense backward passes", exact, methods)
+
+
+def experts() -> Problem:
+    """Sixteen tokens, eight experts with fixed outputs, cross-entropy."""
+    keys = jax.random.split(jax.random.key(3), 3)
+    outputs = 2 * jax.random.normal(keys[0], (16, 8, 5))
+    logits = jax.random.normal(keys[1], (16, 8))
+    labels = jax.random.randint(keys[2], (16,), 0, 5)
+
+    def token_loss(y: jax.Array, label: jax.Array) -> jax.Array:
+        return -jax.nn.log_softmax(y)[label]
+
+    def routed(logits: jax.Array, key: jax.Array, method: str, exact: bool) -> jax.Array:
+        route = sparse_mixer(key, logits, method=method, exact_at_argmax=exact)
+        chosen = jnp.take_along_axis(outputs, route.index[:, None, None], axis=1)[:, 0]
+        return jnp.mean(jax.vmap(token_loss)(route.gate[:, None] * chosen, labels))
+
+    def estimated(logits: jax.Array, key: jax.Array, estimator: Estimator) -> jax.Array:
+        def of_token(key, logits, outputs, label):
+            gates = jax.nn.softmax(logits)
+
+            def f(expert: jax.Array) -> jax.Array:
+                return token_loss(gates[expert] * outputs[expert], label)
+
+            return expectation(f, logits, key, estimator=estimator)
+
+        return jnp.mean(jax.vmap(of_token)(jax.random.split(key, 16), logits, outputs, labels))
+
+    def method(cost: int, loss: Callable[..., jax.Array], *rest: Any) -> Method:
+        return Method(cost, lambda key: jax.grad(loss)(logits, key, *rest))
+
+    methods = {
+        "gate alone": method(1, routed, "gate", False),
+        "first order": method(1, routed, "first_order", False),
+        "midpoint": method(1, routed, "midpoint", False),
+        "midpoint, whole at argmax": method(1, routed, "midpoint", True),
+        "Heun": method(1, routed, "heun", False),
+        "Heun, whole at argmax": method(1, routed, "heun", True),
+        "RLOO-2": method(2, estimated, RLOO(2)),
+        "RLOO-4": method(4, estimated, RLOO(4)),
+        "score function": method(1, estimated, ScoreFunction()),
+    }
+    exact = jax.grad(estimated)(logits, jax.random.key(0), Enumeration())
+    return Problem("choice of an expert", "experts evaluated", exact, methods)
+
+
+PROBLEMS = (choices, cells, sorting, backpropagation, experts)
