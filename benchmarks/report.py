@@ -62,8 +62,8 @@ def mean_and_spread(values: Sequence[float], digits: int) -> str:
     """Write mean ± standard deviation."""
     if not values:
         return "-"
-    spread = f" ± {stdev(values):.{digits}f}" if len(values) > 1 else ""
-    return f"{mean(values):.{digits}f}{spread}"
+    spread = f" ± {np.std(values, ddof=1):.{digits}f}" if len(values) > 1 else ""
+    return f"{np.mean(values):.{digits}f}{spread}"
 
 
 def percent(values: Sequence[float], digits: int = 1, *, span: bool = True) -> str:

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sparse_hyper_jax import backprop, ops
+from sparse_hyper_jax import backprop, estimators, ops, sort
 from sparse_hyper_jax.types import ContinuousTuples, SparseEntries
 
 
@@ -233,9 +233,40 @@ KEYED_OPS: dict[str, Callable[[jax.Array], object]] = {
     ),
 }
 
-KEYED_SORT: dict[str, Callable[[jax.Array], object]] = {}
+KEYED_SORT: dict[str, Callable[[jax.Array], object]] = {
+    "draw_sort": lambda key: sort.draw_sort(key, jnp.arange(5.0), jnp.arange(5)),
+    "half_split": lambda key: sort.half_split(key, jnp.arange(9.0), jnp.ones(9), num_near=2),
+    "quicksort": lambda key: sort.quicksort(key, jnp.arange(9.0), jnp.ones(9), num_near=2),
+}
 
-KEYED_ESTIMATORS: dict[str, Callable[[jax.Array], object]] = {}
+LOGITS = jnp.array([[0.3, -0.5], [1.0, 0.2]])
+CELLS = ContinuousTuples(*map(jnp.asarray, TUPLES))
+
+
+def table_or_rows(z):
+    """A loss of classes (2,) or of rows (2, 2), whichever an estimator passes."""
+    return jnp.sum(jnp.sin(1.0 + z))
+
+
+KEYED_ESTIMATORS: dict[str, Callable[[jax.Array], object]] = {
+    **{
+        f"expectation, {name}": lambda key, name=name: estimators.expectation(
+            table_or_rows, LOGITS, key, estimator=name
+        )
+        for name in estimators.ESTIMATORS
+        if name not in ("uninformed_subset", "informed_subset", "enumeration")
+    },
+    "cell_choices": lambda key: estimators.cell_choices(key, CELLS, SHAPE, **SAMPLED),
+    "perturb_given_winner": lambda key: estimators.perturb_given_winner(
+        key, jax.nn.log_softmax(LOGITS), jnp.array([1, 0])
+    ),
+    "sample_cells": lambda key: estimators.sample_cells(key, CELLS.means, CELLS.variances, SHAPE),
+    "sample_without_replacement": lambda key: estimators.sample_without_replacement(key, LOGITS, 3),
+    "score_function": lambda key: estimators.score_function(
+        key, jnp.sum, CELLS.means, CELLS.variances, SHAPE
+    ),
+    "sparse_mixer": lambda key: estimators.sparse_mixer(key, LOGITS),
+}
 
 
 def backward(layer):

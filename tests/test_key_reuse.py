@@ -3,8 +3,14 @@ import inspect
 import jax
 import pytest
 
-from sparse_hyper_jax import backprop, ops
-from tests.public_functions import KEYED, KEYED_BACKPROP, KEYED_OPS
+from sparse_hyper_jax import backprop, estimators, ops, sort
+from tests.public_functions import (
+    KEYED,
+    KEYED_BACKPROP,
+    KEYED_ESTIMATORS,
+    KEYED_OPS,
+    KEYED_SORT,
+)
 
 # jax.random.fold_in, by JAX's rules, leaves its key usable.
 FOLDS = {"accumulate_over_ranges"}
@@ -20,7 +26,15 @@ def test_every_key_is_used_once(name):
                 jax.random.split(key)
 
 
-@pytest.mark.parametrize(("room", "keyed"), [(ops, KEYED_OPS), (backprop, KEYED_BACKPROP)])
+ROOMS = {
+    "ops": (ops, KEYED_OPS),
+    "sort": (sort, KEYED_SORT),
+    "estimators": (estimators, KEYED_ESTIMATORS),
+    "backprop": (backprop, KEYED_BACKPROP),
+}
+
+
+@pytest.mark.parametrize(("room", "keyed"), ROOMS.values(), ids=ROOMS)
 def test_every_function_with_a_key_is_here(room, keyed):
     functions = {name: getattr(room, name) for name in room.__all__}
     with_key = {

@@ -76,9 +76,11 @@ def draw_sort(
     check_options(key, keys, **options)
     current = jnp.clip(widen(keys), -KEY_LIMIT, KEY_LIMIT)
     total = jnp.zeros((), current.dtype)
-    for level in range(num_levels(n)):
+    levels = num_levels(n)
+    level_keys = jax.random.split(key, max(levels, 1))
+    for level in range(levels):
         split, log_probability = _draw_split(
-            jax.random.fold_in(key, level), current, buckets_at(n, level), **options
+            level_keys[level], current, buckets_at(n, level), **options
         )
         current, payload = apply_split(split, (current, payload))
         total += log_probability
