@@ -53,6 +53,7 @@ def run(report: Report, setting: str, seed: int, mnist: Path) -> None:
         recipe = VAERecipe(
             **options,
             steps=steps,
+            compare=setting == COMPARED_AT,
             evaluate_every=steps // EVALUATED // 500 * 500,
             data="mnist",
             data_dir=mnist,

@@ -100,6 +100,9 @@ class VAERecipe:
     seed: int = 0
     """Seed of initialisation, validation split, order of the images and samples."""
 
+    compare: bool = False
+    """Whether to measure at the end how the encoder's gradient varies by other estimators too."""
+
     out: Path | None = None
     """Run folder; by default runs/vae-DATE-TIME."""
 
@@ -147,7 +150,8 @@ class VAERecipe:
             for name in ("test", "validation", "train")
         }
         result["evaluations"] = estimator.evaluations((self.variables, self.classes))
-        result["encoder_variance"] = self._variances(coder, parameters, watched)
+        if self.compare:
+            result["encoder_variance"] = self._variances(coder, parameters, watched)
         self._draw(folder, coder, parameters, parts["test"])
         told = ("estimator", "num_samples", "temperature", "variables", "classes", "data", "seed")
         result |= {name: getattr(self, name) for name in told}

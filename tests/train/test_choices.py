@@ -1,0 +1,115 @@
+"""The recipes ``univariate`` and ``subset-bias``."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from sparse_hyper_jax.estimators import ARSM, Enumeration, Subset
+from sparse_hyper_jax.train.recipes.autoencoder import make_coder
+from sparse_hyper_jax.train.recipes.subset_bias import SubsetBiasRecipe, compared, measure
+from sparse_hyper_jax.train.recipes.univariate import (
+    UnivariateRecipe,
+    expected_reward,
+    reward_of,
+    rewards,
+)
+from tests.ops.examples import assert_names_itself_and_its_cure
+
+from .toy import compiled_once
+
+TOY = UnivariateRecipe(draws=5000, quiet=True)
+BIAS = SubsetBiasRecipe(classes=32, hidden=(16,), epochs=2, draws=60, quiet=True)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _compiled_once(tmp_path_factory):
+    with compiled_once(tmp_path_factory.mktemp("compiled")):
+        yield
+
+
+def test_rewards_differ_by_little():
+    assert float(rewards(30)[-1]) == pytest.approx(0.5 + 1 / 30)
+    assert float(expected_reward(jnp.zeros(30))) == pytest.approx(0.5 + 15.5 / 900)
+    row, table = reward_of(4, Subset()), jnp.eye(4)
+    assert [float(row(jnp.int32(z))) for z in range(4)] == pytest.approx(rewards(4))
+    soft = UnivariateRecipe(estimator="straight_through")._check()
+    assert [float(reward_of(4, soft)(table[z])) for z in range(4)] == pytest.approx(rewards(4))
+
+
+def test_arsm_climbs_as_the_exact_gradient_does(tmp_path):
+    runs = {
+        name: dataclasses.replace(TOY, estimator=name, out=tmp_path / name).run()
+        for name in ("arsm", "enumeration", "score_function")
+    }
+    # Published for this toy: .53266 exact, .53269 ARSM, .5200 score function.
+    assert runs["enumeration"]["reward"] == pytest.approx(0.53266, abs=2e-5)
+    assert runs["arsm"]["reward"] == pytest.approx(0.53269, abs=2e-4)
+    assert runs["score_function"]["reward"] < 0.531
+    arsm, score = (runs[name]["at_uniform_logits"] for name in ("arsm", "score_function"))
+    assert arsm["class_variance"] == pytest.approx(9.6e-8, rel=0.1)
+    assert score["class_variance"] == pytest.approx(8.6e-3, rel=0.1)
+    for name in ("arsm", "score_function"):
+        assert runs[name]["at_random_logits"]["largest_z"] < 4.5
+    assert runs["enumeration"]["at_random_logits"]["variance"] < 1e-9
+    assert runs["arsm"]["evaluations"] == ARSM().evaluations((30,)) == 436
+
+
+def test_bias_of_subsets_is_seen_and_that_of_unbiased_ones_is_not(tmp_path):
+    result = dataclasses.replace(BIAS, out=tmp_path / "run").run()
+    reports = result["estimators"]
+    assert set(reports) == set(compared(BIAS.subset))
+    for name in ("uninformed subset", "informed subset"):
+        assert reports[name]["bias"] > 3 * reports[name]["noise"]
+        assert reports[name]["bias"] > 0.2
+    for name in ("RLOO", "without replacement"):
+        assert reports[name]["bias"] < 3 * reports[name]["noise"]
+    assert all(report["mean_absolute_error"] > 0 for report in reports.values())
+    assert (tmp_path / "run" / "errors.png").stat().st_size > 1000
+
+
+def test_a_subset_of_all_is_exact():
+    recipe = dataclasses.replace(BIAS, classes=5, subset=5, draws=4)
+    coder, parameters = make_coder(12, (6,), (1, 5), seed=1)
+    images = jax.random.uniform(jax.random.key(0), (3, 12))
+    reports, errors = measure(recipe, coder, parameters, images)
+    for name in ("uninformed subset", "informed subset", "without replacement"):
+        assert reports[name]["mean_absolute_error"] < 1e-5
+        assert np.abs(errors[name]).max() < 1e-4
+    assert reports["RLOO"]["mean_absolute_error"] > 1e-4
+    assert Enumeration().evaluations((1, 5)) == 5
+
+
+MISTAKES = {
+    "an unknown option": (
+        dataclasses.replace(TOY, temperature=1.0),
+        "temperature=1.0",
+        "an option of it",
+        "leave out --temperature",
+    ),
+    "a rate": (dataclasses.replace(TOY, learning_rate=-1.0), "-1.0", "more than 0", "change"),
+    "one arm": (dataclasses.replace(TOY, classes=1), "classes=1", "at least 2", "classes"),
+    "more samples than arms": (
+        dataclasses.replace(TOY, estimator="without_replacement", num_samples=6, classes=5),
+        "6 distinct choices",
+        "at most 5**1",
+        "draw fewer",
+    ),
+    "a large subset": (
+        dataclasses.replace(BIAS, subset=33),
+        "subset=33 of 32",
+        "at most all",
+        "lower --subset",
+    ),
+    "one draw": (dataclasses.replace(BIAS, draws=1), "draws=1", "at least 2", "draws"),
+    "no folder": (dataclasses.replace(BIAS, data="idx"), "folder", "folder", "--data-dir"),
+}
+
+
+@pytest.mark.parametrize(("recipe", "found", "expected", "change"), MISTAKES.values(), ids=MISTAKES)
+def test_a_mistake_names_itself_and_its_cure(recipe, found, expected, change, tmp_path):
+    recipe = dataclasses.replace(recipe, out=tmp_path / "run")
+    assert_names_itself_and_its_cure(recipe.run, found, expected, change)
+    assert not (tmp_path / "run").exists()

@@ -1,0 +1,228 @@
+import dataclasses
+import json
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from sparse_hyper_jax.estimators import ESTIMATORS, RLOO, Enumeration
+from sparse_hyper_jax.train.data import load_splits
+from sparse_hyper_jax.train.loop import train as train_loop
+from sparse_hyper_jax.train.recipes import vae as module
+from sparse_hyper_jax.train.recipes.autoencoder import (
+    binarise,
+    divergence_from_uniform,
+    expected_reconstruction,
+    make_coder,
+    make_estimator,
+    make_step,
+    reconstruction_loss,
+    start_state,
+)
+from sparse_hyper_jax.train.recipes.vae import (
+    VAERecipe,
+    binary_arrays,
+    make_encoder_variance,
+    make_measure,
+    make_model,
+    negative_elbo,
+)
+from tests.ops.examples import all_finite, assert_close, assert_names_itself_and_its_cure
+
+from .toy import compiled_once
+
+SMALL = VAERecipe(variables=3, classes=4, hidden=(32,), steps=300, evaluate_every=100, quiet=True)
+COMPARING = dataclasses.replace(SMALL, compare=True)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _compiled_once(tmp_path_factory):
+    with compiled_once(tmp_path_factory.mktemp("compiled")):
+        yield
+
+
+@pytest.fixture(scope="module")
+def sets():
+    return [binary_arrays(part) for part in load_splits("digits", None, seed=0)]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    recipe = dataclasses.replace(COMPARING, out=tmp_path_factory.mktemp("recipe") / "run")
+    return recipe, recipe.run()
+
+
+def test_recipe_learns_and_reports(finished):
+    recipe, result = finished
+    metrics = [json.loads(line) for line in (recipe.out / "metrics.jsonl").read_text().splitlines()]
+    curve = [line["eval_negative_elbo"] for line in metrics if "eval_negative_elbo" in line]
+    assert len(curve) == 4
+    # 64 pixels at chance cost 44 nats.
+    assert curve[0] > 40
+    assert result["validation_negative_elbo"] == pytest.approx(curve[-1])
+    assert result["test_negative_elbo"] < 30
+    assert result["evaluations"] == 4
+    assert set(result["encoder_variance"]) == {
+        "arsm",
+        "rloo_2",
+        "rloo_7",
+        "rebar",
+        "gumbel_straight_through",
+    }
+    assert result["encoder_variance"]["arsm"]["evaluations"] == 7
+    assert all(one["variance"] > 0 for one in result["encoder_variance"].values())
+    for name in ("reconstructions.png", "curve.png"):
+        assert (recipe.out / name).stat().st_size > 1000
+
+
+def test_killed_and_resumed_run_ends_the_same(finished, tmp_path, monkeypatch):
+    recipe, result = finished
+    again = dataclasses.replace(recipe, out=tmp_path / "run")
+
+    class Kill(BaseException):
+        pass
+
+    def dying(*arguments, evaluate, **options):
+        def evaluate_and_die(step, state):
+            if step == 200:
+                raise Kill
+            return evaluate(step, state)
+
+        return train_loop(*arguments, evaluate=evaluate_and_die, checkpoint_seconds=0.0, **options)
+
+    monkeypatch.setattr(module, "train", dying)
+    with pytest.raises(Kill):
+        again.run()
+    monkeypatch.setattr(module, "train", partial(train_loop, checkpoint_seconds=0.0))
+    resumed = dataclasses.replace(again, resume=True).run()
+    unlike = {"seconds", "out"}
+    assert {name: value for name, value in resumed.items() if name not in unlike} == {
+        name: value for name, value in result.items() if name not in unlike
+    }
+
+
+@pytest.mark.parametrize("name", ["arsm", "gumbel_straight_through", "rebar"])
+def test_other_estimators_learn_too(name, sets):
+    recipe = dataclasses.replace(SMALL, estimator=name)
+    coder, state = make_model(recipe, sets[0])
+    loss = negative_elbo(coder, make_estimator(name))
+    step = make_step(loss, recipe.optimizer, batch=recipe.batch)
+
+    @jax.jit
+    def run(state):
+        keys = jax.random.split(jax.random.key(0), 300)
+        return jax.lax.scan(lambda state, key: step(state, key, sets[0]), state, keys)
+
+    trained, metrics = run(state)
+    assert all_finite(metrics)
+    before = np.asarray(state.parameters["encoder"][0]["kernel"][...])
+    assert np.abs(trained.parameters["encoder"][0]["kernel"][...] - before).max() > 0.01
+    assert make_measure(coder)(trained.parameters, sets[1]) < 31
+
+
+def test_elbo_of_a_known_network():
+    coder, parameters = make_coder(6, (5,), (2, 3), seed=0)
+    images = binarise(jax.random.uniform(jax.random.key(1), (4, 6)))
+    logits = coder.encode(parameters, images)
+    assert logits.shape == (4, 2, 3)
+    keys = jax.random.split(jax.random.key(2), 4)
+    expected = jax.vmap(expected_reconstruction(coder, Enumeration(), parameters))(
+        keys, images, logits
+    )
+    # By hand: all nine codes, each weighed by its probability.
+    q = jax.nn.softmax(logits)
+    total = np.zeros(4)
+    for a in range(3):
+        for b in range(3):
+            rows = jax.nn.one_hot(jnp.array([a, b]), 3)
+            logit = np.asarray(coder.decode(parameters, rows), np.float64)
+            log_p = -np.log1p(np.exp(-np.where(images == 1, logit, -logit))).sum(1)
+            total -= np.asarray(q[:, 0, a] * q[:, 1, b]) * log_p
+    assert_close(expected, total, rtol=1e-5)
+    divergence = (q * (jnp.log(q) - np.log(1 / 3))).sum((1, 2))
+    assert_close(divergence_from_uniform(logits), divergence, rtol=1e-4)
+
+
+def test_divergence_is_zero_at_uniform_and_log_c_at_certainty():
+    assert float(divergence_from_uniform(jnp.zeros((2, 5)))) == pytest.approx(0, abs=1e-6)
+    certain = jnp.eye(5)[:2] * 1e4
+    assert float(divergence_from_uniform(certain)) == pytest.approx(2 * np.log(5), rel=1e-5)
+
+
+def test_gradients_are_those_of_the_exact_loss_on_average(sets):
+    coder, parameters = make_coder(64, (8,), (2, 3), seed=0)
+    images = sets[0][0][:4]
+    exact = jax.grad(negative_elbo(coder, Enumeration()))(parameters, jax.random.key(0), images)
+    loss = negative_elbo(coder, RLOO(4))
+    keys = jax.random.split(jax.random.key(1), 3000)
+    draws = jax.jit(jax.vmap(lambda key: jax.grad(loss)(parameters, key, images)))(keys)
+    for part in ("encoder", "decoder"):
+        for layer in exact[part]:
+            wanted = exact[part][layer]["bias"][...]
+            drawn = draws[part][layer]["bias"][...]
+            error = drawn.std(0) / len(keys) ** 0.5
+            assert (np.abs(drawn.mean(0) - wanted) < 5 * error + 1e-4).all()
+
+
+def test_more_samples_lower_the_encoders_variance(sets):
+    coder, parameters = make_coder(64, (8,), (3, 4), seed=0)
+    few, many = (
+        make_encoder_variance(coder, RLOO(count))(parameters, sets[0][0][:20]) for count in (2, 12)
+    )
+    assert many < few / 3
+
+
+def test_reconstruction_is_finite_for_great_logits():
+    assert reconstruction_loss(jnp.array([1e4, -1e4]), jnp.array([1.0, 0.0])) == 0
+    assert reconstruction_loss(jnp.array([1e4, -1e4]), jnp.array([0.0, 1.0])) == 2e4
+
+
+def test_estimators_by_name():
+    assert make_estimator("rloo", num_samples=7) == RLOO(7)
+    assert all(make_estimator(name) == one for name, one in ESTIMATORS.items())
+
+
+def test_state_starts_unshuffled(sets):
+    _, parameters = make_coder(64, (8,), (3, 4), seed=0)
+    state = start_state(parameters, SMALL.optimizer, 10)
+    assert state.order.tolist() == list(range(10))
+    assert state.count == 0
+
+
+MISTAKES = {
+    "an option of another": (
+        {"estimator": "arsm", "num_samples": 3},
+        "num_samples=3",
+        "an option of it",
+        "leave out --num-samples",
+    ),
+    "no classes": ({"classes": 1}, "classes=1", "at least 2", "classes"),
+    "a rate": ({"learning_rate": 0.0}, "learning_rate=0.0", "more than 0", "change"),
+    "no folder": ({"data": "mnist"}, "without a folder", "the folder", "--data-dir"),
+    "odd evaluations": ({"evaluate_every": 700}, "evaluate_every=700", "a multiple", "change"),
+    "one sample": (
+        {"estimator": "rloo", "num_samples": 1},
+        "num_samples=1",
+        "at least 2",
+        "num_samples",
+    ),
+    "too distinct": (
+        {"estimator": "without_replacement", "num_samples": 9, "variables": 1, "classes": 4},
+        "9 distinct choices",
+        "at most 4**1",
+        "draw fewer",
+    ),
+    "a unit": ({"hidden": (0,)}, "hidden[0]=0", "at least 1", "hidden"),
+    "a large batch": ({"batch": 5000}, "batch=5000", "at most as many", "lower --batch"),
+}
+
+
+@pytest.mark.parametrize(
+    ("options", "found", "expected", "change"), MISTAKES.values(), ids=MISTAKES
+)
+def test_a_mistake_names_itself_and_its_cure(options, found, expected, change, tmp_path):
+    recipe = dataclasses.replace(SMALL, out=tmp_path / "run", **options)
+    assert_names_itself_and_its_cure(recipe.run, found, expected, change)
+    assert not (tmp_path / "run").exists()
