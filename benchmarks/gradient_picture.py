@@ -1,4 +1,4 @@
-"""Bias against variance at equal cost, for every way of this library to change a gradient.
+"""Bias against variance at equal cost, for most ways of this library to change a gradient.
 
     python benchmarks/gradient_picture.py              measure, print the tables, docs/gradients.png
     python benchmarks/gradient_picture.py --table      only print the tables
@@ -53,7 +53,7 @@ def measure() -> None:
 def bias_of(line: dict[str, Any]) -> str:
     """Write a bias, or that none was seen above twice the noise."""
     seen = line["bias"] > 2 * line["noise"]
-    return f"{line['bias']:.2g}" if seen else f"none above {2 * line['noise']:.1g}"
+    return f"{line['bias']:.2g}" if seen else f"none seen (noise {line['noise']:.1g})"
 
 
 def table() -> str:
@@ -135,7 +135,10 @@ def explain(ax: Axes) -> None:
         "Down: less variance for the same cost. Points\n"
         "at the bottom do not vary at all.\n\n"
         "Averaging divides a variance and leaves a bias:\n"
-        "what lies to the right stays there.",
+        "what lies to the right stays there.\n\n"
+        "Tuples: exact is the choice among all cells;\n"
+        "methods that choose among fewer points are\n"
+        "unbiased for another loss.",
         va="top",
         fontsize=9,
         transform=ax.transAxes,

@@ -9,7 +9,8 @@
 One JSON line per run of a recipe, with its curve, and one per setting with the time of a step; the
 tables read the curves at equal steps and at equal seconds. No tuple is relocated. Learning rates
 are the recipes' own, and for each estimator also three times as high and a third: the best of the
-three by its final figure on one seed that is not reported (a line of its own).
+three by its final figure on one seed that is not reported (a line of its own), the highest if they
+are level.
 """
 
 import argparse
@@ -40,8 +41,9 @@ IDENTITY: dict[str, dict[str, Any]] = {
     "RLOO-4": {"estimator": "rloo"},
     "RLOO-16": {"estimator": "rloo", "num_samples": 16},
     "ARSM": {"estimator": "arsm"},
-    "score function of Gaussians": {"estimator": "reinforce"},
+    "score function of Gaussians, no baseline": {"estimator": "reinforce"},
     "hyperlayer, neighbours alone": ALONE,
+    "hyperlayer, neighbours alone, not shared": {"chunk_size": 1} | ALONE,
     "RLOO-4, neighbours alone": {"estimator": "rloo"} | ALONE,
     "ARSM, neighbours alone": {"estimator": "arsm"} | ALONE,
     "ARM, neighbours alone": {"estimator": "arm"} | ALONE,

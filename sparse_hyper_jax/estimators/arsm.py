@@ -108,7 +108,7 @@ class ARSM(Estimator):
     with the symmetric table of pseudo actions (entries exchanged in every variable at once).
     Unbiased; exactly 0 where all pseudo actions coincide, as they do once the logits are peaked.
     For one variable close to the true gradient; for several, at equal evaluations, :class:`RLOO`
-    has the smaller variance (see the README).
+    has the smaller variance (see ``docs/estimators.md``).
 
     The value is the mean of all evaluations: every pseudo action has the law of a sample.
 
@@ -150,7 +150,7 @@ class ARSM(Estimator):
 
 @dataclass(frozen=True)
 class ARM(ARSM):
-    """:class:`ARSM` for two classes, where it takes two evaluations.
+    """:class:`ARSM` for two classes, where it takes two evaluations (``K + 1`` if not joint).
 
     ``g_k = (f(z^{0<>1}) - f(z)) (pi_k0 - 1/2)`` for class 0 and its negative for class 1.
 

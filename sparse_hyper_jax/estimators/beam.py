@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from sparse_hyper_jax import checks
+from sparse_hyper_jax.estimators.estimator import at_least_float32
 
 
 def sample_without_replacement(
@@ -37,7 +38,7 @@ def sample_without_replacement(
     checks.check_count("count", count, least=1)
     variables, classes = logits.shape
     check_distinct(count, variables, classes)
-    log_probabilities = jax.nn.log_softmax(logits)
+    log_probabilities = jax.nn.log_softmax(at_least_float32(logits))
 
     def extend(beam, step):
         partial, scores, choices = beam

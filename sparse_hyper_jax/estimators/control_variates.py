@@ -98,7 +98,13 @@ class RELAX(Estimator):
         return _with_control_variate(key, logits, f, self.surrogate, self.scale)
 
 
-def _with_control_variate(key, logits, f, surrogate, scale) -> Estimate:
+def _with_control_variate(
+    key: jax.Array,
+    logits: jax.Array,
+    f: Objective,
+    surrogate: Callable[[jax.Array], jax.Array],
+    scale: float | jax.Array,
+) -> Estimate:
     """Estimate with ``c = surrogate``, a function of perturbed log probabilities ``(K, C)``."""
 
     def control(z: jax.Array) -> jax.Array:

@@ -50,7 +50,8 @@ class Estimator(abc.ABC):
                 ``(..., C)``, each of which sums to one, and is differentiated.
 
         Returns:
-            an :class:`Estimate`. The gradient is 0 at banned classes.
+            an :class:`Estimate`. The gradient is 0 at banned classes; all is NaN where a logit is
+            or where every class of a variable is banned.
 
         Raises:
             ValueError: logits without classes or not of floats, ``f`` of another shape than
@@ -59,21 +60,27 @@ class Estimator(abc.ABC):
         shape = check_logits(logits)
         *variables, classes = shape
         rows = jax.lax.stop_gradient(at_least_float32(jnp.asarray(logits)))
+        # A constant in the logits, which means nothing, could be so large that noise is rounded
+        # away. A row without any class that is not banned becomes NaN.
+        rows -= jnp.max(rows, axis=-1, keepdims=True)
         given = shape if self.relaxed else tuple(variables)
         count = self.evaluations(shape)
         checks.require(
             count <= MOST_EVALUATIONS,
-            f"logits of shape {shape}, for which {type(self).__name__} evaluates f {count} times",
-            f"at most {MOST_EVALUATIONS} evaluations",
+            f"logits of shape {shape}, for which {type(self).__name__} has too much to evaluate",
+            f"at most {MOST_EVALUATIONS} evaluations of f",
             "take an estimator whose number of evaluations can be chosen, such as RLOO",
         )
-        value, gradient, samples = self.estimate_rows(
-            key, rows.reshape(-1, classes), lambda z: check_scalar(f(z.reshape(given)))
-        )
-        banned = jnp.isneginf(rows)
+
+        def scalar_of(z: jax.Array) -> jax.Array:
+            return check_scalar(f(z.reshape(given)), smooth=self.relaxed)
+
+        value, gradient, samples = self.estimate_rows(key, rows.reshape(-1, classes), scalar_of)
+        # What is not a number is not hidden by drawing some class.
+        spoilt = jnp.where(jnp.any(jnp.isnan(rows)), jnp.nan, 0.0)
         return Estimate(
-            value,
-            jnp.where(banned, 0, gradient.reshape(shape)),
+            value + spoilt,
+            jnp.where(jnp.isneginf(rows), 0, gradient.reshape(shape)) + spoilt,
             samples.astype(jnp.int32).reshape(len(samples), *variables),
         )
 
@@ -98,6 +105,9 @@ class Estimator(abc.ABC):
             ValueError: options that do not fit the shape.
         """
 
+
+MANY_CLASSES = 256
+"""Above that, chances are too small beside the ``2 ** -23`` between two uniform numbers."""
 
 MOST_EVALUATIONS = 2**20
 """More evaluations of ``f`` in one estimate are taken for a mistake."""
@@ -126,13 +136,24 @@ def check_logits(logits: jax.Array) -> tuple[int, ...]:
     return shape
 
 
-def check_scalar(value: Any, *, name: str = "f") -> jax.Array:
+def check_scalar(value: Any, *, name: str = "f", smooth: bool = False) -> jax.Array:
     """Return what a function gave as a floating scalar.
 
+    Args:
+        value: what it gave.
+        name: the function's.
+        smooth: whether it is differentiated.
+
     Raises:
-        ValueError: another shape.
+        ValueError: another shape, or integers from a function that is differentiated.
     """
     value = jnp.asarray(value)
+    checks.require(
+        not smooth or jnp.issubdtype(value.dtype, jnp.inexact),
+        f"{name} that returns {value.dtype}",
+        "floats: this estimator differentiates it",
+        "make it smooth in the rows, or take an estimator that needs values only",
+    )
     checks.require(
         value.shape == (),
         f"{name} that returns shape {value.shape}",
@@ -149,13 +170,17 @@ def at_least_float32(array: jax.Array) -> jax.Array:
 
 def draw(key: jax.Array, logits: jax.Array, count: int) -> jax.Array:
     """Draw ``count`` times from every row of ``(K, C)``: int32 ``(count, K)``."""
+    variables, classes = logits.shape
+    if classes > MANY_CLASSES:
+        return jax.random.categorical(key, logits, shape=(count, variables)).astype(jnp.int32)
     # One uniform number per draw and its place among the cumulative probabilities: Gumbel noise
     # would take C random numbers and logarithms for it.
-    cumulative = jnp.cumsum(jax.nn.softmax(logits), axis=-1)
-    uniform = jax.random.uniform(key, (count, len(logits)), cumulative.dtype)
-    # In (0, total]: rounding can reach neither a banned first class nor a banned last one.
-    level = cumulative[:, -1] * (1 - uniform)
-    return jnp.sum(cumulative < level[..., None], axis=-1, dtype=jnp.int32)
+    chances = jax.nn.softmax(logits)
+    # A sum over many may step up by rounding where a class is banned.
+    cumulative = jnp.where(chances > 0, jnp.cumsum(chances, axis=-1), 0)
+    uniform = jax.random.uniform(key, (count, variables), chances.dtype)
+    level = jnp.max(cumulative, axis=-1) * (1 - uniform)  # above 0, at most the largest
+    return jnp.argmax(cumulative >= level[..., None], axis=-1).astype(jnp.int32)
 
 
 def evaluate(f: Objective, samples: jax.Array) -> jax.Array:

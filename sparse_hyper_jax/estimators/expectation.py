@@ -43,8 +43,9 @@ def expectation(
 
         jax.grad(loss, argnums=(0, 1))(parameters, logits, key)
 
-    If ``f`` contains ``log q(z)`` of the same logits, stop its gradient there: the expected score
-    is 0, and an ordinary gradient would only add noise.
+    ``f`` gets what the estimator asks for, classes or rows: mind that when you change the
+    estimator. If ``f`` contains ``log q(z)`` of the same logits, stop its gradient there: the
+    expected score is 0, and an ordinary gradient would only add noise.
 
     Args:
         f: maps int32 classes ``(...)`` to a scalar; for estimators that differentiate it
@@ -56,7 +57,7 @@ def expectation(
         estimator: an :class:`Estimator`, or its name with default options.
 
     Returns:
-        scalar, float32 or wider; first derivatives only.
+        scalar, float32 or wider; second derivatives in the logits are silently 0.
 
     Raises:
         ValueError: an unknown name, logits without classes, or ``f`` that returns no scalar.

@@ -1,6 +1,6 @@
 """Straight-through estimators: a hard choice forwards, the slope of a soft one backwards."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -73,7 +73,12 @@ class GumbelStraightThrough(Estimator):
         return _straight_through(f, samples, soften, noisy)
 
 
-def _straight_through(f, samples, soften, logits) -> Estimate:
+def _straight_through(
+    f: Objective,
+    samples: jax.Array,
+    soften: Callable[[jax.Array], jax.Array],
+    logits: jax.Array,
+) -> Estimate:
     """Evaluate ``f`` at one-hot rows and pull its slope back through ``soften(logits)``."""
     one_hot = jax.nn.one_hot(samples[0], logits.shape[1], dtype=logits.dtype)
     value, slope = jax.value_and_grad(f)(one_hot)

@@ -32,9 +32,10 @@ class WithoutReplacement(Estimator):
         value = sum_s p(s) R(s) f(s)
         R(s) = P(S - s | s) / P(S),   R(s, t) = P(S - s - t | s, t) / P(S - s | s),   R(s, s) = 1
 
-    where ``P(A | B)`` is the chance that the draws after ``B`` make up the set ``A``. Unbiased. It
-    wastes no evaluation on a choice that was drawn before, and is exact once ``S`` holds all
-    choices.
+    where ``P(A | B)`` is the chance that the draws after ``B`` make up the set ``A``. Unbiased, up
+    to float32: with several variables, errors of 1e-7 in the probability of all other choices grow
+    in proportion as it vanishes. It wastes no evaluation on a choice that was drawn before, and is
+    exact once ``S`` holds all choices.
 
     Args:
         num_samples: ``n``, from 2 to 12, at most the number of joint choices; the work beside the
@@ -70,7 +71,7 @@ class WithoutReplacement(Estimator):
         # What is no sample is not evaluated: f may be infinite there.
         samples = jnp.where(alive[:, None], samples, samples[0])
         values = evaluate(f, samples)
-        first, second = leave_out_ratios(log_p)
+        first, second = leave_out_ratios(log_p, _log_rest(logits, samples, log_p))
         weights = jnp.where(alive, jnp.exp(log_p + first), 0)
         # The shares of a baseline sum to one. Differences to one value: a constant in f cancels.
         relative = jnp.where(alive, values - values[0], 0)
@@ -81,7 +82,17 @@ class WithoutReplacement(Estimator):
         return Estimate(jnp.sum(weights * jnp.where(alive, values, 0)), gradient, samples)
 
 
-def leave_out_ratios(log_p: jax.Array) -> tuple[jax.Array, jax.Array]:
+def _log_rest(logits: jax.Array, samples: jax.Array, log_p: jax.Array) -> jax.Array:
+    """Give the logarithm of the probability of all choices that are no samples."""
+    if len(logits) == 1:
+        # Summed over the other classes: the difference to 1 would cancel for peaked logits.
+        inside = jnp.any(samples == jnp.arange(logits.shape[1]), axis=0)
+        return jax.nn.logsumexp(jnp.where(inside, -jnp.inf, jax.nn.log_softmax(logits)[0]))
+    known = jnp.minimum(jax.nn.logsumexp(log_p), 0)
+    return jnp.log(jnp.maximum(-jnp.expm1(known), 0))
+
+
+def leave_out_ratios(log_p: jax.Array, log_rest: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Give the logarithms of ``R(s)`` and ``R(s, t)`` for a set of distinct samples.
 
     ``B(U) = sum_{s not in U} p(s) / (1 - p(U)) B(U + s)`` is the chance that the draws after ``U``
@@ -89,6 +100,7 @@ def leave_out_ratios(log_p: jax.Array) -> tuple[jax.Array, jax.Array]:
 
     Args:
         log_p: ``(n,)`` log probabilities; minus infinity for what is no sample.
+        log_rest: scalar, log probability of everything that is not in the set.
 
     Returns:
         ``(n,)`` and ``(n, n)``.
@@ -98,9 +110,7 @@ def leave_out_ratios(log_p: jax.Array) -> tuple[jax.Array, jax.Array]:
     members = (np.arange(2**n)[:, None] >> np.arange(n)) & 1 == 1
     # What is left after U: the samples outside of U, summed without cancellation, and all else.
     outside = jnp.where(members, -jnp.inf, log_p)
-    known = jax.nn.logsumexp(log_p)
-    rest = jnp.log(jnp.maximum(-jnp.expm1(jnp.minimum(known, 0)), 0))
-    left = jnp.logaddexp(jax.nn.logsumexp(outside, axis=1), rest)
+    left = jnp.logaddexp(jax.nn.logsumexp(outside, axis=1), log_rest)
     steps = jnp.where(jnp.isneginf(outside), -jnp.inf, outside - left[:, None])
     table = jnp.zeros(2**n, log_p.dtype)
     for size in range(n - 1, -1, -1):

@@ -2,8 +2,9 @@
 
 Nothing is mixed, so that the payload may be of integers and the loss any function of a permutation.
 The gradient reaches the keys through the probability of what was drawn, as
-:func:`~sparse_hyper_jax.estimators.score_function_loss` uses it: unbiased for the expected loss,
-and noisier than that of the mixture.
+:func:`~sparse_hyper_jax.estimators.score_function_loss` uses it: unbiased for the expected loss
+(where not all halvings are candidates, between the jumps that it makes as the order of the keys and
+with it the certain candidate changes), and noisier than that of the mixture.
 """
 
 from typing import Any, NamedTuple
@@ -45,7 +46,6 @@ def draw_sort(
     payload: Any,
     *,
     num_candidates: int = 16,
-    num_near: int = 0,
     certainty: jax.Array | float = 10.0,
 ) -> Drawn:
     """Draw a permutation that sorts more or less, by the odds that :func:`quicksort` mixes by.
@@ -58,7 +58,6 @@ def draw_sort(
         keys: ``(n,)`` keys, any ``n >= 1``; beyond 1e30 they count as 1e30.
         payload: pytree of arrays ``(n, ...)`` of any dtype.
         num_candidates: proposals per bucket, the certain one included.
-        num_near: how many of them are drawn near the current order instead of uniformly.
         certainty: scalar, how sharply keys decide.
 
     Returns:
@@ -72,7 +71,8 @@ def draw_sort(
     check_shape("keys", keys, (None,), "(n,): one key per element; use jax.vmap for batches")
     n = len(keys)
     check_payload(payload, n, mixed=False)
-    options = {"num_candidates": num_candidates, "num_near": num_near, "certainty": certainty}
+    # No near proposals: their law depends on the keys, and no log probability would say how.
+    options = {"num_candidates": num_candidates, "num_near": 0, "certainty": certainty}
     check_options(key, keys, **options)
     current = jnp.clip(widen(keys), -KEY_LIMIT, KEY_LIMIT)
     total = jnp.zeros((), current.dtype)

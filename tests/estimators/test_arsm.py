@@ -261,7 +261,7 @@ def test_evaluations_are_counted(estimator, shape, count):
         ),
         (
             lambda: ARSM().estimate(KEY, jnp.zeros((2, 5000)), jnp.sum),
-            "for which ARSM evaluates f 12497501 times",
+            "ARSM has too much to evaluate",
             "at most 1048576 evaluations",
             "RLOO",
         ),

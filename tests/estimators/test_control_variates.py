@@ -222,9 +222,9 @@ def test_banned_classes_and_peaked_logits_stay_finite(estimator):
     [
         (
             lambda: estimate(RELAX(lambda z: z[0]), TWO),
-            "f that returns shape (4,)",
+            "a control variate that returns shape (4,)",
             "a scalar",
-            "sum inside f",
+            "sum inside it",
         ),
     ],
 )

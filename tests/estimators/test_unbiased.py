@@ -1,10 +1,22 @@
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from sparse_hyper_jax import estimators
-from sparse_hyper_jax.estimators import ESTIMATORS, Enumeration, Estimator, StraightThrough, Subset
+from sparse_hyper_jax.estimators import (
+    ARSM,
+    ESTIMATORS,
+    Enumeration,
+    Estimator,
+    GumbelStraightThrough,
+    StraightThrough,
+    Subset,
+    WithoutReplacement,
+)
+from sparse_hyper_jax.estimators.estimator import draw
 from tests.estimators.examples import (
     CASES,
     DRAWS,
@@ -147,3 +159,64 @@ def test_objectives_agree_on_choices():
         rows = jnp.eye(4)[jnp.array(choice)]
         assert_close(relaxed(rows), hard(jnp.array(choice)))
     assert DRAWS >= 2e5
+
+
+def test_a_banned_class_is_never_drawn_among_many():
+    # Cumulative sums of float32 may step up where a probability is 0.
+    keys = jax.random.split(jax.random.key(3), 3)
+    for classes, count in ((100, 200_000), (250, 200_000), (5000, 2000)):
+        logits = jax.random.normal(keys[0], (1, classes))
+        banned = jax.random.bernoulli(keys[1], 0.5, (1, classes))
+        drawn = draw(keys[2], jnp.where(banned, -jnp.inf, logits), count)
+        assert not banned[0, drawn].any()
+        assert len(np.unique(drawn)) > 0.3 * min(classes, 1000)
+
+
+def test_a_constant_in_the_logits_rounds_no_noise_away():
+    logits = jnp.array([[0.5, -1.0, 0.25]])
+    for estimator in (ARSM(), GumbelStraightThrough()):
+        f = (lambda z: jnp.sum(jnp.sin(z * 2.0))) if estimator.relaxed else (lambda z: z[0] * 1.0)
+        keys = jax.random.split(jax.random.key(0), 2000)
+
+        def gradients(x, estimator=estimator, f=f, keys=keys):
+            return jax.vmap(lambda key: estimator.estimate(key, x, f).gradient)(keys)
+
+        one, other = (jax.jit(gradients)(x) for x in (logits, logits + 2.0**20))
+        assert (one == other).all()
+
+
+@pytest.mark.parametrize("name", ["rloo", "arsm", "without_replacement", "enumeration"])
+@pytest.mark.parametrize("bad", [jnp.full((2, 3), -jnp.inf), jnp.full((2, 3), jnp.nan)])
+def test_logits_without_a_law_give_no_number(name, bad):
+    estimate = ESTIMATORS[name].estimate(jax.random.key(0), bad, lambda z: jnp.sum(z) * 1.0)
+    assert np.isnan(estimate.value)
+    assert np.isnan(np.where(np.isneginf(bad), np.nan, estimate.gradient)).all()
+
+
+def test_peaked_logits_keep_sampling_without_replacement_unbiased():
+    logits, table = jnp.array([[15.0, 0, 0.3, -0.4]]), jnp.array([1.0, 5.0, -3.0, 2.0])
+
+    def f(z):
+        return table[z[0]]
+
+    wanted = Enumeration().estimate(jax.random.key(0), logits, f).gradient
+    estimator, total = WithoutReplacement(3), np.zeros((1, 4))
+    # All sets of three, each with the chance of its draws, in float64.
+    p = np.asarray(jax.nn.softmax(np.float64(logits[0])), np.float64)
+    p /= p.sum()
+    keys = jax.random.split(jax.random.key(1), 4000)
+    drawn = jax.jit(jax.vmap(lambda key: estimator.estimate(key, logits, f)))(keys)
+    by_set = {}
+    for samples, gradient in zip(
+        np.asarray(drawn.samples), np.asarray(drawn.gradient), strict=True
+    ):
+        by_set[frozenset(samples[:, 0].tolist())] = gradient
+    for members, gradient in by_set.items():
+        chance = 0.0
+        for a, b, c in itertools.permutations(members):
+            left = p.sum() - p[a] if a else p[1:].sum()
+            after = sum(p[i] for i in range(4) if i not in (a, b))
+            chance += p[a] * p[b] / left * p[c] / after
+        total += chance * gradient
+    assert {0} <= frozenset.intersection(*by_set)
+    assert_close(total, wanted, rtol=1e-2)

@@ -35,7 +35,9 @@ def sample_block(keys, logits, count):
     return jax.vmap(lambda key: sample(key, logits, count))(keys)
 
 
-ratios_of = jax.jit(leave_out_ratios)
+@jax.jit
+def ratios_of(log_p):
+    return leave_out_ratios(log_p, jnp.log1p(-jnp.sum(jnp.exp(log_p))))
 
 
 def drawn(logits, count):

@@ -83,8 +83,7 @@ def test_what_is_drawn_is_a_permutation(n, num_candidates):
 
 def test_great_certainty_sorts():
     keys = jax.random.permutation(jax.random.key(1), 12).astype(jnp.float32)
-    options = {"certainty": 1e4, "num_near": 4}
-    result = jax.vmap(lambda key: draw_sort(key, keys, keys, **options))(TRIALS[:20])
+    result = jax.vmap(lambda key: draw_sort(key, keys, keys, certainty=1e4))(TRIALS[:20])
     exact = quicksort(None, keys, keys, hard=True).payload
     assert (result.payload == exact).all()
     assert np.allclose(result.log_probability, 0)

@@ -1,6 +1,5 @@
 import dataclasses
 import json
-from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +10,6 @@ from sparse_hyper_jax.parameter_paths import is_kernel, selected_leaves
 from sparse_hyper_jax.pruning import apply_masks
 from sparse_hyper_jax.reparam import powerprop
 from sparse_hyper_jax.train.data import load_splits
-from sparse_hyper_jax.train.loop import train as train_loop
 from sparse_hyper_jax.train.recipes import powerprop as module
 from sparse_hyper_jax.train.recipes.images import to_arrays
 from sparse_hyper_jax.train.recipes.perceptron import l1_penalty
@@ -27,6 +25,7 @@ from sparse_hyper_jax.train.recipes.powerprop import (
 from sparse_hyper_jax.train.run_folder import RunFolder
 from tests.ops.examples import assert_close, assert_names_itself_and_its_cure
 
+from .killing import assert_ends_the_same
 from .toy import compiled_once
 
 SMALL = PowerpropRecipe(hidden=(40, 20), steps=300, evaluate_every=100, quiet=True)
@@ -92,29 +91,7 @@ def test_run_learns_prunes_and_leaves_its_files(finished):
 
 
 def test_killed_and_resumed_run_ends_the_same(finished, tmp_path, monkeypatch):
-    recipe, result = finished
-    again = dataclasses.replace(recipe, out=tmp_path / "run")
-
-    class Kill(BaseException):
-        pass
-
-    def dying(*arguments, evaluate, **options):
-        def evaluate_and_die(step, state):
-            if step == 200:
-                raise Kill
-            return evaluate(step, state)
-
-        return train_loop(*arguments, evaluate=evaluate_and_die, checkpoint_seconds=0.0, **options)
-
-    monkeypatch.setattr(module, "train", dying)
-    with pytest.raises(Kill):
-        again.run()
-    monkeypatch.setattr(module, "train", partial(train_loop, checkpoint_seconds=0.0))
-    resumed = dataclasses.replace(again, resume=True).run()
-    unlike = {"seconds", "out"}
-    assert {name: value for name, value in resumed.items() if name not in unlike} == {
-        name: value for name, value in result.items() if name not in unlike
-    }
+    assert_ends_the_same(module, finished, tmp_path, monkeypatch, step=200)
 
 
 @pytest.mark.parametrize("method", ["static", "magnitude", "set", "rigl", "top-kast"])

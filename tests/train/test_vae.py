@@ -1,6 +1,5 @@
 import dataclasses
 import json
-from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +8,6 @@ import pytest
 
 from sparse_hyper_jax.estimators import ESTIMATORS, RLOO, Enumeration
 from sparse_hyper_jax.train.data import load_splits
-from sparse_hyper_jax.train.loop import train as train_loop
 from sparse_hyper_jax.train.recipes import vae as module
 from sparse_hyper_jax.train.recipes.autoencoder import (
     binarise,
@@ -31,6 +29,7 @@ from sparse_hyper_jax.train.recipes.vae import (
 )
 from tests.ops.examples import all_finite, assert_close, assert_names_itself_and_its_cure
 
+from .killing import assert_ends_the_same
 from .toy import compiled_once
 
 SMALL = VAERecipe(variables=3, classes=4, hidden=(32,), steps=300, evaluate_every=100, quiet=True)
@@ -78,29 +77,7 @@ def test_recipe_learns_and_reports(finished):
 
 
 def test_killed_and_resumed_run_ends_the_same(finished, tmp_path, monkeypatch):
-    recipe, result = finished
-    again = dataclasses.replace(recipe, out=tmp_path / "run")
-
-    class Kill(BaseException):
-        pass
-
-    def dying(*arguments, evaluate, **options):
-        def evaluate_and_die(step, state):
-            if step == 200:
-                raise Kill
-            return evaluate(step, state)
-
-        return train_loop(*arguments, evaluate=evaluate_and_die, checkpoint_seconds=0.0, **options)
-
-    monkeypatch.setattr(module, "train", dying)
-    with pytest.raises(Kill):
-        again.run()
-    monkeypatch.setattr(module, "train", partial(train_loop, checkpoint_seconds=0.0))
-    resumed = dataclasses.replace(again, resume=True).run()
-    unlike = {"seconds", "out"}
-    assert {name: value for name, value in resumed.items() if name not in unlike} == {
-        name: value for name, value in result.items() if name not in unlike
-    }
+    assert_ends_the_same(module, finished, tmp_path, monkeypatch, step=200)
 
 
 @pytest.mark.parametrize("name", ["arsm", "gumbel_straight_through", "rebar"])

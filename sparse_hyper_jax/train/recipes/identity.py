@@ -159,6 +159,12 @@ class IdentityRecipe:
             "the neighbours alone, which are a choice of two on every axis",
             "pass --num-global 0 --num-local 0",
         )
+        checks.require(
+            self.density == "gaussian" or self.estimator not in ("arm", "reinforce"),
+            f"density={self.density!r} with estimator={self.estimator!r}",
+            "gaussian, the only one that it knows",
+            "leave out --density",
+        )
         chunk = self.size if self.chunk_size is None else self.chunk_size
         checks.check_count("chunk_size", chunk, least=1)
         checks.require(

@@ -163,6 +163,12 @@ class SortRecipe:
         )
         checks.check_choice("estimator", self.estimator, ("mixture", "rloo"))
         checks.check_count("num_samples", self.num_samples, least=2)
+        checks.require(
+            self.estimator != "rloo" or not self.num_near,
+            f"num_near={self.num_near} with estimator='rloo'",
+            "uniform candidates, whose law does not depend on the keys",
+            "leave out --num-near",
+        )
         for name in ("learning_rate", "certainty"):
             checks.require(
                 getattr(self, name) > 0, f"{name}={getattr(self, name)}", "more than 0", "raise it"
@@ -267,14 +273,10 @@ def sequence_loss(
     """Compare one sequence, sorted by its keys, with its right order."""
     payload = jnp.eye(recipe.n) if recipe.payload == "positions" else images
     target = payload[order]
-    options = {
-        "num_candidates": recipe.num_candidates,
-        "num_near": recipe.num_near,
-        "certainty": recipe.certainty,
-    }
+    options = {"num_candidates": recipe.num_candidates, "certainty": recipe.certainty}
     keys = standardise(keys)
     if recipe.estimator == "mixture":
-        result = quicksort(key, keys, payload, target=target, **options)
+        result = quicksort(key, keys, payload, target=target, num_near=recipe.num_near, **options)
         return sort_loss(result, target, kind=recipe.loss)
 
     def draw(key: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -23,6 +23,7 @@ from sparse_hyper_jax.estimators import (
     Subset,
     WithoutReplacement,
 )
+from sparse_hyper_jax.estimators.without_replacement import MOST_SAMPLES
 from sparse_hyper_jax.train.data import load_splits
 from sparse_hyper_jax.train.loop import train
 from sparse_hyper_jax.train.recipes.autoencoder import (
@@ -149,13 +150,15 @@ class SubsetBiasRecipe:
 
 def compared(evaluations: int) -> dict[str, tuple[Estimator, int]]:
     """Give the estimators at equal evaluations, each with the number of estimates to average."""
-    return {
+    methods: dict[str, tuple[Estimator, int]] = {
         "uninformed subset": (Subset(evaluations), 1),
         "informed subset": (Subset(evaluations, informed=True), 1),
         "Gumbel straight-through": (GumbelStraightThrough(temperature=1.0), evaluations),
         "RLOO": (RLOO(evaluations), 1),
-        "without replacement": (WithoutReplacement(min(evaluations, 12)), 1),
     }
+    if evaluations <= MOST_SAMPLES:
+        methods["without replacement"] = (WithoutReplacement(evaluations), 1)
+    return methods
 
 
 def make_model(recipe: SubsetBiasRecipe, train_set: Arrays) -> tuple[Coder, CoderState]:
