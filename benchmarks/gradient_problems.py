@@ -42,7 +42,7 @@ from sparse_hyper_jax.sort.buckets import buckets_at, to_rows
 from sparse_hyper_jax.sort.candidates import all_halves, candidate_weights
 from sparse_hyper_jax.sort.split import HalfPermutation, apply_split, partition
 from sparse_hyper_jax.train.data import load_splits
-from sparse_hyper_jax.train.recipes.images import cross_entropy, to_arrays
+from sparse_hyper_jax.train.recipes.images import Arrays, cross_entropy, to_arrays
 
 Estimate = Callable[[jax.Array], Any]
 
@@ -105,75 +105,88 @@ def choices() -> Problem:
     return Problem("discrete choices", "evaluations of f", exact, methods)
 
 
+SHAPE = (4, 4)
+CELLS = jnp.stack(jnp.meshgrid(jnp.arange(4), jnp.arange(4)), -1).reshape(-1, 2)
+SAMPLING = {"num_global": 4, "num_local": 4, "region": (3, 3)}
+PLACES = (
+    jnp.array([[0.4, 0.7], [1.3, 1.6], [2.2, 2.9]]),
+    jnp.array([[0.8, 0.6], [1.0, 1.0], [0.5, 1.2]]),
+)
+"""Means and variances of three tuples of value 1."""
+
+
 def cells() -> Problem:
     """Three tuples on 4 x 4 cells, each of which picks a cell; they should be the diagonal.
 
     Exact is the gradient of the choice among all cells. Methods that choose among fewer points, or
     draw from Gaussians, are unbiased for another loss, and their bias here is the distance to it.
     """
-    shape, size = (4, 4), 4
-    tuples = ContinuousTuples(
-        jnp.array([[0.4, 0.7], [1.3, 1.6], [2.2, 2.9]]),
-        jnp.array([[0.8, 0.6], [1.0, 1.0], [0.5, 1.2]]),
-        jnp.ones(3),
-    )
-    everywhere = jnp.stack(jnp.meshgrid(jnp.arange(size), jnp.arange(size)), -1).reshape(-1, 2)
-    sampling = {"num_global": 4, "num_local": 4, "region": (3, 3)}
-
-    def error(indices: jax.Array, values: jax.Array) -> jax.Array:
-        matrix = jnp.zeros(shape).at[tuple(indices.T)].add(values)
-        return jnp.sum(jnp.square(matrix - jnp.eye(size)))
-
-    def picked(means_variances: Any, key: jax.Array, estimator: Estimator, kind: str) -> jax.Array:
-        moved = ContinuousTuples(*means_variances, tuples.values)
-        point_key, draw_key = jax.random.split(key)
-        if kind == "axes":
-            chosen = axis_choices(moved, shape)
-        elif kind == "all":
-            points = jnp.broadcast_to(everywhere, (3, *everywhere.shape))
-            chosen = CellChoices(points, log_densities(everywhere, *means_variances).T)
-        else:
-            options = sampling if kind == "sampled" else {}
-            chosen = cell_choices(point_key, moved, shape, **options)
-
-        def f(classes: jax.Array) -> jax.Array:
-            return error(chosen.pick(classes).reshape(3, 2), tuples.values)
-
-        return expectation(f, chosen.logits, draw_key, estimator=estimator)
-
-    def mixed(means_variances: Any, key: jax.Array, options: dict[str, Any]) -> jax.Array:
-        return error(
-            *relax(key, ContinuousTuples(*means_variances, tuples.values), shape, **options)
-        )
-
-    def mixed_everywhere(means_variances: Any, key: jax.Array) -> jax.Array:
-        whole = jnp.ones(16, bool)
-        return error(everywhere, mix_values(everywhere, whole, *means_variances, tuples.values))
-
-    def of_gaussians(means_variances: Any, key: jax.Array) -> jax.Array:
-        def f(drawn: jax.Array) -> jax.Array:
-            return error(drawn, tuples.values)
-
-        return score_function(key, f, *means_variances, shape, num_samples=8)
-
-    at = (tuples.means, tuples.variances)
 
     def method(cost: int, loss: Callable[..., jax.Array], *rest: Any) -> Method:
-        return Method(cost, lambda key: jax.grad(loss)(at, key, *rest))
+        return Method(cost, lambda key: jax.grad(loss)(PLACES, key, *rest))
 
     methods = {
-        "hyperlayer, 4 + 4 points": method(36, mixed, sampling),
-        "hyperlayer, neighbours": method(12, mixed, {}),
-        "hyperlayer, all cells": method(48, mixed_everywhere),
-        "RLOO-8, all cells": method(24, picked, RLOO(8), "all"),
-        "RLOO-8, 4 + 4 points": method(24, picked, RLOO(8), "sampled"),
-        "RLOO-8, neighbours": method(24, picked, RLOO(8), "neighbours"),
-        "ARSM, neighbours": method(21, picked, ARSM(), "neighbours"),
-        "ARM, neighbours": method(6, picked, ARM(), "axes"),
-        "Gaussian score function (8)": method(24, of_gaussians),
+        "hyperlayer, 4 + 4 points": method(36, mixed_loss, SAMPLING),
+        "hyperlayer, neighbours": method(12, mixed_loss, {}),
+        "hyperlayer, all cells": method(48, wholly_mixed_loss),
+        "RLOO-8, all cells": method(24, picked_loss, RLOO(8), "all"),
+        "RLOO-8, 4 + 4 points": method(24, picked_loss, RLOO(8), "sampled"),
+        "RLOO-8, neighbours": method(24, picked_loss, RLOO(8), "neighbours"),
+        "ARSM, neighbours": method(21, picked_loss, ARSM(), "neighbours"),
+        "ARM, neighbours": method(6, picked_loss, ARM(), "axes"),
+        "Gaussian score function (8)": method(24, gaussian_loss),
     }
-    exact = jax.grad(picked)(at, jax.random.key(0), Enumeration(), "all")
+    exact = jax.grad(picked_loss)(PLACES, jax.random.key(0), Enumeration(), "all")
     return Problem("tuples of a hyperlayer", "entries multiplied", exact, methods)
+
+
+def matrix_error(indices: jax.Array, values: jax.Array) -> jax.Array:
+    """Give the squared distance of a sparse matrix to the identity."""
+    matrix = jnp.zeros(SHAPE).at[tuple(indices.T)].add(values)
+    return jnp.sum(jnp.square(matrix - jnp.eye(4)))
+
+
+def tuples_at(places: Any) -> ContinuousTuples:
+    """Give tuples of value 1."""
+    return ContinuousTuples(*places, jnp.ones(3))
+
+
+def picked_loss(places: Any, key: jax.Array, estimator: Estimator, among: str) -> jax.Array:
+    """Expected error when every tuple picks one cell."""
+    point_key, draw_key = jax.random.split(key)
+    if among == "axes":
+        chosen = axis_choices(tuples_at(places), SHAPE)
+    elif among == "all":
+        points = jnp.broadcast_to(CELLS, (3, *CELLS.shape))
+        chosen = CellChoices(points, log_densities(CELLS, *places).T)
+    else:
+        options = SAMPLING if among == "sampled" else {}
+        chosen = cell_choices(point_key, tuples_at(places), SHAPE, **options)
+
+    def f(classes: jax.Array) -> jax.Array:
+        return matrix_error(chosen.pick(classes).reshape(3, 2), jnp.ones(3))
+
+    return expectation(f, chosen.logits, draw_key, estimator=estimator)
+
+
+def mixed_loss(places: Any, key: jax.Array, options: dict[str, Any]) -> jax.Array:
+    """Error of a sampled mixture, as the hyperlayer makes it."""
+    return matrix_error(*relax(key, tuples_at(places), SHAPE, **options))
+
+
+def wholly_mixed_loss(places: Any, key: jax.Array) -> jax.Array:
+    """Error of the mixture of all cells."""
+    del key  # nothing is drawn
+    return matrix_error(CELLS, mix_values(CELLS, jnp.ones(16, bool), *places, jnp.ones(3)))
+
+
+def gaussian_loss(places: Any, key: jax.Array) -> jax.Array:
+    """Expected error of rounded Gaussian draws."""
+
+    def f(drawn: jax.Array) -> jax.Array:
+        return matrix_error(drawn, jnp.ones(3))
+
+    return score_function(key, f, *places, SHAPE, num_samples=8)
 
 
 def sorting() -> Problem:
@@ -234,56 +247,64 @@ def all_sorts(keys: jax.Array, payload: jax.Array, certainty: float, level: int 
 
 def backpropagation() -> Problem:
     """Two hidden layers on a batch of digits, a tenth of the components propagated."""
-    images, labels = (part[:50] for part in to_arrays(load_splits("digits", None, seed=0).train))
-    sizes = (images.shape[1], 64, 64, 10)
+    batch = tuple(part[:50] for part in to_arrays(load_splits("digits", None, seed=0).train))
+    sizes = (batch[0].shape[1], 64, 64, 10)
     keys = jax.random.split(jax.random.key(0), 3)
     kernels = [
         jax.random.normal(key, (n_out, n_in)) / jnp.sqrt(n_in)
         for key, (n_in, n_out) in zip(keys, itertools.pairwise(sizes), strict=True)
     ]
 
-    def loss(kernels, memories, key, sparsifier, eta):
-        x = images
-        layers = list(zip(kernels[:-1], jax.random.split(key, 2), memories, strict=True))
-        for kernel, layer_key, memory in layers:
-            if sparsifier is None:
-                x = x @ kernel.T
-            else:
-                random = layer_key if sparsifier.needs_key else None
-                x = sparse_dense(random, x, kernel, memory=memory, sparsifier=sparsifier, eta=eta)
-            x = jax.nn.relu(x)
-        return cross_entropy(x @ kernels[-1].T, labels)
+    def forgetful(sparsifier: Any, cost: float = 0.1) -> Method:
+        gradient = partial(jax.grad(network_loss), kernels, (None, None))
+        return Method(cost, lambda key: gradient(key, batch, sparsifier, 0.0)[:-1])
 
-    def forgetful(sparsifier: Any, key: jax.Array) -> Any:
-        return jax.grad(loss)(kernels, (None, None), key, sparsifier, 0.0)[:-1]
-
-    def remembering(sparsifier: Any, key: jax.Array, eta: float, steps: int) -> Any:
-        def step(memories: Any, key: jax.Array) -> tuple[Any, Any]:
-            gradient, new = jax.grad(loss, argnums=(0, 1))(kernels, memories, key, sparsifier, eta)
-            return tuple(map(next_memory, memories, new)), gradient[:-1]
-
-        start = tuple(init_memory("slot", (50, 64)) for _ in range(2))
-        _, gradients = jax.lax.scan(step, start, jax.random.split(key, steps))
-        return jax.tree.map(partial(jnp.mean, axis=0), gradients)
+    def remembering(eta: float) -> Method:
+        estimate = partial(mean_with_memory, kernels, batch=batch, eta=eta, steps=10)
+        return Method(1.0, estimate)
 
     methods = {
-        "top-k": Method(0.1, partial(forgetful, backprop.TopK(0.1))),
-        "top-k, 3 times as many": Method(0.3, partial(forgetful, backprop.TopK(0.3))),
-        "unified top-k": Method(0.1, partial(forgetful, backprop.UnifiedTopK(0.1))),
-        "random": Method(0.1, partial(forgetful, backprop.RandomK(0.1))),
-        "random, not rescaled": Method(
-            0.1, partial(forgetful, backprop.RandomK(0.1, rescale=False))
-        ),
-        "importance sampling": Method(0.1, partial(forgetful, backprop.ImportanceSampling(0.1))),
-        "top-k, memory 0.8, 10 steps": Method(
-            1.0, partial(remembering, backprop.TopK(0.1), eta=0.8, steps=10)
-        ),
-        "top-k, memory 1, 10 steps": Method(
-            1.0, partial(remembering, backprop.TopK(0.1), eta=1.0, steps=10)
-        ),
+        "top-k": forgetful(backprop.TopK(0.1)),
+        "top-k, 3 times as many": forgetful(backprop.TopK(0.3), 0.3),
+        "unified top-k": forgetful(backprop.UnifiedTopK(0.1)),
+        "random": forgetful(backprop.RandomK(0.1)),
+        "random, not rescaled": forgetful(backprop.RandomK(0.1, rescale=False)),
+        "importance sampling": forgetful(backprop.ImportanceSampling(0.1)),
+        "top-k, memory 0.8, 10 steps": remembering(0.8),
+        "top-k, memory 1, 10 steps": remembering(1.0),
     }
-    exact = forgetful(None, jax.random.key(0))
+    exact = forgetful(None).estimate(jax.random.key(0))
     return Problem("sparse backpropagation", "dense backward passes", exact, methods)
+
+
+def network_loss(
+    kernels: Any, memories: Any, key: jax.Array, batch: Arrays, *rule: Any
+) -> jax.Array:
+    """Cross-entropy; ``rule`` is a sparsifier, or None for dense layers, and eta."""
+    sparsifier, eta = rule
+    x, labels = batch
+    layers = zip(kernels[:-1], jax.random.split(key, 2), memories, strict=True)
+    for kernel, layer_key, memory in layers:
+        if sparsifier is None:
+            x = x @ kernel.T
+        else:
+            random = layer_key if sparsifier.needs_key else None
+            x = sparse_dense(random, x, kernel, memory=memory, sparsifier=sparsifier, eta=eta)
+        x = jax.nn.relu(x)
+    return cross_entropy(x @ kernels[-1].T, labels)
+
+
+def mean_with_memory(kernels: Any, key: jax.Array, *, batch: Arrays, eta: float, steps: int) -> Any:
+    """Give the mean gradient of some steps with memory, from an empty one, at the same place."""
+
+    def step(memories: Any, key: jax.Array) -> tuple[Any, Any]:
+        slopes = jax.grad(network_loss, argnums=(0, 1))
+        gradient, new = slopes(kernels, memories, key, batch, backprop.TopK(0.1), eta)
+        return tuple(map(next_memory, memories, new)), gradient[:-1]
+
+    start = tuple(init_memory("slot", (len(batch[0]), 64)) for _ in range(2))
+    _, gradients = jax.lax.scan(step, start, jax.random.split(key, steps))
+    return jax.tree.map(partial(jnp.mean, axis=0), gradients)
 
 
 def experts() -> Problem:
