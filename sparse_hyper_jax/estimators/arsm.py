@@ -107,8 +107,9 @@ class ARSM(Estimator):
 
     with the symmetric table of pseudo actions (entries exchanged in every variable at once).
     Unbiased; exactly 0 where all pseudo actions coincide, as they do once the logits are peaked.
-    For one variable close to the true gradient; for several, at equal evaluations, :class:`RLOO`
-    has the smaller variance (see ``docs/estimators.md``).
+    For one variable close to the true gradient, which :class:`Enumeration` however gives exactly
+    and for fewer evaluations; for several, :class:`RLOO` has the smaller variance at equal ones
+    (see ``docs/estimators.md``).
 
     The value is the mean of all evaluations: every pseudo action has the law of a sample.
 
