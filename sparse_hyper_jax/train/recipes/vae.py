@@ -34,6 +34,8 @@ from sparse_hyper_jax.train.run_folder import RunFolder, open_run
 TEST_SEED = 2**31 - 1
 SHOWN = 12
 VARIANCE_DRAWS = 100
+TOLD = ("estimator", "num_samples", "temperature", "variables", "classes", "data", "seed")
+"""Options that the result repeats."""
 
 
 def compared_estimators(classes: int) -> dict[str, Estimator]:
@@ -146,15 +148,13 @@ class VAERecipe:
         )
         parameters = trained.state.parameters
         result: dict[str, Any] = {
-            f"{name}_negative_elbo": measure(parameters, parts[name])
-            for name in ("test", "validation", "train")
+            f"{name}_negative_elbo": measure(parameters, part) for name, part in parts.items()
         }
         result["evaluations"] = estimator.evaluations((self.variables, self.classes))
         if self.compare:
             result["encoder_variance"] = self._variances(coder, parameters, watched)
         self._draw(folder, coder, parameters, parts["test"])
-        told = ("estimator", "num_samples", "temperature", "variables", "classes", "data", "seed")
-        result |= {name: getattr(self, name) for name in told}
+        result |= {name: getattr(self, name) for name in TOLD}
         result |= {"steps": trained.steps, "seconds": round(trained.seconds, 1)}
         return folder.write_result(result | {"out": str(folder.path)})
 
