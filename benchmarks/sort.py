@@ -1,10 +1,10 @@
 """Sort held-out digits after training on order alone: lengths and seeds.
 
-    python benchmarks/sort.py                            bundled digits
-    python benchmarks/sort.py --mnist DIR --steps 2000   adds runs with MNIST
+    python benchmarks/sort.py                 bundled digits
+    python benchmarks/sort.py --mnist DIR     MNIST
 
 One JSON line per run of the recipe ``sort``: exact and element-wise match on sequences of test
-digits, and its wall-clock seconds. Runs go one after the other, so that the seconds mean something.
+digits, and its wall-clock seconds, of one core each. Runs that are there already are kept.
 """
 
 import argparse
@@ -12,35 +12,40 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from report import Report
+from report import Report, read_lines
 
 from sparse_hyper_jax.train.recipes.sort import SortRecipe
 
+NAME = "sort"
 SEEDS = 3
+BUNDLED: tuple[dict[str, Any], ...] = ({"n": 4, "steps": 5_000}, {"n": 8, "steps": 5_000})
+MNIST: tuple[dict[str, Any], ...] = (
+    {"n": 8, "data": "mnist", "steps": 24_000, "batch": 32, "warp": 1.0},
+)
 
 
 def run(report: Report, **options: Any) -> None:
-    """Train with several seeds and write their lines."""
+    """Train with several seeds and write their lines, unless they are there."""
     for seed in range(SEEDS):
+        wanted = {"data": "digits", **options, "seed": seed}
+        facts = {name: value for name, value in wanted.items() if name != "data_dir"}
+        if any(facts.items() <= line.items() for line in read_lines(NAME)):
+            continue
         with tempfile.TemporaryDirectory() as folder:
             recipe = SortRecipe(**options, seed=seed, out=Path(folder) / "run", quiet=True)
             result = recipe.run()
         # The temporary folder is gone: its name would mean nothing.
-        report.add(**{name: value for name, value in result.items() if name != "out"})
+        report.add(**{name: value for name, value in (facts | result).items() if name != "out"})
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--mnist", type=Path, help="folder of the four MNIST files")
-    parser.add_argument("--steps", type=int, default=SortRecipe.steps)
     asked = parser.parse_args()
-    if asked.mnist is None:
-        report = Report("sort")
-        for n in (4, 8):
-            run(report, n=n, steps=asked.steps)
-    else:
-        report = Report("sort", append=True)
-        run(report, n=4, steps=asked.steps, data="mnist", data_dir=asked.mnist)
+    report = Report(NAME, append=True)
+    for options in MNIST if asked.mnist else BUNDLED:
+        folder = {"data_dir": asked.mnist} if asked.mnist else {}
+        run(report, **options, **folder)
 
 
 if __name__ == "__main__":

@@ -49,10 +49,10 @@ IDENTITY: dict[str, dict[str, Any]] = {
     "ARM, neighbours alone": {"estimator": "arm"} | ALONE,
 }
 SORT: dict[str, dict[str, Any]] = {
-    "mixture, all levels": {},
-    "mixture, last level": {"loss": "plain"},
-    "RLOO-4": {"estimator": "rloo"},
-    "RLOO-16": {"estimator": "rloo", "num_samples": 16},
+    "mixture, all levels": {"estimator": "mixture", "loss": "separate"},
+    "mixture, last level": {"estimator": "mixture", "loss": "plain"},
+    "RLOO-4": {"estimator": "rloo", "loss": "plain"},
+    "RLOO-16": {"estimator": "rloo", "loss": "plain", "num_samples": 16},
 }
 COLOURS = ("#2166ac", "#92c5de", "#b2182b", "#f4a582", "#4d9221", "#b8e186", "#888888")
 

@@ -16,7 +16,7 @@ carries zeros if the layer took no part in the loss.
 
 from sparse_hyper_jax.nn.free_tuples import FreeTuples
 from sparse_hyper_jax.nn.hyper_layer import FreeHyperLayer, HyperLayer
-from sparse_hyper_jax.nn.key_networks import DigitKeyNetwork, NumberKeyNetwork
+from sparse_hyper_jax.nn.key_networks import NumberKeyNetwork
 from sparse_hyper_jax.nn.mixture import DefaultVectors, Mixed, Mixture
 from sparse_hyper_jax.nn.parameters import RawMeans, RawVariances, TupleValues, parameter_labels
 from sparse_hyper_jax.nn.sparse_backprop import (
@@ -32,7 +32,6 @@ __all__ = [
     "TRAINED",
     "BackpropMemory",
     "DefaultVectors",
-    "DigitKeyNetwork",
     "FreeHyperLayer",
     "FreeTuples",
     "HyperLayer",

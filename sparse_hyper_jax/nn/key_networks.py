@@ -1,5 +1,6 @@
 """Key networks: small convolutional networks that give every image one number to sort by."""
 
+import math
 from collections.abc import Sequence
 
 import jax
@@ -9,38 +10,42 @@ from flax import nnx
 from sparse_hyper_jax.checks import check_count, require
 
 
-def patches(images: jax.Array) -> jax.Array:
-    """Gather the 3x3 surroundings of every pixel, ``(b, h, w, c)`` to ``(b, h, w, 9 * c)``.
+def patches(images: jax.Array, size: int, stride: int) -> jax.Array:
+    """Gather square windows of pixels, of side ``size``, one every ``stride`` pixels.
 
-    Zero outside the image. A linear layer on top is a 3x3 convolution with padding "SAME". Written
-    this way because XLA compiles the gradient of a convolution inside ``lax.scan`` for a CPU to
-    plain loops, some twenty times slower than the matrix product it becomes here.
+    ``(b, h, w, c)`` to ``(b, h // stride, w // stride, size * size * c)``; zero outside the image,
+    evenly on both sides. A linear layer on top is a strided convolution. Written this way because
+    XLA compiles the gradient of a convolution inside ``lax.scan`` for a CPU to plain loops, some
+    twenty times slower than the matrix product it becomes here.
     """
-    height, width = images.shape[1:3]
-    padded = jnp.pad(images, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    sides = images.shape[1:3]
+    reaches = [(side // stride - 1) * stride + 1 for side in sides]
+    padded = jnp.pad(images, ((0, 0), *margins(sides, size, stride), (0, 0)))
     shifted = [
-        padded[:, row : row + height, column : column + width]
-        for row in range(3)
-        for column in range(3)
+        padded[:, row : row + reaches[0] : stride, column : column + reaches[1] : stride]
+        for row in range(size)
+        for column in range(size)
     ]
     return jnp.concatenate(shifted, axis=-1)
 
 
-def max_pool(images: jax.Array) -> jax.Array:
-    """Take maxima over 2x2 windows, ``(b, h, w, c)`` to ``(b, h // 2, w // 2, c)``.
+def window(stride: int) -> int:
+    """Return the side of the windows of a convolution: neighbours overlap by a third or more."""
+    return max(3, 3 * stride // 2)
 
-    By a reshape, whose gradient is elementwise; an odd last row or column is dropped.
-    """
-    batch, height, width, channels = images.shape
-    even = images[:, : height // 2 * 2, : width // 2 * 2]
-    return even.reshape(batch, height // 2, 2, width // 2, 2, channels).max(axis=(2, 4))
+
+def margins(sides: Sequence[int], size: int, stride: int) -> list[tuple[int, int]]:
+    """Return the padding before and after each side that makes ``side // stride`` windows fit."""
+    totals = [max((side // stride - 1) * stride + size - side, 0) for side in sides]
+    return [(total // 2, total - total // 2) for total in totals]
 
 
 class ImageEncoder(nnx.Module):
-    """Convolutions and one linear layer: a grey image to a vector of features.
+    """Strided convolutions and one linear layer: a grey image to a vector of features.
 
-    Each block is a 3x3 convolution, ReLU and 2x2 max pooling, so the sides shrink by
-    ``2 ** len(channels)``: two blocks suit 8x8 (leaving 2x2) and 28x28 (leaving 7x7).
+    Each block is a convolution with stride ``s`` and windows of ``max(3, 3 s / 2)`` pixels, then a
+    ReLU, and divides the sides by ``s``, rounding down. Strides instead of pooling, as they take
+    several times fewer operations.
 
     Args:
         height: rows of an image.
@@ -48,9 +53,12 @@ class ImageEncoder(nnx.Module):
         features: length of the output.
         rngs: random streams; ``params`` initialises the weights.
         channels: output channels of each block.
+        strides: stride of each block; by default 2 throughout, but 4 in the first block for images
+            with sides of 16 or more.
 
     Raises:
-        ValueError: a size below one, or an image too small for the blocks.
+        ValueError: a size below one, an image too small for the blocks, or another number of
+            strides than of channels.
     """
 
     def __init__(
@@ -60,82 +68,53 @@ class ImageEncoder(nnx.Module):
         features: int,
         *,
         rngs: nnx.Rngs,
-        channels: Sequence[int] = (16, 32),
+        channels: Sequence[int] = (32, 64),
+        strides: Sequence[int] | None = None,
     ):
         sizes = {"height": height, "width": width, "features": features}
         for name, size in sizes.items():
             check_count(name, size, 1)
-        shrink = 2 ** len(channels)
+        if strides is None:
+            strides = [4 if min(height, width) >= 16 else 2, *[2] * (len(channels) - 1)]
+        require(
+            len(strides) == len(channels),
+            f"{len(strides)} strides for {len(channels)} blocks",
+            "one stride for each block",
+            "pass as many strides as channels",
+        )
+        shrink = math.prod(strides)
         require(
             min(height, width) >= shrink,
-            f"images of {height} x {width} for {len(channels)} poolings",
+            f"images of {height} x {width} for strides {tuple(strides)}",
             f"sides of at least {shrink}",
-            "pass fewer channels or larger images",
+            "pass fewer channels, smaller strides or larger images",
         )
         self.height, self.width, self.features = height, width, features
+        self.strides = tuple(strides)
         inputs = (1, *channels[:-1])
         self.convolutions = nnx.List(
-            nnx.Linear(9 * before, after, rngs=rngs)
-            for before, after in zip(inputs, channels, strict=True)
+            nnx.Linear(window(stride) ** 2 * before, after, rngs=rngs)
+            for stride, before, after in zip(strides, inputs, channels, strict=True)
         )
-        flat = (height // shrink) * (width // shrink) * channels[-1]
-        self.linear = nnx.Linear(flat, features, rngs=rngs)
+        for stride in strides:
+            height, width = height // stride, width // stride
+        self.linear = nnx.Linear(height * width * channels[-1], features, rngs=rngs)
 
     def __call__(self, images: jax.Array) -> jax.Array:
         """Encode images ``(b, h, w)`` as features ``(b, features)``, without a last ReLU."""
         hidden = images[..., None]
-        for convolution in self.convolutions:
-            hidden = max_pool(nnx.relu(convolution(patches(hidden))))
+        for convolution, stride in zip(self.convolutions, self.strides, strict=True):
+            hidden = nnx.relu(convolution(patches(hidden, window(stride), stride)))
         return self.linear(hidden.reshape(len(images), -1))
 
 
-class DigitKeyNetwork(nnx.Module):
-    """A key for every image of one digit: encoder, ReLU, linear.
-
-    The scale of the keys is free; :func:`~sparse_hyper_jax.sort.standardise` them per sequence.
-
-    Args:
-        height: rows of an image.
-        width: columns of an image.
-        rngs: random streams; ``params`` initialises the weights.
-        channels: output channels of the convolutional blocks.
-        hidden: width of the layer before the key.
-
-    Raises:
-        ValueError: a size below one, or an image too small for the blocks.
-
-    Reference: Bloem 2018, arXiv 1810.09184.
-    """
-
-    def __init__(
-        self,
-        height: int,
-        width: int,
-        *,
-        rngs: nnx.Rngs,
-        channels: Sequence[int] = (16, 32),
-        hidden: int = 64,
-    ):
-        self.encoder = ImageEncoder(height, width, hidden, rngs=rngs, channels=channels)
-        self.key = nnx.Linear(hidden, 1, rngs=rngs)
-
-    def __call__(self, images: jax.Array) -> jax.Array:
-        """Return keys ``(...)`` of images ``(..., h, w)``, for any leading axes.
-
-        Raises:
-            ValueError: images of another size.
-        """
-        check_image_size(images, self.encoder.height, self.encoder.width)
-        flat = images.reshape(-1, *images.shape[-2:])
-        keys = self.key(nnx.relu(self.encoder(flat)))
-        return keys.reshape(images.shape[:-2])
-
-
 class NumberKeyNetwork(nnx.Module):
-    """A key for every image of several digits side by side.
+    """A key for every image of a number, of one digit or several side by side.
 
     One encoder reads all digits, each on its own; their features, in order, go through a small
     perceptron to one key, which can weigh hundreds above tens above ones.
+
+    The scale of the keys is free; :func:`~sparse_hyper_jax.sort.standardise` them per sequence.
 
     Args:
         digits: digits in an image, ``k``.
@@ -143,11 +122,13 @@ class NumberKeyNetwork(nnx.Module):
         width: columns of one digit; an image has ``k * width``.
         rngs: random streams; ``params`` initialises the weights.
         channels: output channels of the convolutional blocks.
+        strides: their strides, see :class:`ImageEncoder`.
         features: numbers that describe one digit.
         hidden: width of the perceptron's hidden layer.
 
     Raises:
-        ValueError: a size below one, or an image too small for the blocks.
+        ValueError: a size below one, an image too small for the blocks, or another number of
+            strides than of channels.
 
     Reference: Bloem 2018, arXiv 1810.09184.
     """
@@ -159,13 +140,15 @@ class NumberKeyNetwork(nnx.Module):
         width: int,
         *,
         rngs: nnx.Rngs,
-        channels: Sequence[int] = (16, 32),
-        features: int = 32,
+        channels: Sequence[int] = (32, 64),
+        strides: Sequence[int] | None = None,
+        features: int = 64,
         hidden: int = 128,
     ):
         check_count("digits", digits, 1)
         self.digits = digits
-        self.encoder = ImageEncoder(height, width, features, rngs=rngs, channels=channels)
+        blocks = {"channels": channels, "strides": strides}
+        self.encoder = ImageEncoder(height, width, features, rngs=rngs, **blocks)
         self.mixer = nnx.Linear(digits * features, hidden, rngs=rngs)
         self.key = nnx.Linear(hidden, 1, rngs=rngs)
 

@@ -32,8 +32,10 @@ Reference: Bloem 2018, arXiv 1810.09184.
 from sparse_hyper_jax.sort.baselines import neural_sort
 from sparse_hyper_jax.sort.losses import cross_entropy, sort_loss, squared_error
 from sparse_hyper_jax.sort.metrics import element_match, exact_match
+from sparse_hyper_jax.sort.order_losses import order_loss, rank_loss
 from sparse_hyper_jax.sort.quicksort import Sorted, quicksort, standardise
 from sparse_hyper_jax.sort.sampled import Drawn, draw_sort
+from sparse_hyper_jax.sort.soft import soft_ranks, soft_sort, soft_top_k
 from sparse_hyper_jax.sort.split import HalfPermutation, apply_split, half_split, reverse_split
 
 __all__ = [
@@ -47,8 +49,13 @@ __all__ = [
     "exact_match",
     "half_split",
     "neural_sort",
+    "order_loss",
     "quicksort",
+    "rank_loss",
     "reverse_split",
+    "soft_ranks",
+    "soft_sort",
+    "soft_top_k",
     "sort_loss",
     "squared_error",
     "standardise",

@@ -71,7 +71,7 @@ def enumerable(buckets: Buckets, num_candidates: int) -> bool:
     return comb(buckets.width, buckets.width // 2) <= num_candidates
 
 
-def all_halves(buckets: Buckets) -> tuple[np.ndarray, np.ndarray]:
+def all_halves(buckets: Buckets) -> tuple[jax.Array, jax.Array]:
     """List every balanced assignment of every bucket.
 
     Returns:
@@ -79,16 +79,31 @@ def all_halves(buckets: Buckets) -> tuple[np.ndarray, np.ndarray]:
         largest bucket. A bucket that is smaller by one has fewer: its remaining rows are not kept.
     """
     width = buckets.width
-    upper = np.zeros((comb(width, width // 2), *buckets.slots.shape), bool)
-    kept = np.zeros(upper.shape[:2], bool)
-    for row, (size, low) in enumerate(zip(buckets.sizes, buckets.lower, strict=True)):
-        # Also in rows that are not kept: they have no weight, but must be permutations.
-        upper[:, row, low:] = True
-        for choice, down in enumerate(combinations(range(size), low)):
-            upper[choice, row] = True
-            upper[choice, row, list(down)] = False
-            kept[choice, row] = True
-    return upper, kept
+    # Sizes differ by at most one. Both tables are small and are spread over the buckets by the
+    # program: as constants of that size, they would take the compiler minutes.
+    full, short = (_halves(size, width) for size in (width, width - 1))
+    is_full = jnp.asarray(buckets.sizes == width)
+    upper = jnp.where(is_full[:, None], full[0][:, None], short[0][:, None])
+    return upper, jnp.where(is_full, full[1][:, None], short[1][:, None])
+
+
+def _halves(size: int, width: int) -> tuple[jax.Array, jax.Array]:
+    """List the halvings of one bucket in a row of ``width`` slots.
+
+    Returns:
+        upper ``(C, width)`` and kept ``(C,)``, with ``C`` the number of halvings of a full row.
+    """
+    low = size // 2
+    upper = np.ones((comb(width, width // 2), width), bool)
+    # Also in rows that are not kept: they have no weight, but must be permutations.
+    upper[:, :low] = False
+    choices = list(combinations(range(size), low))
+    for row, down in enumerate(choices):
+        upper[row] = True
+        upper[row, list(down)] = False
+    kept = np.arange(len(upper)) < len(choices)
+    # Opaque to the compiler, which would else work out everything that follows from them.
+    return jax.lax.optimization_barrier((jnp.asarray(upper), jnp.asarray(kept)))
 
 
 def first_occurrences(upper: jax.Array) -> jax.Array:
@@ -135,8 +150,7 @@ def propose(
         upper ``(C, B, m)`` bool and kept ``(C, B)`` bool, without gradient.
     """
     if num_candidates > 1 and enumerable(buckets, num_candidates):
-        upper, kept = all_halves(buckets)
-        return jnp.asarray(upper), jnp.asarray(kept)
+        return all_halves(buckets)
     keys = jax.lax.stop_gradient(keys)
     proposals = [upper_by_key(keys, buckets)[None]]
     far_key = key

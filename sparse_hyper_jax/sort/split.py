@@ -191,7 +191,7 @@ def _mix(leaf: jax.Array, split: HalfPermutation) -> jax.Array:
     """Mix the permuted copies of one leaf without holding all of them."""
     leaf = jnp.asarray(leaf)
     if len(split.sources) == 1:
-        return _permute(leaf, split.sources[0], split.destinations[0])
+        return permute(leaf, split.sources[0], split.destinations[0])
     wide = widen(leaf)
     trailing = (1,) * (leaf.ndim - 1)
 
@@ -199,7 +199,7 @@ def _mix(leaf: jax.Array, split: HalfPermutation) -> jax.Array:
     @jax.checkpoint
     def add(total: jax.Array, candidate: HalfPermutation) -> tuple[jax.Array, None]:
         sources, destinations, weights = candidate
-        moved = _permute(wide, sources, destinations)
+        moved = permute(wide, sources, destinations)
         return total + weights.reshape(-1, *trailing).astype(wide.dtype) * moved, None
 
     # A loop, not one sum: compilers fuse a sum of gathers into the gathers of the next level, and
@@ -208,7 +208,7 @@ def _mix(leaf: jax.Array, split: HalfPermutation) -> jax.Array:
     return total.astype(leaf.dtype)
 
 
-def _permute(leaf: jax.Array, sources: jax.Array, destinations: jax.Array) -> jax.Array:
+def permute(leaf: jax.Array, sources: jax.Array, destinations: jax.Array) -> jax.Array:
     """Return ``leaf[sources]`` whose transpose is ``leaf[destinations]``: a gather both ways.
 
     The transpose of a plain gather is a scatter, several times slower here. A permutation solves

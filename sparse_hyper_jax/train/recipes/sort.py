@@ -14,12 +14,16 @@ from flax import nnx
 
 from sparse_hyper_jax import checks
 from sparse_hyper_jax.estimators import score_function_loss
-from sparse_hyper_jax.nn import DigitKeyNetwork, NumberKeyNetwork
+from sparse_hyper_jax.nn import NumberKeyNetwork
 from sparse_hyper_jax.sort import (
+    cross_entropy,
     draw_sort,
     element_match,
     exact_match,
+    order_loss,
     quicksort,
+    rank_loss,
+    soft_sort,
     sort_loss,
     squared_error,
     standardise,
@@ -40,13 +44,26 @@ TEST_SEED = 2**31 - 1
 TEST_SEQUENCES = 10_000
 TEST_PARTS = 20
 SHOWN = 3
+LOSSES = {
+    "soft": ("order", "ranks", "plain"),
+    "mixture": ("plain", "means", "separate"),
+    "rloo": ("plain",),
+}
+"""What can be compared with each estimator."""
 
 
 class SortState(NamedTuple):
     """What training changes."""
 
-    parameters: nnx.State
+    parameters: "SortParameters"
     optimizer: optax.OptState
+
+
+class SortParameters(NamedTuple):
+    """What is learned."""
+
+    network: nnx.State
+    log_certainty: jax.Array
 
 
 @dataclass(frozen=True)
@@ -104,15 +121,22 @@ class SortRecipe:
     certainty: float = 6.0
     """How sharply keys, standardised within a sequence, decide."""
 
+    learn_certainty: bool = True
+    """Whether that is only where it starts; for the soft sort."""
+
+    warp: float = 1.5
+    """Strength of the random warps of images: times 10 degrees, 10 % of size and 7 % of shift."""
+
     payload: Literal["positions", "images"] = "positions"
     """What is sorted and compared with its right order: one-hot positions, or the images."""
 
-    loss: Literal["plain", "means", "separate"] = "separate"
-    """At which levels of the sort outputs and targets are compared, if they are mixtures."""
+    loss: Literal["order", "ranks", "plain", "means", "separate"] = "order"
+    """What is compared: entries of the permutation, ranks, the sorted payload, or the payload at
+    all levels of a mixture (means of buckets, or places separately)."""
 
-    estimator: Literal["mixture", "rloo"] = "mixture"
-    """How the gradient is made: by mixing permutations, or from drawn ones by the score function
-    with a leave-one-out baseline, which is unbiased."""
+    estimator: Literal["soft", "mixture", "rloo"] = "soft"
+    """How the gradient is made: by the soft sort, by a quicksort that mixes permutations, or from
+    drawn ones by the score function with a leave-one-out baseline (payload only)."""
 
     num_samples: int = 4
     """Permutations drawn per sequence, for rloo."""
@@ -128,7 +152,7 @@ class SortRecipe:
         measure = make_measure(self, keys_of)
 
         def evaluate(step: int, state: SortState) -> Mapping[str, float]:
-            return measure(state.parameters, parts["validation"])
+            return measure(state.parameters.network, parts["validation"])
 
         trained = train(
             make_step(self, keys_of),
@@ -143,9 +167,11 @@ class SortRecipe:
             quiet=self.quiet,
             description=f"sort {self.n} numbers",
         )
-        result = dict(measure(trained.state.parameters, parts["test"]))
-        self._draw(folder, keys_of, trained.state.parameters, parts["test"])
+        network, log_certainty = trained.state.parameters
+        result = dict(measure(network, parts["test"]))
+        self._draw(folder, keys_of, network, parts["test"])
         result |= {"n": self.n, "digits": self.digits, "data": self.data, "steps": self.steps}
+        result["certainty"] = round(float(jnp.exp(log_certainty)), 2)
         result |= {"seconds": round(trained.seconds, 1), "seed": self.seed}
         return folder.write_result(result | {"out": str(folder.path)})
 
@@ -161,7 +187,13 @@ class SortRecipe:
             "fewer near candidates than candidates",
             "change one of the two",
         )
-        checks.check_choice("estimator", self.estimator, ("mixture", "rloo"))
+        checks.check_choice("estimator", self.estimator, tuple(LOSSES))
+        checks.require(
+            self.loss in LOSSES[self.estimator],
+            f"loss={self.loss!r} with estimator={self.estimator!r}",
+            f"one of {LOSSES[self.estimator]}",
+            "change one of the two",
+        )
         checks.check_count("num_samples", self.num_samples, least=2)
         checks.require(
             self.estimator != "rloo" or not self.num_near,
@@ -169,6 +201,7 @@ class SortRecipe:
             "uniform candidates, whose law does not depend on the keys",
             "leave out --num-near",
         )
+        checks.require(self.warp >= 0, f"warp={self.warp}", "0 or more", "raise it")
         for name in ("learning_rate", "certainty"):
             checks.require(
                 getattr(self, name) > 0, f"{name}={getattr(self, name)}", "more than 0", "raise it"
@@ -208,16 +241,14 @@ def make_model(recipe: SortRecipe, size: tuple[int, int]) -> tuple[Keys, SortSta
         size: height and width of an image of one digit.
     """
     rngs = nnx.Rngs(params=recipe.seed)
-    if recipe.digits == 1:
-        network = DigitKeyNetwork(*size, rngs=rngs)
-    else:
-        network = NumberKeyNetwork(recipe.digits, *size, rngs=rngs)
+    network = NumberKeyNetwork(recipe.digits, *size, rngs=rngs)
     graph, parameters = nnx.split(network, nnx.Param)
 
     def keys_of(parameters: nnx.State, images: jax.Array) -> jax.Array:
         return nnx.merge(graph, parameters)(images)
 
-    return keys_of, SortState(parameters, optimizer_of(recipe).init(parameters))
+    learned = SortParameters(parameters, jnp.log(jnp.float32(recipe.certainty)))
+    return keys_of, SortState(learned, optimizer_of(recipe).init(learned))
 
 
 def optimizer_of(recipe: SortRecipe) -> optax.GradientTransformation:
@@ -242,20 +273,28 @@ def draw_sequences(recipe: SortRecipe, key: jax.Array, index: ClassIndex, batch:
 
 
 def make_step(
-    recipe: SortRecipe, keys_of: Keys
+    recipe: SortRecipe, keys_of: Keys, loss: Callable[..., jax.Array] | None = None
 ) -> Callable[[SortState, jax.Array, ClassIndex], tuple[SortState, dict[str, jax.Array]]]:
-    """Make the pure training step: fresh sequences, warped images, loss of the soft sort."""
-    optimizer, one_loss = optimizer_of(recipe), partial(sequence_loss, recipe)
+    """Make the pure training step: fresh sequences, warped images, loss of the soft sort.
 
-    def loss_of(parameters: nnx.State, key: jax.Array, index: ClassIndex) -> jax.Array:
+    Args:
+        recipe: the recipe.
+        keys_of: the key network.
+        loss: called as :func:`sequence_loss` without its recipe, to compare other ways to sort.
+    """
+    optimizer, one_loss = optimizer_of(recipe), loss or partial(sequence_loss, recipe)
+    learned = recipe.learn_certainty and recipe.estimator == "soft"
+
+    def loss_of(parameters: SortParameters, key: jax.Array, index: ClassIndex) -> jax.Array:
         draw_key, warp_key, sort_key = jax.random.split(key, 3)
         sequences = draw_sequences(recipe, draw_key, index, recipe.batch)
         images = warp_digits(recipe, warp_key, sequences.images)
-        # The only supervision: which element comes first, second, ...
-        order = jnp.argsort(sequences.labels, axis=-1, stable=True)
         keys = jax.random.split(sort_key, recipe.batch)
-        losses = jax.vmap(one_loss)(keys, keys_of(parameters, images), images, order)
-        return jnp.mean(losses)
+        certainty = jnp.exp(parameters.log_certainty) if learned else recipe.certainty
+        compare = jax.vmap(partial(one_loss, certainty=certainty))
+        return jnp.mean(
+            compare(keys, keys_of(parameters.network, images), images, sequences.labels)
+        )
 
     def step(
         state: SortState, key: jax.Array, index: ClassIndex
@@ -268,13 +307,25 @@ def make_step(
 
 
 def sequence_loss(
-    recipe: SortRecipe, key: jax.Array, keys: jax.Array, images: jax.Array, order: jax.Array
+    recipe: SortRecipe,
+    key: jax.Array,
+    keys: jax.Array,
+    images: jax.Array,
+    labels: jax.Array,
+    *,
+    certainty: jax.Array | float,
 ) -> jax.Array:
-    """Compare one sequence, sorted by its keys, with its right order."""
-    payload = jnp.eye(recipe.n) if recipe.payload == "positions" else images
-    target = payload[order]
-    options = {"num_candidates": recipe.num_candidates, "certainty": recipe.certainty}
+    """Compare one sequence, sorted by its keys, with the order of its labels."""
     keys = standardise(keys)
+    if recipe.loss == "order":
+        return order_loss(keys, labels, certainty=certainty)
+    if recipe.loss == "ranks":
+        return rank_loss(keys, labels, certainty=certainty)
+    payload = jnp.eye(recipe.n) if recipe.payload == "positions" else images
+    target = payload[jnp.argsort(labels, stable=True)]
+    if recipe.estimator == "soft":
+        return jnp.mean(cross_entropy(soft_sort(keys, payload, certainty=certainty), target))
+    options = {"num_candidates": recipe.num_candidates, "certainty": certainty}
     if recipe.estimator == "mixture":
         result = quicksort(key, keys, payload, target=target, num_near=recipe.num_near, **options)
         return sort_loss(result, target, kind=recipe.loss)
@@ -292,8 +343,9 @@ def warp_digits(recipe: SortRecipe, key: jax.Array, images: jax.Array) -> jax.Ar
     batch, n, height, width = images.shape
     tiles = images.reshape(batch * n, height, recipe.digits, width // recipe.digits)
     tiles = jnp.moveaxis(tiles, 2, 1).reshape(-1, height, width // recipe.digits)
+    small, shift = 0.1 * recipe.warp, 0.07 * height * recipe.warp
     warped = augment(
-        key, tiles, rotate=15.0, scale=0.15, shear=0.15, shift=0.09 * height, noise=0.05
+        key, tiles, rotate=10 * recipe.warp, scale=small, shear=small, shift=shift, noise=small / 3
     )
     warped = warped.reshape(batch * n, recipe.digits, height, width // recipe.digits)
     return jnp.moveaxis(warped, 1, 2).reshape(images.shape)
