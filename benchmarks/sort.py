@@ -20,7 +20,7 @@ NAME = "sort"
 SEEDS = 3
 BUNDLED: tuple[dict[str, Any], ...] = ({"n": 4, "steps": 5_000}, {"n": 8, "steps": 5_000})
 MNIST: tuple[dict[str, Any], ...] = (
-    {"n": 8, "data": "mnist", "steps": 24_000, "batch": 32, "warp": 1.0},
+    {"n": 8, "data": "mnist", "steps": 15_000, "batch": 32, "warp": 1.25},
 )
 
 

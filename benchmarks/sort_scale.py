@@ -1,17 +1,18 @@
 """Time and memory of differentiable sorts, forward and gradient, against the number of elements.
 
-    python benchmarks/sort_scale.py            measure (needs idle cores; peers where installed)
+    python benchmarks/sort_scale.py            measure (needs idle cores; pip install -e ".[peers]")
     python benchmarks/sort_scale.py --draw     print the tables and draw
 
 Keys and a payload of 16 numbers per element are sorted in ascending order; the gradient goes to
 both. Peers, as far as they are installed: softjax (four methods, a matrix each) and ott-jax, which
-sort the columns of a payload only by a matrix as well. Each method goes up to the size at which it
-would take more than ``LIMIT_GIB`` or ``LIMIT_SECONDS``. Memory is what the compiled program needs
-beyond its inputs and outputs; seconds are the median of interleaved calls.
+sorts by a matrix as well. Each method goes up to the size at which it would take more than
+``LIMIT_GIB``, or ``LIMIT_SECONDS`` to compile, or (by a guess) minutes to run. Memory is what the
+compiled program needs beyond its inputs and outputs; times are medians of interleaved calls.
 """
 
 import argparse
 import importlib.util
+import itertools
 import time
 from collections.abc import Callable
 from functools import partial
@@ -30,6 +31,7 @@ NAME = "sort_scale"
 FIGURE = Path(__file__).parent.parent / "docs" / "sort_scale.png"
 WIDTH, CERTAINTY = 16, 10.0
 EXPONENTS = (4, 6, 8, 10, 12, 14, 17, 20)
+RATIO = {one: 2 ** (then - one) for one, then in itertools.pairwise(EXPONENTS)}
 LIMIT_GIB, LIMIT_SECONDS = 4.0, 30.0
 COLOURS = ("#b2182b", "#f4a582", "#2166ac", "#92c5de", "#4d9221", "#b8e186", "#762a83", "#888888")
 
@@ -64,7 +66,8 @@ def softjax_sort(method: str) -> Sort:
     import softjax
 
     def sort(_: jax.Array, keys: jax.Array, payload: jax.Array) -> jax.Array:
-        return softjax.argsort(keys, axis=0, softness=1 / CERTAINTY, method=method) @ payload
+        options = {"softness": 1 / CERTAINTY, "method": method, "standardize": False}
+        return softjax.argsort(keys, axis=0, **options) @ payload
 
     return sort
 
@@ -116,8 +119,9 @@ def measure(report: Report) -> None:
         for name, milliseconds in interleaved(programs, repeats=repeats).items():
             line = {"n": 2**exponent, "milliseconds": round(milliseconds, 4)}
             report.add(method=name, **line, **facts[name])
-            # Four times the size takes at least four times as long.
-            if 4 * milliseconds > 1e3 * LIMIT_SECONDS:
+            # A matrix of the next size takes the square of its ratio to this one.
+            slow = RATIO.get(exponent, 1) ** 2 * milliseconds > 4e3 * LIMIT_SECONDS
+            if slow or facts[name]["compile_seconds"] > LIMIT_SECONDS:
                 del alive[name]
 
 

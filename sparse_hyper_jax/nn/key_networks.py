@@ -30,7 +30,7 @@ def patches(images: jax.Array, size: int, stride: int) -> jax.Array:
 
 
 def window(stride: int) -> int:
-    """Return the side of the windows of a convolution: neighbours overlap by a third or more."""
+    """Return the side of the windows of a convolution, half as much again as its stride."""
     return max(3, 3 * stride // 2)
 
 
@@ -52,9 +52,9 @@ class ImageEncoder(nnx.Module):
         width: columns of an image.
         features: length of the output.
         rngs: random streams; ``params`` initialises the weights.
-        channels: output channels of each block.
-        strides: stride of each block; by default 2 throughout, but 4 in the first block for images
-            with sides of 16 or more.
+        channels: output channels of each block; by default two blocks, and three for images with
+            sides of 16 or more.
+        strides: stride of each block; by default 2 throughout.
 
     Raises:
         ValueError: a size below one, an image too small for the blocks, or another number of
@@ -68,20 +68,25 @@ class ImageEncoder(nnx.Module):
         features: int,
         *,
         rngs: nnx.Rngs,
-        channels: Sequence[int] = (32, 64),
+        channels: Sequence[int] | None = None,
         strides: Sequence[int] | None = None,
     ):
         sizes = {"height": height, "width": width, "features": features}
         for name, size in sizes.items():
             check_count(name, size, 1)
+        if channels is None:
+            channels = (24, 48, 96) if min(height, width) >= 16 else (32, 64)
         if strides is None:
-            strides = [4 if min(height, width) >= 16 else 2, *[2] * (len(channels) - 1)]
+            strides = [2] * len(channels)
         require(
             len(strides) == len(channels),
             f"{len(strides)} strides for {len(channels)} blocks",
             "one stride for each block",
             "pass as many strides as channels",
         )
+        for name, counts in (("channels", channels), ("strides", strides)):
+            for count in counts:
+                check_count(name, count, 1)
         shrink = math.prod(strides)
         require(
             min(height, width) >= shrink,
@@ -121,8 +126,8 @@ class NumberKeyNetwork(nnx.Module):
         height: rows of an image.
         width: columns of one digit; an image has ``k * width``.
         rngs: random streams; ``params`` initialises the weights.
-        channels: output channels of the convolutional blocks.
-        strides: their strides, see :class:`ImageEncoder`.
+        channels: output channels of the convolutional blocks, see :class:`ImageEncoder`.
+        strides: their strides.
         features: numbers that describe one digit.
         hidden: width of the perceptron's hidden layer.
 
@@ -140,7 +145,7 @@ class NumberKeyNetwork(nnx.Module):
         width: int,
         *,
         rngs: nnx.Rngs,
-        channels: Sequence[int] = (32, 64),
+        channels: Sequence[int] | None = None,
         strides: Sequence[int] | None = None,
         features: int = 64,
         hidden: int = 128,

@@ -1,6 +1,20 @@
-"""Sorting by learned keys: gradients reach the keys through a mixture of a few permutations.
+"""Sorting by learned keys, with gradients for the keys, and never an ``n x n`` matrix.
 
 Do not learn to sort: learn a key for every element, and let the sort itself pass the gradient on.
+There are two such sorts. **The soft sort** mixes elements with near keys; take this one first::
+
+    keys (n,)   segment_ids (n,), optional: many lists in one call
+       |
+       v        kernel.py
+    order       one exact sort, by list, then by key
+    decays (n,)      exp(-certainty * gap to the key before); 0 where a list begins
+       |
+       |        recurrence.py: running sums that decay from place to place, up and down again,
+       v        are the product with all exp(-certainty * |key - key'|) at once
+    soft.py     soft_sort: the payload, mixed;  soft_ranks;  soft_top_k
+    order_losses.py    order_loss, rank_loss: learn from the right order alone
+
+**The quicksort** mixes a few permutations; its stages can be looked at, and compared with targets.
 A quicksort of ``n`` elements makes ``L = ceil(log2 n)`` splits. Each one moves the larger half of
 every bucket into its upper positions. Which half that is, is a discrete choice; so a few balanced
 choices are tried at once and mixed, weighted by how well they agree with the keys::
@@ -20,13 +34,14 @@ choices are tried at once and mixed, weighted by how well they agree with the ke
        v               v                                               |
     keys (n,)    stages[L] (n, ...) = sorted payload            targets[L] = target
 
-Everything is written for one sequence; batches come by ``jax.vmap``. Nothing is ``n x n``: a split
-costs ``O(n * C)``. Read ``buckets.py`` (static geometry for any ``n``), ``candidates.py``
-(proposals and weights), ``split.py`` (mixing), ``quicksort.py``, then ``losses.py`` and
-``metrics.py``; ``baselines.py`` has the dense alternative, ``sampled.py`` the one that draws a
-permutation instead of mixing several.
+Everything is written for one sequence; batches come by ``jax.vmap``. The soft sort costs
+``O(n log n)``, a split ``O(n * C)``. Of the quicksort read ``buckets.py`` (static geometry for any
+``n``), ``candidates.py`` (proposals and weights), ``split.py`` (mixing), ``quicksort.py``, then
+``losses.py`` and ``metrics.py``; ``baselines.py`` has a dense alternative, ``sampled.py`` the one
+that draws a permutation instead of mixing several.
 
-Reference: Bloem 2018, arXiv 1810.09184.
+References: Prillo and Eisenschlos 2020, arXiv 2006.16038 (soft sort); Bloem 2018, arXiv 1810.09184
+(learned keys, quicksort).
 """
 
 from sparse_hyper_jax.sort.baselines import neural_sort

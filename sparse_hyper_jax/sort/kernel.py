@@ -67,7 +67,7 @@ def find_order(*criteria: jax.Array, segment_ids: jax.Array | None) -> Order:
     order = jnp.lexsort((*reversed(criteria), *lists)).astype(jnp.int32)
     starts = jnp.arange(len(order)) == 0
     if segment_ids is not None:
-        ids = segment_ids[order]
+        ids = jnp.asarray(segment_ids)[order]
         starts = starts.at[1:].set(ids[1:] != ids[:-1])
     return Order(order, invert(order), starts)
 
@@ -91,12 +91,12 @@ def find_decays(sorted_keys: jax.Array, starts: jax.Array, certainty: jax.Array)
 
 def smooth(decays: jax.Array, rows: jax.Array) -> jax.Array:
     """Return ``K x`` for ``x`` of ``(n, ...)`` in sorted order; ``K`` is symmetric."""
-    return decaying_sums(decays, rows) + decaying_sums_ahead(decays, rows) - rows
+    return decaying_sums(decays, rows) + (decaying_sums_ahead(decays, rows) - rows)
 
 
 def soft_keys(keys: jax.Array) -> jax.Array:
     """Widen keys to at least float32 and bound them, so that differences stay finite."""
-    return jnp.clip(widen(keys), -KEY_LIMIT, KEY_LIMIT)
+    return jnp.clip(widen(jnp.asarray(keys)), -KEY_LIMIT, KEY_LIMIT)
 
 
 def check_keys(
@@ -110,9 +110,11 @@ def check_keys(
     check_shape("keys", keys, (None,), "(n,): one key per element; use jax.vmap for batches")
     require(len(keys) > 0, "no element", "one or more", "leave the sort out")
     check_shape("certainty", certainty, (), "(): one number for all elements")
+    if isinstance(certainty, int | float):
+        require(certainty > 0, f"certainty={certainty}", "more than 0", "raise it, or negate keys")
     require(
-        hard or jnp.issubdtype(keys.dtype, jnp.floating),
-        f"keys of dtype {keys.dtype}",
+        hard or jnp.issubdtype(jnp.result_type(keys), jnp.floating),
+        f"keys of dtype {jnp.result_type(keys)}",
         "floating-point keys, which carry a gradient",
         "convert the keys, or sort with hard=True",
     )

@@ -38,8 +38,8 @@ def order_loss(
 
     Args:
         keys: ``(n,)`` keys, any ``n >= 1``; beyond 1e30 they count as 1e30.
-        labels: ``(n,)`` numbers that say the right order: true values, or ranks. Elements with
-            equal labels may come in either order.
+        labels: ``(n,)`` numbers that say the right order: true values, or ranks, but not the
+            indices that ``argsort`` gives. Elements with equal labels may come in either order.
         certainty: scalar above 0, may be traced and learned.
         segment_ids: ``(n,)`` integers, which list an element belongs to; places are compared
             within lists.
@@ -53,11 +53,12 @@ def order_loss(
     Reference: Prillo and Eisenschlos 2020, arXiv 2006.16038, for the relaxation.
     """
     check_keys(keys, certainty, segment_ids, hard=False)
-    _check_labels(labels, keys)
+    labels = _check_labels(labels, keys)
     wide = soft_keys(keys)
     fixed = jax.lax.stop_gradient(wide)
-    order = find_order(fixed, segment_ids=segment_ids)
-    # Among equal labels the order of the keys is right: such elements need not change places.
+    # Among equal keys the right order is taken, so that the gradient is the one towards it; among
+    # equal labels that of the keys, so that such elements need not change places.
+    order = find_order(fixed, labels, segment_ids=segment_ids)
     true = find_order(labels, fixed, segment_ids=segment_ids)
     current, wanted = order.arrange(wide), true.arrange(wide)
     totals = smooth(find_decays(current, order.starts, certainty), jnp.ones_like(wide))
@@ -75,8 +76,8 @@ def rank_loss(
 
     ``loss = 6 / (n^2 - 1) * mean_i( (rank[i] - r[i])^2 )`` with
     :func:`~sparse_hyper_jax.sort.soft_ranks` and the true ranks ``r``, where equal labels have the
-    mean of their ranks. For distinct labels and in the limit of a large ``certainty`` it is one
-    minus Spearman's rank correlation: 0 for the right order, 2 for the reverse.
+    mean of their ranks. For distinct labels and keys, in the limit of a large ``certainty``, it is
+    one minus Spearman's rank correlation: 0 for the right order, 2 for the reverse.
 
     Args:
         keys: ``(n,)`` keys, any ``n >= 1``.
@@ -90,12 +91,12 @@ def rank_loss(
     Raises:
         ValueError: wrong shapes or dtypes.
     """
-    _check_labels(labels, keys)
+    labels = _check_labels(labels, keys)
     ranks = soft_ranks(keys, certainty=certainty, segment_ids=segment_ids)
     true = find_order(labels, segment_ids=segment_ids)
     wanted, sizes = _mean_ranks(labels[true.order], true.starts)
     # In floats, as the square of a length from 46,341 on is no int32; a list of one divides by 1.
-    scale = 6 / jnp.maximum(jnp.square(sizes) - 1, 1)
+    scale = 6 / jnp.maximum(jnp.square(sizes.astype(ranks.dtype)) - 1, 1)
     return jnp.mean(scale * jnp.square(true.arrange(ranks) - wanted))
 
 
@@ -104,8 +105,10 @@ def _mean_ranks(labels: jax.Array, starts: jax.Array) -> tuple[jax.Array, jax.Ar
     rank, size = find_bounds(starts)
     group = find_bounds(starts | jnp.append(True, labels[1:] != labels[:-1]))
     first = rank - group.rank
-    return first + (group.size - 1) / 2, size.astype(jnp.float32)
+    return first + 0.5 * (group.size - 1), size
 
 
-def _check_labels(labels: jax.Array, keys: jax.Array) -> None:
+def _check_labels(labels: jax.Array, keys: jax.Array) -> jax.Array:
+    """Return the labels as an array, or raise if there is not one per key."""
     check_shape("labels", labels, jnp.shape(keys), "(n,): one label per key")
+    return jnp.asarray(labels)

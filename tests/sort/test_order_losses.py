@@ -162,3 +162,19 @@ def test_labels_of_another_shape(loss, shape):
     assert_names_itself_and_its_cure(
         call, f"labels of shape {shape}", "one label per key", "labels"
     )
+
+
+@pytest.mark.parametrize("labels", [[0, 1], [1, 0]])
+def test_the_gradient_of_equal_keys_is_the_one_towards_the_right_order(labels):
+    slope = jax.grad(lambda keys: order_loss(keys, jnp.array(labels), certainty=4.0))
+    apart = jnp.array(labels) * 1e-4
+    np.testing.assert_allclose(slope(jnp.zeros(2)), slope(apart), rtol=1e-3)
+    assert slope(jnp.zeros(2))[labels.index(1)] < 0
+
+
+def test_labels_and_lists_may_be_constants_of_numpy():
+    keys, labels, ids = jnp.array([3.0, 1, 2]), np.array([1, 0, 2]), np.array([0, 1, 0])
+    for loss in (order_loss, rank_loss):
+        inside = jax.jit(lambda keys, loss=loss: loss(keys, labels, segment_ids=ids))(keys)
+        outside = loss(keys, jnp.asarray(labels), segment_ids=jnp.asarray(ids))
+        np.testing.assert_allclose(inside, outside, rtol=1e-6)

@@ -72,3 +72,20 @@ def test_many_rows():
     sums, ahead = jax.jit(both)(jnp.full(n, 0.9), jnp.ones(n))
     np.testing.assert_allclose(sums, 10 * (1 - 0.9 ** np.arange(1, n + 1)), rtol=1e-5)
     np.testing.assert_allclose(ahead, sums[::-1], rtol=1e-5)
+
+
+@pytest.mark.usefixtures("form")
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_decay_of_zero_starts_anew_whatever_came_before(value):
+    decays = jnp.array([0, 0.5, value, 0, 0.5, 0.5]).at[2].set(jnp.nan)
+    inputs = jnp.array([1.0, 1, value, 1, 1, 1])
+    sums, ahead = jax.jit(both)(decays, inputs)
+    np.testing.assert_array_equal(sums[3:], [1, 1.5, 1.75])
+    np.testing.assert_array_equal(ahead[3:], [1.75, 1.5, 1])
+    np.testing.assert_array_equal(sums[:2], [1, 1.5])
+
+
+@pytest.mark.usefixtures("form")
+def test_a_million_numbers_are_added_exactly():
+    sums = jax.jit(decaying_sums)(jnp.ones(2**20), jnp.full(2**20, 0.1))
+    np.testing.assert_allclose(sums, 0.1 * np.arange(1, 2**20 + 1), rtol=3e-7)

@@ -44,11 +44,13 @@ def everything_dense(keys, payload, certainty):
     return dense.soft_sort(keys, payload, certainty), ranks, shares
 
 
-def test_values_and_derivatives_are_those_of_the_matrix():
+# A payload wider than the list is long is mixed by a small matrix, any other by recurrences.
+@pytest.mark.parametrize("width", [2, 7])
+def test_values_and_derivatives_are_those_of_the_matrix(width):
     n = 5
 
     def example(seed):
-        return normal((n,), seed), normal((n, 2), seed + 1), jnp.exp(normal((), seed + 2))
+        return normal((n,), seed), normal((n, width), seed + 1), jnp.exp(normal((), seed + 2))
 
     with jax.enable_x64(True):
         ours, theirs = (
@@ -397,3 +399,13 @@ def test_wrong_payload():
         assert_names_itself_and_its_cure(
             lambda payload=payload: soft_sort(jnp.zeros(4), {"x": payload}), found, expected, cure
         )
+
+
+@pytest.mark.parametrize("certainty", [0.0, -1.0, float("nan")])
+def test_certainty_is_above_zero(certainty):
+    with pytest.raises(ValueError, match="certainty"):
+        soft_sort(jnp.zeros(3), jnp.zeros(3), certainty=certainty)
+
+
+def test_a_list_with_no_more_than_k_is_taken_whole():
+    np.testing.assert_allclose(soft_top_k(jnp.arange(3.0), 2**40), 1)

@@ -91,7 +91,7 @@ class SortRecipe:
     seed: int = 0
     """Seed of initialisation, sequences, augmentation and proposals."""
 
-    steps: int = 10_000
+    steps: int = 5_000
     """Number of training steps."""
 
     out: Path | None = None
@@ -106,11 +106,14 @@ class SortRecipe:
     batch: int = 64
     """Sequences per step."""
 
+    channels: tuple[int, ...] | None = None
+    """Channels of the key network's convolutions; by default as many as suit the images."""
+
     learning_rate: float = 2e-3
     """Peak of a warm-up and cosine schedule for AdamW."""
 
-    weight_decay: float = 1e-4
-    """Of AdamW."""
+    weight_decay: float = 0.1
+    """Of AdamW, on the network."""
 
     num_candidates: int = 16
     """Proposals per bucket and split."""
@@ -162,7 +165,7 @@ class SortRecipe:
             seed=self.seed,
             folder=folder,
             evaluate=evaluate,
-            evaluate_every=500,
+            evaluate_every=max(1, min(500, self.steps // 10)),
             resume=self.resume,
             quiet=self.quiet,
             description=f"sort {self.n} numbers",
@@ -241,7 +244,7 @@ def make_model(recipe: SortRecipe, size: tuple[int, int]) -> tuple[Keys, SortSta
         size: height and width of an image of one digit.
     """
     rngs = nnx.Rngs(params=recipe.seed)
-    network = NumberKeyNetwork(recipe.digits, *size, rngs=rngs)
+    network = NumberKeyNetwork(recipe.digits, *size, rngs=rngs, channels=recipe.channels)
     graph, parameters = nnx.split(network, nnx.Param)
 
     def keys_of(parameters: nnx.State, images: jax.Array) -> jax.Array:
@@ -255,9 +258,12 @@ def optimizer_of(recipe: SortRecipe) -> optax.GradientTransformation:
     """Give the recipe's optimizer: clipped AdamW with warm-up and cosine decay."""
     peak, warmup = recipe.learning_rate, min(200, recipe.steps // 10)
     schedule = optax.warmup_cosine_decay_schedule(0.0, peak, warmup, recipe.steps, 0.01 * peak)
-    return optax.chain(
-        optax.clip_by_global_norm(1.0), optax.adamw(schedule, weight_decay=recipe.weight_decay)
-    )
+
+    def decayed(parameters: SortParameters) -> SortParameters:
+        return SortParameters(jax.tree.map(lambda _: True, parameters.network), False)
+
+    adamw = optax.adamw(schedule, weight_decay=recipe.weight_decay, mask=decayed)
+    return optax.chain(optax.clip_by_global_norm(1.0), adamw)
 
 
 def draw_sequences(recipe: SortRecipe, key: jax.Array, index: ClassIndex, batch: int) -> Sequences:
@@ -340,6 +346,8 @@ def sequence_loss(
 
 def warp_digits(recipe: SortRecipe, key: jax.Array, images: jax.Array) -> jax.Array:
     """Warp every digit of every image on its own."""
+    if not recipe.warp:
+        return images
     batch, n, height, width = images.shape
     tiles = images.reshape(batch * n, height, recipe.digits, width // recipe.digits)
     tiles = jnp.moveaxis(tiles, 2, 1).reshape(-1, height, width // recipe.digits)
