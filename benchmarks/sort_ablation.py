@@ -34,14 +34,10 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "soft, order, certainty learned": SOFT | {"learn_certainty": True},
     "soft, ranks": SOFT | {"loss": "ranks"},
     "soft, positions": SOFT | {"loss": "plain"},
-    "soft, images": SOFT | {"loss": "plain", "payload": "images"},
     "quicksort, 16 uniform": MIXTURE,
-    "quicksort, 16, half near": MIXTURE | {"num_near": 8},
     "quicksort, 16, all near": MIXTURE | {"num_near": 15},
     "quicksort, 4 uniform": MIXTURE | {"num_candidates": 4},
-    "quicksort, 4, all near": MIXTURE | {"num_candidates": 4, "num_near": 3},
     "quicksort, all 70": MIXTURE | {"num_candidates": 70},
-    "quicksort, 16 uniform, means": MIXTURE | {"loss": "means"},
     "quicksort, 16 uniform, plain": MIXTURE | {"loss": "plain"},
 }
 PROPOSALS = ((2, 0), (4, 0), (4, 3), (5, 0), (6, 0))
