@@ -19,7 +19,7 @@ from sparse_hyper_jax.train.recipes.sort import SortRecipe
 
 NAME = "sort"
 SEEDS = 3
-BUNDLED: tuple[dict[str, Any], ...] = ({"n": 4, "steps": 5_000}, {"n": 8, "steps": 5_000})
+BUNDLED: tuple[dict[str, Any], ...] = ({"n": 4, "steps": 5_000},)
 MNIST: tuple[dict[str, Any], ...] = (
     {"n": 8, "data": "mnist", "steps": 15_000, "batch": 32, "warp": 1.25},
 )

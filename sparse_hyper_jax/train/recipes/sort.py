@@ -165,7 +165,7 @@ class SortRecipe:
             seed=self.seed,
             folder=folder,
             evaluate=evaluate,
-            evaluate_every=max(1, min(500, self.steps // 10)),
+            evaluate_every=min(500, self.steps),
             resume=self.resume,
             quiet=self.quiet,
             description=f"sort {self.n} numbers",
