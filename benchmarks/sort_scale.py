@@ -4,10 +4,11 @@
     python benchmarks/sort_scale.py --draw     print the tables and draw
 
 Keys and a payload of 16 numbers per element are sorted in ascending order; the gradient goes to
-both. The peer, where it is installed, is softjax: two methods, a matrix each. (ott-jax was not done
-with its transport of 256 elements after 40 seconds, and is left out.) Each method goes up to the size at which it would take more than
-``LIMIT_GIB``, or ``LIMIT_SECONDS`` to compile, or (by a guess) minutes to run. Memory is what the
-compiled program needs beyond its inputs and outputs; times are medians of interleaved calls.
+both. The peer, where it is installed, is softjax: two methods, a matrix each. (ott-jax is left out:
+its transport of 256 elements was not done after 40 seconds.) Each method goes up to the size at
+which it would take more than ``LIMIT_GIB``, or ``LIMIT_SECONDS`` to compile, or (by a guess)
+minutes to run. Memory is what the compiled program needs beyond its inputs and outputs; times are
+medians of interleaved calls.
 """
 
 import argparse
