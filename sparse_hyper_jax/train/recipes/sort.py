@@ -165,7 +165,7 @@ class SortRecipe:
             seed=self.seed,
             folder=folder,
             evaluate=evaluate,
-            evaluate_every=min(500, self.steps),
+            evaluate_every=500,
             resume=self.resume,
             quiet=self.quiet,
             description=f"sort {self.n} numbers",
