@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sparse_hyper_jax import backprop, estimators, ops, sort
+from sparse_hyper_jax import backprop, estimators, glimpse, ops, sort
 from sparse_hyper_jax.types import ContinuousTuples, SparseEntries
 
 
@@ -204,13 +204,56 @@ OPS = [
     Row("relocate", relocate, (*TUPLES, eighths(6)), exact=None),
 ]
 
+READ = SAMPLED | {"num_local": 2}
+PLACES = between(2, 3, 2)
+WIDE = eighths(2, low=0.5, high=3.0)
+
+
+def read(draws):
+    return lambda *arguments: glimpse.extract(key(), *arguments, draws=draws, **READ)
+
+
+GLIMPSE = [
+    *(
+        Row(
+            f"{name}_corners",
+            lambda raw, grid=grid: grid.corners(raw, SHAPE),
+            (eighths(grid.count),),
+        )
+        for name, grid in glimpse.GRIDS.items()
+    ),
+    Row(
+        "affine_corners, bounded=False",
+        lambda raw: glimpse.affine_corners(raw, SHAPE, bounded=False),
+        (eighths(6),),
+    ),
+    Row(
+        "grid_means, upright_means",
+        lambda four: (glimpse.grid_means(four, (3, 2)), glimpse.upright_means(four, (1, 4))),
+        (eighths(4, 2),),
+    ),
+    Row("extract", read("glimpse"), (eighths(*SHAPE), PLACES, WIDE)),
+    Row(
+        "extract, draws=pixel",
+        read("pixel"),
+        (eighths(*SHAPE, 2), PLACES, eighths(2, 3, 2, low=0.5, high=3.0)),
+    ),
+    Row("extract_hard", glimpse.extract_hard, (eighths(*SHAPE, 2), PLACES), wide=False),
+    Row(
+        "extract_upright",
+        glimpse.extract_upright,
+        (eighths(*SHAPE, 2), PLACES[0, :, 0], PLACES[1, :, 1], WIDE),
+    ),
+    Row("bilinear", glimpse.bilinear, (eighths(*SHAPE, 2), PLACES + np.float32([-1, 2]))),
+]
+
 SORT: list[Row] = []
 
 ESTIMATORS: list[Row] = []
 
 NN: list[Row] = []
 
-ROWS = [*OPS, *SORT, *ESTIMATORS, *NN]
+ROWS = [*OPS, *GLIMPSE, *SORT, *ESTIMATORS, *NN]
 
 
 # Functions that draw random numbers, each called with a fresh key.
@@ -231,6 +274,13 @@ KEYED_OPS: dict[str, Callable[[jax.Array], object]] = {
         num_tuples=4,
         range_size=2,
     ),
+}
+
+KEYED_GLIMPSE: dict[str, Callable[[jax.Array], object]] = {
+    f"extract, draws={draws}": lambda key, draws=draws: glimpse.extract(
+        key, jnp.ones(SHAPE), PLACES, WIDE, draws=draws, **READ
+    )
+    for draws in glimpse.DRAWS
 }
 
 KEYED_SORT: dict[str, Callable[[jax.Array], object]] = {
@@ -296,4 +346,11 @@ KEYED_BACKPROP: dict[str, Callable[[jax.Array], object]] = {
 
 KEYED_NN: dict[str, Callable[[jax.Array], object]] = {}
 
-KEYED = {**KEYED_OPS, **KEYED_SORT, **KEYED_ESTIMATORS, **KEYED_BACKPROP, **KEYED_NN}
+KEYED = {
+    **KEYED_OPS,
+    **KEYED_GLIMPSE,
+    **KEYED_SORT,
+    **KEYED_ESTIMATORS,
+    **KEYED_BACKPROP,
+    **KEYED_NN,
+}

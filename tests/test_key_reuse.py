@@ -3,11 +3,12 @@ import inspect
 import jax
 import pytest
 
-from sparse_hyper_jax import backprop, estimators, ops, sort
+from sparse_hyper_jax import backprop, estimators, glimpse, ops, sort
 from tests.public_functions import (
     KEYED,
     KEYED_BACKPROP,
     KEYED_ESTIMATORS,
+    KEYED_GLIMPSE,
     KEYED_OPS,
     KEYED_SORT,
 )
@@ -28,6 +29,7 @@ def test_every_key_is_used_once(name):
 
 ROOMS = {
     "ops": (ops, KEYED_OPS),
+    "glimpse": (glimpse, KEYED_GLIMPSE),
     "sort": (sort, KEYED_SORT),
     "estimators": (estimators, KEYED_ESTIMATORS),
     "backprop": (backprop, KEYED_BACKPROP),

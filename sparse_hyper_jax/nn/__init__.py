@@ -4,6 +4,8 @@
 that may look at the input. ``SparseBackpropLinear`` is a linear layer with a sparse backward pass;
 ``TRAINED`` says what to differentiate then, ``carry_memory`` moves its memory on. ``Mixture`` sends
 each token to one of many experts. Key networks give images a number to sort by.
+``GlimpseAttention`` reads windows of an image where it has learned to look; ``glimpse_classifier``
+puts a head on top, and names the baselines.
 ``parameter_labels`` tells the parameters of sparse layers apart for optax.
 
 In Linen use ``flax.nnx.bridge.to_linen(FreeHyperLayer, ...)``. Parameters then lie in collections
@@ -15,6 +17,8 @@ carries zeros if the layer took no part in the loss.
 """
 
 from sparse_hyper_jax.nn.free_tuples import FreeTuples
+from sparse_hyper_jax.nn.glimpse_attention import GlimpseAttention
+from sparse_hyper_jax.nn.glimpse_classifiers import Classified, glimpse_classifier
 from sparse_hyper_jax.nn.hyper_layer import FreeHyperLayer, HyperLayer
 from sparse_hyper_jax.nn.key_networks import NumberKeyNetwork
 from sparse_hyper_jax.nn.mixture import DefaultVectors, Mixed, Mixture
@@ -31,9 +35,11 @@ from sparse_hyper_jax.nn.sparse_backprop import (
 __all__ = [
     "TRAINED",
     "BackpropMemory",
+    "Classified",
     "DefaultVectors",
     "FreeHyperLayer",
     "FreeTuples",
+    "GlimpseAttention",
     "HyperLayer",
     "Mixed",
     "Mixture",
@@ -43,6 +49,7 @@ __all__ = [
     "SparseBackpropLinear",
     "TupleValues",
     "carry_memory",
+    "glimpse_classifier",
     "next_memories",
     "parameter_labels",
     "reset_memory",

@@ -43,6 +43,10 @@ RECIPES = {
         "sparse_hyper_jax.train.recipes.identity:IdentityRecipe",
         "learn the identity matrix as a sparse one",
     ),
+    "glimpse": Entry(
+        "sparse_hyper_jax.train.recipes.glimpse:GlimpseRecipe",
+        "find and read digits in clutter through a small window that learns where to look",
+    ),
     "sparse-backprop": Entry(
         "sparse_hyper_jax.train.recipes.sparse_backprop:SparseBackpropRecipe",
         "train a classifier with sparse backpropagation and memory",

@@ -293,3 +293,35 @@ def plot_histograms(values: Mapping[str, np.ndarray], *, x_label: str) -> Figure
     ax.spines[["top", "right"]].set_visible(False)
     ax.legend(frameon=False, fontsize=8)
     return figure
+
+
+def plot_glimpses(images: np.ndarray, corners: np.ndarray, windows: np.ndarray) -> Figure:
+    """Draw images with the outlines of their windows, and below what is read there.
+
+    The side that is up in a window is drawn thicker.
+
+    Args:
+        images: ``(n, H, W)``, values in [0, 1].
+        corners: ``(n, g, 4, 2)`` rows and columns of upper left, upper right, lower right and lower
+            left corners.
+        windows: ``(n, g, h, w)``.
+
+    Returns:
+        the figure.
+    """
+    count, glimpses = corners.shape[:2]
+    heights = [1.0, *[0.5] * glimpses]
+    figure = Figure(figsize=(1.25 * count, 1.3 * sum(heights)), layout="constrained")
+    axes = figure.subplots(1 + glimpses, count, squeeze=False, height_ratios=heights)
+    colors = mpl.colormaps["tab10"](np.arange(glimpses) % 10)
+    for column, (image, quads, reads) in enumerate(zip(images, corners, windows, strict=True)):
+        axes[0, column].imshow(image, cmap="gray_r", vmin=0, vmax=1)
+        for row, (quad, read, color) in enumerate(zip(quads, reads, colors, strict=True)):
+            closed = np.concatenate([quad, quad[:1]])
+            axes[0, column].plot(closed[:, 1], closed[:, 0], color=color, linewidth=1)
+            axes[0, column].plot(quad[:2, 1], quad[:2, 0], color=color, linewidth=2.4)
+            axes[1 + row, column].imshow(read, cmap="gray_r", vmin=0, vmax=1)
+            axes[1 + row, column].spines[:].set_color(color)
+    for ax in axes.flat:
+        ax.set(xticks=[], yticks=[])
+    return figure

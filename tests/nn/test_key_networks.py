@@ -4,12 +4,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from sparse_hyper_jax.nn.key_networks import (
-    ImageEncoder,
-    NumberKeyNetwork,
-    margins,
-    patches,
-)
+from sparse_hyper_jax.nn.key_networks import NumberKeyNetwork
 
 
 def count(module):
@@ -18,23 +13,6 @@ def count(module):
 
 def images(*shape):
     return jax.random.uniform(jax.random.key(0), shape)
-
-
-@pytest.mark.parametrize(("size", "stride"), [(3, 1), (3, 2), (6, 4), (5, 3), (1, 1), (2, 4)])
-@pytest.mark.parametrize(("height", "width"), [(5, 7), (8, 8), (11, 4)])
-def test_patches_are_a_convolution(height, width, size, stride):
-    x = images(2, height, width, 3)
-    kernel = jax.random.normal(jax.random.key(1), (size, size, 3, 4))
-    expected = jax.lax.conv_general_dilated(
-        x,
-        kernel,
-        (stride, stride),
-        margins((height, width), size, stride),
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
-    )[:, : height // stride, : width // stride]
-    ours = patches(x, size, stride) @ kernel.reshape(-1, 4)
-    assert ours.shape == (2, height // stride, width // stride, 4)
-    np.testing.assert_allclose(ours, expected, atol=1e-5)
 
 
 @pytest.mark.parametrize(("height", "width"), [(8, 8), (28, 28), (9, 13), (4, 4)])
@@ -113,13 +91,9 @@ def test_wrong_input():
             net(jnp.zeros(shape))
     with pytest.raises(ValueError, match=r"\(..., 8, 24\)"):
         NumberKeyNetwork(3, 8, 8, rngs=nnx.Rngs(0))(jnp.zeros((2, 8, 16)))
-    with pytest.raises(ValueError, match="1 strides for 2 blocks"):
-        ImageEncoder(6, 8, 4, rngs=nnx.Rngs(0), channels=(1, 1), strides=(2,))
     with pytest.raises(ValueError, match="digits=0"):
         NumberKeyNetwork(0, 8, 8, rngs=nnx.Rngs(0))
     with pytest.raises(ValueError, match="height=0"):
         NumberKeyNetwork(1, 0, 8, rngs=nnx.Rngs(0))
-    with pytest.raises(ValueError, match="sides of at least 8"):
-        ImageEncoder(6, 8, 4, rngs=nnx.Rngs(0), channels=(1, 1, 1))
     with pytest.raises(ValueError, match="features=0"):
         NumberKeyNetwork(1, 8, 8, rngs=nnx.Rngs(0), features=0)

@@ -4,6 +4,8 @@ The flow, one file per arrow::
 
     files or bundled digits -> Dataset -> Splits -> ClassIndex -> Sequences -> augmented images
        idx, mnist, digits      dataset    splits        sequences                augment
+          cluttered_file                                 `-> ClutteredImages: search a canvas
+                                                           cluttered, rotated_clutter
 
 Everything up to ``Splits`` is numpy on the host, done once: the files are checked before they are
 trusted, pixels become float32 in ``[0, 1]``, and the held-out images are cut off. From
@@ -19,10 +21,13 @@ Importing this package reads nothing and needs no extra; scikit-learn is importe
 """
 
 from sparse_hyper_jax.train.data.augment import augment, draw_affine, warp
+from sparse_hyper_jax.train.data.cluttered import ClutteredImages, make_cluttered
+from sparse_hyper_jax.train.data.cluttered_file import load_cluttered
 from sparse_hyper_jax.train.data.dataset import Dataset, Splits, make_dataset
 from sparse_hyper_jax.train.data.digits import load_digits
 from sparse_hyper_jax.train.data.idx import load_idx, read_header, read_idx
 from sparse_hyper_jax.train.data.mnist import download_mnist, load_mnist
+from sparse_hyper_jax.train.data.rotated_clutter import make_rotated_cluttered
 from sparse_hyper_jax.train.data.sequences import (
     ClassIndex,
     Sequences,
@@ -35,6 +40,7 @@ from sparse_hyper_jax.train.data.splits import cut_stratified, load_splits, spli
 
 __all__ = [
     "ClassIndex",
+    "ClutteredImages",
     "Dataset",
     "Sequences",
     "Splits",
@@ -44,11 +50,14 @@ __all__ = [
     "download_mnist",
     "draw_affine",
     "index_by_class",
+    "load_cluttered",
     "load_digits",
     "load_idx",
     "load_mnist",
     "load_splits",
+    "make_cluttered",
     "make_dataset",
+    "make_rotated_cluttered",
     "make_sequences",
     "read_header",
     "read_idx",

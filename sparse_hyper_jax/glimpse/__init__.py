@@ -1,0 +1,52 @@
+"""Glimpses: read a small window of a large image, at a place that is learned.
+
+::
+
+    raw (3 to 8,)      grids.py      box, scale, affine or quad: corners of a window (4, 2)
+         |                           grid_means: places of its pixels (h, w, 2)
+    continuous tuples  points.py     neighbours, global and local pixels of each
+         |
+    integer tuples     extract.py    shares by density, gather, sum -> (h, w, C)
+         |
+    window
+
+Between the corners and the window stand four ways to read: :func:`extract` samples (training),
+:func:`extract_hard` rounds (evaluation), :func:`extract_upright` shares among all pixels at once,
+where the window is upright, and :func:`bilinear` is the spatial transformer's, to compare with.
+Everything is written for one image and one window: batches come by ``jax.vmap``.
+
+Reference: Bloem 2018, arXiv 1810.09184.
+"""
+
+from sparse_hyper_jax.glimpse.bilinear import bilinear
+from sparse_hyper_jax.glimpse.extract import extract, extract_hard
+from sparse_hyper_jax.glimpse.grids import (
+    GRIDS,
+    UPRIGHT,
+    Grid,
+    affine_corners,
+    box_corners,
+    grid_means,
+    quad_corners,
+    scale_corners,
+    upright_means,
+)
+from sparse_hyper_jax.glimpse.points import DRAWS
+from sparse_hyper_jax.glimpse.upright import extract_upright
+
+__all__ = [
+    "DRAWS",
+    "GRIDS",
+    "UPRIGHT",
+    "Grid",
+    "affine_corners",
+    "bilinear",
+    "box_corners",
+    "extract",
+    "extract_hard",
+    "extract_upright",
+    "grid_means",
+    "quad_corners",
+    "scale_corners",
+    "upright_means",
+]

@@ -1,0 +1,213 @@
+"""A few numbers to the places of a window's pixels: corners of a quadrilateral, filled in evenly.
+
+Coordinates are (row, column) in index units: ``(0, 0)`` is the middle of the upper left pixel,
+``(H - 1, W - 1)`` that of the lower right one. With all numbers 0 a window lies upright in the
+middle of the image.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from sparse_hyper_jax import checks
+from sparse_hyper_jax.ops.bounds import at_least_float32, bound_means
+
+UNIT_CORNERS = np.array([[-1, -1], [-1, 1], [1, 1], [1, -1]], np.float32)
+"""Upper left, upper right, lower right, lower left: the order of corners everywhere here."""
+
+EDGES = np.array([-1, 1, -1, 1], np.float32)
+"""Upper, lower, left and right edge of a fresh box, before the sigmoid."""
+
+START_SIDE = 0.46211716
+"""Side of a fresh window as a share of the image's: ``sigmoid(1) - sigmoid(-1)``."""
+
+AFFINE_START = 0.4
+
+
+def box_corners(raw: jax.Array, shape: Sequence[int]) -> jax.Array:
+    """Give the corners of an upright rectangle from its four edges.
+
+    ``(top, bottom, left, right) = (S - 1) * sigmoid(raw + (-1, 1, -1, 1))`` with the image's height
+    or width as ``S``. The order of the edges is free: a box may learn to mirror.
+
+    Args:
+        raw: ``(4,)`` real numbers.
+        shape: height and width of the image.
+
+    Returns:
+        ``(4, 2)`` corners in index units, inside the image.
+
+    Raises:
+        ValueError: another number of numbers, or a wrong shape.
+
+    Reference: Bloem 2018, arXiv 1810.09184.
+    """
+    height, width = _check(raw, 4, shape)
+    edges = bound_means(raw + EDGES, (height, height, width, width))
+    top, bottom, left, right = edges
+    return jnp.stack(
+        [jnp.stack(pair) for pair in ((top, left), (top, right), (bottom, right), (bottom, left))]
+    )
+
+
+def scale_corners(raw: jax.Array, shape: Sequence[int]) -> jax.Array:
+    """Give the corners of a window with the image's proportions from its middle and one scale.
+
+    ``side = sigmoid(raw_2 + c)``, as a share of the image's sides, with ``c`` such that it starts
+    as the box does; the upper left corner lies at ``(S - 1) (1 - side) sigmoid(raw_0, raw_1)``, so
+    that the window never leaves the image.
+
+    Args:
+        raw: ``(3,)`` real numbers: row, column, scale.
+        shape: height and width of the image.
+
+    Returns:
+        ``(4, 2)`` corners in index units, inside the image.
+
+    Raises:
+        ValueError: another number of numbers, or a wrong shape.
+    """
+    sizes = jnp.array(_check(raw, 3, shape), jnp.float32) - 1
+    start = float(np.log(START_SIDE / (1 - START_SIDE)))
+    side = jax.nn.sigmoid(at_least_float32(raw[2]) + start)
+    low = (1 - side) * jax.nn.sigmoid(at_least_float32(raw[:2]))
+    return sizes * (low + side * (UNIT_CORNERS + 1) / 2)
+
+
+def affine_corners(raw: jax.Array, shape: Sequence[int], *, bounded: bool = True) -> jax.Array:
+    """Give the corners of a parallelogram: an affine map of the whole image's corners.
+
+    With ``A t = raw`` as ``(2, 3)``, rows first, a corner ``p`` of ``(+-1, +-1)`` goes to
+    ``2 (A + 0.4 I) p + t`` and from there by the sigmoid into the image. Without bounds, as in a
+    spatial transformer, ``(A + 0.4 I) p + t`` is the place itself, from -1 to 1 across the image,
+    and may lie outside of it.
+
+    Args:
+        raw: ``(6,)`` real numbers.
+        shape: height and width of the image.
+        bounded: keep the corners inside the image.
+
+    Returns:
+        ``(4, 2)`` corners in index units.
+
+    Raises:
+        ValueError: another number of numbers, or a wrong shape.
+
+    References: Bloem 2018, arXiv 1810.09184; Jaderberg et al. 2015, arXiv 1506.02025.
+    """
+    shape = _check(raw, 6, shape)
+    matrix = at_least_float32(raw).reshape(2, 3)
+    turn, shift = matrix[:, :2] + AFFINE_START * np.eye(2, dtype=np.float32), matrix[:, 2]
+    # Written out: a matrix product may run in reduced precision on an accelerator.
+    places = UNIT_CORNERS[:, :1] * turn[:, 0] + UNIT_CORNERS[:, 1:] * turn[:, 1]
+    if bounded:
+        return bound_means(2 * places + shift, shape)
+    return (places + shift + 1) / 2 * (jnp.array(shape, jnp.float32) - 1)
+
+
+def quad_corners(raw: jax.Array, shape: Sequence[int]) -> jax.Array:
+    """Give four free corners.
+
+    ``corner = (S - 1) * sigmoid(raw + (+-1, +-1))``.
+
+    Args:
+        raw: ``(8,)`` real numbers: row and column of the upper left, upper right, lower right and
+            lower left corner.
+        shape: height and width of the image.
+
+    Returns:
+        ``(4, 2)`` corners in index units, inside the image.
+
+    Raises:
+        ValueError: another number of numbers, or a wrong shape.
+
+    Reference: Bloem 2018, arXiv 1810.09184.
+    """
+    shape = _check(raw, 8, shape)
+    return bound_means(at_least_float32(raw).reshape(4, 2) + UNIT_CORNERS, shape)
+
+
+class Grid(NamedTuple):
+    """A family of windows.
+
+    Attributes:
+        count: how many numbers make one window.
+        corners: maps them and the image's shape to corners ``(4, 2)``.
+    """
+
+    count: int
+    corners: Callable[[jax.Array, Sequence[int]], jax.Array]
+
+
+GRIDS = {
+    "scale": Grid(3, scale_corners),
+    "box": Grid(4, box_corners),
+    "affine": Grid(6, affine_corners),
+    "quad": Grid(8, quad_corners),
+}
+"""Families of windows by name, from the least free to the freest."""
+
+UPRIGHT = ("scale", "box")
+"""Those whose rows and columns are rows and columns of the image."""
+
+
+def grid_means(corners: jax.Array, window: Sequence[int]) -> jax.Array:
+    """Fill a quadrilateral with a grid; its outermost points are the corners themselves.
+
+    Point ``(i, j)`` is the bilinear mixture of the corners with weights from ``i / (h - 1)`` and
+    ``j / (w - 1)``; along an axis with one point it lies in the middle.
+
+    Args:
+        corners: ``(4, 2)``: upper left, upper right, lower right, lower left.
+        window: ``(h, w)``, points down and across.
+
+    Returns:
+        ``(h, w, 2)`` means in index units.
+
+    Raises:
+        ValueError: a wrong shape.
+    """
+    checks.check_shape("corners", corners, (4, 2), "(4, 2): row and column of four corners")
+    window = checks.check_index_shape("window", window)
+    checks.require(len(window) == 2, f"window={window}", "(height, width)", "pass two lengths")
+    down, across = np.meshgrid(*(_evenly(size) for size in window), indexing="ij")
+    shares = np.stack(
+        [(1 - down) * (1 - across), (1 - down) * across, down * across, down * (1 - across)]
+    )
+    # A matrix product on purpose: what it gives is computed once, where a formula would be fused
+    # into, and repeated by, all that reads it. Axes last to first, as the readers take them.
+    means = jax.lax.dot(
+        at_least_float32(corners).T, shares.reshape(4, -1), precision=jax.lax.Precision.HIGHEST
+    )
+    return jnp.moveaxis(means.reshape(2, *window), 0, -1)
+
+
+def upright_means(corners: jax.Array, window: Sequence[int]) -> tuple[jax.Array, jax.Array]:
+    """Give the rows and the columns of an upright grid: :func:`grid_means` without repetition.
+
+    Args:
+        corners: ``(4, 2)`` corners of an upright rectangle.
+        window: ``(h, w)``.
+
+    Returns:
+        rows ``(h,)`` and columns ``(w,)`` in index units.
+
+    Raises:
+        ValueError: a wrong shape.
+    """
+    means = grid_means(corners, window)
+    return means[:, 0, 0], means[0, :, 1]
+
+
+def _evenly(size: int) -> np.ndarray:
+    return np.linspace(0, 1, size, dtype=np.float32) if size > 1 else np.full(1, 0.5, np.float32)
+
+
+def _check(raw: jax.Array, count: int, shape: Sequence[int]) -> tuple[int, ...]:
+    checks.check_shape("raw", raw, (count,), "the numbers of one window")
+    shape = checks.check_index_shape("shape", shape)
+    checks.require(len(shape) == 2, f"shape={shape}", "(height, width)", "pass the image's sides")
+    return shape

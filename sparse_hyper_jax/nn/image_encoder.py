@@ -1,0 +1,142 @@
+"""A small convolutional network that turns an image into a vector of features."""
+
+import math
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from sparse_hyper_jax.checks import check_count, require
+
+
+def patches(images: jax.Array, size: int, stride: int) -> jax.Array:
+    """Gather square windows of pixels, of side ``size``, one every ``stride`` pixels.
+
+    ``(b, h, w, c)`` to ``(b, h // stride, w // stride, size * size * c)``; zero outside the image,
+    evenly on both sides. A linear layer on top is a strided convolution. Written this way because
+    XLA compiles the gradient of a convolution inside ``lax.scan`` for a CPU to plain loops, some
+    twenty times slower than the matrix product it becomes here.
+    """
+    sides = images.shape[1:3]
+    reaches = [(side // stride - 1) * stride + 1 for side in sides]
+    padded = jnp.pad(images, ((0, 0), *margins(sides, size, stride), (0, 0)))
+    shifted = [
+        padded[:, row : row + reaches[0] : stride, column : column + reaches[1] : stride]
+        for row in range(size)
+        for column in range(size)
+    ]
+    return jnp.concatenate(shifted, axis=-1)
+
+
+def window(stride: int) -> int:
+    """Return the side of the windows of a convolution, half as much again as its stride."""
+    return max(3, 3 * stride // 2)
+
+
+def margins(sides: Sequence[int], size: int, stride: int) -> list[tuple[int, int]]:
+    """Return the padding before and after each side that makes ``side // stride`` windows fit."""
+    totals = [max((side // stride - 1) * stride + size - side, 0) for side in sides]
+    return [(total // 2, total - total // 2) for total in totals]
+
+
+class ImageEncoder(nnx.Module):
+    """Strided convolutions and one linear layer: an image to a vector of features.
+
+    Each block is a convolution with stride ``s`` and windows of ``max(3, 3 s / 2)`` pixels, then a
+    ReLU, and divides the sides by ``s``, rounding down. Strides instead of pooling, as they take
+    several times fewer operations.
+
+    Args:
+        height: rows of an image.
+        width: columns of an image.
+        features: length of the output.
+        rngs: random streams; ``params`` initialises the weights.
+        channels: output channels of each block; by default two blocks, and three for images with
+            sides of 16 or more.
+        strides: stride of each block; by default 2 throughout.
+        inputs: channels of an image.
+        coordinates: let the first block see where a pixel lies: two more channels with its row and
+            column, from -1 to 1 (CoordConv, Liu et al. 2018, arXiv 1807.03247).
+
+    Raises:
+        ValueError: a size below one, an image too small for the blocks, or another number of
+            strides than of channels.
+    """
+
+    def __init__(
+        self,
+        height: int,
+        width: int,
+        features: int,
+        *,
+        rngs: nnx.Rngs,
+        channels: Sequence[int] | None = None,
+        strides: Sequence[int] | None = None,
+        inputs: int = 1,
+        coordinates: bool = False,
+    ):
+        sizes = {"height": height, "width": width, "features": features, "inputs": inputs}
+        for name, size in sizes.items():
+            check_count(name, size, 1)
+        if channels is None:
+            channels = (24, 48, 96) if min(height, width) >= 16 else (32, 64)
+        if strides is None:
+            strides = [2] * len(channels)
+        require(
+            len(strides) == len(channels),
+            f"{len(strides)} strides for {len(channels)} blocks",
+            "one stride for each block",
+            "pass as many strides as channels",
+        )
+        for name, counts in (("channels", channels), ("strides", strides)):
+            for count in counts:
+                check_count(name, count, 1)
+        shrink = math.prod(strides)
+        require(
+            min(height, width) >= shrink,
+            f"images of {height} x {width} for strides {tuple(strides)}",
+            f"sides of at least {shrink}",
+            "pass fewer channels, smaller strides or larger images",
+        )
+        self.height, self.width, self.features = height, width, features
+        self.strides, self.inputs, self.coordinates = tuple(strides), inputs, coordinates
+        before = (inputs + 2 * coordinates, *channels[:-1])
+        self.convolutions = nnx.List(
+            nnx.Linear(window(stride) ** 2 * fan_in, fan_out, rngs=rngs)
+            for stride, fan_in, fan_out in zip(strides, before, channels, strict=True)
+        )
+        for stride in strides:
+            height, width = height // stride, width // stride
+        self.linear = nnx.Linear(height * width * channels[-1], features, rngs=rngs)
+
+    def __call__(self, images: jax.Array) -> jax.Array:
+        """Encode images ``(b, h, w)`` or ``(b, h, w, inputs)`` as features, without a last ReLU.
+
+        Returns:
+            ``(b, features)``.
+
+        Raises:
+            ValueError: images of another shape.
+        """
+        hidden = images[..., None] if images.ndim == 3 else images
+        require(
+            hidden.shape[1:] == (self.height, self.width, self.inputs),
+            f"images of shape {images.shape}",
+            f"(b, {self.height}, {self.width}, {self.inputs})"
+            + " or without the last axis" * (self.inputs == 1),
+            "resize the images, or build the network for their shape",
+        )
+        if self.coordinates:
+            hidden = with_coordinates(hidden)
+        for convolution, stride in zip(self.convolutions, self.strides, strict=True):
+            hidden = nnx.relu(convolution(patches(hidden, window(stride), stride)))
+        return self.linear(hidden.reshape(len(images), -1))
+
+
+def with_coordinates(images: jax.Array) -> jax.Array:
+    """Append two channels to images ``(b, h, w, c)``: row and column, from -1 to 1."""
+    sides = [jnp.linspace(-1, 1, side, dtype=images.dtype) for side in images.shape[1:3]]
+    places = jnp.stack(jnp.meshgrid(*sides, indexing="ij"), axis=-1)
+    places = jnp.broadcast_to(places, (len(images), *places.shape))
+    return jnp.concatenate([images, places], axis=-1)
