@@ -49,7 +49,8 @@ def extract(
         means: ``(*window, 2)`` in index units, see
             :func:`~sparse_hyper_jax.glimpse.grid_means`; from outside the image, the pixels
             nearest to a mean are those at the edge.
-        variances: ``(2,)`` or ``(*window, 2)``, in squared index units.
+        variances: ``(2,)`` or ``(*window, 2)``, in squared index units; below 1e-12 they count as
+            1e-12.
         num_global: points per pixel drawn from the whole image.
         num_local: points per pixel drawn from the region.
         region: height and width of the region about a pixel.

@@ -15,8 +15,8 @@ def extract_upright(
 
     The Gaussian of an output pixel is a product, and so are its shares if the points are all cells:
     ``y_ij = sum_ab p_ia q_jb image[a, b]`` with ``p_ia`` the share of row ``a`` in ``rows_i``, and
-    ``q`` likewise. That is the expectation :func:`~sparse_hyper_jax.glimpse.extract` tends to with
-    more and more global points, in ``O((h + w) (H + W))`` memory and two matrix products.
+    ``q`` likewise. That is what :func:`~sparse_hyper_jax.glimpse.extract` tends to with more and
+    more global points; here it takes two matrix products.
 
     Args:
         image: ``(H, W)`` or ``(H, W, C)``.

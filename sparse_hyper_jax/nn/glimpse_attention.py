@@ -107,6 +107,7 @@ class GlimpseAttention(nnx.Module):
             "use reader='sampled' for grids that turn",
         )
         self.grid, self.reader, self.glimpses = grid, reader, glimpses
+        self.bounded = not (reader == "bilinear" and grid == "affine")
         self.encoder = encoder_for(
             height,
             width,
@@ -140,9 +141,9 @@ class GlimpseAttention(nnx.Module):
         shape = (self.encoder.height, self.encoder.width)
 
         def one(raw: jax.Array) -> jax.Array:
-            if self.reader == "bilinear" and self.grid == "affine":
-                return affine_corners(raw, shape, bounded=False)
-            return GRIDS[self.grid].corners(raw, shape)
+            if self.bounded:
+                return GRIDS[self.grid].corners(raw, shape)
+            return affine_corners(raw, shape, bounded=False)
 
         return jax.vmap(jax.vmap(one))(numbers)
 
@@ -212,7 +213,7 @@ class GlimpseAttention(nnx.Module):
                 return extract(key, image, means, variances, **sampling)
             return (bilinear if self.reader == "bilinear" else extract_hard)(image, means)
 
-        variances = None if self.reader == "bilinear" else self.variances()
+        variances = self.variances() if self.reader in ("sampled", "upright") else None
         each_window = jax.vmap(one, in_axes=(0, None, 0, 0))
         return jax.vmap(each_window, in_axes=(0, 0, 0, None))(keys, images, corners, variances)
 

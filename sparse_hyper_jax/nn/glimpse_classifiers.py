@@ -12,7 +12,6 @@ from sparse_hyper_jax.glimpse import UPRIGHT
 from sparse_hyper_jax.nn.glimpse_attention import GlimpseAttention, encoder_for
 from sparse_hyper_jax.nn.hyper_layer import draw_key
 from sparse_hyper_jax.nn.image_encoder import ImageEncoder
-from sparse_hyper_jax.nn.parameters import RawVariances
 
 MODELS = ("box", "scale", "affine", "quad", "stn", "reinforce", "conv")
 BASELINES = {
@@ -119,7 +118,8 @@ class ScoreFunctionClassifier(GlimpseClassifier):
             "make the attention with these, or call glimpse_classifier('reinforce', ...)",
         )
         super().__init__(attention, head)
-        self.raw_spread = RawVariances(jnp.full(attention.glimpses, jnp.log(spread)))
+        checks.require(spread > 0, f"spread={spread}", "more than 0", "raise it")
+        self.log_spread = nnx.Param(jnp.full(attention.glimpses, jnp.log(spread)))
 
     def __call__(
         self,
@@ -135,7 +135,7 @@ class ScoreFunctionClassifier(GlimpseClassifier):
         raw, log_probability = middle, jnp.zeros(len(images))
         if not hard:
             key = draw_key(attention.rngs if rngs is None else rngs)
-            spread = jnp.exp(self.raw_spread[...])[:, None]
+            spread = jnp.exp(self.log_spread[...])[:, None]
             noise = jax.random.normal(key, middle.shape)
             raw = jax.lax.stop_gradient(middle + spread * noise)
             scores = jax.scipy.stats.norm.logpdf(raw, middle, spread)
@@ -221,6 +221,7 @@ def glimpse_classifier(
 
     Raises:
         ValueError: an unknown name, or an option that does not fit.
+        TypeError: an option that the model does not take.
 
     References: Bloem 2018, arXiv 1810.09184; Jaderberg et al. 2015, arXiv 1506.02025 (stn); Mnih et
     al. 2014, arXiv 1406.6247 (reinforce).

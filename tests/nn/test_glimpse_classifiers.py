@@ -174,7 +174,7 @@ def test_the_score_function_is_the_gradient_of_the_expected_loss():
             return score_function_loss(losses, said.log_probability, baseline="leave_one_out")
 
         value, slopes = jax.value_and_grad(surrogate)(params)
-        return value, slopes["attention"]["place"]["bias"][...], slopes["raw_spread"][..., 0]
+        return value, slopes["attention"]["place"]["bias"][...], slopes["log_spread"][..., 0]
 
     estimates = estimate(params, jax.random.split(jax.random.key(3), 256))
     for several, exact in zip(estimates, enumerate_draws(params), strict=True):
@@ -195,7 +195,7 @@ def test_no_gradient_reaches_the_place_through_the_reading():
         return cross_entropy(said.logits, jnp.array([label])).sum()
 
     found = slopes(params)
-    for leaf in jax.tree.leaves((found["attention"], found["raw_spread"])):
+    for leaf in jax.tree.leaves((found["attention"], found["log_spread"])):
         np.testing.assert_array_equal(leaf, 0)
     assert jnp.abs(found["head"]["hidden"]["kernel"][...]).max() > 1e-3
 

@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from sparse_hyper_jax import checks
+from sparse_hyper_jax.nn.glimpse_attention import LARGEST_IMAGE, SMALLEST_IMAGE
 from sparse_hyper_jax.train.data import (
     ClassIndex,
     Dataset,
@@ -51,17 +53,22 @@ class Canvases:
     def over(self, source: Any, score: Callable[[jax.Array, jax.Array], jax.Array]) -> jax.Array:
         """Score fixed images, evenly spread over the source, 10,000 at most; part by part."""
         size = len(jax.tree.leaves(source)[0])
-        count = min(size, EVALUATED) // PART * PART
-        rows = (jnp.arange(count, dtype=jnp.int32) * (size // count)).reshape(-1, PART)
+        part = min(PART, size)
+        rows = _spread(min(size, EVALUATED) // part * part, size).reshape(-1, part)
         keys = jax.random.split(jax.random.key(EVALUATION_SEED), len(rows))
         return jax.lax.map(lambda part: score(*self.make(part[0], source, part[1])), (keys, rows))
 
     def show(self, part: str, count: int) -> tuple[jax.Array, jax.Array]:
-        """Make a few fixed images of different classes with their labels."""
+        """Make a few fixed images, evenly spread over a part, with their labels."""
         source = self.parts[part]
         size = len(jax.tree.leaves(source)[0])
-        rows = jnp.arange(count, dtype=jnp.int32) * (size // count)
+        rows = _spread(count, size)
         return self.make(jax.random.key(EVALUATION_SEED), source, rows)
+
+
+def _spread(count: int, size: int) -> jax.Array:
+    """Choose ``count`` of ``size`` rows from first to last: sources may be ordered by class."""
+    return jnp.asarray(np.arange(count) * size // count, jnp.int32)
 
 
 def load_canvases(recipe: "GlimpseRecipe") -> Canvases:
@@ -78,6 +85,13 @@ def _generated(recipe: "GlimpseRecipe") -> Canvases:
     }
     digit = max(parts["train"].images.shape[1:])
     side = recipe.canvas or (32 if small else 60)
+    least = max(digit, SMALLEST_IMAGE)
+    checks.require(
+        least <= side <= LARGEST_IMAGE,
+        f"canvas={side} for digits of {digit} pixels",
+        f"a side from {least} to {LARGEST_IMAGE}",
+        "pass another --canvas",
+    )
     options: dict[str, Any] = {"canvas": side, "distractors": recipe.distractors}
     if not recipe.rotated:
         options["distractor_size"] = recipe.distractor_size or (5 if small else 8)

@@ -52,7 +52,7 @@ class GlimpseRecipe:
     """Side of a window; by default that of a digit."""
 
     distractors: int = 4
-    """Pieces of other digits on every canvas."""
+    """Pieces of digits on every canvas."""
 
     distractor_size: int | None = None
     """Their side; by default 8 for MNIST and 5 for the bundled digits."""
@@ -132,6 +132,8 @@ class GlimpseRecipe:
         canvases = load_canvases(self)
         # Before the run folder: options that do not fit should not leave one behind.
         apply, state = make_model(self, canvases)
+        source = canvases.parts["train"]
+        jax.eval_shape(lambda: canvases.draw(jax.random.key(0), source, self.batch))
         folder = open_run(self, recipe="glimpse", out=self.out, resume=self.resume)
         measure = make_measure(canvases, apply)
 
@@ -179,19 +181,37 @@ class GlimpseRecipe:
             "at least 2 images, each the others' baseline",
             "raise --batch",
         )
-        fresh = {name: getattr(GlimpseRecipe(), name) for name in READING}
-        changed = [
-            f"{name}={getattr(self, name)!r}"
-            for name in fresh
-            if getattr(self, name) != fresh[name]
-        ]
-        checks.require(
-            self.model in OURS or not changed,
-            f"{', '.join(changed)} with model={self.model!r}",
-            f"a model that reads through a hyperlayer, one of {OURS}",
-            "leave the options out or choose another model",
-        )
+        self._check_unused()
         check_folder(self.data, self.data_dir)
+
+    def _check_unused(self) -> None:
+        """Raise if an option was changed that this combination would ignore."""
+        cases = [
+            (self.model not in OURS, f"model={self.model!r}", READING),
+            (self.model == "conv", "model='conv'", ("window", "glimpses", "head")),
+            (self.reads() == "upright", "reader='upright'", ("draws", "num_global", "num_local")),
+            (self.data == "cluttered", "data='cluttered'", ("distractors", "distractor_size")),
+            (self.rotated, "rotated=True", ("distractor_size",)),
+        ]
+        plain = GlimpseRecipe()
+        for applies, cause, names in cases:
+            changed = [
+                f"{name}={getattr(self, name)!r}"
+                for name in names
+                if getattr(self, name) != getattr(plain, name)
+            ]
+            checks.require(
+                not (applies and changed),
+                f"{', '.join(changed)} with {cause}",
+                "only options that it uses",
+                "leave these out, or change the other",
+            )
+
+    def reads(self) -> str | None:
+        """Give the reader of the hyperlayers; None for baselines."""
+        if self.model not in OURS:
+            return None
+        return self.reader or ("upright" if self.model in UPRIGHT else "sampled")
 
     def _draw(self, folder: RunFolder, canvases: Canvases, parameters: nnx.State) -> None:
         if self.model == "conv":
@@ -215,7 +235,7 @@ Apply = Callable[..., Classified]
 def build(recipe: GlimpseRecipe, canvases: Canvases) -> nnx.Module:
     """Make the classifier before training."""
     sampling = {
-        "reader": recipe.reader or ("upright" if recipe.model in UPRIGHT else "sampled"),
+        "reader": recipe.reads(),
         "draws": recipe.draws,
         "num_global": recipe.num_global,
         "num_local": recipe.num_local,
