@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from sparse_hyper_jax.checks import check_count, check_shape, require
-from sparse_hyper_jax.train.data.sequences import ClassIndex
+from sparse_hyper_jax.train.data.sequences import ClassIndex, check_index
 
 
 class ClutteredImages(NamedTuple):
@@ -34,13 +34,7 @@ def check_source(index: ClassIndex, *, canvas: int, border: int = 0) -> None:
     Raises:
         ValueError: no :class:`ClassIndex`, images of a wrong rank, or larger than the canvas.
     """
-    require(
-        isinstance(index, ClassIndex),
-        f"a {type(index).__name__} to draw from",
-        "a ClassIndex",
-        "call index_by_class(dataset) once and pass its result",
-    )
-    check_shape("index.images", index.images, (None, None, None), "(n, h, w): one image per row")
+    check_index(index)
     height, width = index.images.shape[1:]
     require(
         max(height, width) + 2 * border <= canvas,

@@ -71,6 +71,21 @@ def index_by_class(dataset: Dataset) -> ClassIndex:
     )
 
 
+def check_index(index: ClassIndex) -> None:
+    """Check that there are images to draw from.
+
+    Raises:
+        ValueError: no :class:`ClassIndex`, or images of a wrong rank.
+    """
+    require(
+        isinstance(index, ClassIndex),
+        f"a {type(index).__name__} to draw from",
+        "a ClassIndex",
+        "call index_by_class(dataset) once and pass its result",
+    )
+    check_shape("index.images", index.images, (None, None, None), "(n, h, w): one image per row")
+
+
 def distinct_numbers(key: jax.Array, *, count: int, length: int) -> jax.Array:
     """Draw ``length`` different numbers below ``count``, each ordered choice equally likely.
 
@@ -167,13 +182,7 @@ def make_sequences(
     """
     for name, size in (("batch", batch), ("length", length), ("digits", digits)):
         check_count(name, size, 1)
-    require(
-        isinstance(index, ClassIndex),
-        f"a {type(index).__name__} to draw from",
-        "a ClassIndex",
-        "call index_by_class(dataset) once and pass its result",
-    )
-    check_shape("index.images", index.images, (None, None, None), "(n, h, w): one image per row")
+    check_index(index)
     base = index.counts.shape[0]
     count = base**digits
     require(

@@ -144,7 +144,7 @@ class GlimpseRecipe:
         trained = train(
             make_step(self, canvases, apply),
             state,
-            constants=(canvases.parts["train"],),
+            constants=(source,),
             steps=self.steps,
             seed=self.seed,
             folder=folder,
