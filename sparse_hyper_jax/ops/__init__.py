@@ -10,7 +10,7 @@ For ``k`` tuples of rank ``r`` with ``q = 2**r + num_global + num_local`` points
          |                              (P, r) -> (P,) bool
     kept mask           densities.py    log_densities, proportions
          |                              (P, r), (k, r) -> (P, k)
-    proportions         mix.py          mix_values
+    proportions         mix.py          mix_values             nearby.py: with nearby points only
          |                              (P, k), (k,) -> (P,)
     sparse entries      multiply.py     sparse_multiply
          |                              (P, R), (P,), x -> y
@@ -26,6 +26,7 @@ from sparse_hyper_jax.ops.sample import round_means, sample_tuples
 from sparse_hyper_jax.ops.duplicates import first_occurrence
 from sparse_hyper_jax.ops.densities import DENSITIES, log_densities, proportions
 from sparse_hyper_jax.ops.mix import mix_values
+from sparse_hyper_jax.ops.nearby import Locality, Nearby, fit_locality, mix_nearby
 from sparse_hyper_jax.ops.multiply import sparse_multiply
 from sparse_hyper_jax.ops.templates import Template, make_template, stitch
 from sparse_hyper_jax.ops.relax import relax, settle
@@ -41,6 +42,8 @@ from sparse_hyper_jax.types import ContinuousTuples, SparseEntries
 __all__ = [
     "DENSITIES",
     "ContinuousTuples",
+    "Locality",
+    "Nearby",
     "Relocations",
     "SparseEntries",
     "Template",
@@ -49,12 +52,14 @@ __all__ = [
     "bound_variances",
     "dense_relaxation",
     "first_occurrence",
+    "fit_locality",
     "from_bcoo",
     "hyperlayer",
     "hyperlayer_hard",
     "invert_means",
     "log_densities",
     "make_template",
+    "mix_nearby",
     "mix_values",
     "proportions",
     "relax",

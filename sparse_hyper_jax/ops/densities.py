@@ -1,6 +1,8 @@
 """Integer tuples to proportions: the share of each tuple's value that each point receives."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -69,7 +71,11 @@ def log_densities(
 
     Reference: Bloem 2018, arXiv 1810.09184.
     """
-    return _log_densities_by_tuple(points, means, variances, density, period).T
+    coordinates = check_points(points, means, variances, density)
+    means, variances = at_least_float32(means), at_least_float32(variances)
+    places = _turn(coordinates, means, period)
+    precisions = 1 / jnp.maximum(variances, LEAST_VARIANCE)
+    return DENSITIES[density](_squares(places, means, precisions)).T
 
 
 def proportions(
@@ -100,62 +106,186 @@ def proportions(
     Raises:
         ValueError: shapes that do not agree.
     """
-    return proportions_by_tuple(points, mask, means, variances, density=density, period=period).T
+    coordinates = check_points(points, means, variances, density)
+    checks.check_shape("mask", mask, (len(points),), "one flag per point")
+    means, variances = at_least_float32(means), at_least_float32(variances)
+    tuples = (means, variances, jnp.ones(len(means), means.dtype))
+    return share_values(coordinates, mask, tuples, density=density, period=period).T
 
 
-def proportions_by_tuple(
-    points: jax.Array,
+def share_values(
+    coordinates: Sequence[jax.Array],
     mask: jax.Array,
-    means: jax.Array,
-    variances: jax.Array,
+    tuples: tuple[jax.Array, jax.Array, jax.Array],
     *,
     density: str = "gaussian",
     period: tuple[int, ...] | None = None,
+    summed: bool = False,
 ) -> jax.Array:
-    """Give :func:`proportions` transposed, ``(k, P)``: the order in which memory is read fast."""
+    """Share out the tuples' values among points that all see: ``v_j pi_pj``, as ``(k, P)``.
+
+    Args:
+        coordinates: from :func:`check_points`.
+        mask: bool ``(P,)``.
+        tuples: means, variances, values, float32 or wider.
+        density: name of the density.
+        period: lengths of the axes if these are circles.
+        summed: give the sum over the tuples, ``(P,)``.
+    """
+    means, *_ = tuples
+    places = _turn(coordinates, means, period)
+    origins = jnp.round(jax.lax.stop_gradient(means))
+    if period is None:
+        low = jnp.stack([jnp.min(place) for place in coordinates])
+        high = jnp.stack([jnp.max(place) for place in coordinates])
+        origins = jnp.clip(origins, low, high)
+    return share_among(places, mask, tuples, origins, density=density, summed=summed)
+
+
+def share_among(
+    places: Sequence[jax.Array],
+    mask: jax.Array,
+    tuples: tuple[jax.Array, jax.Array, jax.Array],
+    origins: jax.Array,
+    *,
+    density: str,
+    summed: bool = False,
+) -> jax.Array:
+    """Share out every tuple's value among the points that it sees, by density.
+
+    Args:
+        places: the points' coordinates as whole floats, one array per axis: ``(P,)`` where all
+            tuples see the same points, ``(k, P)`` where each has its own.
+        mask: bool ``(P,)`` or ``(k, P)``, at least one true for every tuple.
+        tuples: means ``(k, r)``, variances ``(k, r)`` and values ``(k,)``.
+        origins: ``(k, r)`` whole floats near the means, in the range of the points.
+        density: name of the density.
+        summed: give the sum over the tuples.
+
+    Returns:
+        ``(k, P)``, of which row ``j`` sums to the value of tuple ``j``; ``(P,)`` if summed.
+    """
+    means, variances, values = tuples
+    precisions = 1 / jnp.maximum(variances, LEAST_VARIANCE)
+    if density == "gaussian":
+        return _share_gaussian(summed, tuple(places), mask, means, precisions, values, origins)
+    logits = DENSITIES[density](_squares(places, means, precisions))
+    return _weigh(summed, values, _masked_softmax(logits, mask))
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _share_gaussian(
+    summed: bool, places: tuple[jax.Array, ...], mask: jax.Array, *tuples: jax.Array
+) -> jax.Array:
+    means, precisions, values, origins = tuples
+    return _weigh(summed, values, _gaussian_shares(places, mask, means, precisions, origins))
+
+
+@_share_gaussian.defjvp
+def _share_gaussian_jvp(summed: bool, primals: Any, tangents: Any) -> tuple[jax.Array, jax.Array]:
+    # The derivative in closed form: with logits l_pj and d = u - o, e = (u - mu) + (o - mu),
+    # dl_pj = sum_c d e (-1/2 dprecision) + d precision dmu. Factors of a tuple come before those of
+    # the table, and the derivative backwards, its transpose, takes sums over one table, once.
+    places, mask, means, precisions, values, origins = primals
+    *_, by_mean, by_precision, by_value, _ = tangents
+    shares = _gaussian_shares(places, mask, means, precisions, origins)
+    slopes = values[:, None] * precisions * by_mean
+    changes = -0.5 * values[:, None] * by_precision
+    steps, totals = _steps_and_totals(places, means, origins)
+    weighted = shares * sum(
+        slope * step + change * (step * total)
+        for step, total, slope, change in zip(
+            steps, totals, _columns(slopes), _columns(changes), strict=True
+        )
+    )
+    change = _weigh(summed, by_value - jnp.sum(weighted, axis=1), shares)
+    change += jnp.sum(weighted, axis=0) if summed else weighted
+    return _weigh(summed, values, shares), change
+
+
+def _weigh(summed: bool, weights: jax.Array, shares: jax.Array) -> jax.Array:
+    if summed:
+        return jnp.matmul(weights, shares, precision=jax.lax.Precision.HIGHEST)
+    return weights[:, None] * shares
+
+
+def _gaussian_shares(
+    places: Sequence[jax.Array],
+    mask: jax.Array,
+    means: jax.Array,
+    precisions: jax.Array,
+    origins: jax.Array,
+) -> jax.Array:
     # A common factor cancels in the softmax. It has to go before: at a variance of 1e-12 rounding
     # changes a log density by thousands, and where the compiler computes it twice, once for the
     # maximum and once for exp(), and rounds differently, exp(log density - maximum) overflows.
-    relative = density == "gaussian"
-    logits = _log_densities_by_tuple(points, means, variances, density, period, relative=relative)
-    checks.check_shape("mask", mask, (logits.shape[1],), "one flag per point")
+    # So squares count from that of the origin, d^2 - e^2 as (d - e) (d + e): the first factor holds
+    # whole numbers only, and the origin itself gets an exact 0 however the compiler rounds.
+    steps, totals = _steps_and_totals(places, means, origins)
+    squares = [
+        step * total * precision
+        for step, total, precision in zip(steps, totals, _columns(precisions), strict=True)
+    ]
+    return _masked_softmax(_gaussian(squares), mask)
+
+
+def _steps_and_totals(
+    places: Sequence[jax.Array], means: jax.Array, origins: jax.Array
+) -> tuple[list[jax.Array], list[jax.Array]]:
+    """Give ``u - o`` and ``(u - mu) + (o - mu)`` per axis, each ``(k, P)``."""
+    steps, totals = [], []
+    for place, mean, origin in zip(places, _columns(means), _columns(origins), strict=True):
+        steps.append(place - origin)
+        totals.append((place - mean) + (origin - mean))
+    return steps, totals
+
+
+def _masked_softmax(logits: jax.Array, mask: jax.Array) -> jax.Array:
     # -inf before the softmax, not 0 after it: a dropped point takes no part in the sum, and its
     # gradient is an exact 0 because the kept maximum keeps exp() away from NaN.
     return jax.nn.softmax(jnp.where(mask, logits, -jnp.inf), axis=1)
 
 
-def _log_densities_by_tuple(
-    points: jax.Array,
-    means: jax.Array,
-    variances: jax.Array,
-    density: str,
-    period: tuple[int, ...] | None,
-    *,
-    relative: bool = False,
-) -> jax.Array:
-    """Give the table; if ``relative`` with squares above those of the cell nearest to the mean."""
+def _columns(table: jax.Array) -> jax.Array:
+    """Give the columns of ``(k, r)``, each as ``(k, 1)``."""
+    return table.T[..., None]
+
+
+def _squares(
+    places: Sequence[jax.Array], means: jax.Array, precisions: jax.Array
+) -> list[jax.Array]:
+    # One axis at a time: a (k, P, r) table of differences would be r times as large.
+    return [
+        jnp.square(place - mean) * precision
+        for place, mean, precision in zip(
+            places, _columns(means), _columns(precisions), strict=True
+        )
+    ]
+
+
+def check_points(
+    points: jax.Array, means: jax.Array, variances: jax.Array, density: str
+) -> list[jax.Array]:
+    """Check arguments and give the points' coordinates, one array of floats per axis.
+
+    Returns:
+        ``r`` arrays ``(P,)`` in the dtype of the means, float32 or wider.
+    """
     checks.check_choice("density", density, tuple(DENSITIES))
     _, r = checks.check_tuples(means, variances)
     checks.check_shape("points", points, (None, r), "(P, r): one row per point, r as in means")
-    means, variances = at_least_float32(means), at_least_float32(variances)
-    points = jnp.asarray(points, means.dtype)
-    precisions = 1 / jnp.maximum(variances, LEAST_VARIANCE)
-    squared = []
-    # One axis at a time: a (k, P, r) table of differences would be r times as large.
-    for axis in range(r):
-        place, mean, turns = points[:, axis], means[:, axis, None], 0.0
-        difference = place - mean
-        if period is not None:
-            turns = period[axis] * jnp.round(difference / period[axis])
-            difference -= turns
-        if relative:
-            # d^2 - e^2 as (d - e) (d + e): the first factor holds whole numbers only, so that the
-            # nearest cell gets an exact 0 however the compiler rounds.
-            nearest = jax.lax.stop_gradient(jnp.round(mean))
-            if period is None:
-                nearest = jnp.clip(nearest, jnp.min(place), jnp.max(place))
-            square = (place - nearest - turns) * (difference + (nearest - mean))
-        else:
-            square = jnp.square(difference)
-        squared.append(square * precisions[:, axis, None])
-    return DENSITIES[density](squared)
+    return list(jnp.asarray(points, at_least_float32(means).dtype).T)
+
+
+def _turn(
+    coordinates: Sequence[jax.Array], means: jax.Array, period: tuple[int, ...] | None
+) -> list[jax.Array]:
+    """On circles, give every tuple the coordinates of the turn nearest to its mean, ``(k, P)``."""
+    if period is None:
+        return list(coordinates)
+    return [
+        place - length * jnp.round((place - mean) / length)
+        for place, mean, length in zip(
+            coordinates, _columns(jax.lax.stop_gradient(means)), period, strict=True
+        )
+    ]

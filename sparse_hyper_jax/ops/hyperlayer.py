@@ -43,8 +43,8 @@ def hyperlayer(
             :func:`hyperlayer_hard`, through which means and variances get no gradient.
         wrap: every learned axis is a circle.
         debug: check means and indices by ``checkify``.
-        **sampling: ``num_global``, ``num_local``, ``region``, ``chunk_size``, ``active`` and
-            ``density``, as in :func:`relax`.
+        **sampling: ``num_global``, ``num_local``, ``region``, ``chunk_size``, ``active``,
+            ``density``, ``block_size`` and ``locality``, as in :func:`relax`.
 
     Returns:
         ``(*out_shape, *features)`` in the dtype of ``x``.

@@ -1,5 +1,6 @@
-"""Sparse entries to output: a sparse tensor times a dense one, by gather and segment sum."""
+"""Sparse entries to output: a sparse tensor times a dense one."""
 
+import math
 from collections.abc import Sequence
 
 import jax
@@ -8,6 +9,7 @@ from jax.experimental import checkify
 
 from sparse_hyper_jax import checks
 from sparse_hyper_jax.ops.duplicates import flat_index
+from sparse_hyper_jax.ops.products import spmm
 
 
 def sparse_multiply(
@@ -53,18 +55,19 @@ def sparse_multiply(
     if debug:
         check_in_range(indices, (*out_shape, *in_shape))
     features = x.shape[len(in_shape) :]
-    source = flat_index(indices[:, len(out_shape) :], in_shape)
     out_dtype = x.dtype if jnp.issubdtype(x.dtype, jnp.inexact) else values.dtype
     sum_dtype = jnp.promote_types(jnp.promote_types(x.dtype, values.dtype), jnp.float32)
-    weights = values.astype(sum_dtype).reshape(-1, *(1,) * len(features))
-    # Widen before the gather: its gradient is a sum, which 16 bits would cut off.
-    flat_x = x.astype(sum_dtype).reshape(in_cells, *features)
-    products = weights * flat_x[source]
     if row_layout:
-        y = _sum_rows(products, out_cells)
-    else:
-        target = flat_index(indices[:, : len(out_shape)], out_shape)
-        y = jax.ops.segment_sum(products, target, out_cells, indices_are_sorted=indices_are_sorted)
+        _check_rows(len(values), out_cells)
+    y = spmm(
+        flat_index(indices[:, : len(out_shape)], out_shape),
+        flat_index(indices[:, len(out_shape) :], in_shape),
+        values.astype(sum_dtype),
+        # Widened before it is read: the gradient is a sum, which 16 bits would cut off.
+        x.astype(sum_dtype).reshape(in_cells, math.prod(features)),
+        out_cells=out_cells,
+        layout="rows" if row_layout else "sorted" if indices_are_sorted else "any",
+    )
     return y.astype(out_dtype).reshape(*out_shape, *features)
 
 
@@ -89,15 +92,13 @@ def check_in_range(indices: jax.Array, shape: Sequence[int]) -> None:
     )
 
 
-def _sum_rows(products: jax.Array, out_cells: int) -> jax.Array:
-    count = len(products)
+def _check_rows(count: int, out_cells: int) -> None:
     checks.require(
         count % out_cells == 0,
         f"{count} entries for {out_cells} output cells in row layout",
         "the same number of entries for every output cell",
         "pad the rows with entries of value 0 or leave row_layout at False",
     )
-    return products.reshape(out_cells, count // out_cells, *products.shape[1:]).sum(axis=1)
 
 
 def _input_shape(

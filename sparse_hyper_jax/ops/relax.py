@@ -10,6 +10,7 @@ from sparse_hyper_jax import checks
 from sparse_hyper_jax.ops.bounds import at_least_float32
 from sparse_hyper_jax.ops.duplicates import first_occurrence
 from sparse_hyper_jax.ops.mix import mix_values
+from sparse_hyper_jax.ops.nearby import Locality, check_nearby, mix_nearby
 from sparse_hyper_jax.ops.sample import check_inside, round_means, sample_tuples
 from sparse_hyper_jax.ops.templates import Template, check_chunks, stitch
 from sparse_hyper_jax.types import ContinuousTuples, SparseEntries
@@ -27,14 +28,16 @@ def relax(
     template: Template | None = None,
     active: tuple[int | jax.Array, int] | None = None,
     density: str = "gaussian",
+    block_size: int | None = None,
+    locality: Locality | None = None,
     wrap: bool = False,
     debug: bool = False,
 ) -> SparseEntries:
     """Sample integer tuples and share the values among them: one random sparse tensor.
 
     Points are sampled, deduplicated and normalised within each chunk of ``chunk_size`` consecutive
-    tuples (all of them by default). Memory: ``chunks * chunk_size**2 * q`` proportions for ``q``
-    points per tuple.
+    tuples (all of them by default). Time: ``k * chunk_size * q`` proportions for ``q`` points per
+    tuple, of which a block at a time is held; with a locality about ``k`` times the points nearby.
 
     Args:
         key: a typed key; may be None without global and local points.
@@ -49,8 +52,12 @@ def relax(
         active: ``(start, count)``: relax these tuples only and let all others enter rounded and
             without gradient; ``start`` may be traced. Neither with chunks nor with a template.
         density: see :func:`~sparse_hyper_jax.ops.log_densities`.
+        block_size: see :func:`~sparse_hyper_jax.ops.mix_values`.
+        locality: let tuples see nearby points only, for many thousands of them; see
+            :func:`~sparse_hyper_jax.ops.mix_nearby`. Neither with ``wrap`` nor with a density other
+            than the Gaussian. If it does not suffice, all values are NaN, and ``debug`` says why.
         wrap: every learned axis is a circle.
-        debug: check by ``checkify`` that the means lie inside.
+        debug: check by ``checkify`` that the means lie inside, and that the locality suffices.
 
     Returns:
         ``k * q`` entries of rank ``len(shape)`` (``k`` more with ``active``), values 0 at repeated
@@ -69,6 +76,8 @@ def relax(
         "num_local": num_local,
         "region": region,
         "density": density,
+        "block_size": block_size,
+        "locality": locality,
         "wrap": wrap,
         "debug": debug,
     }
@@ -133,15 +142,25 @@ def _relax_context(
     shape: tuple[int, ...],
     *,
     density: str,
+    block_size: int | None,
+    locality: Locality | None,
     wrap: bool,
+    debug: bool,
     **sampling: Any,
 ) -> tuple[jax.Array, jax.Array]:
     """Relax tuples that share all their points: points ``(k, q, r)`` and values ``(k * q,)``."""
-    points = sample_tuples(key, tuples.means, shape, wrap=wrap, **sampling)
+    points = sample_tuples(key, tuples.means, shape, wrap=wrap, debug=debug, **sampling)
     flat = jax.lax.collapse(points, 0, 2)
-    period = shape if wrap else None
     mask = first_occurrence(flat, shape)
-    return points, mix_values(flat, mask, *tuples, density=density, period=period)
+    if locality is not None:
+        _check_locality_alone(density, block_size, wrap=wrap)
+        nearby = mix_nearby(flat, mask, *tuples, shape=shape, locality=locality)
+        if debug:
+            check_nearby(nearby, locality)
+        return points, nearby.values
+    period = shape if wrap else None
+    options = {"density": density, "period": period, "block_size": block_size}
+    return points, mix_values(flat, mask, *tuples, **options)
 
 
 def _relax_chunks(
@@ -215,6 +234,15 @@ def _learned_shape(
         "change the tuples, out_shape or the template",
     )
     return shape
+
+
+def _check_locality_alone(density: str, block_size: int | None, *, wrap: bool) -> None:
+    checks.require(
+        density == "gaussian" and block_size is None and not wrap,
+        f"a locality with density={density!r}, block_size={block_size} and wrap={wrap}",
+        "Gaussians, whose tails are short, on axes with two ends",
+        "leave out the locality or these options",
+    )
 
 
 def _check_active(

@@ -4,6 +4,9 @@ Orbax writes every checkpoint under another name and renames it at the very end,
 save is as if it had not begun. The state is stored as a list of its leaves, with their names,
 dtypes and shapes beside it. The containers are not stored: they come from the state that the
 resumed program builds, so that optimizer states, NamedTuples and other pytrees keep their types.
+
+Several processes save and restore together, each the parts of the arrays on its own devices, in a
+folder that all of them see.
 """
 
 import logging
@@ -21,6 +24,7 @@ import jax.numpy as jnp
 import orbax.checkpoint as ocp
 
 from sparse_hyper_jax.checks import require
+from sparse_hyper_jax.dist.processes import first_does
 
 
 class Restored(NamedTuple):
@@ -53,8 +57,7 @@ class Checkpoints:
         )
         self.path = Path(path).absolute()
         # Removed here: orbax's own clean-up runs in a thread, which can collide with the next save.
-        for half in self.path.glob("*.orbax-checkpoint-tmp*"):
-            shutil.rmtree(half)
+        first_does(self._remove_halves)
         with _silence():
             self._manager = ocp.CheckpointManager(self.path, options=options)
 
@@ -122,6 +125,10 @@ class Checkpoints:
             "start a new run with another --out DIR and no --resume",
         )
         return None
+
+    def _remove_halves(self) -> None:
+        for half in self.path.glob("*.orbax-checkpoint-tmp*"):
+            shutil.rmtree(half)
 
     def _read(self, step: int, item: str, args: Any) -> Any:
         with _silence():

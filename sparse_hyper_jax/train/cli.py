@@ -1,8 +1,8 @@
 """The ``sparse-hyper`` command: every recipe a subcommand, every field of the recipe a flag.
 
 The last line on standard output is the result as one JSON object; everything else goes to standard
-error. Exit codes: 0 done, 1 a fault in the program, 2 an option, file or number that the message
-names, 130 interrupted.
+error. Of several processes only the first one prints the result. Exit codes: 0 done, 1 a fault in
+the program, 2 an option, file or number that the message names, 130 interrupted.
 """
 
 import argparse
@@ -27,7 +27,8 @@ class Entry(NamedTuple):
     target: str
     """``module:Class`` of a frozen dataclass, imported only when it is asked for.
 
-    It has the fields ``out``, ``resume``, ``quiet`` and its own, and a method ``run() -> dict``.
+    It has the fields ``out``, ``resume``, ``quiet`` and its own, and a method ``run() -> dict``;
+    if it can run as several processes also ``coordinator``, ``rank`` and ``num_processes``.
     """
 
     summary: str
@@ -114,16 +115,18 @@ def main(arguments: Sequence[str] | None = None, *, recipes: Mapping[str, Entry]
         recipe, resume = _configure(asked.recipe, asked.flags, recipes[asked.recipe])
     except (ValueError, OSError) as error:
         return _complain(error)
+    first = not getattr(recipe, "rank", 0)
     try:
         with contextlib.redirect_stdout(sys.stderr):
-            if recipe.out and not recipe.quiet:
+            if recipe.out and first and not recipe.quiet:
                 print(f"run folder: {recipe.out}")
             result = to_plain(recipe.run(), finite=True)
     except KeyboardInterrupt:
         return _complain(f"interrupted; go on from the last checkpoint with: {resume}", code=130)
     except (ValueError, OSError, FloatingPointError) as error:
         return _complain(error)
-    print(json.dumps(result), flush=True)
+    if first:
+        print(json.dumps(result), flush=True)
     return 0
 
 
@@ -160,7 +163,8 @@ def _configure(name: str, flags: Sequence[str], entry: Entry) -> tuple[Any, str]
     kind = getattr(importlib.import_module(module), attribute)
     recipe = tyro.cli(kind, prog=f"sparse-hyper {name}", args=list(flags))
     resume = ["sparse-hyper", name, *flags]
-    if recipe.out is None and not recipe.resume:
+    alone = getattr(recipe, "coordinator", None) is None
+    if recipe.out is None and not recipe.resume and alone:
         # Settled here and not in the recipe, to be able to say how an interrupted run goes on.
         recipe = dataclasses.replace(recipe, out=default_path(name))
         resume += ["--out", str(recipe.out)]

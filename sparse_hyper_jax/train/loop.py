@@ -8,6 +8,9 @@ The boundaries of the dispatches depend on ``steps`` and ``steps_per_dispatch`` 
 are written at boundaries only, and the random key of a step depends on the seed and the step's
 number alone. A run that is killed and resumed therefore repeats the very computations of a run that
 was not, bit for bit.
+
+A state that is spread over devices stays as it is spread, also over those of several processes. All
+of these train and save; the first one looks at the clock and writes the metrics.
 """
 
 import time
@@ -18,9 +21,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
 from tqdm import tqdm
 
 from sparse_hyper_jax.checks import check_count, require
+from sparse_hyper_jax.dist.processes import first_says, is_first
 from sparse_hyper_jax.train.checkpoint import Checkpoints, own_arrays
 from sparse_hyper_jax.train.run_folder import RunFolder
 
@@ -66,6 +71,8 @@ def train(
         step: pure function from state and typed key to the next state and a dict of scalar metrics.
             The key of step i, counted from 0, is ``fold_in(key(seed), i)``.
         state: pytree of arrays, without typed keys. It is copied: the caller's arrays stay valid.
+            Spread over a mesh, for instance by :func:`~sparse_hyper_jax.dist.shard_tuples`, it
+            trains on all devices of the mesh.
         steps: number of steps of the whole run.
         seed: seed of the keys.
         constants: further arguments of every step, pytrees of arrays such as a resident data set:
@@ -98,6 +105,7 @@ def train(
         began = saved - seconds
         leaves, structure = jax.tree.flatten(state)
         dispatch = _dispatcher(step, structure, tuple(leaf.sharding for leaf in leaves))
+        quiet = quiet or not is_first()
         key = jax.random.key(seed)
         with tqdm(
             total=steps, initial=first, desc=description, disable=quiet, mininterval=0.5
@@ -112,7 +120,7 @@ def train(
                 due = evaluate and (stop % evaluate_every == 0 or stop == steps)
                 metrics |= _results(evaluate, stop, state) if due else {}
                 _record(folder, bar, stop, time.monotonic() - began, metrics)
-                if stop == steps or time.monotonic() - saved >= checkpoint_seconds:
+                if stop == steps or first_says(time.monotonic() - saved >= checkpoint_seconds):
                     _check_state(state, stop, checkpoints)
                     seconds = time.monotonic() - began
                     checkpoints.save(stop, state, run | {"seconds": seconds})
@@ -179,12 +187,14 @@ def _dispatcher(
 ) -> Callable[..., tuple[Any, dict[str, jax.Array]]]:
     # A state that is spread over devices comes out as it went in, so that an uninterrupted run and
     # one restored from a checkpoint feed the same placement into the same compiled program.
-    placed = jax.tree.unflatten(
-        structure, [one if len(one.device_set) > 1 else None for one in shardings]
-    )
+    spread = [one if len(one.device_set) > 1 else None for one in shardings]
+    placed = jax.tree.unflatten(structure, spread)
+    # Metrics are whole on every device, for every process to read.
+    meshes = [one.mesh for one in spread if isinstance(one, NamedSharding)]
+    whole = NamedSharding(meshes[0], PartitionSpec()) if meshes else None
 
     @partial(
-        jax.jit, static_argnames="length", donate_argnames="state", out_shardings=(placed, None)
+        jax.jit, static_argnames="length", donate_argnames="state", out_shardings=(placed, whole)
     )
     def dispatch(
         state: Any, key: jax.Array, start: jax.Array, constants: tuple[Any, ...], *, length: int

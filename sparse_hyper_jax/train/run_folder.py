@@ -8,7 +8,7 @@
 
 A run may be killed at any moment. ``config.json`` and ``result.json`` are therefore replaced in one
 move, and ``metrics.jsonl``, which is appended to, is cut back to the checkpoint that a resumed run
-starts from.
+starts from. Of several processes the first one writes these files; all of them write checkpoints.
 """
 
 import dataclasses
@@ -20,14 +20,21 @@ import tempfile
 import warnings
 from collections.abc import Mapping
 from enum import Enum
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import jax
+
 from sparse_hyper_jax import __version__
 from sparse_hyper_jax.checks import require
+from sparse_hyper_jax.dist.processes import first_does, is_first
 
-FREE_FIELDS = ("out", "resume", "quiet", "animate", "download", "data_dir")
+FREE_FIELDS = (
+    *("out", "resume", "quiet", "animate", "download", "data_dir"),
+    *("coordinator", "rank", "num_processes"),
+)
 """Fields of a recipe that cannot change a number, so that a resumed run may differ in them.
 
 ``steps`` is not among them: a learning-rate schedule that spans the run depends on it from the
@@ -44,6 +51,9 @@ class RunFolder:
     path: Path
     """Folder that exists and can be written to."""
 
+    writes: bool = True
+    """False in all processes of a run but the first: there the files stay as they are."""
+
     @property
     def checkpoints(self) -> Path:
         """Folder of the checkpoints."""
@@ -55,6 +65,8 @@ class RunFolder:
         Args:
             line: names and scalars, with at least ``step``.
         """
+        if not self.writes:
+            return
         text = json.dumps(to_plain(line, finite=True)) + "\n"
         # Opened for every line: a killed run loses nothing that was appended before.
         with self._metrics.open("a", encoding="utf-8") as file:
@@ -79,6 +91,8 @@ class RunFolder:
         Args:
             step: number of finished steps at the checkpoint, -1 to drop every line.
         """
+        if not self.writes:
+            return
         kept = [line for line in self.metrics() if line["step"] <= step]
         _replace(self._metrics, "".join(json.dumps(line) + "\n" for line in kept))
 
@@ -92,7 +106,8 @@ class RunFolder:
             The same as plain JSON types, ready to be returned by a recipe.
         """
         plain = to_plain(result, finite=True)
-        _replace(self.path / "result.json", json.dumps(plain, indent=2) + "\n")
+        if self.writes:
+            _replace(self.path / "result.json", json.dumps(plain, indent=2) + "\n")
         return plain
 
     @property
@@ -124,12 +139,14 @@ def open_run(
             but those of :data:`FREE_FIELDS`.
 
     Returns:
-        The folder, in which a file has been written and removed again as a test.
+        The folder, in which a file has been written and removed again as a test. Of several
+        processes the first one has done so, and only it writes there.
 
     Raises:
         ValueError: the folder holds a run and ``resume`` is false; it holds none, or one with
-            another configuration, and ``resume`` is true.
-        OSError: the folder cannot be created or written to.
+            another configuration, and ``resume`` is true; or there is no ``out`` for several
+            processes.
+        OSError: the folder cannot be created or written to, or the first process raised.
     """
     require(
         out is not None or not resume,
@@ -137,23 +154,18 @@ def open_run(
         "the folder of the run to resume",
         "pass --out DIR",
     )
-    folder = RunFolder(default_path(recipe) if out is None else Path(out))
+    require(
+        out is not None or jax.process_count() == 1,
+        f"{jax.process_count()} processes without --out",
+        "one folder for all of them, which the default, named by the clock, is not",
+        "pass the same --out DIR to all processes",
+    )
+    path = default_path(recipe) if out is None else Path(out)
+    folder = RunFolder(path, writes=is_first())
     versions = {name: metadata.version(name) for name in ("jax", "flax", "optax")}
     versions["sparse_hyper_jax"] = __version__
     content = {"recipe": recipe, "fields": to_plain(config), "versions": versions}
-    stored = folder.path / "config.json"
-    if resume:
-        _check_same(stored, content)
-        _check_writable(folder)
-        return folder
-    require(
-        not stored.exists(),
-        f"a run in {folder.path}",
-        "a folder without one",
-        "pass --resume to go on with that run, or another --out DIR",
-    )
-    _check_writable(folder)
-    _replace(stored, json.dumps(content, indent=2) + "\n")
+    first_does(partial(_prepare, folder, content, resume=resume))
     return folder
 
 
@@ -190,6 +202,22 @@ def to_plain(value: Any, *, finite: bool = False) -> Any:
     return value
 
 
+def _prepare(folder: RunFolder, content: dict[str, Any], *, resume: bool) -> None:
+    stored = folder.path / "config.json"
+    if resume:
+        _check_same(stored, content)
+        _check_writable(folder)
+        return
+    require(
+        not stored.exists(),
+        f"a run in {folder.path}",
+        "a folder without one",
+        "pass --resume to go on with that run, or another --out DIR",
+    )
+    _check_writable(folder)
+    _replace(stored, json.dumps(content, indent=2) + "\n")
+
+
 def _check_writable(folder: RunFolder) -> None:
     # Written for real: permission bits say nothing to root, in containers or on read-only mounts.
     try:
@@ -224,7 +252,7 @@ def _check_same(stored: Path, config: dict[str, Any]) -> None:
         warnings.warn(
             f"{stored.parent} was written with {old.get('versions')}; the resumed run uses"
             f" {config['versions']} and may differ in the last digits",
-            stacklevel=3,
+            stacklevel=5,
         )
 
 

@@ -4,6 +4,7 @@ import json
 import os
 from pathlib import Path
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -29,6 +30,8 @@ class Config:
     out: Path | None = None
     resume: bool = False
     quiet: bool = False
+    coordinator: str | None = None
+    rank: int = 0
 
 
 def test_new_run_writes_the_configuration(tmp_path):
@@ -43,6 +46,8 @@ def test_new_run_writes_the_configuration(tmp_path):
         "out": str(tmp_path),
         "resume": False,
         "quiet": False,
+        "coordinator": None,
+        "rank": 0,
     }
     assert {"jax", "flax", "optax", "sparse_hyper_jax"} == content["versions"].keys()
     assert sorted(path.name for path in folder.path.iterdir()) == ["checkpoints", "config.json"]
@@ -92,7 +97,7 @@ def test_unwritable_folder_is_refused(tmp_path, place):
 def test_resume_accepts_fields_without_influence(tmp_path):
     open_run(Config(), recipe="toy", out=tmp_path)
     before = (tmp_path / "config.json").read_text()
-    same = Config(out=tmp_path, resume=True, quiet=True)
+    same = Config(out=tmp_path, resume=True, quiet=True, coordinator="127.0.0.1:1234", rank=0)
     assert open_run(same, recipe="toy", out=tmp_path, resume=True) == RunFolder(tmp_path)
     assert (tmp_path / "config.json").read_text() == before
 
@@ -185,6 +190,22 @@ def test_result_is_plain_json(tmp_path):
     assert plain == {"accuracy": 0.25, "where": str(tmp_path), "curve": [0, 1, 2], "bad": None}
     assert json.loads((tmp_path / "result.json").read_text()) == plain
     assert [path.name for path in tmp_path.iterdir()] == ["result.json"]
+
+
+def test_other_processes_leave_the_files_to_the_first(tmp_path):
+    folder = RunFolder(tmp_path, writes=False)
+    folder.append({"step": 10})
+    folder.cut_metrics(-1)
+    assert folder.write_result({"accuracy": jnp.float32(0.25)}) == {"accuracy": 0.25}
+    assert not list(tmp_path.iterdir())
+
+
+def test_several_processes_name_their_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    with pytest.raises(ValueError, match=r"found 2 processes without --out; .*the same --out DIR"):
+        open_run(Config(), recipe="toy")
+    assert not list(tmp_path.iterdir())
 
 
 def test_values_unknown_to_json_are_named():

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -10,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from sparse_hyper_jax import checks
+from sparse_hyper_jax import checks, dist
 from sparse_hyper_jax.ops import (
     DENSITIES,
     ContinuousTuples,
@@ -81,8 +82,9 @@ class IdentityRecipe:
     sample_groups: int = 1
     """Groups of vectors, each with sampled points of its own; 1 shares them by the whole batch."""
 
-    learning_rate: float = 0.005
-    """Of Adam."""
+    learning_rate: float | None = None
+    """Of Adam; by default 0.005, from 128 tuples on 0.64 over their number: a raw mean of a larger
+    matrix moves over more cells, and settled tuples would be shaken off theirs."""
 
     num_global: int = 4
     """Points per tuple drawn from all cells."""
@@ -105,23 +107,38 @@ class IdentityRecipe:
     relocate_every: int = 250
     """Steps between moves of surplus tuples to the cells that gain most; 0 for never."""
 
+    mesh: str | None = None
+    """Devices, for instance data=4,tuples=2: data divides the batch and tuples the tuples."""
+
+    coordinator: str | None = None
+    """HOST:PORT at which the first of several processes listens, the same for all of them."""
+
+    rank: int = 0
+    """Number of this process, counted from 0."""
+
+    num_processes: int = 1
+    """Number of processes."""
+
     def run(self) -> dict[str, Any]:
         """Train, write the run folder and return the final figures."""
         self._check()
+        dist.join_processes(self.coordinator, self.rank, self.num_processes)
+        spread, gather = self._placement()
         folder = open_run(self, recipe="identity", out=self.out, resume=self.resume)
         steps = max(4000, 125 * self.size) if self.steps is None else self.steps
         spacing = max(100, steps // FRAMES // 100 * 100)
         snapshots = folder.path / "snapshots"
-        snapshots.mkdir(exist_ok=True)
 
         def evaluate(step: int, state: IdentityState) -> dict[str, float]:
-            tuples = self.tuples(state.parameters)
-            np.savez(snapshots / f"{step:08d}.npz", **jax.device_get(tuples)._asdict())
+            tuples = self.tuples(gather(state.parameters))
+            if folder.writes:
+                snapshots.mkdir(exist_ok=True)
+                np.savez(snapshots / f"{step:08d}.npz", **jax.device_get(tuples)._asdict())
             return measure(tuples)
 
         trained = train(
             make_step(self),
-            initial_state(self),
+            spread(initial_state(self)),
             steps=steps,
             seed=self.seed,
             folder=folder,
@@ -131,8 +148,9 @@ class IdentityRecipe:
             quiet=self.quiet,
             description=f"identity {self.size}x{self.size}",
         )
-        tuples = self.tuples(trained.state.parameters)
-        self._draw(folder)
+        tuples = self.tuples(gather(trained.state.parameters))
+        if folder.writes:
+            self._draw(folder)
         result = measure(tuples) | {"size": self.size, "estimator": self.estimator}
         result |= {"steps": steps, "seconds": round(trained.seconds, 1), "seed": self.seed}
         return folder.write_result(result | {"out": str(folder.path)})
@@ -175,7 +193,7 @@ class IdentityRecipe:
         )
         checks.check_choice("density", self.density, tuple(DENSITIES))
         for name, valid, expected in (
-            ("learning_rate", self.learning_rate > 0, "a positive number"),
+            ("learning_rate", self.learning_rate is None or self.learning_rate > 0, "above 0"),
             ("variance_floor", self.variance_floor >= 0, "at least 0"),
         ):
             checks.require(valid, f"{name}={getattr(self, name)}", expected, f"raise {name}")
@@ -187,6 +205,29 @@ class IdentityRecipe:
         )
         if self.steps is not None:
             checks.check_count("steps", self.steps, least=1)
+
+    def _placement(self) -> tuple[Callable[[Any], Any], Callable[[Any], Any]]:
+        """Give the functions that spread the state over the mesh, and parameters to all of it."""
+        checks.require(
+            self.mesh is not None or self.num_processes == 1,
+            f"num_processes={self.num_processes} without a mesh",
+            "a mesh of the devices of all processes",
+            f"pass for instance --mesh tuples={self.num_processes}",
+        )
+        if self.mesh is None:
+            return lambda state: state, lambda parameters: parameters
+        mesh = dist.make_mesh(self.mesh)
+        data, tuples = mesh.shape["data"], mesh.shape["tuples"]
+        own = self.size // tuples
+        whole = self.chunk_size in (None, self.size)
+        for name, valid, expected in (
+            ("size", self.size % tuples == 0, f"a multiple of tuples={tuples}"),
+            ("batch", self.batch // self.sample_groups % data == 0, f"groups divided by {data}"),
+            ("chunk_size", whole or own % self.chunk_size == 0, f"a divisor of {own}, or all"),
+        ):
+            message = f"{name}={getattr(self, name)} on the mesh {self.mesh}"
+            checks.require(valid, message, expected, f"change {name} or the mesh")
+        return partial(dist.shard_tuples, mesh=mesh), partial(dist.replicate, mesh=mesh)
 
     def _draw(self, folder: RunFolder) -> None:
         from sparse_hyper_jax.train import plots  # matplotlib is slow to import
@@ -201,7 +242,8 @@ class IdentityRecipe:
 
 def optimizer_of(recipe: IdentityRecipe) -> optax.GradientTransformation:
     """Give the recipe's optimizer."""
-    return optax.adam(recipe.learning_rate)
+    rate = min(0.005, 0.64 / recipe.size) if recipe.learning_rate is None else recipe.learning_rate
+    return optax.adam(rate)
 
 
 def initial_state(recipe: IdentityRecipe) -> IdentityState:
@@ -243,7 +285,9 @@ def move_surplus(recipe: IdentityRecipe, key: jax.Array, state: IdentityState) -
     x = draw_inputs(recipe, input_key)
     shape = (recipe.size, recipe.size)
     tuples = recipe.tuples(state.parameters)
-    entries = relax(sample_key, tuples, shape, **sampling_of(recipe))
+    placed = {} if recipe.mesh is None else {"mesh": dist.make_mesh(recipe.mesh)}
+    sampled = relax if recipe.mesh is None else dist.relax
+    entries = sampled(sample_key, tuples, shape, **placed, **sampling_of(recipe))
 
     def loss(values: jax.Array) -> jax.Array:
         y = sparse_multiply(entries.indices, values, x, (recipe.size,))

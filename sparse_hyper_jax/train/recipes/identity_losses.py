@@ -1,11 +1,13 @@
 """What the recipe ``identity`` minimises: the error of a sampled matrix, by several estimators."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
 
+from sparse_hyper_jax import dist
 from sparse_hyper_jax.estimators import (
     ARM,
     ARSM,
@@ -33,6 +35,7 @@ class Problem(Protocol):
     density: str
     estimator: str
     num_samples: int
+    mesh: str | None
 
     def tuples(self, parameters: Mapping[str, jax.Array]) -> ContinuousTuples:
         """Bound the parameters."""
@@ -40,18 +43,22 @@ class Problem(Protocol):
 
 def draw_inputs(recipe: Problem, key: jax.Array) -> jax.Array:
     """Draw a batch of standard normal vectors, ``(n, batch)``: the batch as the last axis."""
-    return jax.random.normal(key, (recipe.size, recipe.batch))
+    x = jax.random.normal(key, (recipe.size, recipe.batch))
+    return x if recipe.mesh is None else dist.shard_batch(x, dist.make_mesh(recipe.mesh))
 
 
 def relaxed_loss(recipe: Problem, key: jax.Array, parameters: Mapping[str, jax.Array]) -> jax.Array:
     """Mean squared error of sampled sparse matrices, one per group of the batch."""
     input_key, sample_key = jax.random.split(key)
     tuples = recipe.tuples(parameters)
+    multiply = hyperlayer
+    if recipe.mesh is not None:
+        multiply = partial(dist.hyperlayer, mesh=dist.make_mesh(recipe.mesh))
 
     options = sampling_of(recipe)
 
     def group_loss(key: jax.Array, x: jax.Array) -> jax.Array:
-        y = hyperlayer(key, tuples, x, (recipe.size,), chunk_size=recipe.chunk_size, **options)
+        y = multiply(key, tuples, x, (recipe.size,), chunk_size=recipe.chunk_size, **options)
         return jnp.mean(jnp.square(y - x))
 
     x = draw_inputs(recipe, input_key)

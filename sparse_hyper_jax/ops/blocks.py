@@ -1,0 +1,48 @@
+"""Sums over blocks of tuples: a table of all tuples at once is never held."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from sparse_hyper_jax.ops.varying import vary_alike
+
+
+def sum_over_blocks(
+    term: Callable[[Any], Any],
+    add: Callable[[jax.Array, Any], jax.Array],
+    zeros: jax.Array,
+    arrays: Any,
+    block_size: int,
+) -> jax.Array:
+    """Add up the terms of blocks of rows, one block after the other.
+
+    The derivative computes every block anew instead of keeping it, in any mode and order.
+
+    Args:
+        term: function of a block of the arrays.
+        add: ``add(total, term) -> total``.
+        zeros: where the sum starts.
+        arrays: pytree of arrays of equal length. Rows of zeros are added to fill the last block.
+        block_size: rows per block.
+
+    Returns:
+        the total.
+    """
+    leaves = jax.tree.leaves(arrays)
+    count = len(leaves[0])
+    if block_size >= count:
+        return add(zeros, term(arrays))
+    blocks = -(-count // block_size)
+
+    def cut(leaf: jax.Array) -> jax.Array:
+        fill = [(0, blocks * block_size - count)] + [(0, 0)] * (leaf.ndim - 1)
+        return jnp.pad(leaf, fill).reshape(blocks, block_size, *leaf.shape[1:])
+
+    @jax.checkpoint
+    def step(total: jax.Array, block: Any) -> tuple[jax.Array, None]:
+        return add(total, term(block)), None
+
+    zeros, *_ = vary_alike(zeros, *leaves)
+    return jax.lax.scan(step, zeros, jax.tree.map(cut, arrays))[0]
