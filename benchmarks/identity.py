@@ -42,7 +42,16 @@ ABLATIONS: dict[str, dict[str, Any]] = {
     "no extra points": {"num_global": 0, "num_local": 0},
     "no extra points, no relocation": {"num_global": 0, "num_local": 0, "relocate_every": 0},
 }
-SIZE_COLOURS = {8: "#9ecae1", 16: "#4292c6", 32: "#08519c", 64: "#41ab5d", 128: "#005a32"}
+LARGE = "relocation every 50 steps, 64 points"
+SIZE_COLOURS = {
+    8: "#9ecae1",
+    16: "#4292c6",
+    32: "#08519c",
+    64: "#41ab5d",
+    128: "#005a32",
+    256: "#dd3497",
+    1024: "#49006a",
+}
 RIGHT_PANEL = {
     "default": {"color": SIZE_COLOURS[16]},
     "no relocation": {"color": "#807dba", "style": "--"},
@@ -97,13 +106,15 @@ def run(recipe: IdentityRecipe, steps: int) -> dict[str, Any]:
 
 def settings() -> list[tuple[str, IdentityRecipe, int, int]]:
     """List label, recipe, steps and number of seeds."""
-    steps = {8: 4000, 16: 4000, 32: 12_000, 64: 30_000, 128: 16_000}
+    steps = {8: 4000, 16: 4000, 32: 12_000, 64: 30_000, 128: 16_000, 256: 10_000}
     rows = [("default", IdentityRecipe(size=n), count, 5) for n, count in steps.items()]
     for label, options in ABLATIONS.items():
         sizes = {"no relocation": (16, 32, 64)}.get(label, (16, 32))
         for n in (16,) if "points" in label else sizes:
             count = 10_000 if n == 16 else steps[n]
             rows.append((label, IdentityRecipe(size=n, **options), count, 5))
+    large = IdentityRecipe(size=1024, relocate_every=50, relocation_points=64)
+    rows.append((LARGE, large, 14_000, 1))
     reinforce = IdentityRecipe(size=16, estimator="reinforce")
     rows.append(("reinforce", reinforce, 10_000, 5))
     for groups in (1, 4, 16, 64):
@@ -124,7 +135,7 @@ def draw() -> Figure:
         plots.plot_band(ax, EVERY * np.arange(runs.shape[1]), runs, label=label, **style)
 
     for n, colour in SIZE_COLOURS.items():
-        curve(left, "default", n, f"n = {n}", color=colour)
+        curve(left, LARGE if n == 1024 else "default", n, f"n = {n:,}", color=colour)
     for setting, style in RIGHT_PANEL.items():
         curve(right, setting, 16, setting, **style)
     for ax, title in ((left, "learning the n x n identity"), (right, "ablations, n = 16")):

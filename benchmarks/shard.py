@@ -23,10 +23,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
-from report import Report, interleaved
+from report import Report, interleaved, read_lines
 
 from sparse_hyper_jax import dist, ops
 
+NAME = "shard"
 BATCH = 64
 SAMPLING = {"num_global": 4, "num_local": 4, "region": (4, 4)}
 STEPS_PER_CALL = 10
@@ -101,15 +102,35 @@ def measure(size: int, meshes: list[str], ways: list[str], repeats: int, report:
         report.add(**line, step_ms=round(time / STEPS_PER_CALL, 3), **facts[way, axes])
 
 
+def table() -> str:
+    """Write milliseconds by size, and bytes at the largest size, of every way and mesh."""
+    lines = read_lines(NAME)
+    sizes = sorted({line["size"] for line in lines})
+    head = "".join(f" n = {size}, ms |" for size in sizes)
+    rows = [f"| way | mesh |{head} exchanged, KiB | memory, MiB |", "|---" * (len(sizes) + 4) + "|"]
+    for way, axes in dict.fromkeys((line["way"], line["mesh"]) for line in lines):
+        found = {line["size"]: line for line in lines if (line["way"], line["mesh"]) == (way, axes)}
+        cells = [f"{found[size]['step_ms']:.3g}" if size in found else "-" for size in sizes]
+        last = found[max(found)]
+        cells.append(f"{sum(last['exchanged_bytes'].values()) / 2**10:,.0f}")
+        cells.append(f"{last['temporary_bytes'] / 2**20:.2g}")
+        rows.append(f"| {way} | {axes} | {' | '.join(cells)} |")
+    return "\n".join(rows)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--sizes", type=int, nargs="+", default=[128, 512])
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=WAYS)
     parser.add_argument("--devices", type=int, default=8, help="fake ones, on a CPU")
     parser.add_argument("--repeats", type=int, default=10)
+    parser.add_argument("--table", action="store_true", help="only print the table")
     asked = parser.parse_args()
+    if asked.table:
+        print(table())
+        return
     jax.config.update("jax_num_cpu_devices", asked.devices)
-    report = Report("shard")
+    report = Report(NAME)
     for size in asked.sizes:
         fitting = [
             f"data={data},tuples={tuples}"
@@ -117,6 +138,7 @@ def main() -> None:
             if data * tuples <= len(jax.devices()) and size % tuples == 0
         ]
         measure(size, fitting, asked.ways, asked.repeats, report)
+    print(table())
 
 
 if __name__ == "__main__":

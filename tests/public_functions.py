@@ -6,6 +6,7 @@ from points where a function jumps (a mean on an integer) or has no derivative.
 """
 
 from collections.abc import Callable
+from functools import cache
 from typing import NamedTuple
 
 import jax
@@ -65,6 +66,21 @@ TEMPLATE = ops.make_template([[0, 0], [0, 0], [3, 0], [3, 0]], [1], chunk_size=2
 
 def key():
     return jax.random.key(0)
+
+
+def mix_nearby(locality):
+    def values(*parts):
+        chosen = fitted() if locality is None else locality
+        return ops.mix_nearby(POINTS, KEPT, *parts, shape=SHAPE, locality=chosen).values
+
+    return values
+
+
+@cache
+def fitted():
+    # It looks at numbers to choose static facts, also where these are about to be traced.
+    with jax.ensure_compile_time_eval():
+        return ops.fit_locality(None, ContinuousTuples(*TUPLES), SHAPE)
 
 
 def relax(**options):
@@ -137,6 +153,13 @@ OPS = [
     ),
     Row("proportions", lambda *parts: ops.proportions(POINTS, KEPT, *parts), (MEANS, VARIANCES)),
     Row("mix_values", lambda *parts: ops.mix_values(POINTS, KEPT, *parts), TUPLES),
+    Row(
+        "mix_values, in blocks",
+        lambda *parts: ops.mix_values(POINTS, KEPT, *parts, block_size=3),
+        TUPLES,
+    ),
+    Row("mix_nearby", mix_nearby(ops.Locality(1, (2, 5), tolerance=None)), TUPLES),
+    Row("mix_nearby, fit_locality", mix_nearby(None), TUPLES),
     *(
         Row(
             f"sparse_multiply, row_layout={row_layout}",
@@ -156,6 +179,7 @@ OPS = [
     ),
     Row("relax", relax(**SAMPLED), TUPLES),
     Row("relax, in chunks", relax(chunk_size=2, wrap=True, density="student_t"), TUPLES),
+    Row("relax, locality", relax(locality=ops.Locality(2, (30,), None), **SAMPLED), TUPLES),
     Row("relax, active", relax(active=(1, 2)), TUPLES, exact=False),
     Row("settle", lambda *parts: ops.settle(ContinuousTuples(*parts), SHAPE), TUPLES),
     Row("hyperlayer", hyperlayer(sample_probability=0.999), (*TUPLES, X), wide=False),
@@ -259,6 +283,7 @@ ROWS = [*OPS, *GLIMPSE, *SORT, *ESTIMATORS, *NN]
 # Functions that draw random numbers, each called with a fresh key.
 KEYED_OPS: dict[str, Callable[[jax.Array], object]] = {
     "sample_tuples": lambda key: ops.sample_tuples(key, MEANS, SHAPE, **SAMPLED),
+    "fit_locality": lambda key: ops.fit_locality(key, CELLS, SHAPE, **SAMPLED),
     "relax": lambda key: ops.relax(key, TUPLES, SHAPE, **SAMPLED),
     "relax, in chunks": lambda key: ops.relax(key, TUPLES, SHAPE, chunk_size=2, **SAMPLED),
     "hyperlayer": lambda key: ops.hyperlayer(

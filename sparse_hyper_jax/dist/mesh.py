@@ -59,12 +59,18 @@ def check_mesh(mesh: Mesh) -> None:
     """Raise unless ``mesh`` has the axes of :func:`make_mesh`.
 
     Raises:
-        ValueError: an axis is missing.
+        ValueError: an axis is missing or of another type.
     """
     checks.require(
         set(AXES) <= set(mesh.axis_names),
         f"a mesh with the axes {mesh.axis_names}",
         f"the axes {AXES}",
+        "make it with make_mesh",
+    )
+    checks.require(
+        all(kind == AxisType.Auto for kind in mesh.axis_types),
+        f"a mesh with axes of the types {mesh.axis_types}",
+        "AxisType.Auto, which leaves exchanges to the compiler",
         "make it with make_mesh",
     )
 

@@ -48,7 +48,8 @@ def relax(
     """Sample integer tuples and share the values among them, each device for its tuples.
 
     The entries of :func:`sparse_hyper_jax.ops.relax`: the same points, and values equal up to the
-    order of summation. Memory per device: ``1 / T`` of the table of proportions for ``tuples=T``.
+    order of summation. Each of ``tuples=T`` devices has ``1 / T`` of the proportions to compute;
+    with one context for all tuples it also sorts all points.
 
     Args:
         key: a typed key; may be None without global and local points.

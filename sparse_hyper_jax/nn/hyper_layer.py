@@ -11,6 +11,7 @@ from sparse_hyper_jax import checks
 from sparse_hyper_jax.nn.free_tuples import FreeTuples
 from sparse_hyper_jax.ops import (
     ContinuousTuples,
+    Locality,
     Template,
     hyperlayer,
     hyperlayer_hard,
@@ -50,6 +51,7 @@ class HyperLayer(nnx.Module):
             instance: faster by up to the batch size, with more variance in the gradient.
         sample_probability: chance that a training pass samples; otherwise it rounds.
         density: see :func:`~sparse_hyper_jax.ops.log_densities`.
+        locality: for many thousands of tuples, see :func:`~sparse_hyper_jax.ops.mix_nearby`.
         wrap: every learned axis is a circle.
         deterministic: evaluate instead of train.
         rngs: stream ``sample`` for the samples, ``params`` for a sparse bias.
@@ -75,6 +77,7 @@ class HyperLayer(nnx.Module):
         share_samples: bool = True,
         sample_probability: float = 1.0,
         density: str = "gaussian",
+        locality: Locality | None = None,
         wrap: bool = False,
         deterministic: bool = False,
         rngs: nnx.Rngs,
@@ -97,6 +100,7 @@ class HyperLayer(nnx.Module):
             ("region", region),
             ("chunk_size", chunk_size),
             ("density", density),
+            ("locality", locality),
         )
         self.bias = nnx.Param(jnp.zeros(self.out_shape)) if bias == "dense" else None
         self.bias_source = (

@@ -18,7 +18,8 @@ def sum_over_blocks(
 ) -> jax.Array:
     """Add up the terms of blocks of rows, one block after the other.
 
-    The derivative computes every block anew instead of keeping it, in any mode and order.
+    Derivatives, and forward ones of these, compute every block anew instead of keeping it. The
+    gradient of a gradient keeps them all.
 
     Args:
         term: function of a block of the arrays.

@@ -274,6 +274,7 @@ def check_points(
     checks.check_choice("density", density, tuple(DENSITIES))
     _, r = checks.check_tuples(means, variances)
     checks.check_shape("points", points, (None, r), "(P, r): one row per point, r as in means")
+    checks.check_integers("points", points)
     return list(jnp.asarray(points, at_least_float32(means).dtype).T)
 
 

@@ -38,7 +38,7 @@ def sparse_multiply(
             same number for every cell; the sum is then a reshape, without any scatter.
         indices_are_sorted: promise that the flat output index never decreases.
         debug: check by ``checkify`` that all indices are in range. Without it a wrong index reads
-            or writes a wrong cell, or none.
+            or writes a wrong cell, also of another instance under ``vmap``, or none.
 
     Returns:
         ``(*out_shape, *features)`` in the dtype of ``x`` (of ``values`` if ``x`` holds integers).

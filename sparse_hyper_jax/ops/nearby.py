@@ -63,8 +63,10 @@ class Nearby(NamedTuple):
     Attributes:
         values: ``(P,)``, all NaN if a run is longer than its capacity or a tuple may miss more than
             the tolerance.
-        longest_runs: int32, one number per part: the capacities that these tuples need.
-        neglected: scalar, a bound on the share of any tuple that lies beyond its radius.
+        longest_runs: int32, the capacities that these tuples need, in the order of the capacities;
+            with fewer tuples than these, of the last ones.
+        neglected: scalar, a bound on the share of any tuple that lies beyond its radius; infinite
+            if one sees no point at all.
     """
 
     values: jax.Array
@@ -92,10 +94,11 @@ def mix_nearby(
     """Mix values as :func:`mix_values` does, with every tuple shared among nearby points only.
 
     ``w_p = sum_j v_j pi_pj`` with ``pi_pj`` normalised over the points that tuple ``j`` sees: those
-    within the radius ``R`` of its nearest cell on every axis, and some more. If that cell is among
-    the kept points, as it is after :func:`sample_tuples`, all others together have at most the
-    share ``e_j = unseen_j exp(-R (R + 1) / (2 max_c s_jc))``, so that ``sum_p |w_p - exact_p| <=
-    2 sum_j |v_j| e_j``. A radius that covers the space is exact. Densities are Gaussian.
+    within the radius ``R`` of its nearest cell on every axis, and some more. That cell has to be
+    among the kept points, as it is after :func:`sample_tuples`. Then all others together have at
+    most the share ``e_j = unseen_j exp(-R (R + 1) / (2 max_c s_jc))``, so that
+    ``sum_p |w_p - exact_p| <= 2 sum_j |v_j| e_j``. A radius that covers the space is exact.
+    Densities are Gaussian.
 
     Time: ``k * 3**(r - 1)`` times the mean capacity, and sorting ``P`` points. Memory:
     ``O(k + P)``.
@@ -120,18 +123,22 @@ def mix_nearby(
     checks.check_shape("mask", mask, (len(points),), "one flag per point")
     _check_locality(locality)
     tuples = tuple(map(at_least_float32, (means, variances, values)))
+    dtype = jnp.result_type(*tuples)
+    tuples = tuple(part.astype(dtype) for part in tuples)
     places = check_points(points, means, variances, "gaussian")
     keys, order = _sort(points, mask, shape, locality.radius)
     origins = round_means(means, shape)
     reach = _reach(tuples[1], len(points), shape, locality)
     runs = _find_runs(keys, origins, reach, shape, locality.radius)
-    parts = _parts(runs, len(locality.capacities))
-    capacities = [max(1, min(capacity, len(points))) for capacity in locality.capacities]
+    # With fewer tuples than capacities, the largest of these: no part is empty.
+    capacities = locality.capacities[-max(1, len(origins)) :]
+    capacities = [max(1, min(capacity, len(points))) for capacity in capacities]
+    parts = _parts(runs, len(capacities))
     # Behind the last point stand as many as a run may reach beyond it.
     fill = (0, capacities[-1])
     places = [jnp.pad(place[order], fill) for place in places]
-    total = jnp.zeros(len(points) + capacities[-1], tuples[2].dtype)
-    arrays = (tuples, origins.astype(tuples[0].dtype), runs)
+    total = jnp.zeros(len(points) + capacities[-1], dtype)
+    arrays = (tuples, origins.astype(dtype), runs)
     longest = []
     for part, capacity in zip(parts, capacities, strict=True):
         chosen = jax.tree.map(lambda leaf, part=part: leaf[part], arrays)
@@ -144,7 +151,8 @@ def mix_nearby(
     accepted = jnp.all(longest <= jnp.asarray(capacities))
     if locality.tolerance is not None:
         accepted &= neglected <= locality.tolerance
-    return Nearby(jnp.where(accepted, mixed, jnp.nan), longest, neglected)
+    # A factor, not a choice: the gradient has to be NaN as well.
+    return Nearby(mixed * jnp.where(accepted, 1.0, jnp.nan).astype(dtype), longest, neglected)
 
 
 def fit_locality(
@@ -155,7 +163,9 @@ def fit_locality(
     tolerance: float = 1e-3,
     slack: float = 1.5,
     num_parts: int = 4,
-    **sampling: Any,
+    num_global: int = 0,
+    num_local: int = 0,
+    region: Sequence[int] | None = None,
 ) -> Locality:
     """Choose radius and capacities for tuples as they are now; not for use under ``jit``.
 
@@ -165,12 +175,15 @@ def fit_locality(
 
     Args:
         key: a typed key, for sampling.
-        tuples: ``k`` continuous tuples of rank ``r``.
-        shape: the ``r`` lengths of the index space.
+        tuples: ``k`` continuous tuples of rank ``r`` that share their points: those of a chunk, if
+            there are chunks.
+        shape: the ``r`` lengths of the index space; of the learned axes, if there is a template.
         tolerance: see :class:`Locality`.
         slack: room for longer runs.
-        num_parts: number of capacities.
-        **sampling: ``num_global``, ``num_local`` and ``region``, as in :func:`sample_tuples`.
+        num_parts: number of capacities; at most one per tuple.
+        num_global: see :func:`sample_tuples`.
+        num_local: see there.
+        region: see there.
 
     Returns:
         radius, capacities, tolerance.
@@ -187,12 +200,20 @@ def fit_locality(
             f"raise {name}",
         )
     checks.check_count("num_parts", num_parts, least=1)
-    points = sample_tuples(key, tuples.means, shape, **sampling)
+    points = sample_tuples(
+        key, tuples.means, shape, num_global=num_global, num_local=num_local, region=region
+    )
     points = jax.lax.collapse(points, 0, 2)
     widest = jnp.max(at_least_float32(tuples.variances), keepdims=True)
+    checks.require(
+        bool(jnp.isfinite(widest).all()),
+        f"a largest variance of {float(widest.max())}",
+        "finite variances",
+        "bound them with bound_variances, and look for the step that spoilt them",
+    )
     farthest = Locality(max(shape), (1,), tolerance)
     radius = int(_reach(widest.reshape(1, 1), len(points), shape, farthest)[0])
-    locality = Locality(radius, (1,) * num_parts, tolerance)
+    locality = Locality(radius, (1,) * min(num_parts, len(tuples.means)), tolerance)
     mask = first_occurrence(points, shape)
     longest = mix_nearby(points, mask, *tuples, shape=shape, locality=locality).longest_runs
     capacities = [min(max(1, math.ceil(slack * int(run))), len(points)) for run in longest]
@@ -218,12 +239,12 @@ def check_nearby(nearby: Nearby, locality: Locality) -> None:
 
 def _strips(shape: tuple[int, ...], radius: int) -> tuple[list[int], list[int]]:
     """Choose how wide strips are on all axes but the last, and count them."""
-    widths = [radius] * (len(shape) - 1)
-    counts = [-(-size // radius) for size in shape[:-1]]
+    widths = [min(radius, size) for size in shape[:-1]]
+    counts = [-(-size // width) for size, width in zip(shape[:-1], widths, strict=True)]
     # Wider strips cost time but no exactness; with these, strip and last coordinate fit one int32.
-    while math.prod(counts) * shape[-1] >= LAST_KEY:
+    while math.prod(counts) * shape[-1] > LAST_KEY:
         axis = int(np.argmax(counts))
-        widths[axis] *= 2
+        widths[axis] = min(2 * widths[axis], shape[axis])
         counts[axis] = -(-shape[axis] // widths[axis])
     return widths, counts
 
@@ -247,8 +268,10 @@ def _reach(
     if not locality.tolerance:
         return jnp.full(len(variances), radius, jnp.int32)
     widest = jnp.maximum(jnp.max(jax.lax.stop_gradient(variances), axis=1), LEAST_VARIANCE)
-    enough = jnp.sqrt(2 * widest * max(0.0, math.log(num_points / locality.tolerance)))
-    return jnp.clip(jnp.ceil(jnp.minimum(enough, radius)), 1, radius).astype(jnp.int32)
+    log_ratio = max(0.0, math.log(max(1, num_points) / locality.tolerance))
+    enough = jnp.ceil(jnp.sqrt(2 * widest * log_ratio))
+    # Compared as integers: as a float a radius near 2**31 would be that, which no int32 is.
+    return jnp.clip(jnp.minimum(enough, 2.0**30).astype(jnp.int32), 1, radius)
 
 
 def _find_runs(
@@ -301,7 +324,7 @@ def _share_nearby(
     capacity: int,
 ) -> jax.Array:
     """Share out a block of tuples: ``(k, runs, capacity)``."""
-    flat = (len(origins), -1)
+    flat = (len(origins), runs.starts.shape[1] * capacity)
     places = [_windows(place, runs.starts, capacity).reshape(flat) for place in sorted_places]
     seen = (jnp.arange(capacity) < runs.lengths[..., None]).reshape(flat)
     # A tuple that sees nothing, such as one that fills up a block, would divide 0 by 0.
@@ -336,7 +359,9 @@ def _bound(kept: jax.Array, variances: jax.Array, runs: _Runs, reach: jax.Array)
     widest = jnp.maximum(jnp.max(jax.lax.stop_gradient(variances), axis=1), LEAST_VARIANCE)
     # The reach is the least distance on any axis: a radius in cells on the others.
     density = jnp.exp(-0.5 * reach * (reach + 1.0) / widest)
-    return jnp.max((kept - jnp.sum(runs.lengths, axis=1)) * density, initial=0.0)
+    seen = jnp.sum(runs.lengths, axis=1)
+    missed = jnp.where((seen == 0) & (kept > 0), jnp.inf, (kept - seen) * density)
+    return jnp.max(missed, initial=0.0)
 
 
 def _check_locality(locality: Locality) -> None:

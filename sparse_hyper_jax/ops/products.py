@@ -13,6 +13,7 @@ and their products, entries times features, to memory and read them again; a loo
 keeps them in registers and is up to an order of magnitude faster.
 """
 
+import math
 from collections.abc import Iterator
 from functools import partial
 from typing import Any
@@ -26,6 +27,8 @@ from sparse_hyper_jax.ops.varying import vary_alike
 
 STRIP = 64
 """Features that the loop treats at once; XLA unrolls a row of up to so many and no longer one."""
+
+LAST_INDEX = 2**31 - 1
 
 FEWEST_FEATURES = 32
 """With fewer the loop costs more than it saves."""
@@ -87,7 +90,8 @@ def _spmm(
 ) -> jax.Array:
     products = values[:, None] * x[source]
     if layout == "rows":
-        return products.reshape(out_cells, -1, x.shape[1]).sum(axis=1)
+        per_row = len(target) // max(1, out_cells)
+        return products.reshape(out_cells, per_row, x.shape[1]).sum(axis=1)
     return jax.ops.segment_sum(products, target, out_cells, indices_are_sorted=layout == "sorted")
 
 
@@ -217,31 +221,37 @@ def _sddmm_transpose(
 
 def _spmm_batch(operands: Any, axes: Any, *, out_cells: int, layout: str) -> tuple[jax.Array, int]:
     """Put the instances' matrices on one block diagonal, or a batch of ``x`` among its features."""
-    target, source, values, x = operands
+    params = {"out_cells": out_cells, "layout": layout}
     if axes[:3] == (None, None, None):
+        target, source, values, x = operands
         x = jnp.moveaxis(x, axes[3], 1)
-        y = spmm(target, source, values, x.reshape(len(x), -1), out_cells=out_cells, layout=layout)
-        return y.reshape(out_cells, *x.shape[1:]), 1
+        flat = x.reshape(x.shape[0], x.shape[1] * x.shape[2])
+        return spmm(target, source, values, flat, **params).reshape(out_cells, *x.shape[1:]), 1
     count, (target, source, values, x), mapped = _instances_first(operands, axes)
-    target = _shift(target, count, out_cells)
-    source = _shift(source, count, x.shape[-2] if mapped[3] else 0)
+    if count * max(out_cells, x.shape[-2]) > LAST_INDEX:
+        return jax.vmap(partial(_spmm, **params), in_axes=axes)(*operands), 0
+    params["out_cells"] *= count
     y = spmm(
-        target,
-        source,
+        _shift(target, count, out_cells),
+        _shift(source, count, x.shape[-2] if mapped[3] else 0),
         jnp.broadcast_to(values, (count, values.shape[-1])).reshape(-1),
-        x.reshape(-1, x.shape[-1]),
-        out_cells=count * out_cells,
-        layout=layout,
+        x.reshape(math.prod(x.shape[:-1]), x.shape[-1]),
+        **params,
     )
     return y.reshape(count, out_cells, x.shape[-1]), 0
 
 
 def _sddmm_batch(operands: Any, axes: Any) -> tuple[jax.Array, int]:
     count, (target, source, left, right), mapped = _instances_first(operands, axes)
+    if count * max(left.shape[-2], right.shape[-2]) > LAST_INDEX:
+        return jax.vmap(_sddmm, in_axes=axes)(*operands), 0
+    entries = target.shape[-1]
     target = _shift(target, count, left.shape[-2] if mapped[2] else 0)
     source = _shift(source, count, right.shape[-2] if mapped[3] else 0)
-    flat = [matrix.reshape(-1, matrix.shape[-1]) for matrix in (left, right)]
-    return sddmm(target, source, *flat).reshape(count, -1), 0
+    left, right = (
+        matrix.reshape(math.prod(matrix.shape[:-1]), matrix.shape[-1]) for matrix in (left, right)
+    )
+    return sddmm(target, source, left, right).reshape(count, entries), 0
 
 
 def _instances_first(operands: Any, axes: Any) -> tuple[int, list[jax.Array], list[bool]]:
@@ -268,7 +278,7 @@ def _on_one_device(context: Any) -> bool:
     """Tell whether a program, or what a ``shard_map`` runs of it, stays on one device."""
     if hasattr(context, "manual_axes"):
         return set(context.mesh.axis_names) == set(context.manual_axes)
-    return getattr(context, "num_devices", 1) in (None, 1)
+    return getattr(context, "num_devices", None) == 1
 
 
 def _define(name: str, *, reference: Any, loop: Any, jvp: Any, transpose: Any, batch: Any) -> Any:
@@ -283,7 +293,10 @@ def _define(name: str, *, reference: Any, loop: Any, jvp: Any, transpose: Any, b
     def lower_on_cpu(context: Any, *operands: Any, **params: Any) -> Any:
         # The compiler would spread a loop by talking between devices in each of its rounds.
         alone = _on_one_device(context.module_context.axis_context)
-        return (looped if alone else plain)(context, *operands, **params)
+        lengths = [length for aval in context.avals_in for length in aval.shape]
+        # A length may be a symbol, in a program that is exported for any batch.
+        known = all(isinstance(length, int) and length > 0 for length in lengths)
+        return (looped if alone and known else plain)(context, *operands, **params)
 
     mlir.register_lowering(primitive, plain)
     mlir.register_lowering(primitive, lower_on_cpu, platform="cpu")

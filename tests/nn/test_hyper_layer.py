@@ -7,7 +7,13 @@ import pytest
 from flax import nnx
 
 from sparse_hyper_jax.nn import FreeHyperLayer, HyperLayer
-from sparse_hyper_jax.ops import ContinuousTuples, hyperlayer_hard, make_template, settle
+from sparse_hyper_jax.ops import (
+    ContinuousTuples,
+    Locality,
+    hyperlayer_hard,
+    make_template,
+    settle,
+)
 from tests.ops.examples import all_finite, assert_close, scatter
 
 SAMPLING = {"num_global": 2, "num_local": 2, "region": (2, 2)}
@@ -355,3 +361,11 @@ def test_sparse_bias_settles_in_evaluation_and_keeps_its_mass_in_training():
     # The values are shared out among cells, none is lost; the batch shares its bias.
     assert_close(sampled.sum(axis=1), jnp.broadcast_to(layer.bias_source.values[...].sum(), 3))
     assert_close(sampled[0], sampled[1])
+
+
+def test_tuples_that_see_everything_nearby_are_the_same_layer():
+    options = {"deterministic": False, "rngs": jax.random.key(0)}
+    near = free_layer(locality=Locality(radius=5, capacities=(6 * 8,)))
+    assert_close(near(X, **options), free_layer()(X, **options))
+    blind = free_layer(locality=Locality(radius=1, capacities=(1,)))
+    assert jnp.isnan(blind(X, **options)).any()

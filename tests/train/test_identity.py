@@ -1,6 +1,7 @@
 import dataclasses
 import json
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,6 +16,7 @@ from sparse_hyper_jax.train.recipes.identity import (
     make_step,
     measure,
     move_surplus,
+    optimizer_of,
 )
 from sparse_hyper_jax.train.recipes.identity_losses import LOSSES, relaxed_loss
 from sparse_hyper_jax.train.run_folder import RunFolder
@@ -172,6 +174,24 @@ def test_steps_are_pure_and_change_all_parameters(estimator):
     assert all_finite((after, metrics))
     for name in ("means", "spreads"):
         assert (after.parameters[name] != state.parameters[name]).all()
+
+
+def test_steps_are_traced_once():
+    recipe = IdentityRecipe(size=4, batch=8)
+    step = jax.jit(chex.assert_max_traces(make_step(recipe), 1))
+    state = initial_state(recipe)
+    for number in range(5):
+        state, _ = step(state, jax.random.key(number))
+    assert int(state.count) == 5
+
+
+@pytest.mark.parametrize(("size", "rate"), [(8, 0.005), (128, 0.005), (256, 0.0025)])
+def test_means_of_many_tuples_learn_more_slowly(size, rate):
+    optimizer = optimizer_of(IdentityRecipe(size=size))
+    gradient = {"means": jnp.array([1.0, -2.0, 3.0]), "spreads": jnp.array([1.0, 5.0])}
+    updates, _ = optimizer.update(gradient, optimizer.init(gradient), gradient)
+    assert_close(updates["means"], [-rate, rate, -rate], rtol=1e-3)
+    assert_close(updates["spreads"], [-0.005, -0.005], rtol=1e-3)
 
 
 @pytest.mark.parametrize("name", LOSSES)

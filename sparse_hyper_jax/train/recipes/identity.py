@@ -82,8 +82,8 @@ class IdentityRecipe:
     sample_groups: int = 1
     """Groups of vectors, each with sampled points of its own; 1 shares them by the whole batch."""
 
-    learning_rate: float | None = None
-    """Of Adam; by default 0.005, from 128 tuples on 0.64 over their number: a raw mean of a larger
+    learning_rate: float = 0.005
+    """Of Adam; for means from 128 tuples on 128 over their number of it: a raw mean of a larger
     matrix moves over more cells, and settled tuples would be shaken off theirs."""
 
     num_global: int = 4
@@ -106,6 +106,10 @@ class IdentityRecipe:
 
     relocate_every: int = 250
     """Steps between moves of surplus tuples to the cells that gain most; 0 for never."""
+
+    relocation_points: int | None = None
+    """Points per tuple drawn from all cells when tuples move; by default num_global. A missing cell
+    is found where a point happens to fall, which takes long in a large matrix."""
 
     mesh: str | None = None
     """Devices, for instance data=4,tuples=2: data divides the batch and tuples the tuples."""
@@ -169,6 +173,8 @@ class IdentityRecipe:
             checks.check_count(name, getattr(self, name), least=1)
         for name in ("num_global", "num_local", "relocate_every"):
             checks.check_count(name, getattr(self, name))
+        if self.relocation_points is not None:
+            checks.check_count("relocation_points", self.relocation_points)
         checks.check_choice("estimator", self.estimator, tuple(LOSSES))
         checks.check_count("num_samples", self.num_samples, least=2)
         checks.require(
@@ -193,7 +199,7 @@ class IdentityRecipe:
         )
         checks.check_choice("density", self.density, tuple(DENSITIES))
         for name, valid, expected in (
-            ("learning_rate", self.learning_rate is None or self.learning_rate > 0, "above 0"),
+            ("learning_rate", self.learning_rate > 0, "a positive number"),
             ("variance_floor", self.variance_floor >= 0, "at least 0"),
         ):
             checks.require(valid, f"{name}={getattr(self, name)}", expected, f"raise {name}")
@@ -242,8 +248,12 @@ class IdentityRecipe:
 
 def optimizer_of(recipe: IdentityRecipe) -> optax.GradientTransformation:
     """Give the recipe's optimizer."""
-    rate = min(0.005, 0.64 / recipe.size) if recipe.learning_rate is None else recipe.learning_rate
-    return optax.adam(rate)
+    factor = min(1.0, 128 / recipe.size)
+
+    def slow_means(updates: dict[str, jax.Array], _: Any) -> dict[str, jax.Array]:
+        return updates | {"means": factor * updates["means"]}
+
+    return optax.chain(optax.adam(recipe.learning_rate), optax.stateless(slow_means))
 
 
 def initial_state(recipe: IdentityRecipe) -> IdentityState:
@@ -287,7 +297,10 @@ def move_surplus(recipe: IdentityRecipe, key: jax.Array, state: IdentityState) -
     tuples = recipe.tuples(state.parameters)
     placed = {} if recipe.mesh is None else {"mesh": dist.make_mesh(recipe.mesh)}
     sampled = relax if recipe.mesh is None else dist.relax
-    entries = sampled(sample_key, tuples, shape, **placed, **sampling_of(recipe))
+    sampling = sampling_of(recipe)
+    if recipe.relocation_points is not None:
+        sampling["num_global"] = recipe.relocation_points
+    entries = sampled(sample_key, tuples, shape, **placed, **sampling)
 
     def loss(values: jax.Array) -> jax.Array:
         y = sparse_multiply(entries.indices, values, x, (recipe.size,))
