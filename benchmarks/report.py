@@ -122,8 +122,11 @@ def interleaved(functions: Mapping[str, Callable[[], Any]], *, repeats: int) -> 
         repeats: rounds after two for warming up.
     """
     times: dict[str, list[float]] = {name: [] for name in functions}
+    # In a new order every round: what ran before leaves its data in the caches.
+    shuffle, named = np.random.default_rng(0).permutation, list(functions.items())
     for round_number in range(repeats + 2):
-        for name, function in functions.items():
+        for number in shuffle(len(functions)):
+            name, function = named[number]
             start = time.perf_counter()
             jax.block_until_ready(function())
             if round_number >= 2:

@@ -61,7 +61,7 @@ def sparse_problem(way: str, size: int) -> Problem:
     options: dict[str, Any] = {"block_size": size} if way == "table at once" else {}
     if way == "nearby":
         # Little room: these tuples hardly move while they are timed.
-        fitted = ops.fit_locality(fit_key, bound(size, raw), (size, size), slack=1.2, **SAMPLING)
+        fitted = ops.fit_locality(fit_key, bound(size, raw), (size, size), slack=1.1, **SAMPLING)
         options = {"locality": fitted}
 
     def loss(raw: dict[str, jax.Array], key: jax.Array) -> jax.Array:
@@ -104,7 +104,7 @@ def measure(way: str, size: int, report: Report) -> None:
         state[:] = compiled(*state[:2], arguments[2])
         return state[2]
 
-    repeats = max(3, min(30, 2**18 // size))
+    repeats = max(3, min(20, 2**15 // size))
     milliseconds = interleaved({"step": advance}, repeats=repeats)["step"]
     if not np.isfinite(float(state[2])):
         raise FloatingPointError(f"found a loss of {state[2]} with {way} at n={size}")

@@ -7,6 +7,7 @@ from sparse_hyper_jax import checks
 from sparse_hyper_jax.ops.blocks import sum_over_blocks
 from sparse_hyper_jax.ops.bounds import at_least_float32
 from sparse_hyper_jax.ops.densities import check_points, share_values
+from sparse_hyper_jax.ops.varying import vary_alike
 
 TABLE_CELLS = 2**18
 """Cells of the table of proportions that is held at once by default: what a cache takes."""
@@ -60,5 +61,8 @@ def mix_values(
         return share_values(coordinates, mask, block, density=density, period=period, summed=True)
 
     tuples = tuple(map(at_least_float32, (means, variances, values)))
-    zeros = jnp.zeros(len(points), jnp.result_type(*tuples))
+    # Points may differ between the devices of a shard_map where tuples do not.
+    zeros, *_ = vary_alike(
+        jnp.zeros(len(points), jnp.result_type(*tuples)), *coordinates, mask, *tuples
+    )
     return sum_over_blocks(mix, jnp.add, zeros, tuples, block_size)

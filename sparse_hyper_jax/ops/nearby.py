@@ -162,7 +162,7 @@ def fit_locality(
     *,
     tolerance: float = 1e-3,
     slack: float = 1.5,
-    num_parts: int = 4,
+    num_parts: int = 8,
     num_global: int = 0,
     num_local: int = 0,
     region: Sequence[int] | None = None,
@@ -222,8 +222,9 @@ def fit_locality(
 
 def check_nearby(nearby: Nearby, locality: Locality) -> None:
     """Check by ``checkify`` that no run is too long and no tuple misses too much."""
+    capacities = [min(capacity, LAST_KEY) for capacity in locality.capacities]
     checkify.check(
-        jnp.all(nearby.longest_runs <= jnp.asarray(locality.capacities)),
+        jnp.all(nearby.longest_runs <= jnp.asarray(capacities[-len(nearby.longest_runs) :])),
         "found runs of up to {longest} points; expected at most the capacities "
         + f"{locality.capacities}; raise them, or fit the locality again",
         longest=nearby.longest_runs,

@@ -323,7 +323,7 @@ def test_relax_and_hyperlayer_pass_the_block_size_on(options):
 @pytest.mark.parametrize(
     "varying",
     [
-        pytest.param("points", marks=pytest.mark.xfail(strict=True, raises=TypeError)),
+        "points",
         "tuples",
         "both",
     ],

@@ -146,7 +146,6 @@ def test_debug_says_which_capacity_or_tolerance_did_not_suffice(options):
     assert all_finite(values)
 
 
-@pytest.mark.xfail(strict=True, raises=OverflowError)
 def test_debug_takes_a_capacity_beyond_int32():
     error, _ = debugged(make_tuples(4, SHAPE), Locality(12, (10**10,), None))
     error.throw()
