@@ -106,7 +106,7 @@ def run(recipe: IdentityRecipe, steps: int) -> dict[str, Any]:
 
 def settings() -> list[tuple[str, IdentityRecipe, int, int]]:
     """List label, recipe, steps and number of seeds."""
-    steps = {8: 4000, 16: 4000, 32: 12_000, 64: 30_000, 128: 16_000, 256: 10_000}
+    steps = {8: 4000, 16: 4000, 32: 12_000, 64: 30_000, 128: 16_000, 256: 8_000}
     rows = [("default", IdentityRecipe(size=n), count, 5) for n, count in steps.items()]
     for label, options in ABLATIONS.items():
         sizes = {"no relocation": (16, 32, 64)}.get(label, (16, 32))

@@ -138,6 +138,11 @@ def exponent(way: str, quantity: str) -> float:
     return float(np.polyfit(sizes, numbers, 1)[0])
 
 
+def rounded(number: float) -> str:
+    """Write two or three digits that count, without an exponent."""
+    return f"{number:,.0f}" if number >= 100 else f"{number:.2g}"
+
+
 def table() -> str:
     """Write milliseconds and MiB of every way at chosen sizes, and how they grow."""
     shown = (2**8, 2**10, 2**12, 2**13, 100_000)
@@ -146,7 +151,8 @@ def table() -> str:
     for way in LARGEST:
         lines = {line["size"]: line for line in lines_of(way)}
         cells = [
-            f"{lines[n]['milliseconds']:,.3g} ms, {lines[n]['temporary_bytes'] / 2**20:,.3g} MiB"
+            f"{rounded(lines[n]['milliseconds'])} ms, "
+            f"{rounded(lines[n]['temporary_bytes'] / 2**20)} MiB"
             if n in lines
             else "-"
             for n in shown

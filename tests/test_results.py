@@ -11,6 +11,7 @@ ROOT = Path(__file__).parent.parent
 PAGES = {
     "powerprop": ["powerprop_prune", "sparse_training", "packnet", "powerprop_step"],
     "glimpses": ["glimpse", "glimpse_table"],
+    "scale": ["stages", "scaling", "multiply", "shard"],
     "sorting": ["sort_scale", "sort_quality", "sort_ablation"],
     "../README": ["sort"],
     "estimators": ["gradient_picture", "univariate", "vae", "unbiased", "experts", "estimators"],
