@@ -173,8 +173,7 @@ class IdentityRecipe:
             checks.check_count(name, getattr(self, name), least=1)
         for name in ("num_global", "num_local", "relocate_every"):
             checks.check_count(name, getattr(self, name))
-        if self.relocation_points is not None:
-            checks.check_count("relocation_points", self.relocation_points)
+        checks.check_count("relocation_points", self.relocation_points or 0)
         checks.check_choice("estimator", self.estimator, tuple(LOSSES))
         checks.check_count("num_samples", self.num_samples, least=2)
         checks.require(
