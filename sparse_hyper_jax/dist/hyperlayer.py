@@ -13,6 +13,7 @@ from sparse_hyper_jax import checks, ops
 from sparse_hyper_jax.dist.mesh import check_divides, check_mesh, spread
 from sparse_hyper_jax.dist.relax import check_options, sample
 from sparse_hyper_jax.ops import ContinuousTuples, Template
+from sparse_hyper_jax.precision import at_least_float32
 
 
 def hyperlayer(
@@ -143,7 +144,8 @@ def _multiply(
     on_devices = jax.shard_map(
         part, mesh=mesh, in_specs=(rows, rows, columns), out_specs=parted, check_vma=False
     )
-    parts = on_devices(operands, indices, _at_least_float32(x))
+    # The parts are summed once more: in 16 bits each of them would be rounded first.
+    parts = on_devices(operands, indices, at_least_float32(x))
     return jnp.sum(parts, axis=0).astype(out.dtype)
 
 
@@ -161,11 +163,6 @@ def _check_batch(
         "add the batch axis or make a mesh with data=1",
     )
     return batch
-
-
-def _at_least_float32(x: jax.Array) -> jax.Array:
-    # The parts are summed once more: in 16 bits each of them would be rounded first.
-    return jnp.asarray(x, jnp.promote_types(jnp.result_type(x), jnp.float32))
 
 
 def _tensor_shape(

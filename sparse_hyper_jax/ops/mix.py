@@ -5,9 +5,9 @@ import jax.numpy as jnp
 
 from sparse_hyper_jax import checks
 from sparse_hyper_jax.ops.blocks import sum_over_blocks
-from sparse_hyper_jax.ops.bounds import at_least_float32
 from sparse_hyper_jax.ops.densities import check_points, share_values
-from sparse_hyper_jax.ops.varying import vary_alike
+from sparse_hyper_jax.ops.device_axes import vary_alike
+from sparse_hyper_jax.precision import at_least_float32
 
 TABLE_CELLS = 2**18
 """Cells of the table of proportions that is held at once by default: what a cache takes."""

@@ -10,6 +10,7 @@ from jax.experimental import checkify
 from sparse_hyper_jax import checks
 from sparse_hyper_jax.ops.duplicates import flat_index
 from sparse_hyper_jax.ops.products import spmm
+from sparse_hyper_jax.precision import wide_dtype
 
 
 def sparse_multiply(
@@ -56,7 +57,7 @@ def sparse_multiply(
         check_in_range(indices, (*out_shape, *in_shape))
     features = x.shape[len(in_shape) :]
     out_dtype = x.dtype if jnp.issubdtype(x.dtype, jnp.inexact) else values.dtype
-    sum_dtype = jnp.promote_types(jnp.promote_types(x.dtype, values.dtype), jnp.float32)
+    sum_dtype = wide_dtype(x.dtype, values.dtype)
     if row_layout:
         _check_rows(len(values), out_cells)
     y = spmm(

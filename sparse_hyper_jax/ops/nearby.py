@@ -27,10 +27,10 @@ from jax.experimental import checkify
 
 from sparse_hyper_jax import checks
 from sparse_hyper_jax.ops.blocks import sum_over_blocks
-from sparse_hyper_jax.ops.bounds import at_least_float32
 from sparse_hyper_jax.ops.densities import check_points, share_among
 from sparse_hyper_jax.ops.duplicates import first_occurrence, flat_index
 from sparse_hyper_jax.ops.sample import round_means, sample_tuples
+from sparse_hyper_jax.precision import at_least_float32
 from sparse_hyper_jax.types import LEAST_VARIANCE, ContinuousTuples
 
 BLOCK_CELLS = 2**18

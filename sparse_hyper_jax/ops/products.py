@@ -23,7 +23,7 @@ import jax.numpy as jnp
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
-from sparse_hyper_jax.ops.varying import vary_alike
+from sparse_hyper_jax.ops.device_axes import vary_alike
 
 STRIP = 64
 """Features that the loop treats at once; XLA unrolls a row of up to so many and no longer one."""

@@ -7,12 +7,12 @@ import jax
 import jax.numpy as jnp
 
 from sparse_hyper_jax import checks
-from sparse_hyper_jax.ops.bounds import at_least_float32
 from sparse_hyper_jax.ops.duplicates import first_occurrence
 from sparse_hyper_jax.ops.mix import mix_values
 from sparse_hyper_jax.ops.nearby import Locality, check_nearby, mix_nearby
 from sparse_hyper_jax.ops.sample import check_inside, round_means, sample_tuples
 from sparse_hyper_jax.ops.templates import Template, check_chunks, stitch
+from sparse_hyper_jax.precision import at_least_float32
 from sparse_hyper_jax.types import ContinuousTuples, SparseEntries
 
 

@@ -15,9 +15,9 @@ import jax
 import jax.numpy as jnp
 
 from sparse_hyper_jax import checks
-from sparse_hyper_jax.ops.bounds import at_least_float32
 from sparse_hyper_jax.ops.duplicates import first_occurrence
 from sparse_hyper_jax.ops.sample import round_means
+from sparse_hyper_jax.precision import at_least_float32
 from sparse_hyper_jax.types import ContinuousTuples, SparseEntries
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from jax.experimental import checkify
 
 from sparse_hyper_jax import checks
-from sparse_hyper_jax.ops.bounds import at_least_float32
+from sparse_hyper_jax.precision import at_least_float32
 
 
 def sample_tuples(
