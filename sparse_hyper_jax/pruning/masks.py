@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from sparse_hyper_jax import checks
 from sparse_hyper_jax.parameter_paths import is_left_out, path_name
-from sparse_hyper_jax.pruning.densities import count_kept
+from sparse_hyper_jax.pruning.distributions import count_kept
 from sparse_hyper_jax.pruning.patterns import UNSTRUCTURED, Pattern
 from sparse_hyper_jax.pruning.select import keep_largest
 
@@ -163,7 +163,7 @@ def density_report(params: Any, masks: Masks) -> DensityReport:
             continue
         name = path_name(path)
         kept[name], sizes[name] = int(jnp.sum(mask)), jnp.size(leaf)
-    checks.require(bool(sizes), "no mask", "masks for at least one leaf", "check filter=")
+    checks.require(bool(sizes), "no mask", "masks for at least one leaf", "check select=")
     of, all_of = sum(kept.values()), sum(sizes.values())
     return DensityReport(
         of / all_of,

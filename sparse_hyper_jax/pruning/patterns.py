@@ -62,7 +62,7 @@ class Blocks:
             len(shape) >= 2 and not (shape[-2] % height or shape[-1] % width),
             f"blocks of shape {self.shape} in an array of shape {shape}",
             "lengths that divide those of the last two axes",
-            "change the blocks, or leave this array out with filter=",
+            "change the blocks, or leave this array out with select=",
         )
         return math.prod(shape) // (height * width)
 
@@ -127,7 +127,7 @@ class NofM:
             valid and shape[self.axis] % self.m == 0,
             f"{self.n} of {self.m} on axis {self.axis} of an array of shape {shape}",
             f"an axis whose length is a multiple of {self.m}",
-            "change axis, or leave this array out with filter=",
+            "change axis, or leave this array out with select=",
         )
         return math.prod(shape)
 

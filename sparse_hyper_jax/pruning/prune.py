@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from sparse_hyper_jax import checks
-from sparse_hyper_jax.pruning.densities import count_kept
+from sparse_hyper_jax.pruning.distributions import count_kept
 from sparse_hyper_jax.pruning.method import Kept, Method, Snapshot, magnitudes, random_scores
 from sparse_hyper_jax.pruning.patterns import UNSTRUCTURED, Pattern, Unstructured
 from sparse_hyper_jax.pruning.schedules import Schedule, one_shot

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from sparse_hyper_jax import checks
-from sparse_hyper_jax.pruning.densities import count_kept
+from sparse_hyper_jax.pruning.distributions import count_kept
 from sparse_hyper_jax.pruning.method import Kept, Leaves, Method, Snapshot
 from sparse_hyper_jax.pruning.schedules import Schedule, periodic
 from sparse_hyper_jax.pruning.select import keep_largest

@@ -10,13 +10,13 @@ import optax
 
 from sparse_hyper_jax import checks
 from sparse_hyper_jax.parameter_paths import (
-    Filter,
+    Selector,
     is_kernel,
     is_left_out,
     replace_selected,
     selected_leaves,
 )
-from sparse_hyper_jax.pruning.densities import Distribution, uniform
+from sparse_hyper_jax.pruning.distributions import Distribution, uniform
 from sparse_hyper_jax.pruning.masks import Masks, replace_entries
 from sparse_hyper_jax.pruning.method import Kept, Leaves, Method, Snapshot
 from sparse_hyper_jax.reparam import Reparametrization
@@ -44,7 +44,7 @@ def sparse_training(
     *,
     density: float,
     distribution: Distribution = uniform,
-    filter: Filter = is_kernel,
+    select: Selector = is_kernel,
     reparam: Reparametrization | None = None,
     key: jax.Array | None = None,
 ) -> optax.GradientTransformationExtraArgs:
@@ -78,7 +78,7 @@ def sparse_training(
         density: share of the entries that is kept in the end, from 0 to 1.
         distribution: how it is shared among arrays, ``uniform`` or ``erk``;
             ``partial(erk, dense=...)`` leaves some whole.
-        filter: which leaves are pruned.
+        select: which leaves are pruned.
         reparam: of the parameters, or None.
         key: typed key, for methods that draw random numbers; every step derives its own from it.
 
@@ -98,10 +98,10 @@ def sparse_training(
     )
     method.check_reparam(reparam)
     inner = optax.with_extra_args_support(inner)
-    masking = _Masking(density, distribution, filter, reparam, key)
+    masking = _Masking(density, distribution, select, reparam, key)
 
     def init(params: Any) -> SparseState:
-        count, leaves = jnp.zeros((), jnp.int32), selected_leaves(filter, params)
+        count, leaves = jnp.zeros((), jnp.int32), selected_leaves(select, params)
         everything = [jnp.ones(leaf.shape, bool) for leaf in leaves]
         nothing = [jnp.zeros_like(leaf) for leaf in leaves]
         forward, updated, _ = masking.make(method.start, params, count, nothing, everything)
@@ -119,10 +119,10 @@ def sparse_training(
             "call update(gradient, state, params)",
         )
         count = state.count + 1
-        gradients, masks = selected_leaves(filter, updates), jax.tree.leaves(state.masks)
+        gradients, masks = selected_leaves(select, updates), jax.tree.leaves(state.masks)
         # A method may add to the gradient of weights; a reparametrisation makes them costly to get.
         added = method.adjust(gradients, lambda: masking.weights(params), masks)
-        gradient = replace_selected(filter, updates, added)
+        gradient = replace_selected(select, updates, added)
         seen = replace_entries(gradient, state.updated, 0.0, where=False)
         step, moments = inner.update(seen, state.inner, params, **extra)
         # Adding -0.0 leaves every number as it is, bit for bit; adding 0.0 changes -0.0.
@@ -136,7 +136,7 @@ def sparse_training(
 
         def grow() -> tuple[Any, SparseState]:
             kept = masking.make(method.change, params, count, gradients, masks)
-            moved = _move_grown(filter, reparam, params, kept.grown)
+            moved = _move_grown(select, reparam, params, kept.grown)
             moved = jax.tree.map(lambda new, old: new.astype(old.dtype), moved, step)
             fresh = _reset_grown(inner, state.inner, kept.grown)
             return moved, SparseState(kept.forward, kept.updated, fresh, count)
@@ -156,14 +156,14 @@ class _Masking:
 
     density: float
     distribution: Distribution
-    filter: Filter
+    select: Selector
     reparam: Reparametrization | None
     key: jax.Array | None
 
     def weights(self, params: Any) -> list[jax.Array]:
         """Give the weights of all leaves that are pruned."""
         weights = params if self.reparam is None else self.reparam.to_weights(params)
-        return selected_leaves(self.filter, weights)
+        return selected_leaves(self.select, weights)
 
     def make(
         self,
@@ -174,7 +174,7 @@ class _Masking:
         masks: Leaves,
     ) -> Kept:
         """Ask a method; give trees like the parameters in place of its lists of leaves."""
-        densities = self.distribution(params, self.density, filter=self.filter)
+        densities = self.distribution(params, self.density, select=self.select)
         shares, structure = jax.tree.flatten(densities)
         key = None if self.key is None else jax.random.fold_in(self.key, count)
         kept = rule(key, Snapshot(count, self.weights(params), gradients, masks, shares))
@@ -185,10 +185,12 @@ def _widened(update: jax.Array, param: jax.Array) -> jax.Array:
     return update.astype(jnp.promote_types(update.dtype, param.dtype))
 
 
-def _move_grown(filter: Filter, reparam: Reparametrization | None, params: Any, grown: Any) -> Any:
+def _move_grown(
+    select: Selector, reparam: Reparametrization | None, params: Any, grown: Any
+) -> Any:
     """Give the updates that move grown entries to their first weights, and nothing else."""
     weights = [jnp.nan_to_num(leaf) for leaf in jax.tree.leaves(grown)]
-    target = replace_selected(filter, params, weights)
+    target = replace_selected(select, params, weights)
     target = target if reparam is None else reparam.to_theta(target)
 
     def move(leaf: jax.Array, there: jax.Array, grown: Any) -> jax.Array:

@@ -304,7 +304,7 @@ MISTAKES = {
     ),
     "no params": (without_params, "update called without params", "the parameters", "update("),
     "a percentage": (lambda: start(density=30).init(PARAMS), "density=30", "from 0 to 1", "pass 1"),
-    "no kernel": (lambda: start().init({"b": np.ones(3)}), "leaf among b", "at least", "filter="),
+    "no kernel": (lambda: start().init({"b": np.ones(3)}), "leaf among b", "at least", "select="),
 }
 
 
