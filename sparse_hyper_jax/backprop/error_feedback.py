@@ -13,6 +13,7 @@ from sparse_hyper_jax.backprop.choice import (
     check_sparsifier,
     sparsify,
 )
+from sparse_hyper_jax.precision import wide_dtype
 
 
 class ErrorFeedbackState(NamedTuple):
@@ -59,9 +60,7 @@ def error_feedback(
 
     def init(params: Any) -> ErrorFeedbackState:
         # At least float32: 16 bits would swallow what is small beside the rest.
-        residue = jax.tree.map(
-            lambda leaf: jnp.zeros_like(leaf, jnp.promote_types(leaf.dtype, jnp.float32)), params
-        )
+        residue = jax.tree.map(lambda leaf: jnp.zeros_like(leaf, wide_dtype(leaf)), params)
         return ErrorFeedbackState(residue, key)
 
     def update(

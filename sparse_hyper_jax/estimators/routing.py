@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 
 from sparse_hyper_jax import checks
+from sparse_hyper_jax.precision import at_least_float32
 
 
 class Route(NamedTuple):
@@ -189,7 +190,7 @@ def prepare_logits(logits: Any) -> jax.Array:
         "(..., E) with at least one expert",
         "give logits a last axis with one number per expert",
     )
-    return jnp.asarray(logits, jnp.promote_types(jnp.result_type(logits), jnp.float32))
+    return at_least_float32(logits)
 
 
 def probability_of(logits: jax.Array, index: jax.Array) -> jax.Array:

@@ -22,6 +22,7 @@ from sparse_hyper_jax.estimators.routing import (
     top_route,
 )
 from sparse_hyper_jax.nn.keys import draw_key
+from sparse_hyper_jax.precision import at_least_float32, wide_dtype
 
 ROUTERS = ("top", *RULES, "default", "dense")
 PRODUCTS = ("ragged", "all")
@@ -138,7 +139,7 @@ class Mixture(nnx.Module):
         self.router = nnx.Linear(
             in_features, num_experts, use_bias=False, param_dtype=param_dtype, rngs=rngs
         )
-        kept = jnp.promote_types(param_dtype, jnp.float32)
+        kept = wide_dtype(param_dtype)
         zeros = jnp.zeros((num_experts, out_features), kept) if router == "default" else None
         self.defaults = None if zeros is None else DefaultVectors(zeros)
         self.in_features, self.num_experts = in_features, num_experts
@@ -177,7 +178,7 @@ class Mixture(nnx.Module):
         )
         hard = self.deterministic if deterministic is None else deterministic
         tokens = x.reshape(-1, self.in_features)
-        logits = self.router(tokens.astype(jnp.promote_types(x.dtype, jnp.float32)))
+        logits = self.router(at_least_float32(tokens))
         route = self._route(logits, hard=hard, rngs=rngs)
         y, defaults = self._mix(tokens, logits, route, hard=hard)
         shape = x.shape[:-1]
@@ -216,7 +217,7 @@ class Mixture(nnx.Module):
         for layer, (kernel, bias) in enumerate(zip(kernels, self.biases, strict=True)):
             x = nnx.relu(x) if layer else x
             # The gather's transpose sums over tokens: in float32, whatever x is.
-            own = bias[...].astype(jnp.promote_types(bias.dtype, jnp.float32))[owner]
+            own = at_least_float32(bias[...])[owner]
             x = jax.lax.ragged_dot(x, kernel, sizes.astype(jnp.int32)) + own.astype(x.dtype)
         return x[jnp.argsort(order)]
 

@@ -21,6 +21,7 @@ from sparse_hyper_jax.backprop import (
 from sparse_hyper_jax.backprop.choice import check_no_residue, check_sparsifier
 from sparse_hyper_jax.backprop.rules import LAYOUTS, check_options, choice_shapes
 from sparse_hyper_jax.nn.keys import draw_key
+from sparse_hyper_jax.precision import wide_dtype
 
 
 # Linen's TrainState replaces what lies in this collection by its gradient.
@@ -120,7 +121,7 @@ class SparseBackpropLinear(nnx.Module):
             check_no_residue(sparsifier)
         adaptive = adaptive or sparsifier.needs_peak
         shape = _memory_shape(memory, batch_shape, out_features)
-        dtype_kept = jnp.promote_types(param_dtype, jnp.float32)
+        dtype_kept = wide_dtype(param_dtype)
         kept = init_memory(memory, shape, adaptive=adaptive, count=count, dtype=dtype_kept)
         stateful = memory != "none" or adaptive or count
         self.memory = BackpropMemory(kept) if stateful else None

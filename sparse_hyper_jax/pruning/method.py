@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from sparse_hyper_jax.precision import at_least_float32
 from sparse_hyper_jax.pruning.schedules import Schedule
 from sparse_hyper_jax.reparam import Reparametrization
 
@@ -93,4 +94,4 @@ def random_scores(key: Any, leaves: Leaves) -> list[jax.Array]:
 
 def magnitudes(leaves: Leaves) -> list[jax.Array]:
     """Give magnitudes, at least in float32."""
-    return [jnp.abs(leaf).astype(jnp.promote_types(leaf.dtype, jnp.float32)) for leaf in leaves]
+    return [at_least_float32(jnp.abs(leaf)) for leaf in leaves]

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from sparse_hyper_jax import checks
 from sparse_hyper_jax.largest import top_k_mask
+from sparse_hyper_jax.precision import at_least_float32
 from sparse_hyper_jax.pruning.select import keep_largest
 
 
@@ -100,7 +101,7 @@ class Channels:
         """Keep the channels with the largest scores."""
         self.units(scores.shape)
         others = tuple(axis for axis in range(scores.ndim) if axis != self.axis % scores.ndim)
-        wide = scores.astype(jnp.promote_types(scores.dtype, jnp.float32))
+        wide = at_least_float32(scores)
         squares = jnp.mean(wide * wide, axis=others, keepdims=True)
         return jnp.broadcast_to(keep_largest([squares], kept)[0], scores.shape)
 

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from sparse_hyper_jax.parameter_paths import Selector, is_kernel, map_selected
+from sparse_hyper_jax.precision import at_least_float32
 from sparse_hyper_jax.reparam.powers import (
     check_alpha,
     group_power,
@@ -52,7 +53,7 @@ class Reparametrization:
 
         def inverse(leaf: jax.Array) -> jax.Array:
             leaf = jnp.asarray(leaf)
-            return self.inverse(leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32)))
+            return self.inverse(at_least_float32(leaf))
 
         return map_selected(inverse, self.select, weights)
 
