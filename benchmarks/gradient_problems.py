@@ -319,7 +319,7 @@ def experts() -> Problem:
 
     def routed(logits: jax.Array, key: jax.Array, method: str, exact: bool) -> jax.Array:
         route = sparse_mixer(key, logits, method=method, exact_at_argmax=exact)
-        chosen = jnp.take_along_axis(outputs, route.index[:, None, None], axis=1)[:, 0]
+        chosen = jnp.take_along_axis(outputs, route.expert[:, None, None], axis=1)[:, 0]
         return jnp.mean(jax.vmap(token_loss)(route.gate[:, None] * chosen, labels))
 
     def estimated(logits: jax.Array, key: jax.Array, estimator: Estimator) -> jax.Array:

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from sparse_hyper_jax import checks
 from sparse_hyper_jax.backprop.choice import Choice, Sparsifier, budget
 from sparse_hyper_jax.largest import top_k_mask
-from sparse_hyper_jax.precision import at_least_float32
+from sparse_hyper_jax.precision import at_least_float32, wide_dtype
 
 
 @dataclass(frozen=True, eq=False)
@@ -173,9 +173,7 @@ class UnifiedRandomK(RandomK):
         n = cotangent.shape[-1]
         k = budget(self.k, n)
         columns = jax.random.permutation(key, n)[:k].astype(jnp.int32)
-        return Choice(
-            columns, jnp.asarray(n / k, at_least_float32(cotangent).dtype) if self.rescale else None
-        )
+        return Choice(columns, jnp.asarray(n / k, wide_dtype(cotangent)) if self.rescale else None)
 
 
 @dataclass(frozen=True, eq=False)

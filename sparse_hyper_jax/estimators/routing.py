@@ -24,8 +24,8 @@ from sparse_hyper_jax.precision import at_least_float32
 class Route(NamedTuple):
     """Where tokens go: multiply the output of the expert by the gate."""
 
-    index: jax.Array
-    """int32 ``(...)``, the expert of each token."""
+    expert: jax.Array
+    """int32 ``(...)``, which one each token goes to."""
 
     gate: jax.Array
     """``(...)``, its weight, in float32 for 16-bit logits."""
@@ -95,7 +95,7 @@ def sparse_mixer(
             is then the softmax over the others. The authors take 0.1; None keeps all.
 
     Returns:
-        index and gate ``(...)``.
+        expert and gate ``(...)``.
 
     Raises:
         ValueError: logits without experts, an unknown method, or a negative jitter.
@@ -129,7 +129,7 @@ def top_route(logits: jax.Array) -> Route:
         logits: ``(..., E)``.
 
     Returns:
-        index and gate ``(...)``.
+        expert and gate ``(...)``.
 
     Raises:
         ValueError: logits without experts.
@@ -216,5 +216,5 @@ def check_index(index: Any, shape: tuple[int, ...]) -> None:
         found == shape and jnp.issubdtype(dtype, jnp.integer),
         f"index of shape {found} and dtype {dtype}",
         f"integers of shape {shape}, the expert of every token",
-        "pass the index of the Route",
+        "pass the expert of the Route",
     )

@@ -40,7 +40,7 @@ class Mixed(NamedTuple):
     y: jax.Array
     """``(..., out_features)``."""
 
-    index: jax.Array
+    expert: jax.Array
     """int32 ``(...)``, the expert of each token; of a dense router, the most probable one."""
 
     balance_loss: jax.Array
@@ -182,8 +182,8 @@ class Mixture(nnx.Module):
         route = self._route(logits, hard=hard, rngs=rngs)
         y, defaults = self._mix(tokens, logits, route, hard=hard)
         shape = x.shape[:-1]
-        loss = balance_loss(logits, route.index)
-        return Mixed(y.reshape(*shape, -1), route.index.reshape(shape), loss, defaults)
+        loss = balance_loss(logits, route.expert)
+        return Mixed(y.reshape(*shape, -1), route.expert.reshape(shape), loss, defaults)
 
     def _route(self, logits: jax.Array, *, hard: bool, rngs: Any) -> Route:
         if hard or self.method not in RULES:
@@ -198,14 +198,14 @@ class Mixture(nnx.Module):
             outputs = self._every_expert(tokens)
             shares = jax.nn.softmax(logits).astype(outputs.dtype)
             return jnp.einsum("te,teo->to", shares, outputs), None
-        outputs = self._own_expert(tokens, route.index)
+        outputs = self._own_expert(tokens, route.expert)
         if self.defaults is None:
             return route.gate.astype(outputs.dtype)[:, None] * outputs, None
         defaults = self.defaults[...]
-        y = fill_with_defaults(logits, outputs, route.index, defaults)
+        y = fill_with_defaults(logits, outputs, route.expert, defaults)
         if hard:
             return y, defaults
-        return y, update_defaults(defaults, outputs, route.index, decay=self.decay)
+        return y, update_defaults(defaults, outputs, route.expert, decay=self.decay)
 
     def _own_expert(self, tokens: jax.Array, index: jax.Array) -> jax.Array:
         if self.product == "all":

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -11,8 +11,12 @@ import optax
 from sparse_hyper_jax import checks
 from sparse_hyper_jax.parameter_paths import Selector, is_kernel, map_selected, path_name
 
-Distribution = Callable[..., Any]
-"""``distribution(params, density, select=...)`` gives a tree of densities from 0 to 1."""
+
+class Distribution(Protocol):
+    """How a density is shared out among arrays: :func:`uniform`, :func:`erk` or your own."""
+
+    def __call__(self, params: Any, density: float, *, select: Selector) -> Any:
+        """Give a tree of densities from 0 to 1, with ``optax.MaskedNode()`` for other leaves."""
 
 
 def uniform(

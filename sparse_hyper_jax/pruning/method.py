@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -30,8 +30,8 @@ class Kept(NamedTuple):
 class Snapshot(NamedTuple):
     """What a method sees of training: all pruned leaves, in their order."""
 
-    count: jax.Array
-    """Finished steps, int32."""
+    steps: jax.Array
+    """Finished ones, int32."""
 
     weights: Leaves
     """What the model would use without masks."""
@@ -55,11 +55,13 @@ class Method(ABC):
     schedule: Schedule
     """When masks change."""
 
-    random: bool = False
-    """Whether ``start`` and ``change`` draw random numbers."""
-
-    grows: bool = False
+    grows: ClassVar[bool] = False
     """Whether a change takes the place of the gradient step and gives entries first weights."""
+
+    @property
+    def random(self) -> bool:
+        """Whether ``start`` and ``change`` draw random numbers."""
+        return False
 
     def start(self, key: Any, seen: Snapshot) -> Kept:
         """Make the first masks; by default as all others."""

@@ -64,7 +64,7 @@ class Prune(Method):
     def change(self, key: Any, seen: Snapshot) -> Kept:
         """Make the masks anew."""
         scores = self._scores(key, seen)
-        share = self.schedule.share(seen.count)
+        share = self.schedule.share(seen.steps)
         units = [self.pattern.units(jnp.shape(leaf)) for leaf in seen.weights]
         numbers = [
             _so_far(count_kept(density, of), of, share)

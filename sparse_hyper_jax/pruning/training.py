@@ -29,13 +29,13 @@ class SparseState(NamedTuple):
         masks: what the model uses, for :func:`apply_masks`.
         updated: what may change; the same as ``masks`` for most methods.
         inner: state of the optimizer.
-        count: finished steps, int32.
+        steps: finished ones, int32.
     """
 
     masks: Masks
     updated: Masks
-    inner: optax.OptState
-    count: jax.Array
+    inner: Any
+    steps: jax.Array
 
 
 def sparse_training(
@@ -97,101 +97,143 @@ def sparse_training(
         "pass key=jax.random.key(seed)",
     )
     method.check_reparam(reparam)
-    inner = optax.with_extra_args_support(inner)
-    masking = _Masking(density, distribution, select, reparam, key)
+    masking = _Masking(method, density, distribution, select, reparam, key)
+    training = _Training(optax.with_extra_args_support(inner), method, masking)
+    return optax.GradientTransformationExtraArgs(training.init, training.update)
 
-    def init(params: Any) -> SparseState:
-        count, leaves = jnp.zeros((), jnp.int32), selected_leaves(select, params)
-        everything = [jnp.ones(leaf.shape, bool) for leaf in leaves]
-        nothing = [jnp.zeros_like(leaf) for leaf in leaves]
-        forward, updated, _ = masking.make(method.start, params, count, nothing, everything)
-        # Two arrays even where they are equal, so that the state can be donated.
-        updated = jax.tree.map(jnp.copy, updated)
-        return SparseState(forward, updated, inner.init(params), count)
 
-    def update(
-        updates: Any, state: SparseState, params: Any = None, **extra: Any
-    ) -> tuple[Any, SparseState]:
-        checks.require(
-            params is not None,
-            "update called without params",
-            "the parameters, from which masks are made",
-            "call update(gradient, state, params)",
-        )
-        count = state.count + 1
-        gradients, masks = selected_leaves(select, updates), jax.tree.leaves(state.masks)
-        # A method may add to the gradient of weights; a reparametrisation makes them costly to get.
-        added = method.adjust(gradients, lambda: masking.weights(params), masks)
-        gradient = replace_selected(select, updates, added)
-        seen = replace_entries(gradient, state.updated, 0.0, where=False)
-        step, moments = inner.update(seen, state.inner, params, **extra)
-        # Adding -0.0 leaves every number as it is, bit for bit; adding 0.0 changes -0.0.
-        step = jax.tree.map(_widened, step, params)
-        step = replace_entries(step, state.updated, -0.0, where=False)
+class _Made(NamedTuple):
+    """What a method kept, as trees like the parameters."""
 
-        def prune() -> tuple[Any, SparseState]:
-            after = optax.apply_updates(params, step)
-            kept = masking.make(method.change, after, count, gradients, masks)
-            return step, SparseState(kept.forward, kept.updated, moments, count)
-
-        def grow() -> tuple[Any, SparseState]:
-            kept = masking.make(method.change, params, count, gradients, masks)
-            moved = _move_grown(select, reparam, params, kept.grown)
-            moved = jax.tree.map(lambda new, old: new.astype(old.dtype), moved, step)
-            fresh = _reset_grown(inner, state.inner, kept.grown)
-            return moved, SparseState(kept.forward, kept.updated, fresh, count)
-
-        return jax.lax.cond(
-            method.schedule.due(count),
-            grow if method.grows else prune,
-            lambda: (step, SparseState(state.masks, state.updated, moments, count)),
-        )
-
-    return optax.GradientTransformationExtraArgs(init, update)
+    forward: Masks
+    updated: Masks
+    grown: Any
 
 
 @dataclass(frozen=True)
 class _Masking:
-    """What masks are made from, besides the state of training."""
+    """How a method's masks are made, whatever the state of training."""
 
+    method: Method
     density: float
     distribution: Distribution
     select: Selector
     reparam: Reparametrization | None
     key: jax.Array | None
 
+    def leaves(self, tree: Any) -> list[jax.Array]:
+        """List what is pruned of a tree like the parameters."""
+        return selected_leaves(self.select, tree)
+
     def weights(self, params: Any) -> list[jax.Array]:
         """Give the weights of all leaves that are pruned."""
-        weights = params if self.reparam is None else self.reparam.to_weights(params)
-        return selected_leaves(self.select, weights)
+        return self.leaves(params if self.reparam is None else self.reparam.to_weights(params))
 
-    def make(
+    def first(self, params: Any) -> _Made:
+        """Make the masks of the first step."""
+        leaves = self.leaves(params)
+        everything = [jnp.ones(leaf.shape, bool) for leaf in leaves]
+        nothing = [jnp.zeros_like(leaf) for leaf in leaves]
+        return self._make(self.method.start, params, jnp.zeros((), jnp.int32), nothing, everything)
+
+    def next(self, params: Any, steps: jax.Array, gradient: Any, masks: Masks) -> _Made:
+        """Make the masks that follow."""
+        seen = self.leaves(gradient), jax.tree.leaves(masks)
+        return self._make(self.method.change, params, steps, *seen)
+
+    def _make(
         self,
         rule: Callable[[Any, Snapshot], Kept],
         params: Any,
-        count: jax.Array,
+        steps: jax.Array,
         gradients: Leaves,
         masks: Leaves,
-    ) -> Kept:
+    ) -> _Made:
         """Ask a method; give trees like the parameters in place of its lists of leaves."""
         densities = self.distribution(params, self.density, select=self.select)
         shares, structure = jax.tree.flatten(densities)
-        key = None if self.key is None else jax.random.fold_in(self.key, count)
-        kept = rule(key, Snapshot(count, self.weights(params), gradients, masks, shares))
-        return Kept(*(leaves and structure.unflatten(leaves) for leaves in kept))
+        key = None if self.key is None else jax.random.fold_in(self.key, steps)
+        kept = rule(key, Snapshot(steps, self.weights(params), gradients, masks, shares))
+        return _Made(*(None if part is None else structure.unflatten(part) for part in kept))
+
+
+@dataclass(frozen=True)
+class _Training:
+    """The transformation: what happens to a gradient, and then to the masks."""
+
+    inner: optax.GradientTransformationExtraArgs
+    method: Method
+    masking: _Masking
+
+    def init(self, params: Any) -> Any:
+        """Begin with the first masks."""
+        kept = self.masking.first(params)
+        # Two arrays even where they are equal, so that the state can be donated.
+        updated = jax.tree.map(jnp.copy, kept.updated)
+        steps = jnp.zeros((), jnp.int32)
+        return SparseState(kept.forward, updated, self.inner.init(params), steps)
+
+    def update(
+        self, updates: Any, state: Any, params: Any = None, **extra_args: Any
+    ) -> tuple[Any, Any]:
+        """Take a step of the inner optimizer; where masks are due, make them anew."""
+        checks.require(
+            params is not None,
+            "update called without params",
+            "the parameters, from which masks are made",
+            "call update(gradient, state, params)",
+        )
+        step, moments = self._step(updates, state, params, extra_args)
+        after = state._replace(inner=moments, steps=state.steps + 1)
+        change = self._grow if self.method.grows else self._prune
+        return jax.lax.cond(
+            self.method.schedule.due(after.steps),
+            lambda: change(step, updates, state, after, params),
+            lambda: (step, after),
+        )
+
+    def _step(
+        self, gradient: Any, state: SparseState, params: Any, extra_args: dict[str, Any]
+    ) -> tuple[Any, Any]:
+        """Ask the inner optimizer, and let it move nothing but what is to be updated."""
+        # A method may add to the gradient of weights; a reparametrisation makes them costly to get.
+        leaves, masks = self.masking.leaves(gradient), jax.tree.leaves(state.masks)
+        added = self.method.adjust(leaves, lambda: self.masking.weights(params), masks)
+        gradient = replace_selected(self.masking.select, gradient, added)
+        seen = replace_entries(gradient, state.updated, 0.0, where=False)
+        step, moments = self.inner.update(seen, state.inner, params, **extra_args)
+        # Adding -0.0 leaves every number as it is, bit for bit; adding 0.0 changes -0.0.
+        step = jax.tree.map(_widened, step, params)
+        return replace_entries(step, state.updated, -0.0, where=False), moments
+
+    def _prune(
+        self, step: Any, gradient: Any, state: SparseState, after: SparseState, params: Any
+    ) -> tuple[Any, SparseState]:
+        """Make masks from the parameters after the step."""
+        stepped = optax.apply_updates(params, step)
+        kept = self.masking.next(stepped, after.steps, gradient, state.masks)
+        return step, after._replace(masks=kept.forward, updated=kept.updated)
+
+    def _grow(
+        self, step: Any, gradient: Any, state: SparseState, after: SparseState, params: Any
+    ) -> tuple[Any, SparseState]:
+        """Make masks in place of the step, and let entries grow."""
+        kept = self.masking.next(params, after.steps, gradient, state.masks)
+        moved = _move_grown(self.masking, params, kept.grown)
+        moved = jax.tree.map(lambda new, old: new.astype(old.dtype), moved, step)
+        inner = _reset_grown(self.inner, state.inner, kept.grown)
+        return moved, after._replace(masks=kept.forward, updated=kept.updated, inner=inner)
 
 
 def _widened(update: jax.Array, param: jax.Array) -> jax.Array:
     return update.astype(jnp.promote_types(update.dtype, param.dtype))
 
 
-def _move_grown(
-    select: Selector, reparam: Reparametrization | None, params: Any, grown: Any
-) -> Any:
+def _move_grown(masking: _Masking, params: Any, grown: Any) -> Any:
     """Give the updates that move grown entries to their first weights, and nothing else."""
     weights = [jnp.nan_to_num(leaf) for leaf in jax.tree.leaves(grown)]
-    target = replace_selected(select, params, weights)
-    target = target if reparam is None else reparam.to_theta(target)
+    target = replace_selected(masking.select, params, weights)
+    target = target if masking.reparam is None else masking.reparam.to_theta(target)
 
     def move(leaf: jax.Array, there: jax.Array, grown: Any) -> jax.Array:
         stay = jnp.full_like(leaf, -0.0)

@@ -45,7 +45,7 @@ def scale_by_power_jacobian(
     """
     alpha = check_alpha(alpha)
 
-    def update(updates: Any, state: optax.EmptyState, params: Any = None) -> tuple[Any, Any]:
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
         _check_params(params)
 
         def scaled(theta: jax.Array, one: jax.Array) -> jax.Array:
@@ -55,7 +55,7 @@ def scale_by_power_jacobian(
 
         return _map_updates(scaled, select, params, updates), state
 
-    return optax.GradientTransformation(lambda _: optax.EmptyState(), update)
+    return optax.GradientTransformation(optax.init_empty_state, update)
 
 
 def add_power_decay(
@@ -93,19 +93,22 @@ def add_power_decay(
     checks.require(weight_decay >= 0, f"weight_decay={weight_decay}", "at least 0", "change it")
     checks.check_choice("decay_on", decay_on, ("theta", "w"))
 
-    def update(updates: Any, state: optax.EmptyState, params: Any = None) -> tuple[Any, Any]:
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
         _check_params(params)
 
+        def decayed(theta: jax.Array) -> jax.Array:
+            if decay_on == "theta":
+                return theta
+            if axes is None:
+                return alpha * odd_power(theta, 2 * alpha - 1)
+            return group_slope(theta, group_power(theta, alpha, axes), alpha, axes)
+
         def added(theta: jax.Array, one: jax.Array) -> jax.Array:
-            if decay_on == "w" and axes is None:
-                theta = alpha * odd_power(theta, 2 * alpha - 1)
-            elif decay_on == "w":
-                theta = group_slope(theta, group_power(theta, alpha, axes), alpha, axes)
-            return (one + weight_decay * theta).astype(one.dtype)
+            return (one + weight_decay * decayed(theta)).astype(one.dtype)
 
         return _map_updates(added, select, params, updates), state
 
-    return optax.GradientTransformation(lambda _: optax.EmptyState(), update)
+    return optax.GradientTransformation(optax.init_empty_state, update)
 
 
 def _check_params(params: Any) -> None:

@@ -137,11 +137,13 @@ def _raised(base: jax.Array, exponent: float) -> jax.Array:
         return base**exponent
     whole, quarter = divmod(int(quarters), 4)
     result = jax.lax.integer_pow(base, whole)
-    if quarter:
-        half = jnp.sqrt(base)
-        fourth = jnp.sqrt(half) if quarter % 2 else None
-        result = result * {1: fourth, 2: half, 3: half * fourth if quarter == 3 else None}[quarter]
-    return result
+    if not quarter:
+        return result
+    half = jnp.sqrt(base)
+    if quarter == 2:
+        return result * half
+    fourth = jnp.sqrt(half)
+    return result * (fourth if quarter == 1 else half * fourth)
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(1, 2))
