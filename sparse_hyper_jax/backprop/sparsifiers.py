@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from sparse_hyper_jax import checks
-from sparse_hyper_jax.backprop.choice import Choice, Sparsifier, budget
+from sparse_hyper_jax.backprop.choice import Choice, Sparsifier, budget, require_key
 from sparse_hyper_jax.largest import top_k_mask
 from sparse_hyper_jax.precision import at_least_float32, wide_dtype
 
@@ -153,7 +153,7 @@ class RandomK(Sparsifier):
         """Mark random components of each row."""
         n = cotangent.shape[-1]
         k = budget(self.k, n)
-        mask = top_k_mask(jax.random.uniform(key, cotangent.shape), k)
+        mask = top_k_mask(jax.random.uniform(require_key(self, key), cotangent.shape), k)
         return Choice(
             None, mask.astype(at_least_float32(cotangent).dtype) * (n / k) if self.rescale else mask
         )
@@ -172,7 +172,7 @@ class UnifiedRandomK(RandomK):
         """Give random columns."""
         n = cotangent.shape[-1]
         k = budget(self.k, n)
-        columns = jax.random.permutation(key, n)[:k].astype(jnp.int32)
+        columns = jax.random.permutation(require_key(self, key), n)[:k].astype(jnp.int32)
         return Choice(columns, jnp.asarray(n / k, wide_dtype(cotangent)) if self.rescale else None)
 
 
@@ -199,7 +199,7 @@ class ImportanceSampling(Sparsifier):
         """Draw components and weigh them by their inverse probabilities."""
         size = jnp.abs(at_least_float32(cotangent))
         kept = inclusion_probabilities(size, budget(self.k, size.shape[-1]))
-        drawn = jax.random.uniform(key, size.shape, size.dtype) < kept
+        drawn = jax.random.uniform(require_key(self, key), size.shape, size.dtype) < kept
         # Where nothing is drawn p may be 0: divide by 1 there.
         return Choice(None, jnp.where(drawn, 1 / jnp.where(drawn, kept, 1), 0))
 

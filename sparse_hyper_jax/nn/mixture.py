@@ -21,7 +21,7 @@ from sparse_hyper_jax.estimators.routing import (
     sparse_mixer,
     top_route,
 )
-from sparse_hyper_jax.nn.keys import draw_key
+from sparse_hyper_jax.nn.keys import Randomness, draw_key
 from sparse_hyper_jax.precision import at_least_float32, wide_dtype
 
 ROUTERS = ("top", *RULES, "default", "dense")
@@ -144,8 +144,7 @@ class Mixture(nnx.Module):
         self.defaults = None if zeros is None else DefaultVectors(zeros)
         self.in_features, self.num_experts = in_features, num_experts
         self.method, self.product, self.decay = router, product, decay
-        # A tuple of pairs, not a dict: static for jit, and no container of parameters.
-        self.sampling = (("exact_at_argmax", exact_at_argmax), ("jitter", jitter))
+        self.exact_at_argmax, self.jitter = exact_at_argmax, jitter
         self.dtype = dtype
         self.deterministic = deterministic
         self.rngs = rngs["sample"].fork() if router in RULES else None
@@ -155,7 +154,7 @@ class Mixture(nnx.Module):
         x: jax.Array,
         *,
         deterministic: bool | None = None,
-        rngs: nnx.Rngs | nnx.RngStream | jax.Array | None = None,
+        rngs: Randomness | None = None,
     ) -> Mixed:
         """Map tokens.
 
@@ -185,11 +184,17 @@ class Mixture(nnx.Module):
         loss = balance_loss(logits, route.expert)
         return Mixed(y.reshape(*shape, -1), route.expert.reshape(shape), loss, defaults)
 
-    def _route(self, logits: jax.Array, *, hard: bool, rngs: Any) -> Route:
+    def _route(self, logits: jax.Array, *, hard: bool, rngs: Randomness | None) -> Route:
         if hard or self.method not in RULES:
             return top_route(logits)
         key = draw_key(rngs, self.rngs)
-        return sparse_mixer(key, logits, method=self.method, **dict(self.sampling))
+        return sparse_mixer(
+            key,
+            logits,
+            method=self.method,
+            exact_at_argmax=self.exact_at_argmax,
+            jitter=self.jitter,
+        )
 
     def _mix(
         self, tokens: jax.Array, logits: jax.Array, route: Route, *, hard: bool

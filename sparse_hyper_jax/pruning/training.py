@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -38,6 +38,24 @@ class SparseState(NamedTuple):
     steps: jax.Array
 
 
+class SparseTraining(optax.GradientTransformationExtraArgs):
+    """A transformation whose state says which masks to use."""
+
+    # Narrower than in optax, which is safe: the fields of a tuple cannot be set.
+    init: "_Init"  # pyright: ignore[reportIncompatibleVariableOverride]
+    update: "_Update"  # pyright: ignore[reportIncompatibleVariableOverride]
+
+
+class _Init(Protocol):
+    def __call__(self, params: Any) -> SparseState: ...
+
+
+class _Update(Protocol):
+    def __call__(
+        self, updates: Any, state: Any, params: Any = None, **extra_args: Any
+    ) -> tuple[Any, SparseState]: ...
+
+
 def sparse_training(
     inner: optax.GradientTransformation,
     method: Method,
@@ -47,7 +65,7 @@ def sparse_training(
     select: Selector = is_kernel,
     reparam: Reparametrization | None = None,
     key: jax.Array | None = None,
-) -> optax.GradientTransformationExtraArgs:
+) -> SparseTraining:
     """Train with masks that a method makes anew from time to time.
 
     The gradient has to be the one of the *masked weights*, at dropped entries too::
@@ -99,7 +117,7 @@ def sparse_training(
     method.check_reparam(reparam)
     masking = _Masking(method, density, distribution, select, reparam, key)
     training = _Training(optax.with_extra_args_support(inner), method, masking)
-    return optax.GradientTransformationExtraArgs(training.init, training.update)
+    return SparseTraining(training.init, training.update)
 
 
 class _Made(NamedTuple):
@@ -165,7 +183,7 @@ class _Training:
     method: Method
     masking: _Masking
 
-    def init(self, params: Any) -> Any:
+    def init(self, params: Any) -> SparseState:
         """Begin with the first masks."""
         kept = self.masking.first(params)
         # Two arrays even where they are equal, so that the state can be donated.
@@ -175,7 +193,7 @@ class _Training:
 
     def update(
         self, updates: Any, state: Any, params: Any = None, **extra_args: Any
-    ) -> tuple[Any, Any]:
+    ) -> tuple[Any, SparseState]:
         """Take a step of the inner optimizer; where masks are due, make them anew."""
         checks.require(
             params is not None,

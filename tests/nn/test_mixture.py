@@ -45,7 +45,7 @@ def naive(mixture, x, *, training):
     pi = probabilities(mixture, x)
     index, gate = pi.argmax(axis=-1), pi.max(axis=-1)
     if training and mixture.method in RULES:
-        options = dict(mixture.sampling)
+        options = {"exact_at_argmax": mixture.exact_at_argmax, "jitter": mixture.jitter}
         logits = (x @ mixture.router.kernel[...]).reshape(-1, pi.shape[-1])
         route = sparse_mixer(KEY, logits, method=mixture.method, **options)
         index, gate = (np.asarray(part).reshape(index.shape) for part in route)
