@@ -47,7 +47,7 @@ MISTAKES = (
     lambda: HyperLayer(nnx.Linear(8, 8, rngs=rngs), (8,), share=True, rngs=rngs),  # wrong
     lambda: layer(x, determinstic=True),  # wrong
     lambda: GlimpseAttention(9, 9, (3, 3), readr="hard", rngs=rngs),  # wrong
-    lambda: glimpse_classifier("glimpse", 9, 9, 2, readr="hard", rngs=rngs),  # wrong
+    lambda: glimpse_classifier("conv", 9, 9, (3, 3), readr="hard", rngs=rngs),  # wrong
     lambda: SparseBackpropLinear(8, 4, use_bais=False, rngs=rngs),  # wrong
     lambda: SparseBackpropLinear(8, 4, sparsifier=0.5, rngs=rngs),  # wrong
     lambda: Mixture(8, 4, 8, 2, routr="top", rngs=rngs),  # wrong
