@@ -17,9 +17,9 @@ For ``k`` tuples of rank ``r`` with ``q = 2**r + num_global + num_local`` points
     output
 
 ``relax.py`` composes the middle four, ``hyperlayer.py`` all of them. Public functions check and
-cast what comes in (``entrance.py``, ``plan.py``), once: what they call trusts it. Functions work on one
-instance: ``jax.vmap`` gives batches, or put a batch that shares the sparse tensor on the last axis
-of ``x``.
+cast what comes in (``entrance.py``, ``plan.py``), once: what they call trusts it. Functions work on
+one instance: ``jax.vmap`` gives batches, or put a batch that shares the sparse tensor on the last
+axis of ``x``.
 """
 
 from sparse_hyper_jax.ops.bounds import bound_means, bound_variances, invert_means
