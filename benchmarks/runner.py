@@ -110,10 +110,11 @@ def measure(benchmark: Benchmark, asked: Asked, lines: Lines, *, only: str, agai
         found = benchmark.measure(facts, asked)
         results = [found] if isinstance(found, dict) else list(found)
         common = {"benchmark": benchmark.name, "commit": version, **surroundings()}
-        lines.put(facts, [common | facts | result for result in results])
+        # Facts name the lines, so no result may change them.
+        lines.put(facts, [common | facts | result | facts for result in results])
         for result in results:
             shown = {name: value for name, value in result.items() if name != "curve"}
-            print(json.dumps(facts | shown), flush=True)
+            print(json.dumps(facts | shown | facts), flush=True)
     hint = "--again measures them again" if count else "perhaps it needs --mnist DIR"
     print(f"measured {len(done)} of {count} settings; {hint}", file=sys.stderr)
 
