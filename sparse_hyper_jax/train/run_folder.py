@@ -1,35 +1,38 @@
 """The folder of one training run: its configuration, metrics, checkpoints and result.
 
     runs/sort-2026-01-31-120000/
-        config.json      the recipe's fields and the versions that ran it
+        config.json      the recipe's fields, the versions that ran it, a random name of the run
         metrics.jsonl    one JSON object per line, each with "step" and "seconds"
         checkpoints/     written by :mod:`sparse_hyper_jax.train.checkpoint`
         result.json      what the recipe returned
+        owner.lock       while a process writes here, see :mod:`sparse_hyper_jax.train.owner`
 
 A run may be killed at any moment. ``config.json`` and ``result.json`` are therefore replaced in one
 move, and ``metrics.jsonl``, which is appended to, is cut back to the checkpoint that a resumed run
 starts from. Of several processes the first one writes these files; all of them write checkpoints.
 """
 
+import contextlib
 import dataclasses
 import datetime
 import json
 import math
 import os
+import secrets
 import tempfile
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from enum import Enum
-from functools import partial
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import jax
 
 from sparse_hyper_jax import __version__
 from sparse_hyper_jax.checks import require
-from sparse_hyper_jax.dist.processes import first_does, is_first
+from sparse_hyper_jax.dist.processes import first_does
+from sparse_hyper_jax.train.owner import OWNER, Owner
 
 FREE_FIELDS = (
     *("out", "resume", "quiet", "animate", "download", "data_dir"),
@@ -40,6 +43,8 @@ FREE_FIELDS = (
 ``steps`` is not among them: a learning-rate schedule that spans the run depends on it from the
 first step on.
 """
+
+CONFIG, PARTIAL = "config.json", ".partial"
 
 _ABSENT = "(absent)"
 
@@ -54,10 +59,44 @@ class RunFolder:
     writes: bool = True
     """False in all processes of a run but the first: there the files stay as they are."""
 
+    run: str = ""
+    """Random name of the run, which its files carry."""
+
+    owner: Owner | None = dataclasses.field(default=None, repr=False, compare=False)
+    """Keeps others from writing here, until the end of the ``with`` block."""
+
+    made: tuple[Path, ...] = dataclasses.field(default=(), repr=False, compare=False)
+    """The configuration and maybe the folder, if :func:`open_run` made them and did not find them.
+
+    They are taken back if the block fails before anything else was written.
+    """
+
+    def __enter__(self) -> Self:
+        """Return the folder, to be given up at the end of the block."""
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *unused: object) -> None:
+        """Give the folder up; of a new run that fails before it wrote anything, nothing stays."""
+        blank = bool(kind and self.made) and self._is_blank()
+        if blank:
+            self.made[0].unlink()
+        if self.owner:
+            self.owner.release()
+        for path in self.made[1:] if blank else ():
+            with contextlib.suppress(OSError):  # somebody else may have come in
+                path.rmdir()
+
     @property
     def checkpoints(self) -> Path:
         """Folder of the checkpoints."""
         return self.path / "checkpoints"
+
+    def part(self, name: str) -> Self:
+        """Return a folder inside this one for a part of the run, with files of its own."""
+        path = self.path / name
+        if self.writes:
+            path.mkdir(exist_ok=True)
+        return type(self)(path, writes=self.writes, run=self.run)
 
     def append(self, line: Mapping[str, Any]) -> None:
         """Add one line to ``metrics.jsonl``; numbers that are not finite become ``null``.
@@ -91,7 +130,7 @@ class RunFolder:
         Args:
             step: number of finished steps at the checkpoint, -1 to drop every line.
         """
-        if not self.writes:
+        if not self.writes or not self._metrics.exists():
             return
         kept = [line for line in self.metrics() if line["step"] <= step]
         _replace(self._metrics, "".join(json.dumps(line) + "\n" for line in kept))
@@ -109,6 +148,11 @@ class RunFolder:
         if self.writes:
             _replace(self.path / "result.json", json.dumps(plain, indent=2) + "\n")
         return plain
+
+    def _is_blank(self) -> bool:
+        with contextlib.suppress(OSError):
+            self.checkpoints.rmdir()  # if it is empty, that is
+        return set(_names(self.path)) <= {CONFIG, OWNER}
 
     @property
     def _metrics(self) -> Path:
@@ -130,43 +174,37 @@ def open_run(
 ) -> RunFolder:
     """Create the folder of a new run, or open the folder of a run that is to be resumed.
 
+    The folder is owned until the end of a ``with`` block around what is returned.
+
     Args:
         config: frozen dataclass whose fields are numbers, strings, paths, enums, or tuples, dicts
             and dataclasses of these.
         recipe: name of the recipe; part of the default folder's name.
-        out: the folder, by default :func:`default_path`.
+        out: the folder, by default :func:`default_path`; for a new run it must be empty.
         resume: go on with the run that ``out`` holds. Its configuration must agree in every field
             but those of :data:`FREE_FIELDS`.
 
     Returns:
         The folder, in which a file has been written and removed again as a test. Of several
-        processes the first one has done so, and only it writes there.
+        processes the first one has done so, and only it owns the folder and writes there.
 
     Raises:
-        ValueError: the folder holds a run and ``resume`` is false; it holds none, or one with
-            another configuration, and ``resume`` is true; or there is no ``out`` for several
-            processes.
+        ValueError: the folder is in use; it is not empty and ``resume`` is false; it holds no run,
+            or one with another configuration, and ``resume`` is true; or there is no ``out`` for
+            several processes.
         OSError: the folder cannot be created or written to, or the first process raised.
     """
-    require(
-        out is not None or not resume,
-        "--resume without --out",
-        "the folder of the run to resume",
-        "pass --out DIR",
-    )
-    require(
-        out is not None or jax.process_count() == 1,
-        f"{jax.process_count()} processes without --out",
-        "one folder for all of them, which the default, named by the clock, is not",
-        "pass the same --out DIR to all processes",
-    )
+    _check_out(out, resume=resume)
     path = default_path(recipe) if out is None else Path(out)
-    folder = RunFolder(path, writes=is_first())
     versions = {name: metadata.version(name) for name in ("jax", "flax", "optax")}
     versions["sparse_hyper_jax"] = __version__
     content = {"recipe": recipe, "fields": to_plain(config), "versions": versions}
-    first_does(partial(_prepare, folder, content, resume=resume))
-    return folder
+    opened: list[RunFolder] = []
+    if resume:
+        first_does(lambda: opened.append(_reopen(path, content)))
+    else:
+        first_does(lambda: opened.append(_create(path, content)))
+    return opened[0] if opened else RunFolder(path, writes=False, run=_read_config(path)["run"])
 
 
 def to_plain(value: Any, *, finite: bool = False) -> Any:
@@ -202,43 +240,98 @@ def to_plain(value: Any, *, finite: bool = False) -> Any:
     return value
 
 
-def _prepare(folder: RunFolder, content: dict[str, Any], *, resume: bool) -> None:
-    stored = folder.path / "config.json"
-    if resume:
-        _check_same(stored, content)
-        _check_writable(folder)
-        return
+def _check_out(out: str | Path | None, *, resume: bool) -> None:
     require(
-        not stored.exists(),
-        f"a run in {folder.path}",
+        out is not None or not resume,
+        "--resume without --out",
+        "the folder of the run to resume",
+        "pass --out DIR",
+    )
+    require(
+        out is not None or jax.process_count() == 1,
+        f"{jax.process_count()} processes without --out",
+        "one folder for all of them, which the default, named by the clock, is not",
+        "pass the same --out DIR to all processes",
+    )
+    require(out != "", 'out=""', "the name of a folder", "pass --out DIR, for instance --out .")
+
+
+def _create(path: Path, content: dict[str, Any]) -> RunFolder:
+    is_new = not path.exists()
+    if not is_new:
+        _check_empty(path)
+    with _owned(path) as owner:
+        _check_empty(path)  # again: before, somebody else could still come in
+        run = secrets.token_hex(8)
+        config = path / CONFIG
+        _replace(config, json.dumps(content | {"run": run}, indent=2) + "\n")
+        return RunFolder(path, run=run, owner=owner, made=(config, path) if is_new else (config,))
+
+
+def _reopen(path: Path, content: dict[str, Any]) -> RunFolder:
+    _read_config(path)  # before anything is written to what may be no run's folder
+    with _owned(path) as owner:
+        stored = _read_config(path)
+        _check_same(path / CONFIG, stored, content)
+        return RunFolder(path, run=stored["run"], owner=owner)
+
+
+@contextlib.contextmanager
+def _owned(path: Path) -> Iterator[Owner]:
+    """Own the folder, made if needed; give it up again if the block fails."""
+    # Written for real: permission bits say nothing to root, in containers or on read-only mounts.
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path):
+            pass
+        owner = Owner(path)
+    except OSError as error:
+        raise OSError(
+            f"found {path}, which cannot be written to ({error}); expected a folder for the"
+            " run's files; pass another --out DIR"
+        ) from error
+    try:
+        yield owner
+    except BaseException:
+        owner.release()
+        raise
+
+
+def _check_empty(path: Path) -> None:
+    # What a start that was interrupted leaves behind holds nothing.
+    names = [name for name in _names(path) if name not in (OWNER, f"{CONFIG}{PARTIAL}")]
+    require(
+        CONFIG not in names,
+        f"a run in {path}",
         "a folder without one",
         "pass --resume to go on with that run, or another --out DIR",
     )
-    _check_writable(folder)
-    _replace(stored, json.dumps(content, indent=2) + "\n")
+    some = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+    require(
+        not names,
+        f"{some} in {path}",
+        "an empty folder for a new run, whose files must not be taken for older ones",
+        "pass another --out DIR, or empty this one",
+    )
 
 
-def _check_writable(folder: RunFolder) -> None:
-    # Written for real: permission bits say nothing to root, in containers or on read-only mounts.
+def _names(path: Path) -> list[str]:
     try:
-        folder.checkpoints.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder.path):
-            pass
-    except OSError as error:
-        raise OSError(
-            f"found {folder.path}, which cannot be written to ({error}); expected a folder for the"
-            " run's files; pass another --out DIR"
-        ) from error
+        return sorted(entry.name for entry in path.iterdir())
+    except NotADirectoryError:
+        return []  # told by what tries to write there
 
 
-def _check_same(stored: Path, config: dict[str, Any]) -> None:
-    old = _read_config(stored)
+def _check_same(stored: Path, old: dict[str, Any], config: dict[str, Any]) -> None:
+    require(
+        old["recipe"] == config["recipe"],
+        f"a run of the recipe {old['recipe']!r} in {stored.parent}",
+        f"one of {config['recipe']!r}",
+        "resume it by its own recipe, or start a new run with another --out DIR and no --resume",
+    )
     differing = []
-    for name in sorted({"recipe", *old["fields"], *config["fields"]} - set(FREE_FIELDS)):
-        before, now = (
-            side["recipe"] if name == "recipe" else side["fields"].get(name, _ABSENT)
-            for side in (old, config)
-        )
+    for name in sorted({*old["fields"], *config["fields"]} - set(FREE_FIELDS)):
+        before, now = (side["fields"].get(name, _ABSENT) for side in (old, config))
         # Compared as text: 1, 1.0 and True are equal to Python, but not always to a recipe.
         if json.dumps(before) != json.dumps(now):
             differing.append(f"{name} was {before!r} and is now {now!r}")
@@ -252,25 +345,33 @@ def _check_same(stored: Path, config: dict[str, Any]) -> None:
         warnings.warn(
             f"{stored.parent} was written with {old.get('versions')}; the resumed run uses"
             f" {config['versions']} and may differ in the last digits",
-            stacklevel=5,
+            stacklevel=8,
         )
 
 
-def _read_config(stored: Path) -> dict[str, Any]:
+def _read_config(path: Path) -> dict[str, Any]:
+    stored = path / CONFIG
     require(
         stored.is_file(),
-        f"no run in {stored.parent}",
+        f"no run in {path}",
         "the folder of a run, with its config.json",
         "correct --out DIR, or drop --resume to start a new run there",
     )
     content = _parse(stored.read_text(encoding="utf-8", errors="replace"))
+    change = "start a new run with another --out DIR and no --resume"
     require(
         isinstance(content, dict)
         and isinstance(content.get("fields"), dict)
-        and "recipe" in content,
+        and isinstance(content.get("recipe"), str),
         f"{stored} that does not parse",
         "the configuration of a run as JSON",
-        "start a new run with another --out DIR and no --resume",
+        change,
+    )
+    require(
+        isinstance(content.get("run"), str),
+        f"{stored} without the name of its run",
+        "that name, which versions before 0.1.0 did not write",
+        change,
     )
     return content
 
@@ -284,7 +385,7 @@ def _parse(text: str) -> Any:
 
 def _replace(path: Path, text: str) -> None:
     # One move: whoever reads, or goes on after a kill, sees the old file or the new one.
-    partial = path.with_name(path.name + ".partial")
+    partial = path.with_name(path.name + PARTIAL)
     with partial.open("w", encoding="utf-8") as file:
         file.write(text)
         file.flush()

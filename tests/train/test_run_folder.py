@@ -1,7 +1,10 @@
 import dataclasses
 import enum
+import errno
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import jax
@@ -9,6 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from sparse_hyper_jax.train import owner
+from sparse_hyper_jax.train.owner import Owner
 from sparse_hyper_jax.train.run_folder import RunFolder, default_path, open_run, to_plain
 
 
@@ -34,6 +39,10 @@ class Config:
     rank: int = 0
 
 
+def names(path):
+    return sorted(entry.name for entry in path.iterdir())
+
+
 def test_new_run_writes_the_configuration(tmp_path):
     folder = open_run(Config(out=tmp_path), recipe="toy", out=tmp_path / "a" / "b")
     content = json.loads((folder.path / "config.json").read_text())
@@ -50,7 +59,12 @@ def test_new_run_writes_the_configuration(tmp_path):
         "rank": 0,
     }
     assert {"jax", "flax", "optax", "sparse_hyper_jax"} == content["versions"].keys()
-    assert sorted(path.name for path in folder.path.iterdir()) == ["checkpoints", "config.json"]
+    assert folder.run == content["run"]
+    assert len(folder.run) == 16
+    assert names(folder.path) == ["config.json", "owner.lock"]
+    with folder:
+        pass
+    assert names(folder.path) == ["config.json"]
 
 
 def test_default_folder_is_named_after_the_recipe_and_never_taken(tmp_path, monkeypatch):
@@ -63,16 +77,56 @@ def test_default_folder_is_named_after_the_recipe_and_never_taken(tmp_path, monk
     assert not default_path("toy").exists()
 
 
-def test_existing_folder_without_a_run_is_used(tmp_path):
-    (tmp_path / "notes.txt").write_text("mine")
-    open_run(Config(), recipe="toy", out=tmp_path)
-    assert (tmp_path / "notes.txt").read_text() == "mine"
+@pytest.mark.parametrize("left", ["notes.txt", "best.npz", "metrics.jsonl", "checkpoints", ".x"])
+def test_folder_with_anything_in_it_is_refused_and_left_alone(tmp_path, left):
+    (tmp_path / left).write_text("mine")
+    message = rf"found {left} in .*; expected an empty folder .*; pass another --out DIR"
+    with pytest.raises(ValueError, match=message):
+        open_run(Config(), recipe="toy", out=tmp_path)
+    assert names(tmp_path) == [left]
+
+
+def test_what_an_interrupted_start_leaves_is_no_content(tmp_path):
+    for name in ("owner.lock", "config.json.partial"):
+        (tmp_path / name).write_text("{")
+    assert open_run(Config(), recipe="toy", out=tmp_path).run
 
 
 def test_folder_with_a_run_is_refused(tmp_path):
-    open_run(Config(), recipe="toy", out=tmp_path)
+    with open_run(Config(), recipe="toy", out=tmp_path):
+        pass
     with pytest.raises(ValueError, match=r"found a run in .*; expected .*--resume .*--out DIR"):
         open_run(Config(), recipe="toy", out=tmp_path)
+
+
+def fail(out, *, write=None, resume=False):
+    with open_run(Config(), recipe="toy", out=out, resume=resume) as folder:
+        folder.checkpoints.mkdir(exist_ok=True)
+        if write:
+            (out / write).write_text("{}")
+        raise ZeroDivisionError
+
+
+@pytest.mark.parametrize("existing", [True, False])
+def test_run_that_fails_before_it_wrote_anything_leaves_no_folder(tmp_path, existing):
+    out = tmp_path / "run"
+    if existing:
+        out.mkdir()
+    with pytest.raises(ZeroDivisionError):
+        fail(out)
+    assert out.exists() == existing
+    assert open_run(Config(), recipe="toy", out=out).run
+
+
+@pytest.mark.parametrize("write", ["metrics.jsonl", "checkpoints/10"])
+def test_run_that_fails_after_it_wrote_something_stays(tmp_path, write):
+    with pytest.raises(ZeroDivisionError):
+        fail(tmp_path, write=write)
+    left = names(tmp_path)
+    assert "config.json" in left
+    with pytest.raises(ZeroDivisionError):
+        fail(tmp_path, resume=True)
+    assert set(left) <= set(names(tmp_path))
 
 
 @pytest.mark.parametrize("place", ["file", "below a file", "proc", "read-only"])
@@ -95,11 +149,66 @@ def test_unwritable_folder_is_refused(tmp_path, place):
 
 
 def test_resume_accepts_fields_without_influence(tmp_path):
-    open_run(Config(), recipe="toy", out=tmp_path)
-    before = (tmp_path / "config.json").read_text()
+    with open_run(Config(), recipe="toy", out=tmp_path) as first:
+        before = (tmp_path / "config.json").read_text()
     same = Config(out=tmp_path, resume=True, quiet=True, coordinator="127.0.0.1:1234", rank=0)
-    assert open_run(same, recipe="toy", out=tmp_path, resume=True) == RunFolder(tmp_path)
+    with open_run(same, recipe="toy", out=tmp_path, resume=True) as again:
+        assert again == first
     assert (tmp_path / "config.json").read_text() == before
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_second_owner_is_refused_and_the_first_stays(tmp_path, resume):
+    with open_run(Config(), recipe="toy", out=tmp_path) as first:
+        if not resume:
+            (tmp_path / "config.json").unlink()  # as between the first one's check and its writing
+        message = rf"found .* in use by process {os.getpid()} on .*; expected .*; wait .*--out DIR"
+        with pytest.raises(ValueError, match=message):
+            open_run(Config(), recipe="toy", out=tmp_path, resume=resume)
+        assert "owner.lock" in names(tmp_path)
+        first.append({"step": 1})
+
+
+def test_owner_that_is_killed_holds_nothing(tmp_path):
+    program = (
+        "import os, pathlib, signal, sys\nfrom sparse_hyper_jax.train.owner import Owner\n"
+        "owner = Owner(pathlib.Path(sys.argv[1]))\nprint('owned', flush=True)\n"
+        "sys.stdin.read()"
+    )
+    words = [sys.executable, "-c", program, str(tmp_path)]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout.readline() == b"owned\n"
+        with pytest.raises(ValueError, match=f"in use by process {process.pid} on"):
+            Owner(tmp_path)
+        process.kill()
+    assert names(tmp_path) == ["owner.lock"]
+    Owner(tmp_path).release()
+    assert names(tmp_path) == []
+
+
+def test_owner_waits_for_no_file_that_is_gone(tmp_path, monkeypatch):
+    # The first owner leaves between the second one's opening of the file and its lock on it.
+    first, flock = Owner(tmp_path), owner.fcntl.flock
+
+    def late(*arguments):
+        first.release()
+        flock(*arguments)
+
+    monkeypatch.setattr(owner.fcntl, "flock", late)
+    second = Owner(tmp_path)
+    monkeypatch.undo()
+    with pytest.raises(ValueError, match="in use by"):
+        Owner(tmp_path)
+    second.release()
+
+
+def test_folder_that_cannot_be_locked_is_used_with_a_warning(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.ENOLCK, "no locks available")
+
+    monkeypatch.setattr(owner.fcntl, "flock", refuse)
+    with pytest.warns(UserWarning, match="cannot be locked .*no locks"):
+        assert open_run(Config(), recipe="toy", out=tmp_path).run
 
 
 @pytest.mark.parametrize(
@@ -122,8 +231,16 @@ def test_resume_with_another_recipe_is_refused(tmp_path):
     open_run(Config(), recipe="toy", out=tmp_path)
     with pytest.raises(ValueError, match=r"steps was 100 and is now '\(absent\)'"):
         open_run(Inner(), recipe="toy", out=tmp_path, resume=True)
-    with pytest.raises(ValueError, match="recipe was 'toy' and is now 'other'"):
-        open_run(Config(), recipe="other", out=tmp_path, resume=True)
+    with pytest.raises(ValueError, match=r"found a run of the recipe 'toy' in .*") as caught:
+        open_run(Inner(), recipe="other", out=tmp_path, resume=True)
+    assert "steps" not in str(caught.value)  # fields of another recipe have no counterpart
+
+
+def test_run_of_an_earlier_version_is_refused(tmp_path):
+    (tmp_path / "config.json").write_text('{"recipe": "toy", "fields": {}, "versions": {}}')
+    with pytest.raises(ValueError, match=r"config\.json without the name of its run; .*--out DIR"):
+        open_run(Config(), recipe="toy", out=tmp_path, resume=True)
+    assert names(tmp_path) == ["config.json"]
 
 
 def test_resume_under_other_versions_warns(tmp_path):
@@ -206,6 +323,14 @@ def test_several_processes_name_their_folder(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match=r"found 2 processes without --out; .*the same --out DIR"):
         open_run(Config(), recipe="toy")
     assert not list(tmp_path.iterdir())
+
+
+def test_part_has_files_of_its_own_under_the_name_of_the_run(tmp_path):
+    whole = RunFolder(tmp_path, run="name")
+    part = whole.part("task-1")
+    part.append({"step": 1})
+    assert (part.run, part.path, whole.metrics()) == ("name", tmp_path / "task-1", [])
+    assert not RunFolder(tmp_path, writes=False).part("task-2").path.exists()
 
 
 def test_values_unknown_to_json_are_named():
