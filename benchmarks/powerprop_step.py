@@ -19,9 +19,9 @@ import jax
 import jax.numpy as jnp
 import optax
 from report import Report, interleaved, read_lines
+from sparse_hyper_jax.train.recipes.perceptron import make_perceptron
 
 from sparse_hyper_jax.reparam import Reparametrization, powerprop, scale_by_power_jacobian
-from sparse_hyper_jax.train.recipes.perceptron import make_perceptron
 
 NAME = "powerprop_step"
 STEPS = 10

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from sparse_hyper_jax.train.recipes.identity_losses import LOSSES, relaxed_loss
 
 from sparse_hyper_jax.ops import ContinuousTuples, invert_means, round_means
 from sparse_hyper_jax.train.recipes import identity
@@ -18,7 +19,6 @@ from sparse_hyper_jax.train.recipes.identity import (
     move_surplus,
     optimizer_of,
 )
-from sparse_hyper_jax.train.recipes.identity_losses import LOSSES, relaxed_loss
 from sparse_hyper_jax.train.run_folder import RunFolder
 from tests.ops.examples import all_finite, assert_close
 
