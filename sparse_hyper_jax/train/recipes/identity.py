@@ -8,7 +8,6 @@ from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 
 from sparse_hyper_jax import checks, dist
@@ -27,6 +26,7 @@ from sparse_hyper_jax.ops import (
 from sparse_hyper_jax.train.loop import train
 from sparse_hyper_jax.train.recipes.identity_losses import LOSSES, draw_inputs, sampling_of
 from sparse_hyper_jax.train.run_folder import RunFolder, open_run
+from sparse_hyper_jax.train.snapshots import read_snapshots, save_snapshot
 
 TEST_SEED = 2**31 - 1
 TEST_INSTANCES = 10_000
@@ -131,13 +131,10 @@ class IdentityRecipe:
         folder = open_run(self, recipe="identity", out=self.out, resume=self.resume)
         steps = max(4000, 125 * self.size) if self.steps is None else self.steps
         spacing = max(100, steps // FRAMES // 100 * 100)
-        snapshots = folder.path / "snapshots"
 
         def evaluate(step: int, state: IdentityState) -> dict[str, float]:
             tuples = self.tuples(gather(state.parameters))
-            if folder.writes:
-                snapshots.mkdir(exist_ok=True)
-                np.savez(snapshots / f"{step:08d}.npz", **jax.device_get(tuples)._asdict())
+            save_snapshot(folder, step, tuples)
             return measure(tuples)
 
         trained = train(
@@ -237,7 +234,7 @@ class IdentityRecipe:
     def _draw(self, folder: RunFolder) -> None:
         from sparse_hyper_jax.train import plots  # matplotlib is slow to import
 
-        snapshots = plots.read_snapshots(folder.path / "snapshots")
+        snapshots = read_snapshots(folder)
         shape = (self.size, self.size)
         figure = plots.plot_settling(snapshots, shape, plots.read_curve(folder, "eval_mse"))
         figure.savefig(folder.path / "tuples.png", dpi=150)
