@@ -10,11 +10,9 @@ class OddError(Exception):
     """One that nobody would think of."""
 
 
-@pytest.mark.parametrize(
-    "error",
-    [OddError("why"), ValueError("why"), RecursionError("why"), OSError("why"), EOFError("why")],
-)
-def test_whatever_a_reader_raises_is_told_in_three_parts(error):
+@pytest.mark.parametrize("kind", [OddError, ValueError, RecursionError, OSError, EOFError])
+def test_whatever_a_reader_raises_is_told_in_three_parts(kind):
+    error = kind("why")
     message = r"found a.b damaged or no x file \(\w+: why\); expected a complete x file; go home"
     with (
         pytest.raises(ValueError, match=message) as caught,

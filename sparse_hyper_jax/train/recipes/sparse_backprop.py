@@ -164,7 +164,7 @@ class SparseBackpropRecipe:
         def diagnose(state: BackpropState) -> dict[str, float]:
             return compare(state.parameters, state.memory, train_set) if self.sparsifier else {}
 
-        best = BestParameters(folder.path / "best.npz")
+        best = BestParameters(folder.path / "best.npz", run=folder.run)
         per_epoch = len(train_set[0]) // self.batch
 
         def evaluate(step: int, state: BackpropState) -> Mapping[str, float]:
