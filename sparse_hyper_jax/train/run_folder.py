@@ -16,13 +16,10 @@ import contextlib
 import dataclasses
 import datetime
 import json
-import math
-import os
 import secrets
 import tempfile
 import warnings
 from collections.abc import Iterator, Mapping
-from enum import Enum
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Self
@@ -32,6 +29,8 @@ import jax
 from sparse_hyper_jax import __version__
 from sparse_hyper_jax.checks import require
 from sparse_hyper_jax.dist.processes import first_does
+from sparse_hyper_jax.train.json_files import PARTIAL, read_json, to_plain, write_json
+from sparse_hyper_jax.train.metrics_file import append_metrics, cut_metrics, read_metrics
 from sparse_hyper_jax.train.owner import OWNER, Owner
 
 FREE_FIELDS = (
@@ -44,7 +43,7 @@ FREE_FIELDS = (
 first step on.
 """
 
-CONFIG, PARTIAL = "config.json", ".partial"
+CONFIG, RESULT = "config.json", "result.json"
 
 _ABSENT = "(absent)"
 
@@ -104,25 +103,19 @@ class RunFolder:
         Args:
             line: names and scalars, with at least ``step``.
         """
-        if not self.writes:
-            return
-        text = json.dumps(to_plain(line, finite=True)) + "\n"
-        # Opened for every line: a killed run loses nothing that was appended before.
-        with self._metrics.open("a", encoding="utf-8") as file:
-            file.write(text)
+        if self.writes:
+            append_metrics(self._metrics, line, run=self.run)
 
     def metrics(self) -> list[dict[str, Any]]:
-        """Read ``metrics.jsonl``, leaving out lines that a killed run wrote by half.
+        """Read ``metrics.jsonl``, leaving out a line that a killed run wrote by half.
 
         Returns:
             One dict per complete line, in the order in which they were written.
+
+        Raises:
+            ValueError: the file is damaged, or of another run.
         """
-        try:
-            text = self._metrics.read_text(encoding="utf-8", errors="replace")
-        except FileNotFoundError:
-            return []
-        lines = (_parse(line) for line in text.splitlines())
-        return [line for line in lines if isinstance(line, dict) and "step" in line]
+        return read_metrics(self._metrics, run=self.run)
 
     def cut_metrics(self, step: int) -> None:
         """Keep only the metrics up to a checkpoint: the resumed run writes the later ones again.
@@ -130,10 +123,8 @@ class RunFolder:
         Args:
             step: number of finished steps at the checkpoint, -1 to drop every line.
         """
-        if not self.writes or not self._metrics.exists():
-            return
-        kept = [line for line in self.metrics() if line["step"] <= step]
-        _replace(self._metrics, "".join(json.dumps(line) + "\n" for line in kept))
+        if self.writes:
+            cut_metrics(self._metrics, step, run=self.run)
 
     def write_result(self, result: Mapping[str, Any]) -> dict[str, Any]:
         """Write ``result.json``.
@@ -146,7 +137,7 @@ class RunFolder:
         """
         plain = to_plain(result, finite=True)
         if self.writes:
-            _replace(self.path / "result.json", json.dumps(plain, indent=2) + "\n")
+            write_json(self.path / RESULT, plain)
         return plain
 
     def _is_blank(self) -> bool:
@@ -207,39 +198,6 @@ def open_run(
     return opened[0] if opened else RunFolder(path, writes=False, run=_read_config(path)["run"])
 
 
-def to_plain(value: Any, *, finite: bool = False) -> Any:
-    """Turn a value into JSON types: dataclasses to dicts, arrays to lists, paths to strings.
-
-    Args:
-        value: nested values.
-        finite: replace infinite and undefined numbers, which JSON does not know, by ``None``.
-
-    Raises:
-        ValueError: a value has no counterpart in JSON.
-    """
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        value = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
-    elif isinstance(value, Enum):
-        value = value.name
-    elif hasattr(value, "tolist"):  # arrays and scalars of NumPy and JAX
-        value = value.tolist()
-    if isinstance(value, Mapping):
-        return {str(name): to_plain(item, finite=finite) for name, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [to_plain(item, finite=finite) for item in value]
-    if isinstance(value, Path):
-        return str(value)
-    if isinstance(value, float) and finite and not math.isfinite(value):
-        return None
-    require(
-        value is None or isinstance(value, bool | int | float | str),
-        f"{value!r} of type {type(value).__name__}",
-        "numbers, strings, paths, enums, arrays, or tuples, dicts and dataclasses of these",
-        "leave it out of the configuration or the result",
-    )
-    return value
-
-
 def _check_out(out: str | Path | None, *, resume: bool) -> None:
     require(
         out is not None or not resume,
@@ -264,7 +222,7 @@ def _create(path: Path, content: dict[str, Any]) -> RunFolder:
         _check_empty(path)  # again: before, somebody else could still come in
         run = secrets.token_hex(8)
         config = path / CONFIG
-        _replace(config, json.dumps(content | {"run": run}, indent=2) + "\n")
+        write_json(config, content | {"run": run})
         return RunFolder(path, run=run, owner=owner, made=(config, path) if is_new else (config,))
 
 
@@ -357,37 +315,20 @@ def _read_config(path: Path) -> dict[str, Any]:
         "the folder of a run, with its config.json",
         "correct --out DIR, or drop --resume to start a new run there",
     )
-    content = _parse(stored.read_text(encoding="utf-8", errors="replace"))
     change = "start a new run with another --out DIR and no --resume"
+    content = read_json(stored, change=change)
     require(
         isinstance(content, dict)
         and isinstance(content.get("fields"), dict)
         and isinstance(content.get("recipe"), str),
-        f"{stored} that does not parse",
+        f"{stored} without recipe and fields",
         "the configuration of a run as JSON",
         change,
     )
     require(
-        isinstance(content.get("run"), str),
+        isinstance(content.get("run"), str) and content["run"] != "",
         f"{stored} without the name of its run",
         "that name, which versions before 0.1.0 did not write",
         change,
     )
     return content
-
-
-def _parse(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError:
-        return None
-
-
-def _replace(path: Path, text: str) -> None:
-    # One move: whoever reads, or goes on after a kill, sees the old file or the new one.
-    partial = path.with_name(path.name + PARTIAL)
-    with partial.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)

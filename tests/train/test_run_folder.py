@@ -3,8 +3,6 @@ import enum
 import errno
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import jax
@@ -13,8 +11,7 @@ import numpy as np
 import pytest
 
 from sparse_hyper_jax.train import owner
-from sparse_hyper_jax.train.owner import Owner
-from sparse_hyper_jax.train.run_folder import RunFolder, default_path, open_run, to_plain
+from sparse_hyper_jax.train.run_folder import RunFolder, default_path, open_run
 
 
 class Kind(enum.Enum):
@@ -169,39 +166,6 @@ def test_second_owner_is_refused_and_the_first_stays(tmp_path, resume):
         first.append({"step": 1})
 
 
-def test_owner_that_is_killed_holds_nothing(tmp_path):
-    program = (
-        "import os, pathlib, signal, sys\nfrom sparse_hyper_jax.train.owner import Owner\n"
-        "owner = Owner(pathlib.Path(sys.argv[1]))\nprint('owned', flush=True)\n"
-        "sys.stdin.read()"
-    )
-    words = [sys.executable, "-c", program, str(tmp_path)]
-    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
-        assert process.stdout.readline() == b"owned\n"
-        with pytest.raises(ValueError, match=f"in use by process {process.pid} on"):
-            Owner(tmp_path)
-        process.kill()
-    assert names(tmp_path) == ["owner.lock"]
-    Owner(tmp_path).release()
-    assert names(tmp_path) == []
-
-
-def test_owner_waits_for_no_file_that_is_gone(tmp_path, monkeypatch):
-    # The first owner leaves between the second one's opening of the file and its lock on it.
-    first, flock = Owner(tmp_path), owner.fcntl.flock
-
-    def late(*arguments):
-        first.release()
-        flock(*arguments)
-
-    monkeypatch.setattr(owner.fcntl, "flock", late)
-    second = Owner(tmp_path)
-    monkeypatch.undo()
-    with pytest.raises(ValueError, match="in use by"):
-        Owner(tmp_path)
-    second.release()
-
-
 def test_folder_that_cannot_be_locked_is_used_with_a_warning(tmp_path, monkeypatch):
     def refuse(*_):
         raise OSError(errno.ENOLCK, "no locks available")
@@ -261,38 +225,36 @@ def test_resume_needs_a_run(tmp_path):
     assert not (tmp_path / "none").exists()
 
 
-@pytest.mark.parametrize("text", ["", '{"recipe": "toy", "fie', "[1]", '{"recipe": "toy"}', "\0\0"])
-def test_corrupt_configuration_is_reported(tmp_path, text):
-    open_run(Config(), recipe="toy", out=tmp_path)
-    (tmp_path / "config.json").write_text(text)
-    with pytest.raises(ValueError, match=r"config\.json that does not parse; .*another --out DIR"):
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", '{"recipe": "toy", "fie', "[1]", '{"recipe": "toy"}', "\0\0", "9" * 5000),
+        *("[" * 200_000, '{"recipe": 1, "fields": {}}', '{"recipe": "toy", "fields": []}'),
+        *('{"recipe": "toy", "fields": {}, "run": 3}', " " * 2**21, b"\xff\xfe"),
+    ],
+    ids=range(12),
+)
+def test_corrupt_configuration_is_told_in_three_parts(tmp_path, text):
+    with open_run(Config(), recipe="toy", out=tmp_path):
+        pass
+    (tmp_path / "config.json").write_bytes(text if isinstance(text, bytes) else text.encode())
+    message = r"^found .*config\.json .*; expected .*; start a new run with another --out DIR"
+    with pytest.raises(ValueError, match=message) as caught:
         open_run(Config(), recipe="toy", out=tmp_path, resume=True)
+    assert len(str(caught.value)) < 700
+    assert names(tmp_path) == ["config.json"]
 
 
-def test_metrics_are_appended_and_read_back(tmp_path):
-    folder = RunFolder(tmp_path)
-    assert folder.metrics() == []
-    folder.append({"step": 10, "loss": np.float32(0.5), "count": jnp.int32(3)})
-    folder.append({"step": 20, "loss": float("nan"), "worst": -np.inf})
-    assert folder.metrics() == [
-        {"step": 10, "loss": 0.5, "count": 3},
-        {"step": 20, "loss": None, "worst": None},
-    ]
-
-
-@pytest.mark.parametrize("half", ["", '{"step": 30, "lo', "\0\0\0", '{"step"', "3", b"\xff\xfe"])
-@pytest.mark.parametrize("step", [-1, 0, 10, 15, 20, 1000])
-def test_metrics_are_cut_at_the_checkpoint(tmp_path, half, step):
-    folder = RunFolder(tmp_path)
-    for finished in (0, 10, 20):
-        folder.append({"step": finished, "loss": finished / 3})
-    with (tmp_path / "metrics.jsonl").open("ab") as file:
-        file.write(half if isinstance(half, bytes) else half.encode())
-    folder.cut_metrics(step)
-    folder.append({"step": 30, "loss": 1.0})
-    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
-    kept = [{"step": at, "loss": at / 3} for at in (0, 10, 20) if at <= step]
-    assert lines == [*kept, {"step": 30, "loss": 1.0}]
+def test_metrics_carry_the_name_of_their_run(tmp_path):
+    with open_run(Config(), recipe="toy", out=tmp_path) as folder:
+        folder.append({"step": 10, "loss": np.float32(0.5)})
+        folder.append({"step": 20, "loss": np.float32(0.25)})
+        folder.cut_metrics(10)
+        assert folder.metrics() == [{"step": 10, "loss": 0.5}]
+    other = dataclasses.replace(folder, run="other")
+    for use in (other.metrics, lambda: other.cut_metrics(5)):
+        with pytest.raises(ValueError, match=rf"found .* of the run '{folder.run}'; .*'other'"):
+            use()
 
 
 def test_result_is_plain_json(tmp_path):
@@ -331,8 +293,3 @@ def test_part_has_files_of_its_own_under_the_name_of_the_run(tmp_path):
     part.append({"step": 1})
     assert (part.run, part.path, whole.metrics()) == ("name", tmp_path / "task-1", [])
     assert not RunFolder(tmp_path, writes=False).part("task-2").path.exists()
-
-
-def test_values_unknown_to_json_are_named():
-    with pytest.raises(ValueError, match="of type function; expected numbers"):
-        to_plain({"loss": default_path})

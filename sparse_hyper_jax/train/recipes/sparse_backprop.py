@@ -172,7 +172,7 @@ class SparseBackpropRecipe(ImageRecipe):
 
 def best_of(folder: RunFolder) -> BestParameters:
     """Give the parameters of the best validation accuracy in a folder."""
-    return BestParameters(folder.path / "best.npz")
+    return BestParameters(folder.path / "best.npz", run=folder.run)
 
 
 def draw(recipe: SparseBackpropRecipe, folder: RunFolder) -> None:
