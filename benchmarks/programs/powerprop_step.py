@@ -12,7 +12,7 @@ from benchmarks.lines import Facts, Line
 from benchmarks.runner import Asked
 from benchmarks.timing import going_on, interleaved
 from sparse_hyper_jax.reparam import Reparametrization, powerprop, scale_by_power_jacobian
-from sparse_hyper_jax.train.recipes.perceptron import make_perceptron
+from sparse_hyper_jax.train.models.perceptron import make_perceptron
 
 STEPS = 10
 OPTIMIZERS = {"sgd": optax.sgd(0.1), "adam": optax.adam(1e-3)}
