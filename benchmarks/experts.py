@@ -43,7 +43,7 @@ def runs(kind: str, data: str, rate: float, seeds: Sequence[int]) -> Iterator[Fa
     """Give all routers in networks of both widths."""
     common = {"kind": kind, "data": data, "learning_rate": rate, "steps": STEPS[data]}
     for width, seed, router in product(WIDTHS, seeds, ROUTERS):
-        yield common | {"router": router, "seed": seed, "width": width, "hidden": width}
+        yield common | {"method": router, "seed": seed, "width": width, "expert_width": width}
 
 
 def best_rate(lines: Lines, data: str) -> float:
@@ -76,7 +76,7 @@ def write(lines: Lines) -> str:
         if found:
             rate = found[0]["learning_rate"]
             written.append(f"{data}, {width} units, learning rate {rate:g}:")
-            rows = (([router], found.where(router=router)) for router in ROUTERS)
+            rows = (([router], found.where(method=router)) for router in ROUTERS)
             written.append(table(["router"], rows, TRAINED))
     return "\n\n".join(written)
 
@@ -87,14 +87,14 @@ TRAINED = (
     Column("test cross-entropy", "test_cross_entropy", spread(".3g", ".2g")),
     Column("experts used", lambda line: math.exp(line["load_entropy"]), spread(".3g", ".2g")),
 )
-FIRST = {"data": "digits", "learning_rate": 1e-3, "seed": 0, "width": 8, "hidden": 8}
+FIRST = {"data": "digits", "learning_rate": 1e-3, "seed": 0, "width": 8, "expert_width": 8}
 
 BENCHMARK = Benchmark(
     settings=settings,
     measure=measure,
     tiny=[
         *grid(kind=["gradient"], loss=["cubic"], method=["heun"], problems=[2]),
-        {"kind": "training", "router": "heun", "steps": 2, **FIRST},
+        {"kind": "training", "method": "heun", "steps": 2, **FIRST},
     ],
     table=write,
     seeds=range(5),

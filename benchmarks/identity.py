@@ -27,12 +27,12 @@ SETTINGS: dict[str, tuple[dict[str, Any], Mapping[int, int], int]] = {
     "default": ({}, STEPS, 5),
     LARGE: ({"relocate_every": 50, "relocation_points": 64}, {1024: 14_000}, 1),
     "no relocation": (FIXED, THREE, 5),
-    "no relocation, student-t density": (FIXED | {"density": "student_t"}, TWO, 5),
-    "no relocation, laplace density": (FIXED | {"density": "laplace"}, TWO, 5),
+    "no relocation, student-t density": (FIXED | {"tuple_density": "student_t"}, TWO, 5),
+    "no relocation, laplace density": (FIXED | {"tuple_density": "laplace"}, TWO, 5),
     "no relocation, variance floor 0.05": (FIXED | {"variance_floor": 0.05}, TWO, 5),
     "no extra points": (ALONE, SMALL, 5),
     "no extra points, no relocation": (ALONE | FIXED, SMALL, 5),
-    "reinforce": ({"estimator": "reinforce"}, SMALL, 5),
+    "reinforce": ({"method": "reinforce"}, SMALL, 5),
     **{
         f"samples in {groups} groups": ({"sample_groups": groups}, {16: 4_000}, 5)
         for groups in (1, 4, 16, 64)
@@ -90,7 +90,7 @@ def write(lines: Lines) -> str:
             lambda found: f"{sum(found)} of {len(found)}",
         ),
         Column("exact from step (median, last)", "exact_from_step", exact),
-        Column("cells found", "cells_found", ends),
+        Column("cells found", "test_cells_found", ends),
     ]
     rows = (
         ((setting.replace("reinforce", "REINFORCE"), f"{size:,}"), found)

@@ -25,8 +25,8 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "SGD, alpha 1, L1 1e-05": {"alpha": 1.0, "l1": 1e-5},
     "SGD, alpha 1, L1 1e-04": {"alpha": 1.0, "l1": 1e-4},
     "SGD, alpha 1, L1 3e-04": {"alpha": 1.0, "l1": 3e-4},
-    "SGD, alpha 2, decay 2e-04": {"alpha": 2.0, "decay": 2e-4},
-    "SGD, alpha 3, decay 2e-04": {"alpha": 3.0, "decay": 2e-4},
+    "SGD, alpha 2, decay 2e-04": {"alpha": 2.0, "weight_decay": 2e-4},
+    "SGD, alpha 3, decay 2e-04": {"alpha": 3.0, "weight_decay": 2e-4},
 }
 ADAM: dict[str, dict[str, Any]] = {
     "Adam, alpha 1": {"alpha": 1.0, "optimizer": "adam"},

@@ -19,7 +19,7 @@ TINY: dict[str, Any] = {
     "evaluate_every": 1,
     "data": "digits",
     "draws": 4,
-    "hidden": 8,
+    "hidden": (8, 8),
     "tasks": 2,
     "retrain_steps": 2,
 }

@@ -12,8 +12,8 @@ from benchmarks.tables import Column, percent, table
 BUNDLED: Facts = {"data": "digits", "n": 4, "steps": 5_000}
 MNIST: Facts = {"data": "mnist", "n": 8, "steps": 15_000, "batch": 32, "warp": 1.25}
 MATCHES = (
-    Column("whole sequence right", "exact_match", percent()),
-    Column("elements right", "element_match", percent()),
+    Column("whole sequence right", "test_exact_match", percent()),
+    Column("elements right", "test_element_match", percent()),
 )
 
 

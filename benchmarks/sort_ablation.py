@@ -18,8 +18,8 @@ from benchmarks.sort import MATCHES
 from benchmarks.tables import Column, one, table
 
 STEPS = 1_000
-SOFT: dict[str, Any] = {"estimator": "soft", "learn_certainty": False}
-MIXTURE: dict[str, Any] = {"estimator": "mixture", "loss": "separate"}
+SOFT: dict[str, Any] = {"method": "soft", "learn_certainty": False}
+MIXTURE: dict[str, Any] = {"method": "mixture", "loss": "separate"}
 SETTINGS: dict[str, dict[str, Any]] = {
     "soft, order": SOFT,
     "soft, order, certainty learned": SOFT | {"learn_certainty": True},

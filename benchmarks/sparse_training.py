@@ -39,6 +39,8 @@ def settings(asked: Asked, lines: Lines) -> Iterator[Facts]:
 def measure(facts: Facts, asked: Asked) -> Line:
     """Train once; the density that was asked for is reached but roughly."""
     options = {"density" if name == "asked" else name: value for name, value in facts.items()}
+    if facts["method"] == "dense":
+        del options["density"]
     options |= {"learning_rate": RATE, "data": "mnist", "evaluate_every": 5_000}
     return train("powerprop", asked, **options)
 

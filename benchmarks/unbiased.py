@@ -25,21 +25,21 @@ ALONE = {"num_global": 0, "num_local": 0}
 IDENTITY: dict[str, dict[str, Any]] = {
     "hyperlayer": {},
     "hyperlayer, points not shared": {"chunk_size": 1},
-    "RLOO-4": {"estimator": "rloo"},
-    "RLOO-16": {"estimator": "rloo", "num_samples": 16},
-    "ARSM": {"estimator": "arsm"},
-    "score function of Gaussians, no baseline": {"estimator": "reinforce"},
+    "RLOO-4": {"method": "rloo"},
+    "RLOO-16": {"method": "rloo", "num_samples": 16},
+    "ARSM": {"method": "arsm"},
+    "score function of Gaussians, no baseline": {"method": "reinforce"},
     "hyperlayer, neighbours alone": ALONE,
     "hyperlayer, neighbours alone, not shared": {"chunk_size": 1} | ALONE,
-    "RLOO-4, neighbours alone": {"estimator": "rloo"} | ALONE,
-    "ARSM, neighbours alone": {"estimator": "arsm"} | ALONE,
-    "ARM, neighbours alone": {"estimator": "arm"} | ALONE,
+    "RLOO-4, neighbours alone": {"method": "rloo"} | ALONE,
+    "ARSM, neighbours alone": {"method": "arsm"} | ALONE,
+    "ARM, neighbours alone": {"method": "arm"} | ALONE,
 }
 SORT: dict[str, dict[str, Any]] = {
-    "mixture, all levels": {"estimator": "mixture", "loss": "separate"},
-    "mixture, last level": {"estimator": "mixture", "loss": "plain"},
-    "RLOO-4": {"estimator": "rloo", "loss": "plain"},
-    "RLOO-16": {"estimator": "rloo", "loss": "plain", "num_samples": 16},
+    "mixture, all levels": {"method": "mixture", "loss": "separate"},
+    "mixture, last level": {"method": "mixture", "loss": "plain"},
+    "RLOO-4": {"method": "rloo", "loss": "plain"},
+    "RLOO-16": {"method": "rloo", "loss": "plain", "num_samples": 16},
 }
 COLOURS = ("#2166ac", "#92c5de", "#b2182b", "#f4a582", "#4d9221", "#b8e186", "#888888")
 

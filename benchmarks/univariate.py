@@ -12,19 +12,19 @@ from benchmarks.runner import Benchmark, grid
 from benchmarks.tables import Column, bias, one, spread, table
 
 SETTINGS: dict[str, dict[str, Any]] = {
-    "exact": {"estimator": "enumeration"},
-    "score function": {"estimator": "score_function"},
-    "AR": {"estimator": "ar"},
-    "ARS": {"estimator": "ars"},
-    "ARSM": {"estimator": "arsm"},
-    "RLOO-2": {"estimator": "rloo", "num_samples": 2},
-    "RLOO-8": {"estimator": "rloo", "num_samples": 8},
-    "without replacement, 8": {"estimator": "without_replacement", "num_samples": 8},
-    "REBAR": {"estimator": "rebar"},
-    "straight-through": {"estimator": "straight_through"},
-    "Gumbel straight-through, 0.2": {"estimator": "gumbel_straight_through", "temperature": 0.2},
-    "uninformed subset of 5": {"estimator": "uninformed_subset"},
-    "informed subset of 5": {"estimator": "informed_subset"},
+    "exact": {"method": "enumeration"},
+    "score function": {"method": "score_function"},
+    "AR": {"method": "ar"},
+    "ARS": {"method": "ars"},
+    "ARSM": {"method": "arsm"},
+    "RLOO-2": {"method": "rloo", "num_samples": 2},
+    "RLOO-8": {"method": "rloo", "num_samples": 8},
+    "without replacement, 8": {"method": "without_replacement", "num_samples": 8},
+    "REBAR": {"method": "rebar"},
+    "straight-through": {"method": "straight_through"},
+    "Gumbel straight-through, 0.2": {"method": "gumbel_straight_through", "temperature": 0.2},
+    "uninformed subset of 5": {"method": "uninformed_subset"},
+    "informed subset of 5": {"method": "informed_subset"},
 }
 
 

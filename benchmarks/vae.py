@@ -23,11 +23,11 @@ BUDGET = 110_000
 
 EVALUATED = 20
 SETTINGS: dict[str, tuple[dict[str, Any], int, str, str]] = {
-    "ARSM": ({"estimator": "arsm"}, 11, "arsm", "#b2182b"),
-    "RLOO-2": ({"estimator": "rloo", "num_samples": 2}, 2, "rloo_2", "#92c5de"),
-    "RLOO-11": ({"estimator": "rloo", "num_samples": 11}, 11, "rloo_11", "#2166ac"),
+    "ARSM": ({"method": "arsm"}, 11, "arsm", "#b2182b"),
+    "RLOO-2": ({"method": "rloo", "num_samples": 2}, 2, "rloo_2", "#92c5de"),
+    "RLOO-11": ({"method": "rloo", "num_samples": 11}, 11, "rloo_11", "#2166ac"),
     "Gumbel straight-through": (
-        {"estimator": "gumbel_straight_through"},
+        {"method": "gumbel_straight_through"},
         1,
         "gumbel_straight_through",
         "#4d9221",

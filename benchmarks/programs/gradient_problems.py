@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from sparse_hyper_jax.train.recipes.images import Arrays, cross_entropy, to_arrays
 
 from benchmarks.lines import Facts, Line
 from benchmarks.runner import Asked
@@ -46,6 +45,8 @@ from sparse_hyper_jax.sort.buckets import buckets_at, to_rows
 from sparse_hyper_jax.sort.candidates import all_halves, candidate_weights
 from sparse_hyper_jax.sort.split import HalfPermutation, apply_split, partition
 from sparse_hyper_jax.train.data import load_splits
+from sparse_hyper_jax.train.data.epochs import Arrays, to_arrays
+from sparse_hyper_jax.train.models.perceptron import cross_entropy
 
 DRAWS = 100_000
 FEWER = {"sparse backpropagation": 2_000}

@@ -18,7 +18,9 @@ from sparse_hyper_jax.train.recipes.identity import (
     IdentityRecipe,
     initial_state,
     make_step,
-    measure_tuples,
+)
+from sparse_hyper_jax.train.recipes.identity import (
+    measure as measure_tuples,
 )
 
 
@@ -55,8 +57,8 @@ def measure(facts: Facts, asked: Asked) -> Line:
     per_step, exact = float(np.median(seconds[1:])) / EVERY, exact_from <= steps
     return {
         "steps": steps,
-        "mse": errors[-1],
-        "cells_found": figures[-1]["cells_found"],
+        "test_mse": errors[-1],
+        "test_cells_found": figures[-1]["cells_found"],
         "exact_from_step": exact_from if exact else None,
         "milliseconds_per_step": round(1e3 * per_step, 4),
         "seconds_to_exact": round(per_step * exact_from, 2) if exact else None,

@@ -12,7 +12,7 @@ from benchmarks.recipes import recipe_of
 from benchmarks.runner import Asked
 from benchmarks.sort_quality import TESTED
 from sparse_hyper_jax.sort import exact_match, neural_sort, standardise
-from sparse_hyper_jax.train.data import ClassIndex, index_by_class, load_splits, make_sequences
+from sparse_hyper_jax.train.data import ClassIndex, make_sequences
 from sparse_hyper_jax.train.recipes.sort import TEST_SEED, Keys, make_model, make_step
 
 EVERY = 250
@@ -21,7 +21,7 @@ TEST, VALIDATION, PART = 1_000, 250, 50
 
 OURS: dict[str, dict[str, Any]] = {
     "order_loss": {},
-    "quicksort": {"estimator": "mixture", "loss": "separate"},
+    "quicksort": {"method": "mixture", "loss": "separate"},
 }
 """What the recipe itself does."""
 
@@ -61,8 +61,7 @@ def measure(facts: Facts, asked: Asked) -> Line:
     # Peers have no learned certainty, and too few steps are made to need warps.
     options |= {"learn_certainty": False, "warp": 0.0, "channels": (16, 32, 64)}
     recipe = recipe_of("sort", asked, data="mnist", **options, **OURS.get(method, {}))
-    splits = load_splits(recipe.data, recipe.data_dir, seed=recipe.seed)
-    parts = {name: index_by_class(part) for name, part in splits._asdict().items()}
+    parts = recipe.load()
     keys_of, state = make_model(recipe, parts["train"].images.shape[1:])
     loss = None if method in OURS else partial(entry_loss, matrix_of(method))
     step = make_step(recipe, keys_of, loss)

@@ -25,13 +25,8 @@ from sparse_hyper_jax.backprop import (
     init_memory,
     sparse_dense,
 )
-from sparse_hyper_jax.train.data import load_splits
-from sparse_hyper_jax.train.recipes.sparse_backprop import (
-    make_measure,
-    make_model,
-    make_step,
-    to_arrays,
-)
+from sparse_hyper_jax.train.models.perceptron import make_measure
+from sparse_hyper_jax.train.recipes.sparse_backprop import make_model, make_step
 
 QUARTERS, EPOCHS, GOAL = 4, 20, 0.97
 STEPS = 10
@@ -205,28 +200,28 @@ def training_steps(
 def seconds_to_goal(facts: Facts, asked: Asked) -> Line:
     """Train on MNIST until the validation accuracy reaches a goal; count training alone."""
     method, _, memory = facts["setting"].partition(", ")
-    _, width, *others, _ = facts["network"].split("-")
-    options = {"select": method} | ({} if memory or method == "dense" else {"memory": 0.0})
-    options |= {"hidden": int(width), "layers": 1 + len(others), "batch": facts["batch"]}
+    _, *hidden, _ = map(int, facts["network"].split("-"))
+    options = {"method": method} | ({} if memory or method == "dense" else {"memory": 0.0})
+    options |= {"hidden": tuple(hidden), "batch": facts["batch"]}
     recipe = recipe_of("sparse-backprop", asked, data="mnist", seed=facts["seed"], **options)
-    splits = load_splits(recipe.data, recipe.data_dir, seed=recipe.seed)
-    train_set, validation = to_arrays(splits.train), to_arrays(splits.validation)
-    apply, state = make_model(recipe, train_set, classes=10)
-    step, measure = make_step(recipe, apply), make_measure(apply, state.memory)
-    length = 1 if asked.tiny else len(train_set[0]) // recipe.batch // QUARTERS
+    data = recipe.load()
+    apply, state = make_model(recipe, data.train, data.classes)
+    step, memory = make_step(recipe, apply), state.slots
+    accuracy_of = make_measure(lambda parameters, images: apply(parameters, memory, images, None))
+    length = 1 if asked.tiny else len(data.train[0]) // recipe.batch // QUARTERS
 
     def part(state: Any, key: jax.Array, train_set: Any) -> Any:
         keys = jax.random.split(key, length)
         return jax.lax.scan(lambda state, key: step(state, key, train_set), state, keys)[0]
 
-    arguments = (state, jax.random.key(0), train_set)
+    arguments = (state, jax.random.key(0), data.train)
     program, compile_seconds = compiled(part, *arguments, donate_argnums=0)
     seconds, accuracy, done = 0.0, 0.0, 0
     for key in jax.random.split(jax.random.key(recipe.seed), QUARTERS * EPOCHS):
         start = time.perf_counter()
-        state = jax.block_until_ready(program(state, key, train_set))
+        state = jax.block_until_ready(program(state, key, data.train))
         seconds, done = seconds + time.perf_counter() - start, done + 1
-        accuracy = measure(state.parameters, validation)
+        accuracy = accuracy_of(state.parameters, data.validation)
         if accuracy >= GOAL:
             break
     return {

@@ -10,27 +10,21 @@ from benchmarks.recipes import recipe_of
 from benchmarks.runner import Asked
 from benchmarks.timing import interleaved
 from benchmarks.unbiased import TASKS
-from sparse_hyper_jax.train.data import index_by_class, load_splits
-from sparse_hyper_jax.train.recipes import identity, sort
 
 STEPS_PER_CALL = 50
 
 
 def scan_of(recipe: Any) -> Callable[[], Any]:
     """Give some steps of a recipe as one compiled function."""
-    if isinstance(recipe, identity.IdentityRecipe):
-        step, state, constants = identity.make_step(recipe), identity.initial_state(recipe), ()
-    else:
-        constants = (index_by_class(load_splits("digits", None, seed=0).train),)
-        keys_of, state = sort.make_model(recipe, constants[0].images.shape[1:])
-        step = sort.make_step(recipe, keys_of)
+    data = recipe.load()
+    plan = recipe.settle(data).plan(data)
 
     @jax.jit
     def steps(state: Any, keys: jax.Array, *constants: Any) -> Any:
-        return jax.lax.scan(lambda state, key: step(state, key, *constants), state, keys)
+        return jax.lax.scan(lambda state, key: plan.step(state, key, *constants), state, keys)
 
     keys = jax.random.split(jax.random.key(0), STEPS_PER_CALL)
-    return lambda: steps(state, keys, *constants)
+    return lambda: steps(plan.state, keys, *plan.constants)
 
 
 def measure(facts: Facts, asked: Asked) -> list[Line]:
