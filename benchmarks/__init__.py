@@ -12,8 +12,9 @@ line, which says where, when and by which commit it was made::
     settings x seeds -> facts -> measure -> line -> results/NAME.jsonl -> table, figure
     NAME.py                      programs/NAME.py or recipes.py           NAME.py
 
-A new benchmark is a file with a ``BENCHMARK`` and its name in ``PAGES``. Tests compare every table
-with its page and run every program in small.
+Lines of before lines named commits have ``recorded_in`` instead: the commit that added them to the
+repository, which is the one that they measured or a later one. A new benchmark is a file with a
+``BENCHMARK``, and its name in ``PAGES``; a test compares its table with that page.
 """
 
 PAGES = {
