@@ -1,10 +1,6 @@
 """Classify cluttered digits through a glimpse: hyperlayers, spatial transformer, score function.
 
-    python benchmarks/glimpse_table.py --mnist DIR --cluttered DIR    train, resumable
-    python benchmarks/glimpse_table.py --table                        print the tables
-
-Three parts; every line has the errors on validation and test images, the later ones on training
-images too:
+Runs of the recipe ``glimpse``, with ``--mnist DIR``, ``--cluttered DIR`` or both:
 
 * all models with equal steps, on generated canvases of 60 x 60 with four distractors of 8 x 8 and
   on the ready-made set of 40 x 40;
@@ -14,18 +10,14 @@ images too:
 All models have the same preprocessing network and head; one window of 28 x 28.
 """
 
-import argparse
-import dataclasses
-import tempfile
-from pathlib import Path
+from collections.abc import Iterable, Iterator
 from typing import Any
 
-from report import Report, mean_and_spread, percent, read_lines
+from benchmarks.lines import Facts, Line, Lines
+from benchmarks.recipes import train
+from benchmarks.runner import Asked, Benchmark
+from benchmarks.tables import Column, percent, spread, table
 
-from sparse_hyper_jax.train.recipes.glimpse import GlimpseRecipe
-
-NAME = "glimpse_table"
-SEEDS = (0, 1, 2)
 MODELS = ("scale", "box", "affine", "quad", "stn", "reinforce", "conv")
 TASKS: dict[str, dict[str, Any]] = {
     "60 x 60": {"data": "mnist", "canvas": 60},
@@ -33,107 +25,78 @@ TASKS: dict[str, dict[str, Any]] = {
 }
 READERS: dict[str, dict[str, Any]] = {
     "upright": {},
-    "sampled, draws='pixel'": {"reader": "sampled", "draws": "pixel"},
+    "sampled, draws='pixel'": {"reader": "sampled", "points_per": "pixel"},
     "sampled, draws='glimpse'": {"reader": "sampled"},
     "sampled, neighbours only": {"reader": "sampled", "num_global": 0, "num_local": 0},
 }
 """Ways to read an upright window. The first is the recipe's; grids that turn are sampled."""
 
 STEPS, LONG_STEPS = 2_000, (15_000, 30_000)
+UPRIGHT = {"task": "60 x 60", "method": "scale", "reader": None}
 
 
-def run(report: Report, folders: dict[str, Path], facts: dict[str, Any], **options: Any) -> None:
-    """Train once and write the line, unless it is there."""
-    facts = {"reader": None, **facts}
-    if any(facts.items() <= line.items() for line in read_lines(NAME)):
-        return
-    task = TASKS[facts["task"]]
-    recipe = GlimpseRecipe(
-        **task,
-        data_dir=folders[task["data"]],
-        model=facts["model"],
-        steps=facts["steps"],
-        seed=facts["seed"],
-        quiet=True,
-        **options,
-    )
-    with tempfile.TemporaryDirectory() as folder:
-        result = dataclasses.replace(recipe, out=Path(folder) / "run").run()
-    names = ("train_error", "validation_error", "test_error", "seconds", "deviation")
-    report.add(**facts, **{name: result[name] for name in names if name in result})
-
-
-def train(folders: dict[str, Path], seeds: list[int], tasks: list[str]) -> None:
-    """Train what has no line yet."""
-    report = Report(NAME, append=True)
-    for seed in seeds:
+def settings(asked: Asked, lines: Lines) -> Iterator[Facts]:
+    """Give all models on the tasks whose data are there, then the readers and long training."""
+    tasks = [task for task, of in TASKS.items() if getattr(asked, of["data"])]
+    for seed in asked.seeds:
         for task in tasks:
             for model in MODELS:
-                run(report, folders, {"task": task, "model": model, "steps": STEPS, "seed": seed})
-        if "60 x 60" in tasks:
-            facts = {"task": "60 x 60", "model": "scale", "steps": STEPS, "seed": seed}
-            for steps in LONG_STEPS[: 2 if seed == 0 else 1]:
-                run(report, folders, facts | {"steps": steps})
-            for reader, options in READERS.items():
-                if options:
-                    run(report, folders, facts | {"reader": reader}, **options)
+                facts = {"task": task, "method": model, "reader": None}
+                yield facts | {"steps": STEPS, "seed": seed}
+        for steps in LONG_STEPS[: 2 if seed == 0 else 1] if "60 x 60" in tasks else ():
+            yield UPRIGHT | {"steps": steps, "seed": seed}
+        for reader in list(READERS)[1:] if "60 x 60" in tasks else ():
+            yield UPRIGHT | {"reader": reader, "steps": STEPS, "seed": seed}
 
 
-def lines_of(**facts: Any) -> list[dict[str, Any]]:
-    """Read the lines with the given facts."""
-    return [line for line in read_lines(NAME) if facts.items() <= line.items()]
+def measure(facts: Facts, asked: Asked) -> Line:
+    """Train once."""
+    options = TASKS[facts["task"]] | READERS[facts["reader"] or "upright"]
+    options |= {name: facts[name] for name in ("method", "steps", "seed")}
+    return train("glimpse", asked, seconds=True, **options)
 
 
-def errors(lines: list[dict[str, Any]]) -> str:
-    """Write test errors in per cent."""
-    return percent([line["test_error"] for line in lines])
+def error(line: Line) -> float:
+    """Give the share of test images that are misread."""
+    return 1 - line["test_accuracy"]
 
 
-def table() -> str:
-    """Write the errors of all models on both tasks."""
-    heads = [f"{task}, test error" for task in TASKS]
-    rows = [f"| model | {' | '.join(heads)} |", "|---" * (len(heads) + 1) + "|"]
-    for model in MODELS:
-        facts = {"model": model, "steps": STEPS, "reader": None}
-        if not lines_of(**facts):
-            continue
-        parts = [errors(lines_of(task=task, **facts)) for task in TASKS]
-        rows.append(f"| {model} | {' | '.join(parts)} |")
-    return "\n".join(rows)
+def write(lines: Lines) -> str:
+    """Write the errors of all models on both tasks; those of the readers, and of long training."""
+    columns = [Column(f"{task}, test error", error, percent(), {"task": task}) for task in TASKS]
+    equal = lines.where(reader=None, steps=STEPS)
+    models = (([model], equal.where(method=model)) for model in MODELS)
+    long = sorted(set(lines.values("steps")) - {STEPS})
+    ways = [*((reader, STEPS) for reader in READERS), *(("upright", steps) for steps in long)]
+    readers = (
+        ([reader, f"{steps:,}"], lines.where(**UPRIGHT | facts_of(reader), steps=steps))
+        for reader, steps in ways
+    )
+    heads = (
+        Column("test error", error, percent()),
+        Column("deviation at the end, pixels", "deviation", spread(".2f")),
+    )
+    return "\n\n".join(
+        [
+            table(["model"], measured(models), columns),
+            table(["reader", "steps"], measured(readers), heads),
+        ]
+    )
 
 
-def reader_table() -> str:
-    """Write the errors of the readers, and of long training."""
-    rows = ["| reader | steps | test error | deviation at the end, pixels |", "|---" * 4 + "|"]
-    long = sorted({line["steps"] for line in read_lines(NAME)} - {STEPS})
-    for reader, steps in [
-        *((reader, STEPS) for reader in READERS),
-        *(("upright", n) for n in long),
-    ]:
-        named = None if reader == "upright" else reader
-        lines = lines_of(task="60 x 60", model="scale", steps=steps, reader=named)
-        if not lines:
-            continue
-        spread = mean_and_spread([line["deviation"] for line in lines], 2)
-        rows.append(f"| {reader} | {steps:,} | {errors(lines)} | {spread} |")
-    return "\n".join(rows)
+def facts_of(reader: str) -> Facts:
+    """Give the fact of a reader; the recipe's own needs none."""
+    return {"reader": None if reader == "upright" else reader}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--mnist", type=Path, help="folder of the four MNIST files")
-    parser.add_argument("--cluttered", type=Path, help="folder of the ready-made 40 x 40 set")
-    parser.add_argument("--seeds", type=int, nargs="+", default=SEEDS)
-    parser.add_argument("--table", action="store_true", help="only print the tables")
-    asked = parser.parse_args()
-    if not asked.table:
-        folders = {"mnist": asked.mnist, "cluttered": asked.cluttered}
-        tasks = [task for task, options in TASKS.items() if folders[options["data"]]]
-        if not tasks:
-            parser.error("pass --mnist DIR or --cluttered DIR to train; --table shows the lines")
-        train(folders, asked.seeds, tasks)
-    print(table(), reader_table(), sep="\n\n")
+def measured(rows: Iterable[tuple[Any, Lines]]) -> list[tuple[Any, Lines]]:
+    """Leave out rows without lines."""
+    return [row for row in rows if row[1]]
 
 
-if __name__ == "__main__":
-    main()
+BENCHMARK = Benchmark(
+    settings=settings,
+    measure=measure,
+    tiny=[{"task": "60 x 60", "method": "scale", "reader": None, "steps": 2, "seed": 0}],
+    table=write,
+)

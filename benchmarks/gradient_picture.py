@@ -1,161 +1,113 @@
 """Bias against variance at equal cost, for most ways of this library to change a gradient.
 
-    python benchmarks/gradient_picture.py              measure, print the tables, docs/gradients.png
-    python benchmarks/gradient_picture.py --table      only print the tables
-    python benchmarks/gradient_picture.py --draw       tables and figure from the JSON lines
-
-One JSON line per method: what ``gradient_report`` says about it on a small problem whose exact
-gradient is known (``gradient_problems.py``), and its counted cost. A method may be repeated and
+One line per method: what ``gradient_report`` says about it on a small problem whose exact gradient
+is known (``programs/gradient_problems.py``), and its counted cost. A method may be repeated and
 averaged: that divides the variance and leaves the bias, so the figure shows variance times cost.
 """
 
-import argparse
 import itertools
-from pathlib import Path
-from typing import Any
 
-import jax
-from gradient_problems import PROBLEMS
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from report import Report, read_lines
 
-from sparse_hyper_jax.diagnostics import gradient_report
+from benchmarks.figures import tidy
+from benchmarks.lines import Line, Lines
+from benchmarks.runner import Benchmark, grid, program
+from benchmarks.tables import Column, bias, one, table
 
-NAME = "gradient_picture"
-DRAWS = 100_000
-FEWER = {"sparse backpropagation": 2_000}
+PROBLEMS = (
+    "discrete choices",
+    "tuples of a hyperlayer",
+    "sorting",
+    "sparse backpropagation",
+    "choice of an expert",
+)
 LEAST = 1e-4
 """Smaller variances are drawn here, as 0."""
 
 COLOURS = ("#2166ac", "#b2182b", "#4d9221", "#762a83", "#e08214", "#444444")
+HOW_TO_READ = """\
+Each point is one way to estimate a gradient g
+whose exact value is known.
+
+To the left: less bias (hollow, at the edge: none
+above twice the noise of the measurement).
+
+Down: less variance for the same cost. Points
+at the bottom do not vary at all.
+
+Averaging divides a variance and leaves a bias:
+what lies to the right stays there.
+
+Tuples: exact is the choice among all cells;
+methods that choose among fewer points are
+unbiased for another loss."""
 
 
-def measure() -> None:
-    """Write a line for every method of every problem."""
-    report = Report(NAME)
-    for make in PROBLEMS:
-        problem = make()
-        draws = FEWER.get(problem.title, DRAWS)
-        keys = jax.random.split(jax.random.key(0), draws)
-        for name, method in problem.methods.items():
-            figures = gradient_report(problem.exact, method.estimate, keys)
-            report.add(
-                problem=problem.title,
-                method=name,
-                cost=method.cost,
-                counted=problem.cost,
-                draws=draws,
-                **{field: float(value) for field, value in figures._asdict().items()},
-            )
+def total(line: Line) -> float:
+    """Give the variance at the cost of one."""
+    return line["variance"] * line["cost"]
 
 
-def bias_of(line: dict[str, Any]) -> str:
-    """Write a bias, or that none was seen above twice the noise."""
-    seen = line["bias"] > 2 * line["noise"]
-    return f"{line['bias']:.2g}" if seen else f"none seen (noise {line['noise']:.1g})"
+def number(values: list[float]) -> str:
+    """Write a variance, or that there is none."""
+    return "0" if values[0] < 1e-9 else f"{values[0]:.2g}"
 
 
-def table() -> str:
-    """Give a Markdown table per problem."""
-    rows = []
-    lines = read_lines(NAME)
-    for title in dict.fromkeys(line["problem"] for line in lines):
-        chosen = [line for line in lines if line["problem"] == title]
-        rows += [
-            f"| {title} | {chosen[0]['counted']} | bias | variance | variance x cost | cosine |",
-            "|---" * 6 + "|",
+def write(lines: Lines) -> str:
+    """Write a table per problem, a row per method."""
+    written = []
+    for problem in lines.each("problem"):
+        chosen = lines.where(problem=problem)
+        columns = [
+            Column(chosen[0]["counted"], "cost", one("g")),
+            Column("bias", lambda line: bias(line, ".2g"), one()),
+            Column("variance", "variance", number),
+            Column("variance x cost", total, number),
+            Column("cosine", "cosine", one(".2f")),
         ]
-        for line in chosen:
-            variance = line["variance"]
-            shown = (
-                "0" if value < 1e-9 else f"{value:.2g}"
-                for value in (variance, variance * line["cost"])
-            )
-            one, two = shown
-            rows.append(
-                f"| {line['method']} | {line['cost']:g} | {bias_of(line)} | {one} | {two} "
-                f"| {line['cosine']:.2f} |"
-            )
-        rows.append("")
-    return "\n".join(rows)
+        written.append(
+            table([problem], (([line["method"]], Lines([line])) for line in chosen), columns)
+        )
+    return "\n\n".join(written)
 
 
-def draw() -> Figure:
-    """Draw one panel per problem."""
-    lines = read_lines(NAME)
-    titles = list(dict.fromkeys(line["problem"] for line in lines))
-    figure = Figure(figsize=(13.5, 6.8), layout="constrained")
+def draw(figure: Figure, lines: Lines) -> None:
+    """Draw one panel per problem, and how to read them."""
     panels = figure.subplots(2, 3).ravel()
-    for ax, title in zip(panels, titles, strict=False):
-        chosen = [line for line in lines if line["problem"] == title]
+    for ax, problem in zip(panels, lines.each("problem"), strict=False):
+        chosen = lines.where(problem=problem)
         draw_panel(ax, chosen)
-        ax.set_title(f"{title}\ncost: {chosen[0]['counted']}", fontsize=10)
-    explain(panels[-1])
-    return figure
+        ax.set_title(f"{problem}\ncost: {chosen[0]['counted']}", fontsize=10)
+    panels[-1].axis("off")
+    panels[-1].text(0.0, 0.95, HOW_TO_READ, va="top", fontsize=9, transform=panels[-1].transAxes)
 
 
-def draw_panel(ax: Axes, lines: list[dict[str, Any]]) -> None:
+def draw_panel(ax: Axes, lines: Lines) -> None:
     """Draw the methods of one problem, the noisiest first; hollow where no bias was seen."""
     styles = itertools.product("osD", COLOURS)
-    for line in sorted(lines, key=lambda line: -line["variance"] * line["cost"]):
-        marker, colour = next(styles)
+    for line, (marker, colour) in zip(sorted(lines, key=total, reverse=True), styles, strict=False):
         seen = line["bias"] > 2 * line["noise"]
-        ax.plot(
-            line["bias"] if seen else 0.0,
-            max(line["variance"] * line["cost"], LEAST),
-            marker,
-            color=colour,
-            markersize=6.5,
-            markeredgewidth=1.5,
-            fillstyle="full" if seen else "none",
-            label=line["method"],
-            clip_on=False,
-        )
+        place = (line["bias"] if seen else 0.0, max(total(line), LEAST))
+        style = {"color": colour, "markersize": 6.5, "markeredgewidth": 1.5, "clip_on": False}
+        style |= {"fillstyle": "full" if seen else "none", "label": line["method"]}
+        ax.plot(*place, marker, **style)
     ax.set(yscale="log", xlabel="bias / |g|", ylabel="variance x cost / |g|²")
     ax.set(xlim=(-0.04, 1.04), ylim=(LEAST / 2, 1e3))
     powers = range(-3, 4)
     ticks = [LEAST, *(10.0**power for power in powers)]
     ax.set_yticks(ticks, ["0", *(f"$10^{{{power}}}$" for power in powers)])
     ax.minorticks_off()
-    ax.spines[["top", "right"]].set_visible(False)
+    tidy(ax)
     ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize=7.5)
 
 
-def explain(ax: Axes) -> None:
-    """Say how to read the panels."""
-    ax.axis("off")
-    ax.text(
-        0.0,
-        0.95,
-        "Each point is one way to estimate a gradient g\n"
-        "whose exact value is known.\n\n"
-        "To the left: less bias (hollow, at the edge: none\n"
-        "above twice the noise of the measurement).\n\n"
-        "Down: less variance for the same cost. Points\n"
-        "at the bottom do not vary at all.\n\n"
-        "Averaging divides a variance and leaves a bias:\n"
-        "what lies to the right stays there.\n\n"
-        "Tuples: exact is the choice among all cells;\n"
-        "methods that choose among fewer points are\n"
-        "unbiased for another loss.",
-        va="top",
-        fontsize=9,
-        transform=ax.transAxes,
-    )
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--table", action="store_true", help="only print the tables")
-    parser.add_argument("--draw", action="store_true", help="print the tables and draw")
-    asked = parser.parse_args()
-    if not (asked.table or asked.draw):
-        measure()
-    print(table())
-    if not asked.table:
-        draw().savefig(Path("docs") / "gradients.png", dpi=150)
-
-
-if __name__ == "__main__":
-    main()
+BENCHMARK = Benchmark(
+    settings=lambda asked, lines: grid(problem=PROBLEMS),
+    measure=program("gradient_problems"),
+    tiny=list(grid(problem=PROBLEMS)),
+    table=write,
+    draw=draw,
+    figure="gradients",
+    inches=(13.5, 6.8),
+)

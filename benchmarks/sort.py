@@ -1,71 +1,39 @@
 """Sort held-out digits after training on order alone: lengths and seeds.
 
-    python benchmarks/sort.py                 bundled digits
-    python benchmarks/sort.py --mnist DIR     MNIST
-    python benchmarks/sort.py --table         only print the table
-
-One JSON line per run of the recipe ``sort``: exact and element-wise match on sequences of test
-digits, and its wall-clock seconds, of one core each. Runs that are there already are kept.
+Runs of the recipe ``sort``, with bundled digits or, with ``--mnist DIR``, with MNIST: exact and
+element-wise match on sequences of test digits, and wall-clock seconds, of one core each.
 """
 
-import argparse
-import tempfile
-from pathlib import Path
-from typing import Any
+from benchmarks.lines import Facts, Lines
+from benchmarks.recipes import train
+from benchmarks.runner import Asked, Benchmark
+from benchmarks.tables import Column, percent, table
 
-from report import Report, percent, read_lines
-
-from sparse_hyper_jax.train.recipes.sort import SortRecipe
-
-NAME = "sort"
-SEEDS = 3
-BUNDLED: tuple[dict[str, Any], ...] = ({"n": 4, "steps": 5_000},)
-MNIST: tuple[dict[str, Any], ...] = (
-    {"n": 8, "data": "mnist", "steps": 15_000, "batch": 32, "warp": 1.25},
+BUNDLED: Facts = {"data": "digits", "n": 4, "steps": 5_000}
+MNIST: Facts = {"data": "mnist", "n": 8, "steps": 15_000, "batch": 32, "warp": 1.25}
+MATCHES = (
+    Column("whole sequence right", "test_exact_match", percent()),
+    Column("elements right", "test_element_match", percent()),
 )
 
 
-def run(report: Report, **options: Any) -> None:
-    """Train with several seeds and write their lines, unless they are there."""
-    for seed in range(SEEDS):
-        wanted = {"data": "digits", **options, "seed": seed}
-        facts = {name: value for name, value in wanted.items() if name != "data_dir"}
-        if any(facts.items() <= line.items() for line in read_lines(NAME)):
-            continue
-        with tempfile.TemporaryDirectory() as folder:
-            recipe = SortRecipe(**options, seed=seed, out=Path(folder) / "run", quiet=True)
-            result = recipe.run()
-        # The temporary folder is gone: its name would mean nothing.
-        report.add(**{name: value for name, value in (facts | result).items() if name != "out"})
+def settings(asked: Asked, lines: Lines) -> list[Facts]:
+    """Give the seeds of one data set."""
+    return [(MNIST if asked.mnist else BUNDLED) | {"seed": seed} for seed in asked.seeds]
 
 
-def table() -> str:
+def write(lines: Lines) -> str:
     """Write exact and element-wise match on test digits."""
-    rows = [
-        "| digits | n | steps | whole sequence right | elements right |",
-        "|---|---|---|---|---|",
-    ]
-    for options in BUNDLED + MNIST:
-        wanted = {"data": "digits", **options}
-        lines = [line for line in read_lines(NAME) if wanted.items() <= line.items()]
-        cells = (percent([line[f"{one}_match"] for line in lines]) for one in ("exact", "element"))
-        kind = "bundled, 8 x 8" if wanted["data"] == "digits" else "MNIST"
-        rows.append(f"| {kind} | {options['n']} | {options['steps']:,} | {' | '.join(cells)} |")
-    return "\n".join(rows)
+    rows = (
+        ((kind, of["n"], f"{of['steps']:,}"), lines.where(**of))
+        for kind, of in (("bundled, 8 x 8", BUNDLED), ("MNIST", MNIST))
+    )
+    return table(["digits", "n", "steps"], rows, MATCHES)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--mnist", type=Path, help="folder of the four MNIST files")
-    parser.add_argument("--table", action="store_true", help="only print the table")
-    asked = parser.parse_args()
-    if not asked.table:
-        report = Report(NAME, append=True)
-        for options in MNIST if asked.mnist else BUNDLED:
-            folder = {"data_dir": asked.mnist} if asked.mnist else {}
-            run(report, **options, **folder)
-    print(table())
-
-
-if __name__ == "__main__":
-    main()
+BENCHMARK = Benchmark(
+    settings=settings,
+    measure=lambda facts, asked: train("sort", asked, seconds=True, **facts),
+    tiny=[BUNDLED | {"seed": 0}],
+    table=write,
+)

@@ -1,91 +1,61 @@
 """One variable with thirty arms: variance of each estimator's gradient, and the reward it reaches.
 
-    python benchmarks/univariate.py                    all settings and seeds
-    python benchmarks/univariate.py --table            from the JSON lines
-
-One JSON line per run of the recipe ``univariate``: reward after 5,000 steps of plain ascent with
-rate 1, and bias and variance from 200,000 estimates at uniform and at random logits.
+Runs of the recipe ``univariate``: reward after 5,000 steps of plain ascent with rate 1, and bias
+and variance from 200,000 estimates at uniform and at random logits.
 """
 
-import argparse
-import tempfile
-from pathlib import Path
 from typing import Any
 
-from report import Report, mean_and_spread, read_lines
+from benchmarks.lines import Line, Lines
+from benchmarks.recipes import train
+from benchmarks.runner import Benchmark, grid
+from benchmarks.tables import Column, bias, one, spread, table
 
-from sparse_hyper_jax.train.recipes.univariate import UnivariateRecipe
-
-NAME = "univariate"
-SEEDS = range(3)
 SETTINGS: dict[str, dict[str, Any]] = {
-    "exact": {"estimator": "enumeration"},
-    "score function": {"estimator": "score_function"},
-    "AR": {"estimator": "ar"},
-    "ARS": {"estimator": "ars"},
-    "ARSM": {"estimator": "arsm"},
-    "RLOO-2": {"estimator": "rloo", "num_samples": 2},
-    "RLOO-8": {"estimator": "rloo", "num_samples": 8},
-    "without replacement, 8": {"estimator": "without_replacement", "num_samples": 8},
-    "REBAR": {"estimator": "rebar"},
-    "straight-through": {"estimator": "straight_through"},
-    "Gumbel straight-through, 0.2": {"estimator": "gumbel_straight_through", "temperature": 0.2},
-    "uninformed subset of 5": {"estimator": "uninformed_subset"},
-    "informed subset of 5": {"estimator": "informed_subset"},
+    "exact": {"method": "enumeration"},
+    "score function": {"method": "score_function"},
+    "AR": {"method": "ar"},
+    "ARS": {"method": "ars"},
+    "ARSM": {"method": "arsm"},
+    "RLOO-2": {"method": "rloo", "num_samples": 2},
+    "RLOO-8": {"method": "rloo", "num_samples": 8},
+    "without replacement, 8": {"method": "without_replacement", "num_samples": 8},
+    "REBAR": {"method": "rebar"},
+    "straight-through": {"method": "straight_through"},
+    "Gumbel straight-through, 0.2": {"method": "gumbel_straight_through", "temperature": 0.2},
+    "uninformed subset of 5": {"method": "uninformed_subset"},
+    "informed subset of 5": {"method": "informed_subset"},
 }
 
 
-def run(report: Report, setting: str, seed: int) -> None:
-    """Climb once and write the line, unless it is there."""
-    wanted = {"setting": setting, "seed": seed}
-    if any(wanted.items() <= line.items() for line in read_lines(NAME)):
-        return
-    with tempfile.TemporaryDirectory() as name:
-        recipe = UnivariateRecipe(
-            **SETTINGS[setting], seed=seed, out=Path(name) / "run", quiet=True
-        )
-        result = recipe.run()
-    del result["out"], result["seconds"]
-    report.add(**result | wanted)
+def variance(report: Line) -> str:
+    """Write the variance per class; 0 where it is rounding."""
+    return "0" if report["variance"] < 1e-9 else f"{report['class_variance']:.1e}"
 
 
-def bias_of(figures: dict[str, float]) -> str:
-    """Write a relative bias, or that none was seen above twice the noise."""
-    if figures["variance"] < 1e-9:
-        return "0"
-    seen = figures["bias"] > 2 * figures["noise"]
-    return f"{figures['bias']:.2f}" if seen else f"none seen (noise {figures['noise']:.1g})"
+def write(lines: Lines) -> str:
+    """Write rewards and variances, a row per estimator."""
 
+    def bias_of(line: Line) -> str:
+        report = line["at_random_logits"]
+        return "0" if report["variance"] < 1e-9 else bias(report, ".2f")
 
-def table() -> str:
-    """Give rewards and variances as a Markdown table."""
-    rows = [
-        "| estimator | evaluations | reward | variance, uniform logits | random logits | bias |",
-        "|---" * 6 + "|",
+    columns = [
+        Column("evaluations", "evaluations", one()),
+        Column("reward", "reward", spread(".4f")),
+        Column("variance, uniform logits", lambda line: variance(line["at_uniform_logits"]), one()),
+        Column("random logits", lambda line: variance(line["at_random_logits"]), one()),
+        Column("bias", bias_of, one()),
     ]
-    for setting in SETTINGS:
-        runs = [line for line in read_lines(NAME) if line["setting"] == setting]
-        uniform, random = (runs[0][f"at_{name}_logits"] for name in ("uniform", "random"))
-        one, two = (
-            "0" if figures["variance"] < 1e-9 else f"{figures['class_variance']:.1e}"
-            for figures in (uniform, random)
-        )
-        reward = mean_and_spread([line["reward"] for line in runs], 4)
-        cells = (setting, runs[0]["evaluations"], reward, one, two, bias_of(random))
-        rows.append("| " + " | ".join(map(str, cells)) + " |")
-    return "\n".join(rows)
+    rows = (([setting], lines.where(setting=setting)) for setting in SETTINGS)
+    return table(["estimator"], rows, columns)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--table", action="store_true", help="only print the table")
-    if not parser.parse_args().table:
-        report = Report(NAME, append=True)
-        for seed in SEEDS:
-            for setting in SETTINGS:
-                run(report, setting, seed)
-    print(table())
-
-
-if __name__ == "__main__":
-    main()
+BENCHMARK = Benchmark(
+    settings=lambda asked, lines: grid(seed=asked.seeds, setting=SETTINGS),
+    measure=lambda facts, asked: train(
+        "univariate", asked, seed=facts["seed"], **SETTINGS[facts["setting"]]
+    ),
+    tiny=[{"seed": 0, "setting": "ARSM"}],
+    table=write,
+)

@@ -1,5 +1,6 @@
 """The best parameters of a run, chosen by validation, in a file that survives the process."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sparse_hyper_jax import checks
+from sparse_hyper_jax.checks import require
+from sparse_hyper_jax.train.npz import NUMBERS, read_npz
+
+ABOUT = ("run", "score", "step")
+"""Arrays of the file beside the parameters."""
+
+CHANGE = "start a new run with another --out DIR and no --resume"
 
 
 class BestParameters:
@@ -18,10 +25,13 @@ class BestParameters:
 
     Args:
         path: where to keep them, a name that ends in ``.npz``.
+        run: name of the run, ``RunFolder.run``; a file of another run is
+            refused. Without it any file is taken.
     """
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path, *, run: str = ""):
         self.path = path
+        self.run = run
 
     def offer(self, score: float, step: int, parameters: Any) -> None:
         """Keep the parameters if they are better than what the file holds.
@@ -30,47 +40,79 @@ class BestParameters:
             score: higher is better; NaN is the lowest.
             step: number of finished steps.
             parameters: pytree of arrays.
+
+        Raises:
+            ValueError: the file is damaged, or of another run.
         """
-        score = -np.inf if np.isnan(score) else score
+        score = -math.inf if math.isnan(score) else score
         if self.path.exists():
-            with np.load(self.path) as kept:
-                if (score, -step) <= (float(kept["score"]), -int(kept["step"])):
-                    return
-        leaves = jax.device_get(jax.tree.leaves(parameters))
+            best, when = self._about(read_npz(self.path, change=CHANGE, names=ABOUT))
+            if (score, -step) <= (best, -when):
+                return
+        leaves = [_to_numbers(leaf) for leaf in jax.device_get(jax.tree.leaves(parameters))]
+        run = np.frombuffer(self.run.encode(), np.uint8)
         written = self.path.with_suffix(".new.npz")
-        np.savez(written, *leaves, score=score, step=step)
+        np.savez(written, *leaves, run=run, score=np.float64(score), step=np.int64(step))
         written.replace(self.path)  # at once: a killed run leaves the old file or the new one
 
     def read(self, like: Any) -> tuple[float, int, Any]:
         """Give score, step and parameters of the best.
 
         Args:
-            like: pytree of the same structure.
+            like: pytree of arrays of the same structure, shapes and dtypes.
 
         Raises:
-            ValueError: nothing was offered yet, or other parameters.
+            ValueError: nothing was offered yet, other parameters, another run or a damaged file.
         """
-        checks.require(
+        require(
             self.path.exists(),
             f"no file {self.path}",
             "the parameters of at least one evaluation",
             "train first",
         )
-        wanted = [jnp.shape(leaf) for leaf in jax.tree.leaves(like)]
-        dtypes = [jnp.result_type(leaf) for leaf in jax.tree.leaves(like)]
-        with np.load(self.path) as kept:
-            leaves = [kept[f"arr_{number}"] for number in range(len(kept.files) - 2)]
-            found = [leaf.shape for leaf in leaves]
-            checks.require(
-                found == wanted,
-                f"parameters of shapes {found} in {self.path}",
-                f"shapes {wanted}",
-                "pass the parameters of the same model",
-            )
-            # The file keeps the bytes of a bfloat16, but not its name.
-            named = [
-                jnp.asarray(leaf.view(dtype) if leaf.dtype.kind == "V" else leaf)
-                for leaf, dtype in zip(leaves, dtypes, strict=True)
-            ]
-            parameters = jax.tree.unflatten(jax.tree.structure(like), named)
-            return float(kept["score"]), int(kept["step"]), parameters
+        arrays = read_npz(self.path, change=CHANGE, kinds=NUMBERS + "c")
+        wanted, structure = jax.tree.flatten(like)
+        score, step = self._about(arrays)
+        leaves = [arrays.get(f"arr_{number}") for number in range(len(arrays) - len(ABOUT))]
+        found = [None if leaf is None else _kind(leaf) for leaf in leaves]
+        expected = [_kind(_to_numbers(jnp.asarray(leaf))) for leaf in wanted]
+        require(
+            found == expected,
+            f"parameters {found} in {self.path}",
+            f"{expected}",
+            "pass the parameters of the same model",
+        )
+        named = [
+            jnp.asarray(leaf.view(jnp.result_type(one)))
+            for leaf, one in zip(leaves, wanted, strict=True)
+            if leaf is not None
+        ]
+        return score, step, jax.tree.unflatten(structure, named)
+
+    def _about(self, arrays: dict[str, np.ndarray]) -> tuple[float, int]:
+        kinds = {name: _kind(arrays[name]) for name in ABOUT if name in arrays}
+        run = arrays["run"] if "run" in arrays else np.zeros(0)
+        require(
+            kinds == {"run": f"uint8[{run.size}]", "score": "float64[]", "step": "int64[]"},
+            f"{self.path} with {kinds}",
+            "the name of the run, a score and a step beside the parameters",
+            CHANGE,
+        )
+        name = run.tobytes().decode(errors="replace")
+        require(
+            self.run in ("", name),
+            f"{self.path} of the run {name!r}",
+            f"parameters of the run {self.run!r}, to which the folder belongs",
+            "delete that file, or start a new run with another --out DIR and no --resume",
+        )
+        return float(arrays["score"]), int(arrays["step"])
+
+
+def _to_numbers(leaf: Any) -> np.ndarray:
+    # npz files keep the bytes of a bfloat16, but not its name: as unsigned numbers they come back.
+    array = np.asarray(leaf)
+    return array.view(f"u{array.dtype.itemsize}") if array.dtype.kind == "V" else array
+
+
+def _kind(leaf: np.ndarray) -> str:
+    return f"{leaf.dtype}{list(leaf.shape)}"

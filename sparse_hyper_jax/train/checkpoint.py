@@ -9,6 +9,7 @@ Several processes save and restore together, each the parts of the arrays on its
 folder that all of them see.
 """
 
+import errno
 import logging
 import shutil
 import signal
@@ -16,6 +17,7 @@ import threading
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -25,6 +27,18 @@ import orbax.checkpoint as ocp
 
 from sparse_hyper_jax.checks import require
 from sparse_hyper_jax.dist.processes import first_does
+
+DAMAGED = ".damaged"
+"""Ending of a checkpoint that could not be read."""
+
+# Orbax gives its own errors no number. A part that is missing, or a folder in its place, is damage.
+_FILE_IS_GONE = (None, errno.ENOENT, errno.EISDIR, errno.ENOTDIR)
+
+# How the drivers of JAX and orbax begin a message; they raise ValueError and RuntimeError for all.
+_NO_DAMAGE = (
+    *("RESOURCE_EXHAUSTED", "PERMISSION_DENIED", "UNAUTHENTICATED", "UNAVAILABLE"),
+    *("DEADLINE_EXCEEDED", "CANCELLED", "ABORTED"),
+)
 
 
 class Restored(NamedTuple):
@@ -46,9 +60,11 @@ class Checkpoints:
     Args:
         path: the folder; created if needed.
         keep: number of checkpoints to keep; more than one, in case the newest cannot be read.
+        run: name of the run, ``RunFolder.run``; checkpoints of another one are refused. Without it
+            any are taken.
     """
 
-    def __init__(self, path: str | Path, *, keep: int = 2):
+    def __init__(self, path: str | Path, *, keep: int = 2, run: str = ""):
         options = ocp.CheckpointManagerOptions(
             max_to_keep=keep,
             create=True,
@@ -56,6 +72,7 @@ class Checkpoints:
             enable_async_checkpointing=False,
         )
         self.path = Path(path).absolute()
+        self.run = run
         # Removed here: orbax's own clean-up runs in a thread, which can collide with the next save.
         first_does(self._remove_halves)
         with _silence():
@@ -86,13 +103,15 @@ class Checkpoints:
         arrays = {str(index): leaf for index, leaf in enumerate(leaves) if leaf.size}
         args = ocp.args.Composite(
             arrays=ocp.args.StandardSave(arrays),
-            about=ocp.args.JsonSave({"leaves": describe(state), "about": dict(about)}),
+            about=ocp.args.JsonSave(
+                {"run": self.run, "leaves": describe(state), "about": dict(about)}
+            ),
         )
         with _silence(), _uninterrupted():
             self._manager.save(step, args=args, force=True)
 
     def restore(self, like: Any) -> Restored | None:
-        """Restore the newest checkpoint that can be read, and delete any newer one that cannot.
+        """Restore the newest checkpoint that can be read; newer ones are renamed, not deleted.
 
         Args:
             like: state with the containers, shapes, dtypes and shardings of the one that was saved.
@@ -101,30 +120,51 @@ class Checkpoints:
             The checkpoint, or None if the folder holds none.
 
         Raises:
-            ValueError: the saved state has other leaves, or no checkpoint can be read.
+            ValueError: the checkpoint is of another run or state, or all are damaged.
+            Exception: anything that is no damage, such as a lack of memory or of permission.
         """
-        failed: list[int] = []
+        failed: dict[int, str] = {}
         for step in reversed(self.steps()):
             try:
-                saved = self._read(step, "about", ocp.args.JsonRestore())
-                self._check_leaves(step, saved["leaves"], like)
-                restored = Restored(step, self._arrays(step, like), saved["about"])
+                restored = self._restore(step, like)
             except _MismatchError:
                 raise
             except Exception as error:  # whatever orbax and its file drivers raise on damaged files
-                warnings.warn(f"damaged checkpoint {self.path / str(step)}: {error}", stacklevel=2)
-                failed.append(step)
+                if not is_damage(error):
+                    raise
+                failed[step] = " ".join(f"{type(error).__name__}: {error}".split())[:200]
                 continue
-            for newer in failed:
-                self._manager.delete(newer)
+            self._set_aside(failed)
             return restored
         require(
             not failed,
-            f"only damaged checkpoints in {self.path}",
+            f"only damaged checkpoints in {self.path} ({'; '.join(failed.values())})",
             "at least one that can be read",
             "start a new run with another --out DIR and no --resume",
         )
         return None
+
+    def _restore(self, step: int, like: Any) -> Restored:
+        saved = self._read(step, "about", ocp.args.JsonRestore())
+        self._check_run(step, saved.get("run", ""))
+        self._check_leaves(step, saved["leaves"], like)
+        return Restored(step, self._arrays(step, like), dict(saved["about"]))
+
+    def _set_aside(self, failed: Mapping[int, str]) -> None:
+        for step, reason in failed.items():
+            old, new = self.path / str(step), self.path / f"{step}{DAMAGED}"
+            number = 1
+            while new.exists():
+                number += 1
+                new = self.path / f"{step}{DAMAGED}-{number}"
+            first_does(partial(old.rename, new))
+            warnings.warn(
+                f"damaged checkpoint {old} ({reason}): set aside as {new.name}, going on from the"
+                " one before",
+                stacklevel=4,
+            )
+        if failed:
+            self._manager.reload()
 
     def _remove_halves(self) -> None:
         for half in self.path.glob("*.orbax-checkpoint-tmp*"):
@@ -145,6 +185,14 @@ class Checkpoints:
         state = treedef.unflatten([arrays.get(str(i), leaf) for i, leaf in enumerate(leaves)])
         # Copied, because memory that belongs to the reader of a file cannot be donated.
         return own_arrays(state)
+
+    def _check_run(self, step: int, run: str) -> None:
+        if self.run not in ("", run):
+            raise _MismatchError(
+                f"found a checkpoint at step {step} in {self.path} of the run {run!r};"
+                f" expected one of the run {self.run!r}, to which the folder belongs;"
+                " move it away, or start a new run with another --out DIR and no --resume"
+            )
 
     def _check_leaves(self, step: int, saved: list[str], like: Any) -> None:
         wanted = describe(like)
@@ -204,8 +252,21 @@ def _is_key(leaf: Any) -> bool:
     return isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
+def is_damage(error: Exception) -> bool:
+    """Tell whether an error while restoring is due to what the files hold.
+
+    If memory, rights or a disk's patience ran out, another attempt may succeed, and going on from
+    an older checkpoint would throw work away.
+    """
+    if isinstance(error, MemoryError):
+        return False
+    if isinstance(error, OSError):
+        return error.errno in _FILE_IS_GONE
+    return not any(status in str(error) for status in _NO_DAMAGE)
+
+
 class _MismatchError(ValueError):
-    """The checkpoint is readable, but of another state."""
+    """The checkpoint is readable, but of another run or state."""
 
 
 @contextmanager
@@ -230,7 +291,7 @@ def _silence() -> Iterator[None]:
     # Orbax reports every file it touches through absl's logger.
     logger = logging.getLogger("absl")
     level = logger.level
-    logger.setLevel(logging.ERROR)
+    logger.setLevel(logging.CRITICAL)  # errors are raised, too
     try:
         yield
     finally:

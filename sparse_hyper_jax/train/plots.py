@@ -137,15 +137,15 @@ def plot_matrix(
     return ax.figure
 
 
-def read_snapshots(folder: Path) -> dict[int, ContinuousTuples]:
-    """Read the tuples that a run saved, ``STEP.npz`` each, in the order of their steps."""
-    paths = sorted(folder.glob("*.npz"))
-    return {int(path.stem): ContinuousTuples(**dict(np.load(path))) for path in paths}
-
-
 def read_curve(folder: RunFolder, name: str) -> tuple[np.ndarray, np.ndarray]:
     """Read steps and values of one metric of a run, where it was recorded."""
     rows = [line for line in folder.metrics() if line.get(name) is not None]
+    checks.require(
+        all(isinstance(row[name], int | float) for row in rows),
+        f"values of {name!r} in {folder.path} that are no numbers",
+        "numbers",
+        "read another metric, or restore the file of metrics",
+    )
     return np.array([row["step"] for row in rows]), np.array([row[name] for row in rows])
 
 

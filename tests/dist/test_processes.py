@@ -74,7 +74,7 @@ def wait_for_step(out, step, pair):
 
 def final_tuples(out):
     with np.load(out / "snapshots" / f"{STEPS:08d}.npz") as file:
-        return {name: file[name] for name in file.files}
+        return {name: file[name] for name in file.files if name != "run"}
 
 
 def without_seconds(out):

@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 
 from sparse_hyper_jax.train.best_parameters import BestParameters
+from tests.hostile import hostile_npz
 from tests.ops.examples import assert_close, assert_names_itself_and_its_cure
 
 
@@ -64,4 +65,40 @@ def test_reading_nothing_or_another_model_is_an_error(best):
     assert_names_itself_and_its_cure(lambda: best.read(tree(0.0)), "no file", "evaluation", "train")
     best.offer(0.5, 1, tree(1.0))
     other = {"w": jnp.zeros(4), "b": [jnp.zeros(())]}
-    assert_names_itself_and_its_cure(lambda: best.read(other), "(2, 3)", "(4,)", "same model")
+    assert_names_itself_and_its_cure(lambda: best.read(other), "[2, 3]", "[4]", "same model")
+
+
+def test_parameters_of_another_dtype_are_an_error(best):
+    best.offer(0.5, 1, {"w": jnp.zeros(2)})
+    with pytest.raises(ValueError, match=r"found parameters \['float32\[2\]'\] in .*float16\[2\]"):
+        best.read({"w": jnp.zeros(2, jnp.float16)})
+
+
+def test_best_of_another_run_is_never_believed(tmp_path):
+    BestParameters(tmp_path / "best.npz", run="one").offer(0.999, 1, tree(1.0))
+    other = BestParameters(tmp_path / "best.npz", run="other")
+    for use in (lambda: other.read(tree(0.0)), lambda: other.offer(0.5, 1, tree(2.0))):
+        assert_names_itself_and_its_cure(use, "of the run 'one'", "of the run 'other'", "--out DIR")
+    assert BestParameters(tmp_path / "best.npz", run="one").read(tree(0.0))[0] == 0.999
+
+
+GOOD = {"arr_0": np.zeros(2, np.float32), "run": np.zeros(0, np.uint8)}
+GOOD |= {"score": np.float64(0.5), "step": np.int64(3)}
+
+
+@pytest.mark.parametrize(("damage", "write"), hostile_npz(GOOD, "score").items())
+def test_damaged_file_is_told_in_three_parts(best, damage, write):
+    write(best.path)
+    like = {"w": jnp.zeros(2)}
+    for use in (lambda: best.read(like), lambda: best.offer(0.9, 4, like)):
+        with pytest.raises(ValueError, match=r"^found .*best\.npz.*; expected .*; .*--out DIR"):
+            use()
+
+
+@pytest.mark.parametrize("name", ["arr_0", "arr_7", "score", "run"])
+def test_file_without_one_of_its_arrays_is_refused(best, name):
+    arrays = dict(GOOD)
+    arrays["else"] = arrays.pop(name, np.zeros(1))
+    np.savez(best.path, **arrays)
+    with pytest.raises(ValueError, match=r"^found .*; expected .*; .*"):
+        best.read({"w": jnp.zeros(2)})

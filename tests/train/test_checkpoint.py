@@ -1,3 +1,4 @@
+import errno
 import logging
 import shutil
 import signal
@@ -126,26 +127,71 @@ def test_saves_in_another_thread(tmp_path):
     assert restore(tmp_path).step == 10
 
 
+def damage(path):
+    for file in path.rglob("*"):
+        if file.is_file():
+            file.write_bytes(b"")
+
+
 @pytest.mark.parametrize("item", ["about", "arrays", ""])
-def test_damaged_checkpoint_falls_back_to_the_one_before(tmp_path, item):
+def test_damaged_checkpoint_is_set_aside_for_the_one_before(tmp_path, item):
     save_all(tmp_path, [10, 20])
-    for path in (tmp_path / "20" / item).rglob("*"):
-        if path.is_file():
-            path.write_bytes(b"")
-    with pytest.warns(UserWarning, match=r"damaged checkpoint .*20"):
-        assert restore(tmp_path).step == 10
-    save_all(tmp_path, [20])
-    assert restore(tmp_path).state["w"][0] == 20
+    # Twice: a run that comes to the same step again may be damaged again.
+    for name in ("20.damaged", "20.damaged-2"):
+        damage(tmp_path / "20" / item)
+        with pytest.warns(UserWarning, match=rf"damaged checkpoint .*20 .*set aside as {name}, "):
+            assert restore(tmp_path).step == 10
+        assert (tmp_path / name).is_dir()
+        save_all(tmp_path, [20])
+        assert restore(tmp_path).state["w"][0] == 20
+    save_all(tmp_path, [30, 40])
+    expected = ["20.damaged", "20.damaged-2", "30", "40"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == expected
 
 
 def test_nothing_but_damaged_checkpoints_is_an_error(tmp_path):
     save_all(tmp_path, [10])
     shutil.rmtree(tmp_path / "10" / "arrays")
-    with (
-        pytest.warns(UserWarning, match="damaged checkpoint"),
-        pytest.raises(ValueError, match=r"found only damaged checkpoints in .*another --out DIR"),
-    ):
+    message = r"found only damaged checkpoints in .* \(\w+: .*\); .*another --out DIR"
+    with pytest.raises(ValueError, match=message):
         restore(tmp_path)
+    assert (tmp_path / "10").exists()
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        PermissionError(errno.EACCES, "no"),
+        OSError(errno.EIO, "bad disk"),
+        OSError(errno.EMFILE, "too many open files"),
+        ValueError('PERMISSION_DENIED: Error opening "zarr" driver'),
+        RuntimeError("RESOURCE_EXHAUSTED: Out of memory"),
+    ],
+)
+def test_what_is_no_damage_is_raised_and_nothing_renamed(tmp_path, monkeypatch, error):
+    save_all(tmp_path, [10, 20])
+
+    def fail(*_):
+        raise error
+
+    monkeypatch.setattr(Checkpoints, "_arrays", fail)
+    with pytest.raises(type(error)) as caught:
+        restore(tmp_path)
+    assert caught.value is error
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["10", "20"]
+
+
+def test_checkpoint_of_another_run_is_refused_and_kept(tmp_path):
+    with Checkpoints(tmp_path, run="one") as checkpoints:
+        checkpoints.save(10, {"w": jnp.zeros(100)}, {})
+    assert restore(tmp_path).step == 10
+    message = "of the run 'one'; expected one of the run 'other', .*; move it away, .*--out DIR"
+    with (
+        Checkpoints(tmp_path, run="other") as checkpoints,
+        pytest.raises(ValueError, match=message),
+    ):
+        checkpoints.restore({"w": jnp.zeros(100)})
     assert (tmp_path / "10").exists()
 
 

@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from sparse_hyper_jax.train.recipes.autoencoder import make_coder
 
 from sparse_hyper_jax.estimators import ARSM, Enumeration, Subset
-from sparse_hyper_jax.train.recipes.autoencoder import make_coder
 from sparse_hyper_jax.train.recipes.subset_bias import SubsetBiasRecipe, compared, measure
 from sparse_hyper_jax.train.recipes.univariate import (
     UnivariateRecipe,

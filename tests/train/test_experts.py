@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from sparse_hyper_jax.train.recipes.images import to_arrays
 
 from sparse_hyper_jax.train.data import load_splits
 from sparse_hyper_jax.train.recipes import experts as module
@@ -15,7 +16,6 @@ from sparse_hyper_jax.train.recipes.experts import (
     make_model,
     make_step,
 )
-from sparse_hyper_jax.train.recipes.images import to_arrays
 from sparse_hyper_jax.train.run_folder import RunFolder
 from tests.ops.examples import all_finite, assert_names_itself_and_its_cure
 

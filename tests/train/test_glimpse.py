@@ -4,10 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from sparse_hyper_jax.train.recipes.canvases import PART, load_canvases
 
 from sparse_hyper_jax.nn.glimpse_classifiers import MODELS
 from sparse_hyper_jax.train.recipes import glimpse
-from sparse_hyper_jax.train.recipes.canvases import PART, load_canvases
 from sparse_hyper_jax.train.recipes.glimpse import GlimpseRecipe, make_model, make_step
 from tests.train.killing import assert_ends_the_same
 

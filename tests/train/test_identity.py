@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from sparse_hyper_jax.train.recipes.identity_losses import LOSSES, relaxed_loss
 
 from sparse_hyper_jax.ops import ContinuousTuples, invert_means, round_means
 from sparse_hyper_jax.train.recipes import identity
@@ -18,7 +19,6 @@ from sparse_hyper_jax.train.recipes.identity import (
     move_surplus,
     optimizer_of,
 )
-from sparse_hyper_jax.train.recipes.identity_losses import LOSSES, relaxed_loss
 from sparse_hyper_jax.train.run_folder import RunFolder
 from tests.ops.examples import all_finite, assert_close
 
@@ -116,7 +116,8 @@ def test_snapshots_are_the_tuples_at_every_evaluation(finished):
     assert [file.name for file in files] == [f"{step:08d}.npz" for step in range(0, 2001, 100)]
     with np.load(files[0]) as first, np.load(files[-1]) as last:
         recipe = IdentityRecipe(size=8)
-        assert_close(dict(first), recipe.tuples(initial_state(recipe).parameters)._asdict())
+        drawn = recipe.tuples(initial_state(recipe).parameters)._asdict()
+        assert_close({name: first[name] for name in drawn}, drawn)
         tuples = ContinuousTuples(*(jnp.asarray(last[name]) for name in ContinuousTuples._fields))
     figures = measure(tuples)
     assert figures == {"mse": result["mse"], "cells_found": 8}
@@ -135,7 +136,7 @@ def test_run_that_dies_and_resumes_ends_the_same(tmp_path, monkeypatch):
         for line in metrics:
             line.pop("seconds")
         with np.load(tmp_path / name / "snapshots" / "00000300.npz") as file:
-            return metrics, {key: file[key].tolist() for key in file.files}
+            return metrics, {key: file[key].tolist() for key in file.files if key != "run"}
 
     train = identity.train
     monkeypatch.setattr(

@@ -1,5 +1,6 @@
 import dataclasses
 import enum
+import errno
 import json
 import os
 from pathlib import Path
@@ -9,7 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sparse_hyper_jax.train.run_folder import RunFolder, default_path, open_run, to_plain
+from sparse_hyper_jax.train import owner
+from sparse_hyper_jax.train.run_folder import RunFolder, default_path, open_run
 
 
 class Kind(enum.Enum):
@@ -34,6 +36,10 @@ class Config:
     rank: int = 0
 
 
+def names(path):
+    return sorted(entry.name for entry in path.iterdir())
+
+
 def test_new_run_writes_the_configuration(tmp_path):
     folder = open_run(Config(out=tmp_path), recipe="toy", out=tmp_path / "a" / "b")
     content = json.loads((folder.path / "config.json").read_text())
@@ -50,7 +56,12 @@ def test_new_run_writes_the_configuration(tmp_path):
         "rank": 0,
     }
     assert {"jax", "flax", "optax", "sparse_hyper_jax"} == content["versions"].keys()
-    assert sorted(path.name for path in folder.path.iterdir()) == ["checkpoints", "config.json"]
+    assert folder.run == content["run"]
+    assert len(folder.run) == 16
+    assert names(folder.path) == ["config.json", "owner.lock"]
+    with folder:
+        pass
+    assert names(folder.path) == ["config.json"]
 
 
 def test_default_folder_is_named_after_the_recipe_and_never_taken(tmp_path, monkeypatch):
@@ -63,16 +74,56 @@ def test_default_folder_is_named_after_the_recipe_and_never_taken(tmp_path, monk
     assert not default_path("toy").exists()
 
 
-def test_existing_folder_without_a_run_is_used(tmp_path):
-    (tmp_path / "notes.txt").write_text("mine")
-    open_run(Config(), recipe="toy", out=tmp_path)
-    assert (tmp_path / "notes.txt").read_text() == "mine"
+@pytest.mark.parametrize("left", ["notes.txt", "best.npz", "metrics.jsonl", "checkpoints", ".x"])
+def test_folder_with_anything_in_it_is_refused_and_left_alone(tmp_path, left):
+    (tmp_path / left).write_text("mine")
+    message = rf"found {left} in .*; expected an empty folder .*; pass another --out DIR"
+    with pytest.raises(ValueError, match=message):
+        open_run(Config(), recipe="toy", out=tmp_path)
+    assert names(tmp_path) == [left]
+
+
+def test_what_an_interrupted_start_leaves_is_no_content(tmp_path):
+    for name in ("owner.lock", "config.json.partial"):
+        (tmp_path / name).write_text("{")
+    assert open_run(Config(), recipe="toy", out=tmp_path).run
 
 
 def test_folder_with_a_run_is_refused(tmp_path):
-    open_run(Config(), recipe="toy", out=tmp_path)
+    with open_run(Config(), recipe="toy", out=tmp_path):
+        pass
     with pytest.raises(ValueError, match=r"found a run in .*; expected .*--resume .*--out DIR"):
         open_run(Config(), recipe="toy", out=tmp_path)
+
+
+def fail(out, *, write=None, resume=False):
+    with open_run(Config(), recipe="toy", out=out, resume=resume) as folder:
+        folder.checkpoints.mkdir(exist_ok=True)
+        if write:
+            (out / write).write_text("{}")
+        raise ZeroDivisionError
+
+
+@pytest.mark.parametrize("existing", [True, False])
+def test_run_that_fails_before_it_wrote_anything_leaves_no_folder(tmp_path, existing):
+    out = tmp_path / "run"
+    if existing:
+        out.mkdir()
+    with pytest.raises(ZeroDivisionError):
+        fail(out)
+    assert out.exists() == existing
+    assert open_run(Config(), recipe="toy", out=out).run
+
+
+@pytest.mark.parametrize("write", ["metrics.jsonl", "checkpoints/10"])
+def test_run_that_fails_after_it_wrote_something_stays(tmp_path, write):
+    with pytest.raises(ZeroDivisionError):
+        fail(tmp_path, write=write)
+    left = names(tmp_path)
+    assert "config.json" in left
+    with pytest.raises(ZeroDivisionError):
+        fail(tmp_path, resume=True)
+    assert set(left) <= set(names(tmp_path))
 
 
 @pytest.mark.parametrize("place", ["file", "below a file", "proc", "read-only"])
@@ -95,11 +146,33 @@ def test_unwritable_folder_is_refused(tmp_path, place):
 
 
 def test_resume_accepts_fields_without_influence(tmp_path):
-    open_run(Config(), recipe="toy", out=tmp_path)
-    before = (tmp_path / "config.json").read_text()
+    with open_run(Config(), recipe="toy", out=tmp_path) as first:
+        before = (tmp_path / "config.json").read_text()
     same = Config(out=tmp_path, resume=True, quiet=True, coordinator="127.0.0.1:1234", rank=0)
-    assert open_run(same, recipe="toy", out=tmp_path, resume=True) == RunFolder(tmp_path)
+    with open_run(same, recipe="toy", out=tmp_path, resume=True) as again:
+        assert again == first
     assert (tmp_path / "config.json").read_text() == before
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_second_owner_is_refused_and_the_first_stays(tmp_path, resume):
+    with open_run(Config(), recipe="toy", out=tmp_path) as first:
+        if not resume:
+            (tmp_path / "config.json").unlink()  # as between the first one's check and its writing
+        message = rf"found .* in use by process {os.getpid()} on .*; expected .*; wait .*--out DIR"
+        with pytest.raises(ValueError, match=message):
+            open_run(Config(), recipe="toy", out=tmp_path, resume=resume)
+        assert "owner.lock" in names(tmp_path)
+        first.append({"step": 1})
+
+
+def test_folder_that_cannot_be_locked_is_used_with_a_warning(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.ENOLCK, "no locks available")
+
+    monkeypatch.setattr(owner.fcntl, "flock", refuse)
+    with pytest.warns(UserWarning, match="cannot be locked .*no locks"):
+        assert open_run(Config(), recipe="toy", out=tmp_path).run
 
 
 @pytest.mark.parametrize(
@@ -122,8 +195,16 @@ def test_resume_with_another_recipe_is_refused(tmp_path):
     open_run(Config(), recipe="toy", out=tmp_path)
     with pytest.raises(ValueError, match=r"steps was 100 and is now '\(absent\)'"):
         open_run(Inner(), recipe="toy", out=tmp_path, resume=True)
-    with pytest.raises(ValueError, match="recipe was 'toy' and is now 'other'"):
-        open_run(Config(), recipe="other", out=tmp_path, resume=True)
+    with pytest.raises(ValueError, match=r"found a run of the recipe 'toy' in .*") as caught:
+        open_run(Inner(), recipe="other", out=tmp_path, resume=True)
+    assert "steps" not in str(caught.value)  # fields of another recipe have no counterpart
+
+
+def test_run_of_an_earlier_version_is_refused(tmp_path):
+    (tmp_path / "config.json").write_text('{"recipe": "toy", "fields": {}, "versions": {}}')
+    with pytest.raises(ValueError, match=r"config\.json without the name of its run; .*--out DIR"):
+        open_run(Config(), recipe="toy", out=tmp_path, resume=True)
+    assert names(tmp_path) == ["config.json"]
 
 
 def test_resume_under_other_versions_warns(tmp_path):
@@ -144,38 +225,36 @@ def test_resume_needs_a_run(tmp_path):
     assert not (tmp_path / "none").exists()
 
 
-@pytest.mark.parametrize("text", ["", '{"recipe": "toy", "fie', "[1]", '{"recipe": "toy"}', "\0\0"])
-def test_corrupt_configuration_is_reported(tmp_path, text):
-    open_run(Config(), recipe="toy", out=tmp_path)
-    (tmp_path / "config.json").write_text(text)
-    with pytest.raises(ValueError, match=r"config\.json that does not parse; .*another --out DIR"):
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", '{"recipe": "toy", "fie', "[1]", '{"recipe": "toy"}', "\0\0", "9" * 5000),
+        *("[" * 200_000, '{"recipe": 1, "fields": {}}', '{"recipe": "toy", "fields": []}'),
+        *('{"recipe": "toy", "fields": {}, "run": 3}', " " * 2**21, b"\xff\xfe"),
+    ],
+    ids=range(12),
+)
+def test_corrupt_configuration_is_told_in_three_parts(tmp_path, text):
+    with open_run(Config(), recipe="toy", out=tmp_path):
+        pass
+    (tmp_path / "config.json").write_bytes(text if isinstance(text, bytes) else text.encode())
+    message = r"^found .*config\.json .*; expected .*; start a new run with another --out DIR"
+    with pytest.raises(ValueError, match=message) as caught:
         open_run(Config(), recipe="toy", out=tmp_path, resume=True)
+    assert len(str(caught.value)) < 700
+    assert names(tmp_path) == ["config.json"]
 
 
-def test_metrics_are_appended_and_read_back(tmp_path):
-    folder = RunFolder(tmp_path)
-    assert folder.metrics() == []
-    folder.append({"step": 10, "loss": np.float32(0.5), "count": jnp.int32(3)})
-    folder.append({"step": 20, "loss": float("nan"), "worst": -np.inf})
-    assert folder.metrics() == [
-        {"step": 10, "loss": 0.5, "count": 3},
-        {"step": 20, "loss": None, "worst": None},
-    ]
-
-
-@pytest.mark.parametrize("half", ["", '{"step": 30, "lo', "\0\0\0", '{"step"', "3", b"\xff\xfe"])
-@pytest.mark.parametrize("step", [-1, 0, 10, 15, 20, 1000])
-def test_metrics_are_cut_at_the_checkpoint(tmp_path, half, step):
-    folder = RunFolder(tmp_path)
-    for finished in (0, 10, 20):
-        folder.append({"step": finished, "loss": finished / 3})
-    with (tmp_path / "metrics.jsonl").open("ab") as file:
-        file.write(half if isinstance(half, bytes) else half.encode())
-    folder.cut_metrics(step)
-    folder.append({"step": 30, "loss": 1.0})
-    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
-    kept = [{"step": at, "loss": at / 3} for at in (0, 10, 20) if at <= step]
-    assert lines == [*kept, {"step": 30, "loss": 1.0}]
+def test_metrics_carry_the_name_of_their_run(tmp_path):
+    with open_run(Config(), recipe="toy", out=tmp_path) as folder:
+        folder.append({"step": 10, "loss": np.float32(0.5)})
+        folder.append({"step": 20, "loss": np.float32(0.25)})
+        folder.cut_metrics(10)
+        assert folder.metrics() == [{"step": 10, "loss": 0.5}]
+    other = dataclasses.replace(folder, run="other")
+    for use in (other.metrics, lambda: other.cut_metrics(5)):
+        with pytest.raises(ValueError, match=rf"found .* of the run '{folder.run}'; .*'other'"):
+            use()
 
 
 def test_result_is_plain_json(tmp_path):
@@ -208,6 +287,9 @@ def test_several_processes_name_their_folder(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
-def test_values_unknown_to_json_are_named():
-    with pytest.raises(ValueError, match="of type function; expected numbers"):
-        to_plain({"loss": default_path})
+def test_part_has_files_of_its_own_under_the_name_of_the_run(tmp_path):
+    whole = RunFolder(tmp_path, run="name")
+    part = whole.part("task-1")
+    part.append({"step": 1})
+    assert (part.run, part.path, whole.metrics()) == ("name", tmp_path / "task-1", [])
+    assert not RunFolder(tmp_path, writes=False).part("task-2").path.exists()

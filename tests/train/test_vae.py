@@ -5,10 +5,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-
-from sparse_hyper_jax.estimators import ESTIMATORS, RLOO, Enumeration
-from sparse_hyper_jax.train.data import load_splits
-from sparse_hyper_jax.train.recipes import vae as module
 from sparse_hyper_jax.train.recipes.autoencoder import (
     binarise,
     divergence_from_uniform,
@@ -19,6 +15,10 @@ from sparse_hyper_jax.train.recipes.autoencoder import (
     reconstruction_loss,
     start_state,
 )
+
+from sparse_hyper_jax.estimators import ESTIMATORS, RLOO, Enumeration
+from sparse_hyper_jax.train.data import load_splits
+from sparse_hyper_jax.train.recipes import vae as module
 from sparse_hyper_jax.train.recipes.vae import (
     VAERecipe,
     binary_arrays,

@@ -21,6 +21,7 @@ from sparse_hyper_jax.train.run_folder import RunFolder, open_run
 RECIPES = {"toy": Entry("tests.train.toy:ToyRecipe", "fit the mean of random vectors")}
 OPTIMIZER = optax.adam(1e-2)
 STEPS, DISPATCH = 45, 10
+FAULTS = {"value": ValueError, "type": TypeError, "stop": KeyboardInterrupt}
 
 
 class ToyState(NamedTuple):
@@ -110,13 +111,13 @@ class ToyRecipe:
 
     def run(self) -> dict:
         """Train and return the digest of the final state."""
-        folder = open_run(self, recipe="toy", out=self.out, resume=self.resume)
-        print("a line that belongs on standard error")
-        if self.fault:
-            raise {"value": ValueError, "type": TypeError, "stop": KeyboardInterrupt}[self.fault](
-                "a fault"
-            )
+        with open_run(self, recipe="toy", out=self.out, resume=self.resume) as folder:
+            print("a line that belongs on standard error")
+            if self.fault:
+                raise FAULTS[self.fault]("a fault")
+            return self._train(folder)
 
+    def _train(self, folder) -> dict:
         def evaluate(step, state):
             time.sleep(self.pause)
             return {"norm": jnp.linalg.norm(state.params["w"])}

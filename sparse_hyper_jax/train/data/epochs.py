@@ -5,6 +5,16 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from sparse_hyper_jax.train.data.dataset import Dataset
+
+Arrays = tuple[jax.Array, jax.Array]
+"""Images ``(n, pixels)`` in [0, 1] and labels ``(n,)``, on the device."""
+
+
+def to_arrays(part: Dataset) -> Arrays:
+    """Flatten images and move them to the device."""
+    return jnp.asarray(part.images.reshape(len(part.images), -1)), jnp.asarray(part.labels)
+
 
 def first_order(size: int) -> jax.Array:
     """Give the order to start with; it is shuffled before the first batch."""

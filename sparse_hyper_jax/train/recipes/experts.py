@@ -1,9 +1,8 @@
 """Train a classifier with a mixture of experts, whose router learns by one of several gradients."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import jax
 import jax.numpy as jnp
@@ -11,176 +10,96 @@ import numpy as np
 import optax
 from flax import nnx
 
-from sparse_hyper_jax import checks
+from sparse_hyper_jax.estimators.routing import RULES
 from sparse_hyper_jax.nn import DefaultVectors, Mixed, Mixture
-from sparse_hyper_jax.train.data import load_splits
-from sparse_hyper_jax.train.data.epochs import first_order, next_batch
-from sparse_hyper_jax.train.loop import train
-from sparse_hyper_jax.train.recipes.images import (
-    Arrays,
-    check_batch,
-    check_folder,
-    cross_entropy,
-    to_arrays,
-)
-from sparse_hyper_jax.train.run_folder import open_run
-
-TOLD = (
-    "router",
-    "num_experts",
-    "width",
-    "hidden",
-    "balance",
-    "exact_at_argmax",
-    "jitter",
-    "decay",
-    "learning_rate",
-    "data",
-    "batch",
-    "seed",
-)
-"""Options that the result repeats."""
+from sparse_hyper_jax.train.data.epochs import Arrays, next_batch
+from sparse_hyper_jax.train.epoch_state import EpochState, next_state, start_state
+from sparse_hyper_jax.train.limits import Count, NotNegative, Positive, at_least, at_most
+from sparse_hyper_jax.train.models.perceptron import cross_entropy
+from sparse_hyper_jax.train.recipe import ImageRecipe, Images, Plan
+from sparse_hyper_jax.train.run_folder import RunFolder
 
 Apply = Callable[..., tuple[jax.Array, Mixed]]
 """``apply(parameters, defaults, images, key)`` gives logits and what the mixture gave; ``key=None``
 evaluates."""
 
 
-class ExpertsState(NamedTuple):
-    """What training changes."""
-
-    parameters: nnx.State
-    defaults: nnx.State
-    """Default vectors; without arrays unless the router is "default"."""
-
-    optimizer: optax.OptState
-    order: jax.Array
-    """Training images in the order of this epoch, int32."""
-
-    count: jax.Array
-    """Finished steps, int32."""
-
-
-@dataclass(frozen=True)
-class ExpertsRecipe:
+@dataclass(frozen=True, kw_only=True)
+class ExpertsRecipe(ImageRecipe):
     """Train a classifier with a mixture of experts (Liu et al. 2023; Panda et al. 2025)."""
 
-    router: Literal["top", "gate", "first_order", "midpoint", "heun", "default", "dense"] = (
+    name: ClassVar[str] = "experts"
+
+    method: Literal["top", "gate", "first_order", "midpoint", "heun", "default", "dense"] = (
         "midpoint"
     )
     """How the router learns. top: the most probable expert and its gate's gradient; gate,
     first_order, midpoint, heun: an expert drawn at random and a gradient of that order; default:
     constant vectors for the experts not chosen; dense: all experts for every image."""
 
-    num_experts: int = 8
+    num_experts: Count = 8
     """Number of experts."""
 
-    width: int = 32
+    width: Count = 32
     """Units before and after the mixture, which is added to what it sees."""
 
-    hidden: int = 32
+    expert_width: Count = 32
     """Hidden units of an expert."""
 
-    balance: float = 0.01
+    balance: NotNegative = 0.01
     """Coefficient of the load-balance loss."""
 
     exact_at_argmax: bool = True
     """A random gate is whole where the expert drawn is the most probable one."""
 
-    jitter: float | None = None
+    jitter: NotNegative | None = None
     """Random routers leave out experts whose logit is far below the highest; 0.1 in the paper."""
 
-    decay: float = 0.9
-    """Share of the default vectors that a step leaves as it is."""
+    average: Annotated[float, at_least(0), at_most(1)] = 0.9
+    """Share of the default vectors, running averages, that a step leaves as it is."""
 
-    data: Literal["digits", "mnist", "idx"] = "digits"
-    """Images: bundled 8x8 digits, MNIST in --data-dir, or any four idx files there."""
-
-    data_dir: Path | None = None
-    """Folder of the image files, for mnist and idx."""
-
-    download: bool = False
-    """Fetch missing files of MNIST into --data-dir."""
-
-    learning_rate: float = 3e-3
+    learning_rate: Positive = 3e-3
     """Of Adam, without decay or schedule."""
 
-    batch: int = 50
-    """Images per step; an epoch leaves out what does not fill a batch."""
-
-    steps: int | None = None
+    steps: Count | None = None
     """Number of training steps; by default 2,000 for digits, else 20,000."""
 
-    evaluate_every: int = 500
+    evaluate_every: Count = 500
     """Steps between validations."""
 
-    seed: int = 0
-    """Seed of initialisation, validation split, order of the images and choice of the experts."""
+    def ignored(self) -> Iterator[tuple[str, Sequence[str]]]:
+        """Only some routers have options of their own."""
+        yield from super().ignored()
+        if self.method not in RULES:
+            yield "method", ("exact_at_argmax", "jitter")
+        if self.method != "default":
+            yield "method", ("average",)
 
-    out: Path | None = None
-    """Run folder; by default runs/experts-DATE-TIME."""
+    def settle(self, data: Images) -> Self:
+        """Settle the steps."""
+        return replace(self, steps=self.steps or (2_000 if self.data == "digits" else 20_000))
 
-    resume: bool = False
-    """Go on with the run in the folder."""
-
-    quiet: bool = False
-    """Show no progress bar."""
-
-    def run(self) -> dict[str, Any]:
-        """Train, write the run folder; test the final parameters."""
-        self._check()
-        splits = load_splits(self.data, self.data_dir, seed=self.seed, download=self.download)
-        train_set, validation, test = (to_arrays(part) for part in splits)
-        classes = int(splits.train.labels.max()) + 1
-        check_batch(self.batch, len(train_set[0]))
-        # Whatever is wrong with the options is found before the folder holds a run.
-        apply, state = make_model(self, train_set, classes)
-        folder = open_run(self, recipe="experts", out=self.out, resume=self.resume)
+    def plan(self, data: Images) -> Plan:
+        """Judge by accuracy, cross-entropy and how the images are spread over the experts."""
+        apply, state = make_model(self, data.train, data.classes)
         measure = make_measure(apply)
 
-        def evaluate(step: int, state: ExpertsState) -> Mapping[str, float]:
-            accuracy, loss, load = measure(state, validation)
+        def evaluate(folder: RunFolder, step: int, state: EpochState) -> dict[str, float]:
+            accuracy, loss, load = measure(state, data.validation)
             used = float(np.exp(entropy(load)))
             return {"accuracy": accuracy, "cross_entropy": loss, "experts_used": used}
 
-        trained = train(
-            make_step(self, apply),
-            state,
-            constants=(train_set,),
-            steps=self.number_of_steps,
-            seed=self.seed,
-            folder=folder,
-            evaluate=evaluate,
-            evaluate_every=self.evaluate_every,
-            steps_per_dispatch=self.evaluate_every,
-            resume=self.resume,
-            quiet=self.quiet,
-            description=self.router,
-        )
-        result: dict[str, Any] = {}
-        for name, part in (("validation", validation), ("test", test)):
-            accuracy, loss, load = measure(trained.state, part)
-            result |= {f"{name}_accuracy": accuracy, f"{name}_cross_entropy": loss}
-        result |= {"load": load.tolist(), "load_entropy": entropy(load)}  # of the test images
-        result |= {"steps": trained.steps} | {name: getattr(self, name) for name in TOLD}
-        result |= {"seconds": round(trained.seconds, 1), "out": str(folder.path)}
-        return folder.write_result(result)
+        def finish(folder: RunFolder, state: EpochState) -> dict[str, Any]:
+            figures: dict[str, Any] = {}
+            for name, part in (("validation", data.validation), ("test", data.test)):
+                accuracy, loss, load = measure(state, part)
+                figures |= {f"{name}_accuracy": accuracy, f"{name}_cross_entropy": loss}
+                figures |= {"load": load.tolist(), "load_entropy": entropy(load)}
+            return figures  # with the load of the test images
 
-    @property
-    def number_of_steps(self) -> int:
-        """The steps asked for, or the default of the data."""
-        return self.steps or (2_000 if self.data == "digits" else 20_000)
-
-    def _check(self) -> None:
-        for name in ("width", "batch", "evaluate_every", "steps"):
-            if getattr(self, name) is not None:
-                checks.check_count(name, getattr(self, name), least=1)
-        for name, valid, expected in (
-            ("balance", self.balance >= 0, "at least 0"),
-            ("learning_rate", self.learning_rate > 0, "more than 0"),
-        ):
-            checks.require(valid, f"{name}={getattr(self, name)}", expected, f"change {name}")
-        check_folder(self.data, self.data_dir)
+        every = self.evaluate_every
+        step = make_step(self, apply)
+        return Plan(step, state, finish, (data.train,), evaluate, every, longest_dispatch=every)
 
 
 class ExpertsClassifier(nnx.Module):
@@ -190,13 +109,13 @@ class ExpertsClassifier(nnx.Module):
         self.first = nnx.Linear(pixels, recipe.width, rngs=rngs)
         self.mixture = Mixture(
             recipe.width,
-            recipe.hidden,
+            recipe.expert_width,
             recipe.width,
             recipe.num_experts,
-            router=recipe.router,
+            router=recipe.method,
             exact_at_argmax=recipe.exact_at_argmax,
             jitter=recipe.jitter,
-            decay=recipe.decay,
+            decay=recipe.average,
             rngs=rngs,
         )
         self.last = nnx.Linear(recipe.width, classes, rngs=rngs)
@@ -208,9 +127,7 @@ class ExpertsClassifier(nnx.Module):
         return self.last(x + mixed.y), mixed
 
 
-def make_model(
-    recipe: ExpertsRecipe, train_set: Arrays, classes: int
-) -> tuple[Apply, ExpertsState]:
+def make_model(recipe: ExpertsRecipe, train_set: Arrays, classes: int) -> tuple[Apply, EpochState]:
     """Build the network and the state before training."""
     images, _ = train_set
     rngs = nnx.Rngs(params=recipe.seed, sample=recipe.seed)
@@ -222,42 +139,39 @@ def make_model(
     ) -> tuple[jax.Array, Mixed]:
         return nnx.merge(graph, parameters, defaults, rest)(images, key=key)
 
-    moments = optax.adam(recipe.learning_rate).init(parameters)
-    order, count = first_order(len(images)), jnp.zeros((), jnp.int32)
-    return apply, ExpertsState(parameters, defaults, moments, order, count)
+    optimizer = optax.adam(recipe.learning_rate)
+    return apply, start_state(parameters, optimizer, len(images), slots=defaults)
 
 
 def make_step(
     recipe: ExpertsRecipe, apply: Apply
-) -> Callable[[ExpertsState, jax.Array, Arrays], tuple[ExpertsState, dict[str, jax.Array]]]:
+) -> Callable[[EpochState, jax.Array, Arrays], tuple[EpochState, dict[str, jax.Array]]]:
     """Make the pure training step: the next batch of the epoch, its gradient, the next defaults."""
     optimizer = optax.adam(recipe.learning_rate)
 
     def step(
-        state: ExpertsState, key: jax.Array, train_set: Arrays
-    ) -> tuple[ExpertsState, dict[str, jax.Array]]:
+        state: EpochState, key: jax.Array, train_set: Arrays
+    ) -> tuple[EpochState, dict[str, jax.Array]]:
         order_key, layer_key = jax.random.split(key)
         order, (images, labels) = next_batch(
             order_key, state.order, state.count, train_set, batch=recipe.batch
         )
 
         def loss_of(parameters: nnx.State) -> tuple[jax.Array, tuple[jax.Array, Mixed]]:
-            logits, mixed = apply(parameters, state.defaults, images, layer_key)
+            logits, mixed = apply(parameters, state.slots, images, layer_key)
             loss = cross_entropy(logits, labels)
             return loss + recipe.balance * mixed.balance_loss, (loss, mixed)
 
         gradient, (loss, mixed) = jax.grad(loss_of, has_aux=True)(state.parameters)
-        updates, moments = optimizer.update(gradient, state.optimizer, state.parameters)
-        parameters = optax.apply_updates(state.parameters, updates)
         # One array, or none.
-        defaults = jax.tree.map(lambda _: mixed.defaults, state.defaults)
+        defaults = jax.tree.map(lambda _: mixed.defaults, state.slots)
         metrics = {"loss": loss, "balance_loss": mixed.balance_loss}
-        return ExpertsState(parameters, defaults, moments, order, state.count + 1), metrics
+        return next_state(state, gradient, optimizer, order, slots=defaults), metrics
 
     return step
 
 
-def make_measure(apply: Apply) -> Callable[[ExpertsState, Arrays], tuple[float, float, np.ndarray]]:
+def make_measure(apply: Apply) -> Callable[[EpochState, Arrays], tuple[float, float, np.ndarray]]:
     """Make the evaluation: accuracy, cross-entropy and the share of the images per expert."""
 
     @jax.jit
@@ -271,8 +185,8 @@ def make_measure(apply: Apply) -> Callable[[ExpertsState, Arrays], tuple[float, 
         right = jnp.argmax(logits, axis=-1) == labels
         return jnp.mean(right), cross_entropy(logits, labels), load
 
-    def measure(state: ExpertsState, part: Arrays) -> tuple[float, float, np.ndarray]:
-        accuracy, loss, load = on_device(state.parameters, state.defaults, part)
+    def measure(state: EpochState, part: Arrays) -> tuple[float, float, np.ndarray]:
+        accuracy, loss, load = on_device(state.parameters, state.slots, part)
         return float(accuracy), float(loss), np.asarray(load)
 
     return measure

@@ -1,9 +1,8 @@
 """Find a digit in a cluttered canvas and read it: attention that learns where to look."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Literal, NamedTuple, Self
 
 import jax
 import jax.numpy as jnp
@@ -11,19 +10,20 @@ import numpy as np
 import optax
 from flax import nnx
 
-from sparse_hyper_jax import checks
+from sparse_hyper_jax.checks import require
 from sparse_hyper_jax.estimators import score_function_loss
 from sparse_hyper_jax.glimpse import UPRIGHT
 from sparse_hyper_jax.nn import parameter_labels
 from sparse_hyper_jax.nn.glimpse_classifiers import Classified, glimpse_classifier
-from sparse_hyper_jax.train.loop import train
-from sparse_hyper_jax.train.recipes.canvases import Canvases, load_canvases
-from sparse_hyper_jax.train.recipes.images import check_folder
-from sparse_hyper_jax.train.run_folder import RunFolder, open_run
+from sparse_hyper_jax.train.data import load_cluttered
+from sparse_hyper_jax.train.data.canvases import Canvases, make_canvases, ready_canvases
+from sparse_hyper_jax.train.limits import Count, NotNegative, Positive, Whole, said
+from sparse_hyper_jax.train.recipe import ImageRecipe, Plan
+from sparse_hyper_jax.train.run_folder import RunFolder
 
 SHOWN = 8
 OURS = ("scale", "box", "affine", "quad")
-READING = ("reader", "draws", "num_global", "num_local", "variance_scale", "variance_rate")
+READING = ("reader", "points_per", "num_global", "num_local", "variance_scale", "variance_rate")
 """Options of hyperlayers."""
 
 
@@ -34,27 +34,29 @@ class GlimpseState(NamedTuple):
     optimizer: optax.OptState
 
 
-@dataclass(frozen=True)
-class GlimpseRecipe:
+@dataclass(frozen=True, kw_only=True)
+class GlimpseRecipe(ImageRecipe):
     """Classify large, cluttered images through small windows (Bloem 2018)."""
 
-    model: Literal["scale", "box", "affine", "quad", "stn", "reinforce", "conv"] = "scale"
+    name: ClassVar[str] = "glimpse"
+
+    method: Literal["scale", "box", "affine", "quad", "stn", "reinforce", "conv"] = "scale"
     """Glimpses through a hyperlayer, of one of four forms; or a baseline: spatial transformer,
     score function, no glimpse at all."""
 
-    canvas: int | None = None
+    canvas: Count | None = None
     """Side of an image; by default 60 for MNIST and 32 for the bundled digits."""
 
-    glimpses: int = 1
+    glimpses: Count = 1
     """Windows per image."""
 
-    window: int | None = None
+    window: Count | None = None
     """Side of a window; by default that of a digit."""
 
-    distractors: int = 4
+    distractors: Whole = 4
     """Pieces of digits on every canvas."""
 
-    distractor_size: int | None = None
+    distractor_size: Count | None = None
     """Their side; by default 8 for MNIST and 5 for the bundled digits."""
 
     rotated: bool = False
@@ -64,37 +66,22 @@ class GlimpseRecipe:
     """Source of the digits: bundled 8x8 ones, enlarged to 16x16, MNIST in --data-dir, or any four
     idx files there; or the ready-made cluttered images of 40x40 there."""
 
-    data_dir: Path | None = None
-    """Folder of the image files, for all but the bundled digits."""
-
-    download: bool = False
-    """Fetch missing files of MNIST into --data-dir."""
-
-    seed: int = 0
-    """Seed of initialisation, canvases, augmentation and samples."""
-
-    steps: int = 5_000
-    """Number of training steps."""
-
-    out: Path | None = None
-    """Run folder; by default runs/glimpse-DATE-TIME."""
-
-    resume: bool = False
-    """Go on with the run in the folder."""
-
-    quiet: bool = False
-    """Show no progress bar."""
-
-    batch: int = 64
+    batch: Count = 64
     """Images per step."""
 
-    learning_rate: float = 2e-3
+    steps: Count = 5_000
+    """Number of training steps."""
+
+    evaluate_every: Count = 1000
+    """Steps between validations."""
+
+    learning_rate: Positive = 2e-3
     """Peak of a warm-up and cosine schedule for AdamW."""
 
-    weight_decay: float = 0.1
+    weight_decay: NotNegative = 0.1
     """Of AdamW, on matrices."""
 
-    warp: float = 0.5
+    warp: NotNegative = 0.5
     """Strength of random warps of the whole image: times 10 degrees, 10 % of size and slant, and on
     ready-made images 4 pixels of shift."""
 
@@ -102,130 +89,118 @@ class GlimpseRecipe:
     """Whether hyperlayers share each pixel among random points, or among all pixels of the image,
     which only upright windows can, scale and box: the default for these."""
 
-    draws: Literal["glimpse", "pixel"] = "glimpse"
+    points_per: Literal["glimpse", "pixel"] = "glimpse"
     """Whether all pixels of a window share their random points."""
 
-    num_global: int = 8
+    num_global: Whole = 8
     """Points per pixel drawn from the whole image."""
 
-    num_local: int = 8
+    num_local: Whole = 8
     """Points per pixel drawn from 8x8 pixels about it."""
 
-    variance_scale: float = 0.02
+    variance_scale: Positive = 0.02
     """Scale of variances: at the start 2.1 times this times the side of the image."""
 
-    variance_rate: float = 10.0
+    variance_rate: Positive = 10.0
     """Learning rate of variances, as a multiple of that of the network."""
 
     head: Literal["conv", "mlp"] = "conv"
     """What reads the windows."""
 
-    features: int = 128
-    """Width of the hidden layer that decides where to look."""
+    width: Count = 128
+    """Units of the hidden layer that decides where to look."""
 
     coordinates: bool = False
     """Whether its first convolution sees where a pixel lies."""
 
-    def run(self) -> dict[str, Any]:
-        """Train, write the run folder and return the errors on training, held-out and test data."""
-        self._check()
-        canvases = load_canvases(self)
-        # Before the run folder: options that do not fit should not leave one behind.
-        apply, state = make_model(self, canvases)
-        source = canvases.parts["train"]
-        jax.eval_shape(lambda: canvases.draw(jax.random.key(0), source, self.batch))
-        folder = open_run(self, recipe="glimpse", out=self.out, resume=self.resume)
-        measure = make_measure(canvases, apply)
-
-        def evaluate(step: int, state: GlimpseState) -> Mapping[str, float]:
-            results = {"error": measure(state.parameters, "validation")}
-            return results | deviations(self, canvases, state.parameters)
-
-        trained = train(
-            make_step(self, canvases, apply),
-            state,
-            constants=(source,),
-            steps=self.steps,
-            seed=self.seed,
-            folder=folder,
-            evaluate=evaluate,
-            evaluate_every=1000,
-            resume=self.resume,
-            quiet=self.quiet,
-            description=f"{self.model} on {canvases.side}x{canvases.side}",
-        )
-        parameters = trained.state.parameters
-        result: dict[str, Any] = {
-            f"{part}_error": measure(parameters, part) for part in ("train", "validation", "test")
-        }
-        self._draw(folder, canvases, parameters)
-        result |= deviations(self, canvases, parameters)
-        result |= {"model": self.model, "canvas": canvases.side, "steps": self.steps}
-        result |= {"seconds": round(trained.seconds, 1), "seed": self.seed}
-        return folder.write_result(result | {"out": str(folder.path)})
-
-    def _check(self) -> None:
-        for name in ("glimpses", "steps", "batch", "features"):
-            checks.check_count(name, getattr(self, name), least=1)
-        for name in ("canvas", "window", "distractor_size"):
-            if getattr(self, name) is not None:
-                checks.check_count(name, getattr(self, name), least=1)
-        for name in ("learning_rate", "variance_scale", "variance_rate"):
-            checks.require(
-                getattr(self, name) > 0, f"{name}={getattr(self, name)}", "more than 0", "raise it"
-            )
-        checks.require(self.warp >= 0, f"warp={self.warp}", "0 or more", "raise it")
-        checks.require(
-            self.model != "reinforce" or self.batch >= 2,
-            f"batch={self.batch} with model='reinforce'",
+    def check(self) -> None:
+        """Raise also if an image would have no baseline."""
+        super().check()
+        require(
+            self.method != "reinforce" or self.batch >= 2,
+            said(self, "batch", "method"),
             "at least 2 images, each the others' baseline",
             "raise --batch",
         )
-        self._check_unused()
-        check_folder(self.data, self.data_dir)
 
-    def _check_unused(self) -> None:
-        """Raise if an option was changed that this combination would ignore."""
-        cases = [
-            (self.model not in OURS, f"model={self.model!r}", READING),
-            (self.model == "conv", "model='conv'", ("window", "glimpses", "head")),
-            (self.reads() == "upright", "reader='upright'", ("draws", "num_global", "num_local")),
-            (self.data == "cluttered", "data='cluttered'", ("distractors", "distractor_size")),
-            (self.rotated, "rotated=True", ("distractor_size",)),
-        ]
-        plain = GlimpseRecipe()
-        for applies, cause, names in cases:
-            changed = [
-                f"{name}={getattr(self, name)!r}"
-                for name in names
-                if getattr(self, name) != getattr(plain, name)
-            ]
-            checks.require(
-                not (applies and changed),
-                f"{', '.join(changed)} with {cause}",
-                "only options that it uses",
-                "leave these out, or change the other",
-            )
+    def ignored(self) -> Iterator[tuple[str, Sequence[str]]]:
+        """Baselines lack the options of hyperlayers, ready-made images those of canvases."""
+        yield from super().ignored()
+        if self.method not in OURS:
+            yield "method", READING
+        if self.method == "conv":
+            yield "method", ("window", "glimpses", "head")
+        if self.reads() == "upright":
+            decides = "method" if self.reader is None else "reader"
+            yield decides, ("points_per", "num_global", "num_local")
+        if self.rotated:
+            yield "rotated", ("distractor_size",)
+        if self.data == "cluttered":
+            yield "data", ("distractors", "distractor_size", "canvas", "rotated", "download")
 
     def reads(self) -> str | None:
         """Give the reader of the hyperlayers; None for baselines."""
-        if self.model not in OURS:
+        if self.method not in OURS:
             return None
-        return self.reader or ("upright" if self.model in UPRIGHT else "sampled")
+        return self.reader or ("upright" if self.method in UPRIGHT else "sampled")
 
-    def _draw(self, folder: RunFolder, canvases: Canvases, parameters: nnx.State) -> None:
-        if self.model == "conv":
-            return
-        from sparse_hyper_jax.train import plots  # matplotlib is slow to import
-
-        images, _ = canvases.show("test", SHOWN)
-        attention = rebuild(self, canvases, parameters).attention
-        corners = attention.corners(attention.numbers(images))
-        windows = attention.read(images, corners, deterministic=True)
-        figure = plots.plot_glimpses(
-            np.asarray(images), np.asarray(corners), np.asarray(windows[..., 0])
+    def load(self) -> Canvases:
+        """Give images that are ready-made, or say how they are made of digits."""
+        if self.data == "cluttered":
+            assert self.data_dir is not None, "checked"
+            splits = load_cluttered(self.data_dir)
+            return ready_canvases(splits, window=self.window, warp=self.warp)
+        return make_canvases(
+            self.load_splits(),
+            small=self.data == "digits",
+            canvas=self.canvas,
+            window=self.window,
+            distractors=self.distractors,
+            distractor_size=self.distractor_size,
+            rotated=self.rotated,
+            warp=self.warp,
         )
-        figure.savefig(folder.path / "glimpses.png", dpi=150)
+
+    def settle(self, data: Canvases) -> Self:
+        """Settle the sides and the reader."""
+        return replace(self, canvas=data.side, window=data.window, reader=self.reads())
+
+    def plan(self, data: Canvases) -> Plan:
+        """Judge by the accuracy on fixed canvases, read without sampling."""
+        apply, state = make_model(self, data)
+        measure = make_measure(data, apply)
+
+        def evaluate(folder: RunFolder, step: int, state: GlimpseState) -> dict[str, float]:
+            accuracy = measure(state.parameters, "validation")
+            return {"accuracy": accuracy} | deviations(self, data, state.parameters)
+
+        def finish(folder: RunFolder, state: GlimpseState) -> dict[str, Any]:
+            draw(self, folder, data, state.parameters)
+            parts = ("train", "validation", "test")
+            figures = {f"{part}_accuracy": measure(state.parameters, part) for part in parts}
+            return figures | deviations(self, data, state.parameters)
+
+        step = make_step(self, data, apply)
+        constants = (data.parts["train"],)
+        return Plan(step, state, finish, constants, evaluate, self.evaluate_every)
+
+
+def draw(
+    recipe: GlimpseRecipe, folder: RunFolder, canvases: Canvases, parameters: nnx.State
+) -> None:
+    """Draw where the classifier looks in some test images, and what it sees there."""
+    if recipe.method == "conv":
+        return
+    from sparse_hyper_jax.train import plots  # matplotlib is slow to import
+
+    images, _ = canvases.show("test", SHOWN)
+    attention = rebuild(recipe, canvases, parameters).attention
+    corners = attention.corners(attention.numbers(images))
+    windows = attention.read(images, corners, deterministic=True)
+    figure = plots.plot_glimpses(
+        np.asarray(images), np.asarray(corners), np.asarray(windows[..., 0])
+    )
+    figure.savefig(folder.path / "glimpses.png", dpi=150)
 
 
 Apply = Callable[..., Classified]
@@ -236,13 +211,13 @@ def build(recipe: GlimpseRecipe, canvases: Canvases) -> nnx.Module:
     """Make the classifier before training."""
     sampling = {
         "reader": recipe.reads(),
-        "draws": recipe.draws,
+        "draws": recipe.points_per,
         "num_global": recipe.num_global,
         "num_local": recipe.num_local,
         "variance_scale": recipe.variance_scale,
     }
     return glimpse_classifier(
-        recipe.model,
+        recipe.method,
         canvases.side,
         canvases.side,
         (canvases.window, canvases.window),
@@ -250,9 +225,9 @@ def build(recipe: GlimpseRecipe, canvases: Canvases) -> nnx.Module:
         classes=canvases.classes,
         glimpses=recipe.glimpses,
         head=recipe.head,
-        features=recipe.features,
+        features=recipe.width,
         coordinates=recipe.coordinates,
-        **(sampling if recipe.model in OURS else {}),
+        **(sampling if recipe.method in OURS else {}),
     )
 
 
@@ -266,7 +241,7 @@ def deviations(
     recipe: GlimpseRecipe, canvases: Canvases, parameters: nnx.State
 ) -> dict[str, float]:
     """Give the mean standard deviation of the tuples, in pixels; nothing for the baselines."""
-    if recipe.model not in OURS:
+    if recipe.method not in OURS:
         return {}
     variances = rebuild(recipe, canvases, parameters).attention.variances()
     return {"deviation": float(jnp.mean(jnp.sqrt(variances)))}
@@ -308,9 +283,9 @@ def make_step(
         images, labels = canvases.draw(draw_key, source, recipe.batch)
         classified = apply(parameters, images, model_key)
         losses = optax.softmax_cross_entropy_with_integer_labels(classified.logits, labels)
-        wrong = jnp.mean(jnp.argmax(classified.logits, axis=1) != labels)
-        metrics = {"loss": jnp.mean(losses), "train_error": wrong}
-        if recipe.model != "reinforce":
+        right = jnp.mean(jnp.argmax(classified.logits, axis=1) == labels)
+        metrics = {"loss": jnp.mean(losses), "train_accuracy": right}
+        if recipe.method != "reinforce":
             return jnp.mean(losses), metrics
         baseline = "leave_one_out"  # the other images of the batch
         return score_function_loss(losses, classified.log_probability, baseline=baseline), metrics
@@ -326,14 +301,14 @@ def make_step(
 
 
 def make_measure(canvases: Canvases, apply: Apply) -> Callable[[nnx.State, str], float]:
-    """Make the evaluation: the error on fixed canvases of one part, read without sampling."""
+    """Make the evaluation: the accuracy on fixed canvases of one part, read without sampling."""
 
     @jax.jit
     def on_device(parameters: nnx.State, source: Any) -> jax.Array:
-        def wrong(images: jax.Array, labels: jax.Array) -> jax.Array:
+        def right(images: jax.Array, labels: jax.Array) -> jax.Array:
             logits = apply(parameters, images, None).logits
-            return jnp.argmax(logits, axis=1) != labels
+            return jnp.argmax(logits, axis=1) == labels
 
-        return jnp.mean(canvases.over(source, wrong))
+        return jnp.mean(canvases.over(source, right))
 
     return lambda parameters, part: float(on_device(parameters, canvases.parts[part]))

@@ -1,19 +1,17 @@
 """Learn the identity as a sparse matrix: n tuples on n x n cells find the diagonal."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 
-from sparse_hyper_jax import checks, dist
+from sparse_hyper_jax import dist
+from sparse_hyper_jax.checks import require
 from sparse_hyper_jax.ops import (
-    DENSITIES,
     ContinuousTuples,
     bound_means,
     bound_variances,
@@ -24,9 +22,11 @@ from sparse_hyper_jax.ops import (
     round_means,
     sparse_multiply,
 )
-from sparse_hyper_jax.train.loop import train
-from sparse_hyper_jax.train.recipes.identity_losses import LOSSES, draw_inputs, sampling_of
-from sparse_hyper_jax.train.run_folder import RunFolder, open_run
+from sparse_hyper_jax.train.limits import Count, NotNegative, Positive, Whole, at_least, said
+from sparse_hyper_jax.train.models.sampled_matrix import LOSSES, draw_inputs, sampling_of
+from sparse_hyper_jax.train.recipe import Plan, Recipe
+from sparse_hyper_jax.train.run_folder import RunFolder
+from sparse_hyper_jax.train.snapshots import read_snapshots, save_snapshot
 
 TEST_SEED = 2**31 - 1
 TEST_INSTANCES = 10_000
@@ -44,70 +44,60 @@ class IdentityState(NamedTuple):
     """Finished steps, int32."""
 
 
-@dataclass(frozen=True)
-class IdentityRecipe:
+@dataclass(frozen=True, kw_only=True)
+class IdentityRecipe(Recipe):
     """Learn the identity matrix as a sparse one, from random vectors (Bloem 2018, figure 2)."""
 
-    size: int = 32
+    name: ClassVar[str] = "identity"
+
+    size: Count = 32
     """Number n of inputs, outputs and tuples."""
 
-    seed: int = 0
-    """Seed of initialisation and samples."""
-
-    steps: int | None = None
+    steps: Count | None = None
     """Number of training steps; by default 4,000 or 125 per tuple, whichever is more."""
-
-    out: Path | None = None
-    """Run folder; by default runs/identity-DATE-TIME."""
-
-    resume: bool = False
-    """Go on with the run in the folder."""
-
-    quiet: bool = False
-    """Show no progress bar."""
 
     animate: bool = False
     """Also write a GIF of the tuples settling."""
 
-    estimator: Literal["hyperlayer", "reinforce", "rloo", "arsm", "arm"] = "hyperlayer"
+    method: Literal["hyperlayer", "reinforce", "rloo", "arsm", "arm"] = "hyperlayer"
     """How the gradient is made: relaxation of this library; the score function of Gaussians; or an
     unbiased estimator of the choice of one point per tuple (arm: among its neighbours, by axis)."""
 
-    num_samples: int = 4
+    num_samples: Annotated[int, at_least(2)] = 4
     """Choices per vector and step, for rloo."""
 
-    batch: int = 64
+    batch: Count = 64
     """Random vectors per step."""
 
-    sample_groups: int = 1
+    sample_groups: Count = 1
     """Groups of vectors, each with sampled points of its own; 1 shares them by the whole batch."""
 
-    learning_rate: float = 0.005
+    learning_rate: Positive = 0.005
     """Of Adam; for means from 128 tuples on 128 over their number of it: a raw mean of a larger
     matrix moves over more cells, and settled tuples would be shaken off theirs."""
 
-    num_global: int = 4
+    num_global: Whole = 4
     """Points per tuple drawn from all cells."""
 
-    num_local: int = 4
+    num_local: Whole = 4
     """Points per tuple drawn from the window around its mean."""
 
-    region: int = 4
+    region: Count = 4
     """Length of that window on both axes."""
 
-    chunk_size: int | None = None
+    chunk_size: Count | None = None
     """Tuples that share their points, for hyperlayer; by default all of them."""
 
-    density: Literal["gaussian", "laplace", "student_t"] = "gaussian"
+    tuple_density: Literal["gaussian", "laplace", "student_t"] = "gaussian"
     """Shape of a tuple."""
 
-    variance_floor: float = 0.0
+    variance_floor: NotNegative = 0.0
     """Least variance, in squared cells."""
 
-    relocate_every: int = 250
+    relocate_every: Whole = 250
     """Steps between moves of surplus tuples to the cells that gain most; 0 for never."""
 
-    relocation_points: int | None = None
+    relocation_points: Whole | None = None
     """Points per tuple drawn from all cells when tuples move; by default num_global. A missing cell
     is found where a point happens to fall, which takes long in a large matrix."""
 
@@ -123,41 +113,56 @@ class IdentityRecipe:
     num_processes: int = 1
     """Number of processes."""
 
-    def run(self) -> dict[str, Any]:
-        """Train, write the run folder and return the final figures."""
-        self._check()
-        dist.join_processes(self.coordinator, self.rank, self.num_processes)
-        spread, gather = self._placement()
-        folder = open_run(self, recipe="identity", out=self.out, resume=self.resume)
-        steps = max(4000, 125 * self.size) if self.steps is None else self.steps
-        spacing = max(100, steps // FRAMES // 100 * 100)
-        snapshots = folder.path / "snapshots"
-
-        def evaluate(step: int, state: IdentityState) -> dict[str, float]:
-            tuples = self.tuples(gather(state.parameters))
-            if folder.writes:
-                snapshots.mkdir(exist_ok=True)
-                np.savez(snapshots / f"{step:08d}.npz", **jax.device_get(tuples)._asdict())
-            return measure(tuples)
-
-        trained = train(
-            make_step(self),
-            spread(initial_state(self)),
-            steps=steps,
-            seed=self.seed,
-            folder=folder,
-            evaluate=evaluate,
-            evaluate_every=spacing,
-            resume=self.resume,
-            quiet=self.quiet,
-            description=f"identity {self.size}x{self.size}",
+    def check(self) -> None:
+        """Raise also if points, chunks, groups or processes do not fit together."""
+        super().check()
+        require(
+            self.method != "arm" or not (self.num_global or self.num_local),
+            said(self, "method", "num_global", "num_local"),
+            "the neighbours alone, which are a choice of two on every axis",
+            "pass --num-global 0 --num-local 0",
         )
-        tuples = self.tuples(gather(trained.state.parameters))
-        if folder.writes:
-            self._draw(folder)
-        result = measure(tuples) | {"size": self.size, "estimator": self.estimator}
-        result |= {"steps": steps, "seconds": round(trained.seconds, 1), "seed": self.seed}
-        return folder.write_result(result | {"out": str(folder.path)})
+        require(
+            self.size % (self.chunk_size or self.size) == 0,
+            said(self, "chunk_size", "size"),
+            "a divisor of the size",
+            "change --chunk-size or leave it out",
+        )
+        require(
+            self.batch % self.sample_groups == 0,
+            said(self, "batch", "sample_groups"),
+            "a number of groups that divides the batch",
+            "change one of the two",
+        )
+        require(
+            self.mesh is not None or self.num_processes == 1,
+            said(self, "num_processes") + " without a mesh",
+            "a mesh of the devices of all processes",
+            f"pass for instance --mesh tuples={self.num_processes}",
+        )
+
+    def ignored(self) -> Iterator[tuple[str, Sequence[str]]]:
+        """Relocation, chunks and groups are of the hyperlayer; some methods draw no points."""
+        if self.method != "hyperlayer":
+            yield "method", ("sample_groups", "chunk_size", "relocate_every", "relocation_points")
+        if self.method != "rloo":
+            yield "method", ("num_samples",)
+        if self.method == "reinforce":
+            yield "method", ("num_global", "num_local")
+        if self.method in ("reinforce", "arm"):
+            yield "method", ("region", "tuple_density")
+        if not self.num_local:
+            yield "num_local", ("region",)
+        if not self.relocate_every:
+            yield "relocate_every", ("relocation_points",)
+
+    def load(self) -> None:
+        """Join the other processes; there is no data."""
+        dist.join_processes(self.coordinator, self.rank, self.num_processes)
+
+    def settle(self, data: None) -> Self:
+        """Settle the steps."""
+        return replace(self, steps=self.steps or max(4000, 125 * self.size))
 
     def tuples(self, parameters: Mapping[str, jax.Array]) -> ContinuousTuples:
         """Bound the parameters; all values are 1."""
@@ -168,81 +173,54 @@ class IdentityRecipe:
             jnp.ones(self.size),
         )
 
-    def _check(self) -> None:
-        for name in ("size", "batch", "region", "sample_groups"):
-            checks.check_count(name, getattr(self, name), least=1)
-        for name in ("num_global", "num_local", "relocate_every"):
-            checks.check_count(name, getattr(self, name))
-        checks.check_count("relocation_points", self.relocation_points or 0)
-        checks.check_choice("estimator", self.estimator, tuple(LOSSES))
-        checks.check_count("num_samples", self.num_samples, least=2)
-        checks.require(
-            self.estimator != "arm" or not (self.num_global or self.num_local),
-            f"estimator='arm' with num_global={self.num_global} and num_local={self.num_local}",
-            "the neighbours alone, which are a choice of two on every axis",
-            "pass --num-global 0 --num-local 0",
-        )
-        checks.require(
-            self.density == "gaussian" or self.estimator not in ("arm", "reinforce"),
-            f"density={self.density!r} with estimator={self.estimator!r}",
-            "gaussian, the only one that it knows",
-            "leave out --density",
-        )
-        chunk = self.size if self.chunk_size is None else self.chunk_size
-        checks.check_count("chunk_size", chunk, least=1)
-        checks.require(
-            self.size % chunk == 0 and (chunk == self.size or self.estimator == "hyperlayer"),
-            f"chunk_size={chunk} with size={self.size} and estimator={self.estimator!r}",
-            "a divisor of the size, for the hyperlayer",
-            "change --chunk-size or leave it out",
-        )
-        checks.check_choice("density", self.density, tuple(DENSITIES))
-        for name, valid, expected in (
-            ("learning_rate", self.learning_rate > 0, "a positive number"),
-            ("variance_floor", self.variance_floor >= 0, "at least 0"),
-        ):
-            checks.require(valid, f"{name}={getattr(self, name)}", expected, f"raise {name}")
-        checks.require(
-            self.batch % self.sample_groups == 0,
-            f"batch={self.batch} in sample_groups={self.sample_groups}",
-            "a number of groups that divides the batch",
-            "change one of the two",
-        )
-        if self.steps is not None:
-            checks.check_count("steps", self.steps, least=1)
+    def plan(self, data: None) -> Plan:
+        """Judge rounded tuples, and keep them for the drawing."""
+        spread, gather = placement(self)
 
-    def _placement(self) -> tuple[Callable[[Any], Any], Callable[[Any], Any]]:
-        """Give the functions that spread the state over the mesh, and parameters to all of it."""
-        checks.require(
-            self.mesh is not None or self.num_processes == 1,
-            f"num_processes={self.num_processes} without a mesh",
-            "a mesh of the devices of all processes",
-            f"pass for instance --mesh tuples={self.num_processes}",
-        )
-        if self.mesh is None:
-            return lambda state: state, lambda parameters: parameters
-        mesh = dist.make_mesh(self.mesh)
-        data, tuples = mesh.shape["data"], mesh.shape["tuples"]
-        own = self.size // tuples
-        whole = self.chunk_size in (None, self.size)
-        for name, valid, expected in (
-            ("size", self.size % tuples == 0, f"a multiple of tuples={tuples}"),
-            ("batch", self.batch // self.sample_groups % data == 0, f"groups divided by {data}"),
-            ("chunk_size", whole or own % self.chunk_size == 0, f"a divisor of {own}, or all"),
-        ):
-            message = f"{name}={getattr(self, name)} on the mesh {self.mesh}"
-            checks.require(valid, message, expected, f"change {name} or the mesh")
-        return partial(dist.shard_tuples, mesh=mesh), partial(dist.replicate, mesh=mesh)
+        def evaluate(folder: RunFolder, step: int, state: IdentityState) -> dict[str, float]:
+            tuples = self.tuples(gather(state.parameters))
+            save_snapshot(folder, step, tuples)
+            return measure(tuples)
 
-    def _draw(self, folder: RunFolder) -> None:
-        from sparse_hyper_jax.train import plots  # matplotlib is slow to import
+        def finish(folder: RunFolder, state: IdentityState) -> dict[str, Any]:
+            figures = measure(self.tuples(gather(state.parameters)))
+            if folder.writes:
+                draw(self, folder)
+            return {f"test_{name}": value for name, value in figures.items()}
 
-        snapshots = plots.read_snapshots(folder.path / "snapshots")
-        shape = (self.size, self.size)
-        figure = plots.plot_settling(snapshots, shape, plots.read_curve(folder, "eval_mse"))
-        figure.savefig(folder.path / "tuples.png", dpi=150)
-        if self.animate:
-            plots.animate_tuples(snapshots, shape, folder.path / "tuples.gif")
+        every = max(100, (self.steps or 0) // FRAMES // 100 * 100)
+        state = spread(initial_state(self))
+        return Plan(make_step(self), state, finish, evaluate=evaluate, evaluate_every=every)
+
+
+def placement(recipe: IdentityRecipe) -> tuple[Callable[[Any], Any], Callable[[Any], Any]]:
+    """Give the functions that spread the state over the mesh, and parameters to all of it."""
+    if recipe.mesh is None:
+        return lambda state: state, lambda parameters: parameters
+    mesh = dist.make_mesh(recipe.mesh)
+    data, tuples = mesh.shape["data"], mesh.shape["tuples"]
+    own, chunk = recipe.size // tuples, recipe.chunk_size or recipe.size
+    groups = recipe.batch // recipe.sample_groups
+    for name, valid, expected in (
+        ("size", recipe.size % tuples == 0, f"a multiple of tuples={tuples}"),
+        ("batch", groups % data == 0, f"groups divided by {data}"),
+        ("chunk_size", chunk == recipe.size or own % chunk == 0, f"a divisor of {own}, or all"),
+    ):
+        message = said(recipe, name, "mesh")
+        require(valid, message, expected, f"change the {name.replace('_', ' ')} or the mesh")
+    return partial(dist.shard_tuples, mesh=mesh), partial(dist.replicate, mesh=mesh)
+
+
+def draw(recipe: IdentityRecipe, folder: RunFolder) -> None:
+    """Draw, and if asked for animate, how the tuples settled."""
+    from sparse_hyper_jax.train import plots  # matplotlib is slow to import
+
+    snapshots = read_snapshots(folder)
+    shape = (recipe.size, recipe.size)
+    figure = plots.plot_settling(snapshots, shape, plots.read_curve(folder, "eval_mse"))
+    figure.savefig(folder.path / "tuples.png", dpi=150)
+    if recipe.animate:
+        plots.animate_tuples(snapshots, shape, folder.path / "tuples.gif")
 
 
 def optimizer_of(recipe: IdentityRecipe) -> optax.GradientTransformation:
@@ -270,8 +248,8 @@ def make_step(
     recipe: IdentityRecipe,
 ) -> Callable[[IdentityState, jax.Array], tuple[IdentityState, dict[str, jax.Array]]]:
     """Make the pure training step of a recipe."""
-    loss = LOSSES[recipe.estimator]
-    moves = recipe.relocate_every > 0 and recipe.estimator == "hyperlayer"
+    loss = LOSSES[recipe.method]
+    moves = recipe.relocate_every > 0 and recipe.method == "hyperlayer"
     optimizer = optimizer_of(recipe)
 
     def step(state: IdentityState, key: jax.Array) -> tuple[IdentityState, dict[str, jax.Array]]:

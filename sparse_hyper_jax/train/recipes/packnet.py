@@ -1,10 +1,9 @@
 """Learn permuted images, one permutation after the other, in one network."""
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +11,7 @@ import numpy as np
 import optax
 from flax import nnx
 
-from sparse_hyper_jax import checks
+from sparse_hyper_jax.checks import require
 from sparse_hyper_jax.continual import (
     PackedNetwork,
     Train,
@@ -28,63 +27,23 @@ from sparse_hyper_jax.parameter_paths import is_kernel
 from sparse_hyper_jax.pruning import Masks, apply_masks, combine_masks
 from sparse_hyper_jax.reparam import add_power_decay, powerprop, scale_by_power_jacobian
 from sparse_hyper_jax.train.checkpoint import Checkpoints
-from sparse_hyper_jax.train.data import load_splits
-from sparse_hyper_jax.train.loop import train
-from sparse_hyper_jax.train.recipes.images import Arrays, check_batch, check_folder, to_arrays
-from sparse_hyper_jax.train.recipes.perceptron import (
+from sparse_hyper_jax.train.data.epochs import Arrays
+from sparse_hyper_jax.train.epoch_state import EpochState, start_state
+from sparse_hyper_jax.train.limits import Count, NotNegative, Positive, Share, at_least
+from sparse_hyper_jax.train.loop import Step, Trained, train
+from sparse_hyper_jax.train.models.perceptron import (
     Apply,
-    TrainState,
-    check_hidden,
-    check_penalties,
     make_measure,
     make_perceptron,
     make_update,
-    start_state,
 )
-from sparse_hyper_jax.train.run_folder import RunFolder, open_run
+from sparse_hyper_jax.train.recipe import ImageRecipe, Images, Plan
+from sparse_hyper_jax.train.run_folder import RunFolder
 
-SPARSITIES = (
-    0.1,
-    0.2,
-    0.3,
-    0.4,
-    0.5,
-    0.6,
-    0.7,
-    0.8,
-    0.84,
-    0.88,
-    0.9,
-    0.92,
-    0.94,
-    0.95,
-    0.96,
-    0.97,
-    0.98,
-    0.99,
-)
-TOLD = (
-    "method",
-    "alpha",
-    "l1",
-    "decay",
-    "tasks",
-    "target",
-    "keep",
-    "hidden",
-    "data",
-    "learning_rate",
-    "retrain_steps",
-    "batch",
-    "steps",
-    "seed",
-)
-"""Options that the result repeats."""
-
+TENTHS = tuple(number / 10 for number in range(1, 9))
+SPARSITIES = (*TENTHS, 0.84, 0.88, 0.9, 0.92, 0.94, 0.95, 0.96, 0.97, 0.98, 0.99)
 TASKS = "tasks"
 """Folder of the checkpoints of the network; those of a task's training lie beside it."""
-
-METHODS = ("efficient", "packnet", "sequential")
 
 
 def is_shared(path: str, leaf: Any) -> bool:
@@ -92,136 +51,127 @@ def is_shared(path: str, leaf: Any) -> bool:
     return is_kernel(path, leaf) and "head" not in path
 
 
-@dataclass(frozen=True)
-class PacknetRecipe:
+@dataclass(frozen=True, kw_only=True)
+class PacknetRecipe(ImageRecipe):
     """Learn permuted images task by task (EfficientPackNet, Schwarz et al. 2021)."""
+
+    name: ClassVar[str] = "packnet"
 
     method: Literal["efficient", "packnet", "sequential"] = "efficient"
     """EfficientPackNet, PackNet, or one task after the other with nothing frozen. In all of them a
     task has its own biases and output layer."""
 
-    alpha: float = 2.0
-    """Exponent of the weights, at least 1; 1 trains a plain network."""
+    alpha: Annotated[float, at_least(1)] = 2.0
+    """Exponent of the weights; 1 trains a plain network."""
 
-    l1: float = 0.0
+    l1: NotNegative = 0.0
     """Coefficient of the sum of the weights' magnitudes in the loss."""
 
-    decay: float = 1e-3
-    """Weight decay on theta: an L1 penalty of half of it on the weights if alpha is 2."""
+    weight_decay: NotNegative = 1e-3
+    """Of theta: an L1 penalty of half of it on the weights if alpha is 2."""
 
-    tasks: int = 10
+    tasks: Count = 10
     """Number of permutations of the pixels."""
 
-    target: float = 0.97
+    target: Share = 0.97
     """EfficientPackNet: share of the unpruned validation accuracy that pruning must leave."""
 
-    keep: float = 0.25
+    keep: Share = 0.25
     """PackNet: share of the free weights that a task takes."""
 
-    hidden: tuple[int, ...] = (300, 300)
+    hidden: tuple[Count, ...] = (300, 300)
     """Units of each hidden layer."""
 
-    data: Literal["digits", "mnist", "idx"] = "digits"
-    """Images: bundled 8x8 digits, MNIST in --data-dir, or any four idx files there."""
-
-    data_dir: Path | None = None
-    """Folder of the image files, for mnist and idx."""
-
-    download: bool = False
-    """Fetch missing files of MNIST into --data-dir."""
-
-    learning_rate: float = 0.2
+    learning_rate: Positive = 0.2
     """Of plain SGD."""
 
-    batch: int = 60
+    batch: Count = 60
     """Images per step; an epoch leaves out what does not fill a batch."""
 
-    steps: int = 2000
+    steps: Count = 2000
     """Training steps of a task."""
 
-    retrain_steps: int = 1000
+    retrain_steps: Count = 1000
     """PackNet: training steps after pruning."""
 
-    seed: int = 0
-    """Seed of initialisation, permutations, validation split and order of the images."""
-
-    out: Path | None = None
-    """Run folder; by default runs/packnet-DATE-TIME."""
-
-    resume: bool = False
-    """Go on with the run in the folder."""
-
-    quiet: bool = False
-    """Show no progress bar."""
-
-    def run(self) -> dict[str, Any]:
-        """Learn all tasks, write the run folder; test every task after each one is learned."""
-        self._check()
-        splits = load_splits(self.data, self.data_dir, seed=self.seed, download=self.download)
-        classes = int(splits.train.labels.max()) + 1
-        check_batch(self.batch, len(splits.train.labels))
-        folder = open_run(self, recipe="packnet", out=self.out, resume=self.resume)
-        arrays = {name: to_arrays(part) for name, part in splits._asdict().items()}
-        learner = Learner(self, folder, arrays, classes)
-        with Checkpoints(folder.path / TASKS) as checkpoints:
-            network, learned = learner.start(checkpoints)
-            for number in range(len(learned), self.tasks):
-                network, line = learner.learn(network, number)
-                learned = [*learned, line]
-                checkpoints.save(number + 1, learner.padded(network), {"learned": learned})
-        digests = [learner.digest(network, number) for number in range(self.tasks)]
-        result = summarize(learned, digests) | {name: getattr(self, name) for name in TOLD}
-        self._draw(folder, result)
-        seconds = sum(line["seconds"] for line in learned)
-        return folder.write_result(result | {"seconds": round(seconds, 1), "out": str(folder.path)})
-
-    def _check(self) -> None:
-        left = [] if self.out is None or self.resume else [*self.out.glob(f"{TASKS}*/")]
-        checks.require(
-            not left,
-            f"tasks of another run in {self.out}: {', '.join(sorted(one.name for one in left))}",
-            "none at the start of a new run",
-            "delete them, or pass another --out DIR",
+    def check(self) -> None:
+        """Raise also if the seeds of the tasks are no longer different ones."""
+        super().check()
+        largest = self.seed * max(1000, self.tasks) + 2 * self.tasks
+        require(
+            largest < 2**32,
+            f"--seed {self.seed} for {self.tasks} tasks",
+            "a seed of at most some four million, of which that of every task is made",
+            "lower --seed",
         )
-        for name in ("tasks", "batch", "steps", "retrain_steps"):
-            checks.check_count(name, getattr(self, name), least=1)
-        check_hidden(self.hidden)
-        checks.check_choice("method", self.method, METHODS)
-        powerprop(self.alpha)
-        for name in ("target", "keep"):
-            share = getattr(self, name)
-            checks.require(0 < share <= 1, f"{name}={share}", "in (0, 1]", f"change {name}")
-        check_penalties(self.l1, self.decay)
-        checks.require(
-            self.learning_rate > 0, f"learning_rate={self.learning_rate}", "more than 0", "raise it"
-        )
-        check_folder(self.data, self.data_dir)
 
-    def _draw(self, folder: RunFolder, result: Mapping[str, Any]) -> None:
-        from sparse_hyper_jax.train import plots  # matplotlib is slow to import
+    def ignored(self) -> Iterator[tuple[str, Sequence[str]]]:
+        """Each way to pack has its own options."""
+        yield from super().ignored()
+        if self.method != "efficient":
+            yield "method", ("target",)
+        if self.method != "packnet":
+            yield "method", ("keep", "retrain_steps")
 
-        tasks = np.arange(1, self.tasks + 1)
-        names = {"test_accuracies": "test accuracy", "share_used": "share of weights used"}
-        curves = {label: (tasks, np.asarray(result[name])) for name, label in names.items()}
-        plots.plot_curves(curves, x_label="task").savefig(folder.path / "tasks.png", dpi=150)
+    def plan(self, data: Images) -> Plan:
+        """Learn all tasks; test every task after each one is learned."""
+        learner = Learner(self, data)
+        state = start_state(learner.fresh(0), optimizer_of(self), len(data.train[0]))
+        frozen = empty_network(state.parameters, filter=is_shared).used
+
+        def fit(folder: RunFolder) -> Trained:
+            network, lines = learner.learn_all(folder)
+            seconds = sum(line["seconds"] for line in lines)
+            return Trained((network, lines), seconds, self.steps)
+
+        def finish(folder: RunFolder, learned: tuple[PackedNetwork, list[Line]]) -> dict[str, Any]:
+            network, lines = learned
+            digests = [learner.digest(network, number) for number in range(self.tasks)]
+            figures = summarize(lines, digests)
+            draw(folder, figures)
+            return figures
+
+        masks = combine_masks(jnp.ones_like, frozen)
+        return Plan(learner.step, state, finish, (data.train, frozen, masks), fit=fit)
+
+
+def draw(folder: RunFolder, figures: Mapping[str, Any]) -> None:
+    """Draw the accuracy of every task at the end, and how full the network was after it."""
+    from sparse_hyper_jax.train import plots  # matplotlib is slow to import
+
+    names = {"test_accuracy_of_tasks": "test accuracy", "share_used": "share of weights used"}
+    curves = {label: np.asarray(figures[name]) for name, label in names.items()}
+    numbered = {label: (np.arange(1, len(ys) + 1), ys) for label, ys in curves.items()}
+    plots.plot_curves(numbered, x_label="task").savefig(folder.path / "tasks.png", dpi=150)
+
+
+Line = dict[str, Any]
+"""What is noted of a task when it is learned."""
 
 
 class Learner:
     """The network, the data and the compiled functions that all tasks share."""
 
-    def __init__(
-        self, recipe: PacknetRecipe, folder: RunFolder, splits: dict[str, Arrays], classes: int
-    ):
-        self.recipe, self.folder, self.splits = recipe, folder, splits
-        images, _ = splits["train"]
-        self.sizes = (images.shape[1], *recipe.hidden, classes)
+    def __init__(self, recipe: PacknetRecipe, data: Images):
+        self.recipe, self.data = recipe, data
+        self.sizes = (data.train[0].shape[1], *recipe.hidden, data.classes)
         self.apply, _ = make_perceptron(self.sizes, seed=recipe.seed)
         self.reparam = powerprop(recipe.alpha)
         self.measure = make_measure(self.apply)
         self.step = make_step(recipe, self.apply)
         self.logits = jax.jit(self.apply)
 
-    def start(self, checkpoints: Checkpoints) -> tuple[PackedNetwork, list[dict[str, Any]]]:
+    def learn_all(self, folder: RunFolder) -> tuple[PackedNetwork, list[Line]]:
+        """Learn the tasks that the folder does not have yet, and keep the network after each."""
+        with Checkpoints(folder.path / TASKS) as checkpoints:
+            network, lines = self.start(checkpoints)
+            for number in range(len(lines), self.recipe.tasks):
+                network, line = self.learn(network, number, folder)
+                lines = [*lines, line]
+                checkpoints.save(number + 1, self.padded(network), {"learned": lines})
+        return network, lines
+
+    def start(self, checkpoints: Checkpoints) -> tuple[PackedNetwork, list[Line]]:
         """Give the network and the results of the tasks that are learned already."""
         network = empty_network(self.fresh(0), select=is_shared)
         restored = checkpoints.restore(self.padded(network))
@@ -243,16 +193,18 @@ class Learner:
     def images_of(self, number: int, split: str) -> Arrays:
         """Give images of a task, the pixels permuted, of one of the three splits."""
         pixels = np.random.default_rng((self.recipe.seed, number)).permutation(self.sizes[0])
-        images, labels = self.splits[split]
+        images, labels = getattr(self.data, split)
         return images[:, pixels], labels
 
-    def learn(self, network: PackedNetwork, number: int) -> tuple[PackedNetwork, dict[str, Any]]:
+    def learn(
+        self, network: PackedNetwork, number: int, folder: RunFolder
+    ) -> tuple[PackedNetwork, Line]:
         """Learn one task; give the network and a line of results."""
         recipe, reparam = self.recipe, self.reparam
         train_set, validation = (self.images_of(number, name) for name in ("train", "validation"))
         seconds: list[float] = []
-        fit = self.fit_for(number, train_set, seconds)
-        found: dict[str, Any] = {}
+        fit = self.fit_for(number, train_set, seconds, folder)
+        found: Line = {}
         if recipe.method == "efficient":
             network, search = efficient_packnet(
                 network,
@@ -273,14 +225,14 @@ class Learner:
             network = add_task(network, theta, everything, freeze=False)
         return network, found | self.describe(network) | {"seconds": sum(seconds)}
 
-    def fit_for(self, number: int, train_set: Arrays, seconds: list[float]) -> Train:
+    def fit_for(
+        self, number: int, train_set: Arrays, seconds: list[float], folder: RunFolder
+    ) -> Train:
         """Make the training of a task, which notes how long each call of it took."""
         recipe = self.recipe
 
         def fit(theta: nnx.State, frozen: Masks, masks: Masks) -> nnx.State:
             again = len(seconds)
-            folder = RunFolder(self.folder.path / f"{TASKS}-{number}-{again}")
-            folder.checkpoints.mkdir(parents=True, exist_ok=True)
             steps = recipe.retrain_steps if again else recipe.steps
             trained = train(
                 self.step,
@@ -288,18 +240,18 @@ class Learner:
                 constants=(train_set, frozen, masks),
                 steps=steps,
                 seed=recipe.seed * 1000 + 2 * number + again,
-                folder=folder,
+                folder=folder.part(f"{TASKS}-{number}-{again}"),
                 steps_per_dispatch=min(500, steps),
                 resume=recipe.resume,
                 quiet=recipe.quiet,
                 description=f"task {number + 1} of {recipe.tasks}",
             )
             seconds.append(trained.seconds)
-            return trained.state.theta
+            return trained.state.parameters
 
         return fit
 
-    def describe(self, network: PackedNetwork) -> dict[str, Any]:
+    def describe(self, network: PackedNetwork) -> Line:
         """Test all tasks so far, and count what is used."""
         scores: dict[str, list[float]] = {"validation": [], "test": []}
         for number in range(len(network.tasks)):
@@ -323,17 +275,17 @@ class Learner:
         return hashlib.sha256(np.asarray(self.logits(weights, images)).tobytes()).hexdigest()
 
 
-def summarize(learned: Sequence[Mapping[str, Any]], digests: Sequence[str]) -> dict[str, Any]:
+def summarize(learned: Sequence[Line], digests: Sequence[str]) -> dict[str, Any]:
     """Give the results of a run from the lines of its tasks and digests of their final logits."""
     last = learned[-1]["test_accuracies"]
     first = [line["test_accuracies"][-1] for line in learned]
     same = [one == line["logits"] for one, line in zip(digests, learned, strict=True)]
     return {
-        "mean_test_accuracy": float(np.mean(last)),
-        "mean_test_accuracy_when_learned": float(np.mean(first)),
-        "mean_validation_accuracy": float(np.mean(learned[-1]["validation_accuracies"])),
+        "test_accuracy": float(np.mean(last)),
+        "test_accuracy_when_learned": float(np.mean(first)),
+        "validation_accuracy": float(np.mean(learned[-1]["validation_accuracies"])),
         "unchanged_tasks": sum(same),
-        "test_accuracies": last,
+        "test_accuracy_of_tasks": last,
         "share_used": [line["share_used"] for line in learned],
         "share_of_task": [line["share_of_task"] for line in learned],
         "sparsities": [line.get("sparsity") for line in learned],
@@ -343,21 +295,19 @@ def summarize(learned: Sequence[Mapping[str, Any]], digests: Sequence[str]) -> d
 def optimizer_of(recipe: PacknetRecipe) -> optax.GradientTransformationExtraArgs:
     """Give the transformation from gradients of the weights to updates of theta."""
     slope = scale_by_power_jacobian(recipe.alpha)
-    decay = add_power_decay(recipe.decay, recipe.alpha)
+    decay = add_power_decay(recipe.weight_decay, recipe.alpha)
     return freeze_entries(optax.chain(slope, decay, optax.sgd(recipe.learning_rate)))
 
 
-def make_step(
-    recipe: PacknetRecipe, apply: Apply
-) -> Callable[..., tuple[TrainState, dict[str, jax.Array]]]:
+def make_step(recipe: PacknetRecipe, apply: Apply) -> Step:
     """Make the pure training step; masks are arguments, so that all tasks share its program."""
     update = make_update(apply, optimizer_of(recipe), batch=recipe.batch, l1=recipe.l1)
     to_weights = powerprop(recipe.alpha).to_weights
 
     def step(
-        state: TrainState, key: jax.Array, train_set: Arrays, frozen: Masks, masks: Masks
-    ) -> tuple[TrainState, dict[str, jax.Array]]:
-        weights = apply_masks(to_weights(state.theta), masks)
+        state: EpochState, key: jax.Array, train_set: Arrays, frozen: Masks, masks: Masks
+    ) -> tuple[EpochState, dict[str, jax.Array]]:
+        weights = apply_masks(to_weights(state.parameters), masks)
         return update(state, key, train_set, weights, frozen=frozen)
 
     return step

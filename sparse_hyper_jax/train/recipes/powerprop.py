@@ -1,9 +1,8 @@
 """Train a classifier with powerpropagation, dense or sparse, and see how far it may be pruned."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +10,7 @@ import numpy as np
 import optax
 from flax import nnx
 
-from sparse_hyper_jax import checks
+from sparse_hyper_jax.checks import require
 from sparse_hyper_jax.parameter_paths import is_kernel, path_name, selected_leaves
 from sparse_hyper_jax.pruning import (
     SET,
@@ -33,52 +32,43 @@ from sparse_hyper_jax.reparam import (
     powerprop,
     scale_by_power_jacobian,
 )
-from sparse_hyper_jax.train.data import load_splits
-from sparse_hyper_jax.train.loop import train
-from sparse_hyper_jax.train.recipes.images import Arrays, check_batch, check_folder, to_arrays
-from sparse_hyper_jax.train.recipes.perceptron import (
+from sparse_hyper_jax.train.data.epochs import Arrays
+from sparse_hyper_jax.train.epoch_state import EpochState, start_state
+from sparse_hyper_jax.train.limits import (
+    Count,
+    NotNegative,
+    Positive,
+    Share,
+    at_least,
+    said,
+)
+from sparse_hyper_jax.train.models.perceptron import (
     Apply,
-    TrainState,
-    check_hidden,
-    check_penalties,
     make_measure,
     make_perceptron,
     make_update,
-    start_state,
 )
-from sparse_hyper_jax.train.run_folder import RunFolder, open_run
+from sparse_hyper_jax.train.recipe import ImageRecipe, Images, Plan, accuracies
+from sparse_hyper_jax.train.run_folder import RunFolder
 
-METHODS = ("dense", "static", "magnitude", "set", "rigl", "top-kast")
 RATES = {"adam": 1e-3, "sgd": 0.1}
-TOLD = (
-    "alpha",
-    "method",
-    "l1",
-    "decay",
-    "optimizer",
-    "adapt_to",
-    "learning_rate",
-    "data",
-    "batch",
-    "seed",
-)
-"""Options that the result repeats."""
-
 DENSITIES = tuple(float(density) for density in np.geomspace(0.01, 1, 20))
 
 
-@dataclass(frozen=True)
-class PowerpropRecipe:
+@dataclass(frozen=True, kw_only=True)
+class PowerpropRecipe(ImageRecipe):
     """Train with powerpropagation, then prune in one shot (Schwarz et al. 2021)."""
 
-    alpha: float = 3.0
-    """Exponent of the weights, at least 1; 1 trains a plain network."""
+    name: ClassVar[str] = "powerprop"
 
-    l1: float = 0.0
+    alpha: Annotated[float, at_least(1)] = 3.0
+    """Exponent of the weights; 1 trains a plain network."""
+
+    l1: NotNegative = 0.0
     """Coefficient of the sum of the weights' magnitudes in the loss."""
 
-    decay: float = 0.0
-    """Weight decay on theta: an L1 penalty of half of it on the weights if alpha is 2."""
+    weight_decay: NotNegative = 0.0
+    """Of theta: an L1 penalty of half of it on the weights if alpha is 2."""
 
     optimizer: Literal["sgd", "adam"] = "sgd"
     """Plain, without momentum or schedule."""
@@ -86,103 +76,63 @@ class PowerpropRecipe:
     adapt_to: Literal["theta", "weights"] = "theta"
     """Whose gradient the optimizer sees; no difference for sgd."""
 
-    learning_rate: float | None = None
+    learning_rate: Positive | None = None
     """By default 0.001 for adam, 0.1 for sgd."""
 
     method: Literal["dense", "static", "magnitude", "set", "rigl", "top-kast"] = "dense"
     """Dense training, or with masks: random ones that stay, gradual pruning by magnitude, or
     sparse from the beginning with masks that move."""
 
-    density: float = 0.1
+    density: Share = 0.1
     """Share of the weights that a sparse method keeps, apportioned by ERK."""
 
-    grown_size: float | None = None
+    grown_size: NotNegative | None = None
     """First size of weights that set or rigl grow, as a share of the mean magnitude of the kept
     ones; by default 0 for alpha 1, else 0.5, since under a power zero would stay zero."""
 
-    hidden: tuple[int, ...] = (300, 100)
+    hidden: tuple[Count, ...] = (300, 100)
     """Units of each hidden layer."""
 
-    data: Literal["digits", "mnist", "idx"] = "digits"
-    """Images: bundled 8x8 digits, MNIST in --data-dir, or any four idx files there."""
-
-    data_dir: Path | None = None
-    """Folder of the image files, for mnist and idx."""
-
-    download: bool = False
-    """Fetch missing files of MNIST into --data-dir."""
-
-    batch: int = 60
+    batch: Count = 60
     """Images per step; an epoch leaves out what does not fill a batch."""
 
-    steps: int | None = None
+    steps: Count | None = None
     """Number of training steps; by default 4,000 for digits, else 50,000."""
 
-    evaluate_every: int = 1000
+    evaluate_every: Count = 1000
     """Steps between validations."""
 
-    seed: int = 0
-    """Seed of initialisation, validation split and order of the images."""
-
-    out: Path | None = None
-    """Run folder; by default runs/powerprop-DATE-TIME."""
-
-    resume: bool = False
-    """Go on with the run in the folder."""
-
-    quiet: bool = False
-    """Show no progress bar."""
-
-    def run(self) -> dict[str, Any]:
-        """Train, write the run folder; prune the final weights and test them at every density."""
-        self._check()
-        splits = load_splits(self.data, self.data_dir, seed=self.seed, download=self.download)
-        train_set, validation, test = (to_arrays(part) for part in splits)
-        classes = int(splits.train.labels.max()) + 1
-        check_batch(self.batch, len(train_set[0]))
-        # Whatever is wrong with the options is found before the folder holds a run.
-        apply, state = make_model(self, train_set, classes)
-        folder = open_run(self, recipe="powerprop", out=self.out, resume=self.resume)
-        reparam, first = powerprop(self.alpha), jax.tree.map(jnp.copy, state.theta)
-        measure = make_measure(apply)
-
-        def evaluate(step: int, state: TrainState) -> Mapping[str, float]:
-            return {"accuracy": measure(weights_in_use(reparam, state), validation)}
-
-        trained = train(
-            make_step(self, apply, reparam),
-            state,
-            constants=(train_set,),
-            steps=self.number_of_steps,
-            seed=self.seed,
-            folder=folder,
-            evaluate=evaluate,
-            evaluate_every=self.evaluate_every,
-            steps_per_dispatch=self.evaluate_every,
-            resume=self.resume,
-            quiet=self.quiet,
-            description=f"alpha {self.alpha:g}",
+    def check(self) -> None:
+        """Raise also if decay would not be part of the gradient that the optimizer sees."""
+        super().check()
+        require(
+            not (self.weight_decay and self.adapt_to == "weights"),
+            said(self, "weight_decay", "adapt_to"),
+            "decay, which is part of theta's gradient, only where the optimizer sees that gradient",
+            "pass --adapt-to theta",
         )
-        weights = weights_in_use(reparam, trained.state)
-        result: dict[str, Any] = {
-            f"{name}_accuracy": measure(weights, part)
-            for name, part in (("test", test), ("validation", validation))
-        }
+
+    def ignored(self) -> Iterator[tuple[str, Sequence[str]]]:
+        """Dense training has no density, and not every sparse method grows weights."""
+        yield from super().ignored()
         if self.method == "dense":
-            result |= prune_at_all_densities(weights, lambda pruned: measure(pruned, test))
-            self._draw(folder, result)
-        else:
-            report = density_report(weights, trained.state.optimizer.masks)
-            result |= {"density": report.pruned, "density_of_layers": report.by_leaf}
-        result |= describe_weights(weights, reparam.to_weights(first)) | {"steps": trained.steps}
-        result |= {name: getattr(self, name) for name in TOLD}
-        result |= {"seconds": round(trained.seconds, 1), "out": str(folder.path)}
-        return folder.write_result(result)
+            yield "method", ("density",)
+        if self.method not in ("set", "rigl"):
+            yield "method", ("grown_size",)
+
+    def settle(self, data: Images) -> Self:
+        """Settle the steps and the learning rate."""
+        return replace(self, steps=self.number_of_steps, learning_rate=self.rate)
 
     @property
     def number_of_steps(self) -> int:
         """The steps asked for, or the default of the data."""
         return self.steps or (4_000 if self.data == "digits" else 50_000)
+
+    @property
+    def rate(self) -> float:
+        """The learning rate asked for, or the default of the optimizer."""
+        return RATES[self.optimizer] if self.learning_rate is None else self.learning_rate
 
     @property
     def sparse_method(self) -> Method | None:
@@ -200,41 +150,44 @@ class PowerpropRecipe:
         }
         return methods[self.method]() if self.method in methods else None
 
-    def _check(self) -> None:
-        for name in ("batch", "evaluate_every", "steps"):
-            if getattr(self, name) is not None:
-                checks.check_count(name, getattr(self, name), least=1)
-        check_hidden(self.hidden)
-        checks.check_choice("optimizer", self.optimizer, tuple(RATES))
-        checks.check_choice("adapt_to", self.adapt_to, ("theta", "weights"))
-        checks.check_choice("method", self.method, METHODS)
-        checks.require(0 < self.density <= 1, f"density={self.density}", "in (0, 1]", "change it")
-        powerprop(self.alpha)
-        check_penalties(self.l1, self.decay)
-        checks.require(
-            not (self.decay and self.adapt_to == "weights"),
-            f"decay={self.decay} with adapt_to='weights'",
-            "decay, which is part of theta's gradient, only where the optimizer sees that gradient",
-            "pass --adapt-to theta",
-        )
-        rate = self.learning_rate
-        checks.require(
-            rate is None or rate > 0, f"learning_rate={rate}", "more than 0", "change it"
-        )
-        check_folder(self.data, self.data_dir)
+    def plan(self, data: Images) -> Plan:
+        """Judge by accuracy; prune the final weights and test them at every density."""
+        apply, state = make_model(self, data.train, data.classes)
+        reparam, measure = powerprop(self.alpha), make_measure(apply)
+        first = reparam.to_weights(state.parameters)
 
-    def _draw(self, folder: RunFolder, result: Mapping[str, Any]) -> None:
-        from sparse_hyper_jax.train import plots  # matplotlib is slow to import
+        def evaluate(folder: RunFolder, step: int, state: EpochState) -> dict[str, float]:
+            return {"accuracy": measure(weights_in_use(reparam, state), data.validation)}
 
-        curve = (np.asarray(DENSITIES), np.asarray(result["pruned_test_accuracy"]))
-        figure = plots.plot_curves({"test accuracy": curve}, x_label="density after pruning")
-        figure.axes[0].set_xscale("log")
-        figure.savefig(folder.path / "pruning.png", dpi=150)
+        def finish(folder: RunFolder, state: EpochState) -> dict[str, Any]:
+            weights = weights_in_use(reparam, state)
+            figures: dict[str, Any] = dict(accuracies(lambda part: measure(weights, part), data))
+            if isinstance(state.optimizer, SparseState):
+                report = density_report(weights, state.optimizer.masks)
+                figures |= {"final_density": report.pruned, "density_of_layers": report.by_leaf}
+            else:
+                figures |= prune_at_all_densities(weights, lambda one: measure(one, data.test))
+                draw(folder, figures)
+            return figures | describe_weights(weights, first)
+
+        every = self.evaluate_every
+        step = make_step(self, apply, reparam)
+        return Plan(step, state, finish, (data.train,), evaluate, every, longest_dispatch=every)
+
+
+def draw(folder: RunFolder, figures: Mapping[str, Any]) -> None:
+    """Draw the accuracy over the density after pruning."""
+    from sparse_hyper_jax.train import plots  # matplotlib is slow to import
+
+    curve = (np.asarray(DENSITIES), np.asarray(figures["pruned_test_accuracy"]))
+    figure = plots.plot_curves({"test accuracy": curve}, x_label="density after pruning")
+    figure.axes[0].set_xscale("log")
+    figure.savefig(folder.path / "pruning.png", dpi=150)
 
 
 def make_model(
     recipe: PowerpropRecipe, train_set: Arrays, classes: int
-) -> tuple[Apply, TrainState]:
+) -> tuple[Apply, EpochState]:
     """Build the network and the state before training."""
     images, _ = train_set
     sizes = (images.shape[1], *recipe.hidden, classes)
@@ -245,10 +198,10 @@ def make_model(
 
 def optimizer_of(recipe: PowerpropRecipe) -> optax.GradientTransformation:
     """Give the transformation from gradients of the weights to updates of theta."""
-    rate = RATES[recipe.optimizer] if recipe.learning_rate is None else recipe.learning_rate
-    inner = {"adam": optax.adam, "sgd": optax.sgd}[recipe.optimizer](rate)
+    inner = {"adam": optax.adam, "sgd": optax.sgd}[recipe.optimizer](recipe.rate)
     slope = scale_by_power_jacobian(recipe.alpha)
-    decay = [add_power_decay(recipe.decay, recipe.alpha)] if recipe.decay else []
+    coefficient = recipe.weight_decay
+    decay = [add_power_decay(coefficient, recipe.alpha)] if coefficient else []
     parts = [inner, slope] if recipe.adapt_to == "weights" else [slope, *decay, inner]
     method = recipe.sparse_method
     if method is None:
@@ -263,9 +216,9 @@ def optimizer_of(recipe: PowerpropRecipe) -> optax.GradientTransformation:
     )
 
 
-def weights_in_use(reparam: Reparametrization, state: TrainState) -> nnx.State:
+def weights_in_use(reparam: Reparametrization, state: EpochState) -> nnx.State:
     """Give the weights of the model, masked if training is sparse."""
-    weights = reparam.to_weights(state.theta)
+    weights = reparam.to_weights(state.parameters)
     if isinstance(state.optimizer, SparseState):
         return apply_masks(weights, state.optimizer.masks)
     return weights
@@ -273,13 +226,13 @@ def weights_in_use(reparam: Reparametrization, state: TrainState) -> nnx.State:
 
 def make_step(
     recipe: PowerpropRecipe, apply: Apply, reparam: Reparametrization
-) -> Callable[[TrainState, jax.Array, Arrays], tuple[TrainState, dict[str, jax.Array]]]:
+) -> Callable[[EpochState, jax.Array, Arrays], tuple[EpochState, dict[str, jax.Array]]]:
     """Make the pure training step."""
     update = make_update(apply, optimizer_of(recipe), batch=recipe.batch, l1=recipe.l1)
 
     def step(
-        state: TrainState, key: jax.Array, train_set: Arrays
-    ) -> tuple[TrainState, dict[str, jax.Array]]:
+        state: EpochState, key: jax.Array, train_set: Arrays
+    ) -> tuple[EpochState, dict[str, jax.Array]]:
         return update(state, key, train_set, weights_in_use(reparam, state))
 
     return step

@@ -1,10 +1,9 @@
 """Learn to sort images of numbers from their order alone."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +11,7 @@ import numpy as np
 import optax
 from flax import nnx
 
-from sparse_hyper_jax import checks
+from sparse_hyper_jax.checks import require
 from sparse_hyper_jax.estimators import score_function_loss
 from sparse_hyper_jax.nn import NumberKeyNetwork
 from sparse_hyper_jax.sort import (
@@ -33,12 +32,11 @@ from sparse_hyper_jax.train.data import (
     Sequences,
     augment,
     index_by_class,
-    load_splits,
     make_sequences,
 )
-from sparse_hyper_jax.train.loop import train
-from sparse_hyper_jax.train.recipes.images import check_folder
-from sparse_hyper_jax.train.run_folder import RunFolder, open_run
+from sparse_hyper_jax.train.limits import Count, NotNegative, Positive, Whole, at_least, said
+from sparse_hyper_jax.train.recipe import ImageRecipe, Plan
+from sparse_hyper_jax.train.run_folder import RunFolder
 
 TEST_SEED = 2**31 - 1
 TEST_SEQUENCES = 10_000
@@ -49,7 +47,7 @@ LOSSES = {
     "mixture": ("plain", "means", "separate"),
     "rloo": ("plain",),
 }
-"""What can be compared with each estimator."""
+"""What can be compared with each method."""
 
 
 class SortState(NamedTuple):
@@ -66,68 +64,53 @@ class SortParameters(NamedTuple):
     log_certainty: jax.Array
 
 
-@dataclass(frozen=True)
-class SortRecipe:
+@dataclass(frozen=True, kw_only=True)
+class SortRecipe(ImageRecipe):
     """Learn to sort handwritten numbers, knowing only the right order (Bloem 2018, figure 6)."""
 
-    n: int = 4
+    name: ClassVar[str] = "sort"
+
+    n: Count = 4
     """Numbers in a sequence."""
 
-    digits: int = 1
+    digits: Count = 1
     """Digits in a number, side by side, most significant first."""
 
     distinct: bool = True
     """Whether the numbers of a sequence differ."""
 
-    data: Literal["digits", "mnist", "idx"] = "digits"
-    """Images: bundled 8x8 digits, MNIST in --data-dir, or any four idx files there."""
-
-    data_dir: Path | None = None
-    """Folder of the image files, for mnist and idx."""
-
-    download: bool = False
-    """Fetch missing files of MNIST into --data-dir."""
-
-    seed: int = 0
-    """Seed of initialisation, sequences, augmentation and proposals."""
-
-    steps: int = 5_000
+    steps: Count = 5_000
     """Number of training steps."""
 
-    out: Path | None = None
-    """Run folder; by default runs/sort-DATE-TIME."""
+    evaluate_every: Count = 500
+    """Steps between validations."""
 
-    resume: bool = False
-    """Go on with the run in the folder."""
-
-    quiet: bool = False
-    """Show no progress bar."""
-
-    batch: int = 64
+    batch: Count = 64
     """Sequences per step."""
 
-    channels: tuple[int, ...] | None = None
+    channels: tuple[Count, ...] | None = None
     """Channels of the key network's convolutions; by default as many as suit the images."""
 
-    learning_rate: float = 2e-3
+    learning_rate: Positive = 2e-3
     """Peak of a warm-up and cosine schedule for AdamW."""
 
-    weight_decay: float = 0.1
+    weight_decay: NotNegative = 0.1
     """Of AdamW, on the network."""
 
-    num_candidates: int = 16
+    # One candidate alone has weight 1 whatever the keys are: no gradient.
+    num_candidates: Annotated[int, at_least(2)] = 16
     """Proposals per bucket and split."""
 
-    num_near: int = 0
+    num_near: Whole = 0
     """How many of them are drawn near the current order."""
 
-    certainty: float = 6.0
+    certainty: Positive = 6.0
     """How sharply keys, standardised within a sequence, decide."""
 
     learn_certainty: bool = True
     """Whether that is only where it starts; for the soft sort."""
 
-    warp: float = 1.5
+    warp: NotNegative = 1.5
     """Strength of the random warps of images: times 10 degrees, 10 % of size and 7 % of shift."""
 
     payload: Literal["positions", "images"] = "positions"
@@ -137,99 +120,70 @@ class SortRecipe:
     """What is compared: entries of the permutation, ranks, the sorted payload, or the payload at
     all levels of a mixture (means of buckets, or places separately)."""
 
-    estimator: Literal["soft", "mixture", "rloo"] = "soft"
+    method: Literal["soft", "mixture", "rloo"] = "soft"
     """How the gradient is made: by the soft sort, by a quicksort that mixes permutations, or from
     drawn ones by the score function with a leave-one-out baseline (payload only)."""
 
-    num_samples: int = 4
+    num_samples: Annotated[int, at_least(2)] = 4
     """Permutations drawn per sequence, for rloo."""
 
-    def run(self) -> dict[str, Any]:
-        """Train, write the run folder and return the final figures on held-out digits."""
-        self._check()
-        splits = load_splits(self.data, self.data_dir, seed=self.seed, download=self.download)
-        parts = {name: index_by_class(part) for name, part in splits._asdict().items()}
-        folder = open_run(self, recipe="sort", out=self.out, resume=self.resume)
-        size = parts["train"].images.shape[1:]
-        keys_of, state = make_model(self, size)
-        measure = make_measure(self, keys_of)
-
-        def evaluate(step: int, state: SortState) -> Mapping[str, float]:
-            return measure(state.parameters.network, parts["validation"])
-
-        trained = train(
-            make_step(self, keys_of),
-            state,
-            constants=(parts["train"],),
-            steps=self.steps,
-            seed=self.seed,
-            folder=folder,
-            evaluate=evaluate,
-            evaluate_every=500,
-            resume=self.resume,
-            quiet=self.quiet,
-            description=f"sort {self.n} numbers",
-        )
-        network, log_certainty = trained.state.parameters
-        result = dict(measure(network, parts["test"]))
-        self._draw(folder, keys_of, network, parts["test"])
-        result |= {"n": self.n, "digits": self.digits, "data": self.data, "steps": self.steps}
-        result["certainty"] = round(float(jnp.exp(log_certainty)), 2)
-        result |= {"seconds": round(trained.seconds, 1), "seed": self.seed}
-        return folder.write_result(result | {"out": str(folder.path)})
-
-    def _check(self) -> None:
-        for name in ("n", "digits", "steps", "batch"):
-            checks.check_count(name, getattr(self, name), least=1)
-        # One candidate alone has weight 1 whatever the keys are: no gradient.
-        checks.check_count("num_candidates", self.num_candidates, least=2)
-        checks.check_count("num_near", self.num_near)
-        checks.require(
+    def check(self) -> None:
+        """Raise also if sequences cannot be made, or compared as the loss asks."""
+        super().check()
+        require(
             self.num_near < self.num_candidates,
-            f"num_near={self.num_near} of num_candidates={self.num_candidates}",
+            said(self, "num_near", "num_candidates"),
             "fewer near candidates than candidates",
             "change one of the two",
         )
-        checks.check_choice("estimator", self.estimator, tuple(LOSSES))
-        checks.require(
-            self.loss in LOSSES[self.estimator],
-            f"loss={self.loss!r} with estimator={self.estimator!r}",
-            f"one of {LOSSES[self.estimator]}",
+        require(
+            self.loss in LOSSES[self.method],
+            said(self, "loss", "method"),
+            f"the loss {' or '.join(LOSSES[self.method])}",
             "change one of the two",
         )
-        checks.check_count("num_samples", self.num_samples, least=2)
-        checks.require(
-            self.estimator != "rloo" or not self.num_near,
-            f"num_near={self.num_near} with estimator='rloo'",
-            "uniform candidates, whose law does not depend on the keys",
-            "leave out --num-near",
-        )
-        checks.require(self.warp >= 0, f"warp={self.warp}", "0 or more", "raise it")
-        for name in ("learning_rate", "certainty"):
-            checks.require(
-                getattr(self, name) > 0, f"{name}={getattr(self, name)}", "more than 0", "raise it"
-            )
-        checks.require(
+        require(
             not self.distinct or self.n <= 10**self.digits,
-            f"n={self.n} distinct numbers of {self.digits} digits",
+            f"--n {self.n} distinct numbers of {self.digits} digits",
             f"at most {10**self.digits}",
             "lower --n, raise --digits or pass --no-distinct",
         )
-        check_folder(self.data, self.data_dir)
 
-    def _draw(
-        self, folder: RunFolder, keys_of: "Keys", parameters: nnx.State, index: ClassIndex
-    ) -> None:
-        from sparse_hyper_jax.train import plots  # matplotlib is slow to import
+    def ignored(self) -> Iterator[tuple[str, Sequence[str]]]:
+        """Say which options only some methods have."""
+        yield from super().ignored()
+        if self.method == "soft":
+            yield "method", ("num_candidates", "num_near")
+        else:
+            yield "method", ("learn_certainty",)
+        if self.method == "rloo":  # the law of its candidates must not depend on the keys
+            yield "method", ("num_near",)
+        else:
+            yield "method", ("num_samples",)
+        if self.loss in ("order", "ranks"):
+            yield "loss", ("payload",)
 
-        sequences = draw_sequences(self, jax.random.key(TEST_SEED), index, SHOWN)
-        keys = keys_of(parameters, sequences.images)
-        sort = jax.vmap(lambda keys, images: quicksort(None, keys, images, hard=True).stages)
-        stages = [np.asarray(stage) for stage in sort(keys, sequences.images)]
-        between = [f"after split {number}" for number in range(1, len(stages) - 1)]
-        names = ["unsorted", *(["half-sorted"] if len(between) == 1 else between), "sorted"]
-        figure = plots.plot_image_rows(stages, names[: len(stages)])
-        figure.savefig(folder.path / "sorted.png", dpi=150)
+    def load(self) -> dict[str, ClassIndex]:
+        """Index the digits by class."""
+        return {name: index_by_class(part) for name, part in self.load_splits()._asdict().items()}
+
+    def plan(self, data: dict[str, ClassIndex]) -> Plan:
+        """Judge by the sequences that the keys put into the right order."""
+        keys_of, state = make_model(self, data["train"].images.shape[1:])
+        measure = make_measure(self, keys_of)
+
+        def evaluate(folder: RunFolder, step: int, state: SortState) -> dict[str, float]:
+            return measure(state.parameters.network, data["validation"])
+
+        def finish(folder: RunFolder, state: SortState) -> dict[str, Any]:
+            network, log_certainty = state.parameters
+            draw(self, folder, keys_of, network, data["test"])
+            tested = measure(network, data["test"])
+            figures = {f"test_{name}": value for name, value in tested.items()}
+            return figures | {"learned_certainty": round(float(jnp.exp(log_certainty)), 2)}
+
+        step = make_step(self, keys_of)
+        return Plan(step, state, finish, (data["train"],), evaluate, self.evaluate_every)
 
 
 Keys = Callable[[nnx.State, jax.Array], jax.Array]
@@ -289,7 +243,7 @@ def make_step(
         loss: called as :func:`sequence_loss` without its recipe, to compare other ways to sort.
     """
     optimizer, one_loss = optimizer_of(recipe), loss or partial(sequence_loss, recipe)
-    learned = recipe.learn_certainty and recipe.estimator == "soft"
+    learned = recipe.learn_certainty and recipe.method == "soft"
 
     def loss_of(parameters: SortParameters, key: jax.Array, index: ClassIndex) -> jax.Array:
         draw_key, warp_key, sort_key = jax.random.split(key, 3)
@@ -329,19 +283,19 @@ def sequence_loss(
         return rank_loss(keys, labels, certainty=certainty)
     payload = jnp.eye(recipe.n) if recipe.payload == "positions" else images
     target = payload[jnp.argsort(labels, stable=True)]
-    if recipe.estimator == "soft":
+    if recipe.method == "soft":
         return jnp.mean(cross_entropy(soft_sort(keys, payload, certainty=certainty), target))
     options = {"num_candidates": recipe.num_candidates, "certainty": certainty}
-    if recipe.estimator == "mixture":
+    if recipe.method == "mixture":
         result = quicksort(key, keys, payload, target=target, num_near=recipe.num_near, **options)
         return sort_loss(result, target, kind=recipe.loss)
 
-    def draw(key: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def drawn_loss(key: jax.Array) -> tuple[jax.Array, jax.Array]:
         drawn = draw_sort(key, keys, payload, **options)
         return jnp.mean(squared_error(drawn.payload, target)), drawn.log_probability
 
-    losses, log_probabilities = jax.vmap(draw)(jax.random.split(key, recipe.num_samples))
-    return score_function_loss(losses, log_probabilities, baseline="leave_one_out")
+    drawn = jax.vmap(drawn_loss)(jax.random.split(key, recipe.num_samples))
+    return score_function_loss(*drawn, baseline="leave_one_out")
 
 
 def warp_digits(recipe: SortRecipe, key: jax.Array, images: jax.Array) -> jax.Array:
@@ -382,3 +336,19 @@ def make_measure(
         return {name: float(value) for name, value in on_device(parameters, index).items()}
 
     return measure
+
+
+def draw(
+    recipe: SortRecipe, folder: RunFolder, keys_of: Keys, parameters: nnx.State, index: ClassIndex
+) -> None:
+    """Draw some sequences at all stages of a quicksort by the learned keys."""
+    from sparse_hyper_jax.train import plots  # matplotlib is slow to import
+
+    sequences = draw_sequences(recipe, jax.random.key(TEST_SEED), index, SHOWN)
+    keys = keys_of(parameters, sequences.images)
+    sort = jax.vmap(lambda keys, images: quicksort(None, keys, images, hard=True).stages)
+    stages = [np.asarray(stage) for stage in sort(keys, sequences.images)]
+    between = [f"after split {number}" for number in range(1, len(stages) - 1)]
+    names = ["unsorted", *(["half-sorted"] if len(between) == 1 else between), "sorted"]
+    figure = plots.plot_image_rows(stages, names[: len(stages)])
+    figure.savefig(folder.path / "sorted.png", dpi=150)

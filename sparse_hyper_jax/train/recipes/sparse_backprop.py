@@ -1,16 +1,13 @@
 """Train a classifier whose hidden layers propagate a few components of their gradients."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import jax
-import jax.numpy as jnp
 import optax
 from flax import nnx
 
-from sparse_hyper_jax import checks
 from sparse_hyper_jax.backprop import (
     AdaptiveLadder,
     AdaptiveTopK,
@@ -24,27 +21,22 @@ from sparse_hyper_jax.backprop import (
     UnifiedTopK,
     error_feedback,
 )
+from sparse_hyper_jax.checks import require
 from sparse_hyper_jax.nn import BackpropMemory, next_memories
 from sparse_hyper_jax.train.best_parameters import BestParameters
-from sparse_hyper_jax.train.data import load_splits
-from sparse_hyper_jax.train.data.epochs import first_order, next_batch
-from sparse_hyper_jax.train.loop import train
-from sparse_hyper_jax.train.recipes.classifier import (
+from sparse_hyper_jax.train.data.epochs import Arrays, next_batch
+from sparse_hyper_jax.train.epoch_state import EpochState, next_state, start_state
+from sparse_hyper_jax.train.limits import Count, Positive, Share, at_least, at_most, said
+from sparse_hyper_jax.train.models.perceptron import cross_entropy, make_measure
+from sparse_hyper_jax.train.models.sparse_perceptron import (
     Apply,
-    Classifier,
+    SparsePerceptron,
     make_diagnose,
-    make_measure,
 )
-from sparse_hyper_jax.train.recipes.images import (
-    Arrays,
-    check_batch,
-    check_folder,
-    cross_entropy,
-    to_arrays,
-)
-from sparse_hyper_jax.train.run_folder import RunFolder, open_run
+from sparse_hyper_jax.train.recipe import ImageRecipe, Images, Plan
+from sparse_hyper_jax.train.run_folder import RunFolder
 
-DENSE = ("dense", "error-feedback")
+EPOCHS = 20
 RATES = {"adam": 1e-3, "sgd": 0.1}
 SPARSIFIERS: dict[str, Callable[[float], Sparsifier]] = {
     "row": TopK,
@@ -60,24 +52,13 @@ SPARSIFIERS: dict[str, Callable[[float], Sparsifier]] = {
 }
 
 
-class BackpropState(NamedTuple):
-    """What training changes."""
-
-    parameters: nnx.State
-    memory: nnx.State
-    optimizer: optax.OptState
-    order: jax.Array
-    """Training images in the order of this epoch, int32."""
-
-    count: jax.Array
-    """Finished steps, int32."""
-
-
-@dataclass(frozen=True)
-class SparseBackpropRecipe:
+@dataclass(frozen=True, kw_only=True)
+class SparseBackpropRecipe(ImageRecipe):
     """Train a classifier with sparse backpropagation and memory (Zhang et al. 2020)."""
 
-    select: Literal[
+    name: ClassVar[str] = "sparse-backprop"
+
+    method: Literal[
         "dense",
         "row",
         "unified",
@@ -94,155 +75,125 @@ class SparseBackpropRecipe:
     """Which components of a hidden layer's gradient are propagated; dense: all of them;
     error-feedback: all of them, but the update of the weights is sparse."""
 
-    ratio: float = 0.04
+    ratio: Share = 0.04
     """Share of the components that is propagated (adaptive: by the largest row)."""
 
-    memory: float = 0.8
+    memory: Annotated[float, at_least(0), at_most(1)] = 0.8
     """Share of the rest that is kept for the next step; 0 for no memory. Unbiased selections
     (random-rescaled, importance) allow none: what they leave over would grow without bound."""
 
     granularity: Literal["slot", "shared"] = "slot"
     """A memory for every place in the batch, or one that the batch shares."""
 
-    hidden: int = 500
-    """Units of a hidden layer."""
-
-    layers: int = 2
-    """Number of hidden layers."""
-
-    data: Literal["digits", "mnist", "idx"] = "digits"
-    """Images: bundled 8x8 digits, MNIST in --data-dir, or any four idx files there."""
-
-    data_dir: Path | None = None
-    """Folder of the image files, for mnist and idx."""
-
-    download: bool = False
-    """Fetch missing files of MNIST into --data-dir."""
+    hidden: tuple[Count, ...] = (500, 500)
+    """Units of each hidden layer, at least one layer."""
 
     optimizer: Literal["adam", "sgd"] = "adam"
     """Plain, without momentum, decay or schedule."""
 
-    learning_rate: float | None = None
+    learning_rate: Positive | None = None
     """By default 0.001 for adam, 0.1 for sgd."""
 
-    batch: int = 50
-    """Images per step; an epoch leaves out what does not fill a batch."""
+    steps: Count | None = None
+    """Number of training steps; by default those of 20 epochs."""
 
-    epochs: int = 20
-    """Passes over the training images."""
-
-    steps: int | None = None
-    """Number of training steps, instead of whole epochs."""
-
-    evaluate_every: int | None = None
+    evaluate_every: Count | None = None
     """Steps between validations and comparisons with the dense gradient; by default an epoch."""
 
-    seed: int = 0
-    """Seed of initialisation, validation split and order of the images."""
-
-    out: Path | None = None
-    """Run folder; by default runs/sparse-backprop-DATE-TIME."""
-
-    resume: bool = False
-    """Go on with the run in the folder."""
-
-    quiet: bool = False
-    """Show no progress bar."""
-
-    def run(self) -> dict[str, Any]:
-        """Train, write the run folder; test the parameters of the best validation accuracy."""
-        self._check()
-        splits = load_splits(self.data, self.data_dir, seed=self.seed, download=self.download)
-        train_set, validation, test = (to_arrays(part) for part in splits)
-        classes = int(splits.train.labels.max()) + 1
-        check_batch(self.batch, len(train_set[0]))
-        folder = open_run(self, recipe="sparse-backprop", out=self.out, resume=self.resume)
-        apply, state = make_model(self, train_set, classes)
-        measure = make_measure(apply, state.memory)
-        compare = make_diagnose(apply, self.batch)
-
-        def diagnose(state: BackpropState) -> dict[str, float]:
-            return compare(state.parameters, state.memory, train_set) if self.sparsifier else {}
-
-        best = BestParameters(folder.path / "best.npz")
-        per_epoch = len(train_set[0]) // self.batch
-
-        def evaluate(step: int, state: BackpropState) -> Mapping[str, float]:
-            accuracy = measure(state.parameters, validation)
-            best.offer(accuracy, step, state.parameters)
-            return {"accuracy": accuracy} | diagnose(state)
-
-        trained = train(
-            make_step(self, apply),
-            state,
-            constants=(train_set,),
-            steps=self.epochs * per_epoch if self.steps is None else self.steps,
-            seed=self.seed,
-            folder=folder,
-            evaluate=evaluate,
-            evaluate_every=self.evaluate_every or per_epoch,
-            steps_per_dispatch=self.evaluate_every or per_epoch,
-            resume=self.resume,
-            quiet=self.quiet,
-            description=f"{self.select} {self.ratio:g}",
+    def check(self) -> None:
+        """Raise also if there is nothing to propagate to, or a memory would grow without bound."""
+        super().check()
+        require(
+            len(self.hidden) > 0,
+            "--hidden without a layer",
+            "at least one hidden layer, which propagates sparsely",
+            "pass for instance --hidden 500 500",
         )
-        validated, step, parameters = best.read(state.parameters)
-        result = {"test_accuracy": measure(parameters, test)}
-        result |= {"validation_accuracy": validated, "best_step": step, "steps": trained.steps}
-        result |= diagnose(trained.state)
-        told = ("select", "ratio", "memory", "granularity", "hidden", "layers", "data", "optimizer")
-        result |= {name: getattr(self, name) for name in (*told, "learning_rate", "batch", "seed")}
-        self._draw(folder)
-        result |= {"seconds": round(trained.seconds, 1), "out": str(folder.path)}
-        return folder.write_result(result)
+        unbiased = self.sparsifier is not None and self.sparsifier.unbiased
+        require(
+            not (self.memory and unbiased),
+            said(self, "method", "memory"),
+            "no memory for an unbiased selection: it would grow without bound",
+            "pass --memory 0",
+        )
+
+    def ignored(self) -> Iterator[tuple[str, Sequence[str]]]:
+        """Dense layers have none of the options, and only layers have a granularity."""
+        yield from super().ignored()
+        if self.method == "dense":
+            yield "method", ("ratio", "memory")
+        if self.sparsifier is None:
+            yield "method", ("granularity",)
+        if not self.memory:
+            yield "memory", ("granularity",)
+
+    def settle(self, data: Images) -> Self:
+        """Settle the learning rate, and epochs in steps."""
+        epoch = len(data.train[0]) // self.batch
+        steps, every = self.steps or EPOCHS * epoch, self.evaluate_every or epoch
+        return replace(self, steps=steps, evaluate_every=every, learning_rate=self.rate)
+
+    @property
+    def rate(self) -> float:
+        """The learning rate asked for, or the default of the optimizer."""
+        return RATES[self.optimizer] if self.learning_rate is None else self.learning_rate
 
     @property
     def sparsifier(self) -> Sparsifier | None:
         """The sparsifier of the hidden layers; None for dense ones."""
-        return SPARSIFIERS[self.select](float(self.ratio)) if self.select in SPARSIFIERS else None
+        return SPARSIFIERS[self.method](float(self.ratio)) if self.method in SPARSIFIERS else None
 
-    def _check(self) -> None:
-        for name in ("hidden", "layers", "batch", "epochs"):
-            checks.check_count(name, getattr(self, name), least=1)
-        for name in ("steps", "evaluate_every"):
-            if getattr(self, name) is not None:
-                checks.check_count(name, getattr(self, name), least=1)
-        checks.check_choice("select", self.select, (*SPARSIFIERS, *DENSE))
-        checks.check_choice("optimizer", self.optimizer, tuple(RATES))
-        checks.check_choice("granularity", self.granularity, ("slot", "shared"))
-        for name, valid, expected in (
-            ("ratio", 0 < self.ratio <= 1, "a share in (0, 1]"),
-            ("memory", 0 <= self.memory <= 1, "a share from 0 to 1"),
-            ("learning_rate", self.learning_rate is None or self.learning_rate > 0, "more than 0"),
-        ):
-            checks.require(valid, f"{name}={getattr(self, name)}", expected, f"change {name}")
-        unbiased = self.sparsifier is not None and self.sparsifier.unbiased
-        checks.require(
-            not (self.memory and unbiased),
-            f"select={self.select!r} with memory={self.memory}",
-            "no memory for an unbiased selection: it would grow without bound",
-            "pass --memory 0",
-        )
-        check_folder(self.data, self.data_dir)
+    def plan(self, data: Images) -> Plan:
+        """Judge by accuracy and by the dense gradient; test the best parameters in validation."""
+        apply, state = make_model(self, data.train, data.classes)
+        memory = state.slots
+        measure = make_measure(lambda parameters, images: apply(parameters, memory, images, None))
+        compare = make_diagnose(apply, self.batch)
 
-    def _draw(self, folder: RunFolder) -> None:
-        from sparse_hyper_jax.train import plots  # matplotlib is slow to import
+        def diagnose(state: EpochState) -> dict[str, float]:
+            return compare(state.parameters, state.slots, data.train) if self.sparsifier else {}
 
-        names = {"eval_accuracy": "validation accuracy"}
-        if self.sparsifier is not None:
-            names |= {"eval_cosine": "cosine with the dense gradient"}
-        curves = {label: plots.read_curve(folder, name) for name, label in names.items()}
-        plots.plot_curves(curves).savefig(folder.path / "training.png", dpi=150)
+        def evaluate(folder: RunFolder, step: int, state: EpochState) -> dict[str, float]:
+            accuracy = measure(state.parameters, data.validation)
+            best_of(folder).offer(accuracy, step, state.parameters)
+            return {"accuracy": accuracy} | diagnose(state)
+
+        def finish(folder: RunFolder, state: EpochState) -> dict[str, Any]:
+            draw(self, folder)
+            accuracy, step, parameters = best_of(folder).read(state.parameters)
+            figures = {"test_accuracy": measure(parameters, data.test)}
+            figures |= {"validation_accuracy": accuracy, "best_step": step}
+            return figures | diagnose(state)
+
+        every = self.evaluate_every or 1
+        step = make_step(self, apply)
+        return Plan(step, state, finish, (data.train,), evaluate, every, longest_dispatch=every)
+
+
+def best_of(folder: RunFolder) -> BestParameters:
+    """Give the parameters of the best validation accuracy in a folder."""
+    return BestParameters(folder.path / "best.npz", run=folder.run)
+
+
+def draw(recipe: SparseBackpropRecipe, folder: RunFolder) -> None:
+    """Draw the curves of accuracy and agreement with the dense gradient."""
+    from sparse_hyper_jax.train import plots  # matplotlib is slow to import
+
+    names = {"eval_accuracy": "validation accuracy"}
+    if recipe.sparsifier is not None:
+        names |= {"eval_cosine": "cosine with the dense gradient"}
+    curves = {label: plots.read_curve(folder, name) for name, label in names.items()}
+    plots.plot_curves(curves).savefig(folder.path / "training.png", dpi=150)
 
 
 def make_model(
     recipe: SparseBackpropRecipe, train_set: Arrays, classes: int
-) -> tuple[Apply, BackpropState]:
+) -> tuple[Apply, EpochState]:
     """Build the network and the state before training."""
     images, _ = train_set
     rngs = nnx.Rngs(params=recipe.seed, sample=recipe.seed)
-    sizes = [images.shape[1]] + [recipe.hidden] * recipe.layers
-    network = Classifier(sizes, classes, layer_options(recipe), rngs=rngs)
+    sizes = (images.shape[1], *recipe.hidden)
+    network = SparsePerceptron(sizes, classes, layer_options(recipe), rngs=rngs)
     graph, parameters, memory, rest = nnx.split(network, nnx.Param, BackpropMemory, ...)
 
     def apply(
@@ -250,9 +201,7 @@ def make_model(
     ) -> jax.Array:
         return nnx.merge(graph, parameters, memory, rest)(images, key=key)
 
-    order = first_order(len(images))
-    moments = optimizer_of(recipe).init(parameters)
-    return apply, BackpropState(parameters, memory, moments, order, jnp.zeros((), jnp.int32))
+    return apply, start_state(parameters, optimizer_of(recipe), len(images), slots=memory)
 
 
 def layer_options(recipe: SparseBackpropRecipe) -> dict[str, Any]:
@@ -270,9 +219,8 @@ def layer_options(recipe: SparseBackpropRecipe) -> dict[str, Any]:
 
 def optimizer_of(recipe: SparseBackpropRecipe) -> optax.GradientTransformation:
     """Give the recipe's optimizer."""
-    rate = RATES[recipe.optimizer] if recipe.learning_rate is None else recipe.learning_rate
-    optimizer = {"adam": optax.adam, "sgd": optax.sgd}[recipe.optimizer](rate)
-    if recipe.select != "error-feedback":
+    optimizer = {"adam": optax.adam, "sgd": optax.sgd}[recipe.optimizer](recipe.rate)
+    if recipe.method != "error-feedback":
         return optimizer
     sparse = error_feedback(TopK(float(recipe.ratio)), eta=recipe.memory)
     return optax.chain(optax.masked(sparse, are_hidden_kernels), optimizer)
@@ -288,13 +236,13 @@ def are_hidden_kernels(parameters: nnx.State) -> Any:
 
 def make_step(
     recipe: SparseBackpropRecipe, apply: Apply
-) -> Callable[[BackpropState, jax.Array, Arrays], tuple[BackpropState, dict[str, jax.Array]]]:
+) -> Callable[[EpochState, jax.Array, Arrays], tuple[EpochState, dict[str, jax.Array]]]:
     """Make the pure training step: the next batch of the epoch, its gradient, the next memory."""
     optimizer = optimizer_of(recipe)
 
     def step(
-        state: BackpropState, key: jax.Array, train_set: Arrays
-    ) -> tuple[BackpropState, dict[str, jax.Array]]:
+        state: EpochState, key: jax.Array, train_set: Arrays
+    ) -> tuple[EpochState, dict[str, jax.Array]]:
         order_key, layer_key = jax.random.split(key)
         order, (images, labels) = next_batch(
             order_key, state.order, state.count, train_set, batch=recipe.batch
@@ -304,11 +252,9 @@ def make_step(
             return cross_entropy(apply(parameters, memory, images, layer_key), labels)
 
         loss, (gradient, following) = jax.value_and_grad(loss_of, argnums=(0, 1))(
-            state.parameters, state.memory
+            state.parameters, state.slots
         )
-        updates, moments = optimizer.update(gradient, state.optimizer, state.parameters)
-        parameters = optax.apply_updates(state.parameters, updates)
-        memory = next_memories(state.memory, following)
-        return BackpropState(parameters, memory, moments, order, state.count + 1), {"loss": loss}
+        memory = next_memories(state.slots, following)
+        return next_state(state, gradient, optimizer, order, slots=memory), {"loss": loss}
 
     return step

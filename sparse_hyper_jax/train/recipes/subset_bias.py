@@ -1,10 +1,9 @@
 """How biased is a softmax over a random subset? An autoencoder whose exact gradient is known."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, ClassVar, Self
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +12,7 @@ import optax
 from flax import nnx
 from jax.flatten_util import ravel_pytree
 
-from sparse_hyper_jax import checks
+from sparse_hyper_jax.checks import require
 from sparse_hyper_jax.diagnostics import gradient_report
 from sparse_hyper_jax.estimators import (
     RLOO,
@@ -24,128 +23,93 @@ from sparse_hyper_jax.estimators import (
     WithoutReplacement,
 )
 from sparse_hyper_jax.estimators.without_replacement import MOST_SAMPLES
-from sparse_hyper_jax.train.data import load_splits
-from sparse_hyper_jax.train.loop import train
-from sparse_hyper_jax.train.recipes.autoencoder import (
+from sparse_hyper_jax.train.data.epochs import Arrays
+from sparse_hyper_jax.train.epoch_state import EpochState, start_state
+from sparse_hyper_jax.train.limits import Count, Positive, at_least
+from sparse_hyper_jax.train.models.autoencoder import (
     Coder,
-    CoderState,
     expected_reconstruction,
     make_coder,
     make_step,
-    start_state,
 )
-from sparse_hyper_jax.train.recipes.images import Arrays, check_batch, check_folder, to_arrays
-from sparse_hyper_jax.train.recipes.perceptron import check_hidden
-from sparse_hyper_jax.train.run_folder import RunFolder, open_run
+from sparse_hyper_jax.train.recipe import ImageRecipe, Images, Plan
+from sparse_hyper_jax.train.run_folder import RunFolder
 
 SAMPLE_SEED = 2**31 - 1
+EPOCHS = 5
 
 
-@dataclass(frozen=True)
-class SubsetBiasRecipe:
+@dataclass(frozen=True, kw_only=True)
+class SubsetBiasRecipe(ImageRecipe):
     """Compare estimates with the exact gradient of a discrete autoencoder (Bloem's experiment).
 
     The autoencoder has one categorical variable and is trained by the full expectation; then the
     gradient of one batch towards the encoder is estimated many times.
     """
 
-    classes: int = 128
+    name: ClassVar[str] = "subset-bias"
+
+    classes: Annotated[int, at_least(2)] = 128
     """Number of codes."""
 
-    subset: int = 5
+    subset: Annotated[int, at_least(2)] = 5
     """Evaluations of the decoder per image that every estimator gets."""
 
-    hidden: tuple[int, ...] = (64,)
+    hidden: tuple[Count, ...] = (64,)
     """Units of the encoder's hidden layers; the decoder has them in reverse."""
 
-    learning_rate: float = 1e-4
+    learning_rate: Positive = 1e-4
     """Of Adam."""
 
-    epochs: int = 5
-    """Of training, before the measurement."""
+    steps: Count | None = None
+    """Number of training steps before the measurement; by default those of five epochs."""
 
-    draws: int = 1000
+    draws: Annotated[int, at_least(2)] = 1000
     """Estimates of each kind."""
 
-    data: Literal["digits", "mnist", "idx"] = "digits"
-    """Images: bundled 8x8 digits, MNIST in --data-dir, or any four idx files there."""
-
-    data_dir: Path | None = None
-    """Folder of the image files, for mnist and idx."""
-
-    download: bool = False
-    """Fetch missing files of MNIST into --data-dir."""
-
-    batch: int = 8
+    batch: Count = 8
     """Images per step, and in the measurement."""
 
-    seed: int = 0
-    """Seed of initialisation, validation split and order of the images."""
-
-    out: Path | None = None
-    """Run folder; by default runs/subset-bias-DATE-TIME."""
-
-    resume: bool = False
-    """Go on with the run in the folder."""
-
-    quiet: bool = False
-    """Show no progress bar."""
-
-    def run(self) -> dict[str, Any]:
-        """Train with the exact gradient, then measure the others against it."""
-        self._check()
-        splits = load_splits(self.data, self.data_dir, seed=self.seed, download=self.download)
-        train_set = to_arrays(splits.train)
-        check_batch(self.batch, len(train_set[0]))
-        folder = open_run(self, recipe="subset-bias", out=self.out, resume=self.resume)
-        coder, state = make_model(self, train_set)
-        steps = self.epochs * (len(train_set[0]) // self.batch)
-        trained = train(
-            make_step(batch_loss(coder, Enumeration()), self.optimizer, batch=self.batch),
-            state,
-            constants=(train_set,),
-            steps=steps,
-            seed=self.seed,
-            folder=folder,
-            steps_per_dispatch=min(100, steps),
-            resume=self.resume,
-            quiet=self.quiet,
-            description="exact gradient",
+    def check(self) -> None:
+        """Raise also if there are fewer classes than evaluations."""
+        super().check()
+        require(
+            self.subset <= self.classes,
+            f"--subset {self.subset} of {self.classes} classes",
+            "at most all of them",
+            "lower --subset",
         )
-        images = to_arrays(splits.validation)[0][: self.batch]
-        reports, errors = measure(self, coder, trained.state.parameters, images)
-        self._draw(folder, errors)
-        result: dict[str, Any] = {"estimators": reports, "steps": trained.steps}
-        for name in ("classes", "subset", "batch", "draws", "data", "seed"):
-            result[name] = getattr(self, name)
-        result["seconds"] = round(trained.seconds, 1)
-        return folder.write_result(result | {"out": str(folder.path)})
+        compared(self.subset)
+
+    def settle(self, data: Images) -> Self:
+        """Settle the steps."""
+        return replace(self, steps=self.steps or EPOCHS * (len(data.train[0]) // self.batch))
+
+    def plan(self, data: Images) -> Plan:
+        """Train with the exact gradient, then measure the others against it."""
+        coder, state = make_model(self, data.train)
+
+        def finish(folder: RunFolder, state: EpochState) -> dict[str, Any]:
+            images = data.validation[0][: self.batch]
+            reports, errors = measure(self, coder, state.parameters, images)
+            draw(folder, errors)
+            return {"estimators": reports}
+
+        step = make_step(batch_loss(coder, Enumeration()), self.optimizer, batch=self.batch)
+        return Plan(step, state, finish, (data.train,))
 
     @property
     def optimizer(self) -> optax.GradientTransformation:
         """Adam at the recipe's rate."""
         return optax.adam(self.learning_rate)
 
-    def _check(self) -> None:
-        for name in ("classes", "subset", "epochs", "draws", "batch"):
-            checks.check_count(name, getattr(self, name), least=2 if name != "batch" else 1)
-        checks.require(
-            self.subset <= self.classes,
-            f"subset={self.subset} of {self.classes} classes",
-            "at most all of them",
-            "lower --subset",
-        )
-        check_hidden(self.hidden)
-        rate = self.learning_rate
-        checks.require(rate > 0, f"learning_rate={rate}", "more than 0", "change it")
-        check_folder(self.data, self.data_dir)
-        compared(self.subset)
 
-    def _draw(self, folder: RunFolder, errors: Mapping[str, np.ndarray]) -> None:
-        from sparse_hyper_jax.train import plots  # matplotlib is slow to import
+def draw(folder: RunFolder, errors: Mapping[str, np.ndarray]) -> None:
+    """Draw how the errors of one estimate are spread."""
+    from sparse_hyper_jax.train import plots  # matplotlib is slow to import
 
-        figure = plots.plot_histograms(errors, x_label="error of an entry")
-        figure.savefig(folder.path / "errors.png", dpi=150)
+    figure = plots.plot_histograms(errors, x_label="error of an entry")
+    figure.savefig(folder.path / "errors.png", dpi=150)
 
 
 def compared(evaluations: int) -> dict[str, tuple[Estimator, int]]:
@@ -161,7 +125,7 @@ def compared(evaluations: int) -> dict[str, tuple[Estimator, int]]:
     return methods
 
 
-def make_model(recipe: SubsetBiasRecipe, train_set: Arrays) -> tuple[Coder, CoderState]:
+def make_model(recipe: SubsetBiasRecipe, train_set: Arrays) -> tuple[Coder, EpochState]:
     """Build the network and the state before training."""
     images, _ = train_set
     code = (1, recipe.classes)

@@ -1,9 +1,8 @@
 """Train a variational autoencoder with a categorical code, by any estimator of its gradient."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import jax
 import jax.numpy as jnp
@@ -11,31 +10,27 @@ import numpy as np
 import optax
 from flax import nnx
 
-from sparse_hyper_jax import checks
 from sparse_hyper_jax.estimators import ARSM, REBAR, RLOO, Estimator, GumbelStraightThrough
-from sparse_hyper_jax.train.data import load_splits
-from sparse_hyper_jax.train.loop import train
-from sparse_hyper_jax.train.recipes.autoencoder import (
+from sparse_hyper_jax.train.data.epochs import Arrays
+from sparse_hyper_jax.train.epoch_state import EpochState, start_state
+from sparse_hyper_jax.train.limits import Count, Positive, at_least
+from sparse_hyper_jax.train.models.autoencoder import (
     Coder,
-    CoderState,
     binarise,
     divergence_from_uniform,
     expected_reconstruction,
     make_coder,
-    make_estimator,
     make_step,
     reconstruction_loss,
-    start_state,
 )
-from sparse_hyper_jax.train.recipes.images import Arrays, check_batch, check_folder, to_arrays
-from sparse_hyper_jax.train.recipes.perceptron import check_hidden
-from sparse_hyper_jax.train.run_folder import RunFolder, open_run
+from sparse_hyper_jax.train.models.estimators import estimator_options, make_estimator
+from sparse_hyper_jax.train.recipe import ImageRecipe, Images, Plan
+from sparse_hyper_jax.train.run_folder import RunFolder
 
 TEST_SEED = 2**31 - 1
 SHOWN = 12
 VARIANCE_DRAWS = 100
-TOLD = ("estimator", "num_samples", "temperature", "variables", "classes", "data", "seed")
-"""Options that the result repeats."""
+PARTS = ("train", "validation", "test")
 
 
 def compared_estimators(classes: int) -> dict[str, Estimator]:
@@ -46,11 +41,13 @@ def compared_estimators(classes: int) -> dict[str, Estimator]:
     return some | {"gumbel_straight_through": GumbelStraightThrough()}
 
 
-@dataclass(frozen=True)
-class VAERecipe:
+@dataclass(frozen=True, kw_only=True)
+class VAERecipe(ImageRecipe):
     """Train a categorical variational autoencoder on binarised images (as Yin et al. 2019)."""
 
-    estimator: Literal[
+    name: ClassVar[str] = "vae"
+
+    method: Literal[
         "rloo",
         "arsm",
         "gumbel_straight_through",
@@ -61,166 +58,124 @@ class VAERecipe:
         "ars",
         "ar",
     ] = "rloo"
-    """What makes the encoder's gradient."""
+    """Estimator that makes the encoder's gradient."""
 
-    num_samples: int | None = None
+    num_samples: Count | None = None
     """Samples per image of an estimator that has a number of them; by default its own."""
 
-    temperature: float | None = None
+    temperature: Positive | None = None
     """Of an estimator that has one; by default its own."""
 
-    variables: int = 10
+    variables: Count = 10
     """Categorical variables of a code."""
 
-    classes: int = 5
+    classes: Annotated[int, at_least(2)] = 5
     """Classes of each."""
 
-    hidden: tuple[int, ...] = (200,)
+    hidden: tuple[Count, ...] = (200,)
     """Units of the encoder's hidden layers; the decoder has them in reverse."""
 
-    learning_rate: float = 1e-3
+    learning_rate: Positive = 1e-3
     """Of Adam."""
 
-    data: Literal["digits", "mnist", "idx"] = "digits"
-    """Images: bundled 8x8 digits, MNIST in --data-dir, or any four idx files there."""
-
-    data_dir: Path | None = None
-    """Folder of the image files, for mnist and idx."""
-
-    download: bool = False
-    """Fetch missing files of MNIST into --data-dir."""
-
-    batch: int = 50
-    """Images per step; an epoch leaves out what does not fill a batch."""
-
-    steps: int = 3000
+    steps: Count = 3000
     """Number of training steps."""
 
-    evaluate_every: int = 500
+    evaluate_every: Count = 500
     """Steps between validations."""
-
-    seed: int = 0
-    """Seed of initialisation, validation split, order of the images and samples."""
 
     compare: bool = False
     """Whether to measure at the end how the encoder's gradient varies by other estimators too."""
 
-    out: Path | None = None
-    """Run folder; by default runs/vae-DATE-TIME."""
-
-    resume: bool = False
-    """Go on with the run in the folder."""
-
-    quiet: bool = False
-    """Show no progress bar."""
-
-    def run(self) -> dict[str, Any]:
-        """Train, write the run folder and return the final figures on test images."""
-        estimator = self._check()
-        splits = load_splits(self.data, self.data_dir, seed=self.seed, download=self.download)
-        parts = {name: binary_arrays(part) for name, part in splits._asdict().items()}
-        check_batch(self.batch, len(parts["train"][0]))
-        coder, state = make_model(self, parts["train"])
-        folder = open_run(self, recipe="vae", out=self.out, resume=self.resume)
-        measure, spread = make_measure(coder), make_encoder_variance(coder, estimator)
-        watched = parts["train"][0][: self.batch]
-
-        def evaluate(step: int, state: CoderState) -> Mapping[str, float]:
-            return {
-                "negative_elbo": measure(state.parameters, parts["validation"]),
-                "test_negative_elbo": measure(state.parameters, parts["test"]),
-                "encoder_variance": spread(state.parameters, watched),
-            }
-
-        trained = train(
-            make_step(negative_elbo(coder, estimator), self.optimizer, batch=self.batch),
-            state,
-            constants=(parts["train"],),
-            steps=self.steps,
-            seed=self.seed,
-            folder=folder,
-            evaluate=evaluate,
-            evaluate_every=self.evaluate_every,
-            steps_per_dispatch=min(self.evaluate_every, 500),
-            resume=self.resume,
-            quiet=self.quiet,
-            description=self.estimator,
+    @property
+    def estimator(self) -> Estimator:
+        """The estimator with its options."""
+        return make_estimator(
+            self.method, num_samples=self.num_samples, temperature=self.temperature
         )
-        parameters = trained.state.parameters
-        result: dict[str, Any] = {
-            f"{name}_negative_elbo": measure(parameters, part) for name, part in parts.items()
-        }
-        result["evaluations"] = estimator.evaluations((self.variables, self.classes))
-        if self.compare:
-            result["encoder_variance"] = self._variances(coder, parameters, watched)
-        self._draw(folder, coder, parameters, parts["test"])
-        result |= {name: getattr(self, name) for name in TOLD}
-        result |= {"steps": trained.steps, "seconds": round(trained.seconds, 1)}
-        return folder.write_result(result | {"out": str(folder.path)})
 
     @property
     def optimizer(self) -> optax.GradientTransformation:
         """Adam at the recipe's rate."""
         return optax.adam(self.learning_rate)
 
-    def _check(self) -> Estimator:
-        counts = ("variables", "batch", "steps", "evaluate_every")
-        for name in counts:
-            checks.check_count(name, getattr(self, name), least=1)
-        checks.check_count("classes", self.classes, least=2)
-        check_hidden(self.hidden)
-        every = self.evaluate_every
-        checks.require(
-            every <= 500 or every % 500 == 0,
-            f"evaluate_every={every}",
-            "at most 500 or a multiple of it",
-            "change it",
-        )
-        rate = self.learning_rate
-        checks.require(rate > 0, f"learning_rate={rate}", "more than 0", "change it")
-        check_folder(self.data, self.data_dir)
-        estimator = make_estimator(
-            self.estimator, num_samples=self.num_samples, temperature=self.temperature
-        )
-        # Says so if the options do not fit the code.
-        estimator.evaluations((self.variables, self.classes))
-        return estimator
+    def check(self) -> None:
+        """Raise also if the estimator lacks an option or does not fit the code."""
+        super().check()
+        self.estimator.evaluations((self.variables, self.classes))
 
-    def _variances(self, coder: Coder, parameters: nnx.State, images: jax.Array) -> dict[str, Any]:
-        """Compare all estimators where training has ended, whichever was used."""
-        shape = (self.variables, self.classes)
-        return {
-            name: {
-                "evaluations": one.evaluations(shape),
-                "variance": make_encoder_variance(coder, one)(parameters, images),
+    def load(self) -> Images:
+        """Turn pixels into bits."""
+        images = super().load()
+        parts = ((binarise(pixels), labels) for pixels, labels in images[:3])
+        return Images(*parts, classes=images.classes)
+
+    def settle(self, data: Images) -> Self:
+        """Settle the options of the estimator."""
+        return replace(self, **estimator_options(self.estimator))
+
+    def plan(self, data: Images) -> Plan:
+        """Judge by -ELBO, and watch how much the encoder's gradient varies."""
+        coder, state = make_model(self, data.train)
+        loss = negative_elbo(coder, self.estimator)
+        measure, spread = make_measure(coder), make_encoder_variance(coder, self.estimator)
+        watched = data.train[0][: self.batch]
+
+        def evaluate(folder: RunFolder, step: int, state: EpochState) -> dict[str, float]:
+            return {
+                "negative_elbo": measure(state.parameters, data.validation),
+                "test_negative_elbo": measure(state.parameters, data.test),
+                "encoder_variance": spread(state.parameters, watched),
             }
-            for name, one in compared_estimators(self.classes).items()
+
+        def finish(folder: RunFolder, state: EpochState) -> dict[str, Any]:
+            draw(folder, coder, state.parameters, data.test)
+            elbos = {part: measure(state.parameters, getattr(data, part)) for part in PARTS}
+            figures: dict[str, Any] = {
+                f"{part}_negative_elbo": elbo for part, elbo in elbos.items()
+            }
+            figures["evaluations"] = self.estimator.evaluations((self.variables, self.classes))
+            if self.compare:
+                figures["encoder_variance"] = variances(self, coder, state.parameters, watched)
+            return figures
+
+        step = make_step(loss, self.optimizer, batch=self.batch)
+        return Plan(step, state, finish, (data.train,), evaluate, self.evaluate_every, 500)
+
+
+def variances(
+    recipe: VAERecipe, coder: Coder, parameters: nnx.State, images: jax.Array
+) -> dict[str, Any]:
+    """Compare all estimators where training has ended, whichever was used."""
+    shape = (recipe.variables, recipe.classes)
+    return {
+        name: {
+            "evaluations": one.evaluations(shape),
+            "variance": make_encoder_variance(coder, one)(parameters, images),
         }
-
-    def _draw(self, folder: RunFolder, coder: Coder, parameters: nnx.State, test: Arrays) -> None:
-        from sparse_hyper_jax.train import plots  # matplotlib is slow to import
-
-        images = test[0][:SHOWN]
-        rows = draw_codes(jax.random.key(TEST_SEED), coder.encode(parameters, images))
-        shown = [np.asarray(images), np.asarray(nnx.sigmoid(coder.decode(parameters, rows)))]
-        side = round(images.shape[1] ** 0.5)
-        if side**2 == images.shape[1]:
-            figure = plots.plot_image_rows(
-                [part.reshape(1, -1, side, side) for part in shown], ["images", "from codes"]
-            )
-            figure.savefig(folder.path / "reconstructions.png", dpi=150)
-        curve = plots.read_curve(folder, "eval_negative_elbo")
-        figure = plots.plot_curves({"validation, -ELBO in nats": curve})
-        figure.savefig(folder.path / "curve.png", dpi=150)
+        for name, one in compared_estimators(recipe.classes).items()
+    }
 
 
-def binary_arrays(part: Any) -> Arrays:
-    """Flatten, move to the device and binarise a data set."""
-    images, labels = to_arrays(part)
-    return binarise(images), labels
+def draw(folder: RunFolder, coder: Coder, parameters: nnx.State, test: Arrays) -> None:
+    """Draw the curve, and test images beside what their codes give."""
+    from sparse_hyper_jax.train import plots  # matplotlib is slow to import
+
+    images = test[0][:SHOWN]
+    rows = draw_codes(jax.random.key(TEST_SEED), coder.encode(parameters, images))
+    shown = [np.asarray(images), np.asarray(nnx.sigmoid(coder.decode(parameters, rows)))]
+    side = round(images.shape[1] ** 0.5)
+    if side**2 == images.shape[1]:
+        figure = plots.plot_image_rows(
+            [part.reshape(1, -1, side, side) for part in shown], ["images", "from codes"]
+        )
+        figure.savefig(folder.path / "reconstructions.png", dpi=150)
+    curve = plots.read_curve(folder, "eval_negative_elbo")
+    figure = plots.plot_curves({"validation, -ELBO in nats": curve})
+    figure.savefig(folder.path / "curve.png", dpi=150)
 
 
-def make_model(recipe: VAERecipe, train_set: Arrays) -> tuple[Coder, CoderState]:
+def make_model(recipe: VAERecipe, train_set: Arrays) -> tuple[Coder, EpochState]:
     """Build the network and the state before training."""
     images, _ = train_set
     code = (recipe.variables, recipe.classes)

@@ -1,8 +1,9 @@
-"""Where the recipe ``glimpse`` gets its images: canvases made in every step, or ready-made ones."""
+"""Cluttered images for training and evaluation: made in every step, or ready-made ones."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,19 +11,11 @@ import numpy as np
 
 from sparse_hyper_jax import checks
 from sparse_hyper_jax.nn.glimpse_attention import LARGEST_IMAGE, SMALLEST_IMAGE
-from sparse_hyper_jax.train.data import (
-    ClassIndex,
-    Dataset,
-    augment,
-    index_by_class,
-    load_cluttered,
-    load_splits,
-    make_cluttered,
-    make_rotated_cluttered,
-)
-
-if TYPE_CHECKING:
-    from sparse_hyper_jax.train.recipes.glimpse import GlimpseRecipe
+from sparse_hyper_jax.train.data.augment import augment
+from sparse_hyper_jax.train.data.cluttered import make_cluttered
+from sparse_hyper_jax.train.data.dataset import Dataset, Splits
+from sparse_hyper_jax.train.data.rotated_clutter import make_rotated_cluttered
+from sparse_hyper_jax.train.data.sequences import ClassIndex, index_by_class
 
 EVALUATED = 10_000
 PART = 100
@@ -71,43 +64,61 @@ def _spread(count: int, size: int) -> jax.Array:
     return jnp.asarray(np.arange(count) * size // count, jnp.int32)
 
 
-def load_canvases(recipe: "GlimpseRecipe") -> Canvases:
-    """Read the images that the recipe names and say how batches are made of them."""
-    return _ready_made(recipe) if recipe.data == "cluttered" else _generated(recipe)
+def make_canvases(
+    splits: Splits,
+    *,
+    small: bool = False,
+    canvas: int | None = None,
+    window: int | None = None,
+    distractors: int = 4,
+    distractor_size: int | None = None,
+    rotated: bool = False,
+    warp: float = 0.0,
+) -> Canvases:
+    """Say how batches of canvases are made of digits.
 
+    Args:
+        splits: single digits.
+        small: whether they have 8x8 pixels, to be enlarged.
+        canvas: side of an image, by default 60, or 32 for small digits.
+        window: side of a glimpse, by default that of a digit.
+        distractors: pieces of digits on every canvas.
+        distractor_size: their side, by default 8, or 5 for small digits; none if rotated.
+        rotated: rotate and scale digits and distractors at random.
+        warp: strength of random warps of training images, see :func:`warp_canvases`.
 
-def _generated(recipe: "GlimpseRecipe") -> Canvases:
-    splits = load_splits(recipe.data, recipe.data_dir, seed=recipe.seed, download=recipe.download)
-    small = recipe.data == "digits"
+    Raises:
+        ValueError: the canvas does not hold a digit, or is larger than the networks take.
+    """
     parts = {
         name: index_by_class(_enlarge(part, 2) if small else part)
         for name, part in splits._asdict().items()
     }
     digit = max(parts["train"].images.shape[1:])
-    side = recipe.canvas or (32 if small else 60)
+    side = (32 if small else 60) if canvas is None else canvas
     least = max(digit, SMALLEST_IMAGE)
     checks.require(
         least <= side <= LARGEST_IMAGE,
-        f"canvas={side} for digits of {digit} pixels",
+        f"--canvas {side} for digits of {digit} pixels",
         f"a side from {least} to {LARGEST_IMAGE}",
         "pass another --canvas",
     )
-    options: dict[str, Any] = {"canvas": side, "distractors": recipe.distractors}
-    if not recipe.rotated:
-        options["distractor_size"] = recipe.distractor_size or (5 if small else 8)
-    generate = make_rotated_cluttered if recipe.rotated else make_cluttered
+    options: dict[str, Any] = {"canvas": side, "distractors": distractors}
+    if not rotated:
+        options["distractor_size"] = distractor_size or (5 if small else 8)
+    generate = partial(make_rotated_cluttered if rotated else make_cluttered, **options)
 
     def draw(key: jax.Array, index: ClassIndex, batch: int) -> tuple[jax.Array, jax.Array]:
         draw_key, warp_key = jax.random.split(key)
-        drawn = generate(draw_key, index, batch=batch, **options)
-        return _warp(recipe, warp_key, drawn.images, shift=0.0), drawn.labels
+        drawn = generate(draw_key, index, batch=batch)
+        return warp_canvases(warp_key, drawn.images, strength=warp, shift=0.0), drawn.labels
 
     def make(key: jax.Array, index: ClassIndex, rows: jax.Array) -> tuple[jax.Array, jax.Array]:
-        drawn = generate(key, index, batch=len(rows), rows=rows[:, None], **options)
+        drawn = generate(key, index, batch=len(rows), rows=rows[:, None])
         return drawn.images, drawn.labels
 
     classes = len(parts["train"].counts)
-    return Canvases(side, recipe.window or digit, classes, parts, draw, make)
+    return Canvases(side, window or digit, classes, parts, draw, make)
 
 
 def _enlarge(dataset: Dataset, times: int) -> Dataset:
@@ -116,38 +127,33 @@ def _enlarge(dataset: Dataset, times: int) -> Dataset:
     return Dataset(images, dataset.labels)
 
 
-def _ready_made(recipe: "GlimpseRecipe") -> Canvases:
-    splits = load_cluttered(recipe.data_dir)
+def ready_canvases(splits: Splits, *, window: int | None = None, warp: float = 0.0) -> Canvases:
+    """Say how batches are drawn from cluttered images as they are.
+
+    Args:
+        splits: cluttered images.
+        window: side of a glimpse, by default 28.
+        warp: strength of random warps of training images, see :func:`warp_canvases`.
+    """
     parts = {name: jax.tree.map(jnp.asarray, part) for name, part in splits._asdict().items()}
-    side = parts["train"].images.shape[1]
-    checks.require(
-        recipe.canvas in (None, side) and not recipe.rotated,
-        f"canvas={recipe.canvas} and rotated={recipe.rotated} with data='cluttered'",
-        f"the ready-made images of {side}x{side} as they are",
-        "leave out --canvas and --rotated, or make canvases from --data mnist",
-    )
 
     def draw(key: jax.Array, source: Any, batch: int) -> tuple[jax.Array, jax.Array]:
         row_key, warp_key = jax.random.split(key)
         rows = jax.random.randint(row_key, (batch,), 0, len(source.labels), jnp.int32)
         images, labels = make(row_key, source, rows)
-        return _warp(recipe, warp_key, images, shift=4.0), labels
+        return warp_canvases(warp_key, images, strength=warp, shift=4.0), labels
 
     def make(key: jax.Array, source: Any, rows: jax.Array) -> tuple[jax.Array, jax.Array]:
         return source.images[rows], source.labels[rows]
 
-    return Canvases(side, recipe.window or 28, 10, parts, draw, make)
+    return Canvases(parts["train"].images.shape[1], window or 28, 10, parts, draw, make)
 
 
-def _warp(recipe: "GlimpseRecipe", key: jax.Array, images: jax.Array, *, shift: float) -> jax.Array:
-    if not recipe.warp:
+def warp_canvases(key: jax.Array, images: jax.Array, *, strength: float, shift: float) -> jax.Array:
+    """Warp whole images: times ``strength`` 10 degrees, 10 % of size and slant, and the shift."""
+    if not strength:
         return images
-    small = 0.1 * recipe.warp
+    small = 0.1 * strength
     return augment(
-        key,
-        images,
-        rotate=10 * recipe.warp,
-        scale=small,
-        shear=small,
-        shift=shift * recipe.warp,
+        key, images, rotate=10 * strength, scale=small, shear=small, shift=shift * strength
     )

@@ -1,4 +1,4 @@
-"""The network of the recipe ``sparse-backprop``, and how it is measured."""
+"""Fully connected layers with a sparse backward pass, and how far their gradients are off."""
 
 import itertools
 from collections.abc import Callable, Sequence
@@ -11,12 +11,13 @@ from flax import nnx
 from sparse_hyper_jax.backprop import Memory, share_of_units_used
 from sparse_hyper_jax.diagnostics import gradient_cosine, norm_ratio
 from sparse_hyper_jax.nn import SparseBackpropLinear
-from sparse_hyper_jax.train.recipes.images import Arrays, cross_entropy
+from sparse_hyper_jax.train.data.epochs import Arrays
+from sparse_hyper_jax.train.models.perceptron import cross_entropy
 
 DIAGNOSED = 20
 
 
-class Classifier(nnx.Module):
+class SparsePerceptron(nnx.Module):
     """Fully connected layers with ReLU; all but the last propagate sparsely."""
 
     def __init__(
@@ -53,17 +54,12 @@ def make_diagnose(
     ) -> dict[str, jax.Array]:
         def compare(number: jax.Array) -> tuple[jax.Array, jax.Array]:
             chosen = number * batch + jnp.arange(batch)
-            images, labels = (array[chosen % len(array)] for array in train_set)
-
-            def gradient(key: jax.Array | None) -> list[jax.Array]:
-                def loss_of(parameters: nnx.State, memory: nnx.State) -> jax.Array:
-                    return cross_entropy(apply(parameters, memory, images, key), labels)
-
-                # Of the hidden kernels alone: the dense rest would hide how much they differ.
-                whole, _ = jax.grad(loss_of, argnums=(0, 1))(parameters, memory)
-                return [layer["kernel"][...] for layer in whole["hidden"].values()]
-
-            sparse, dense = gradient(jax.random.key(number)), gradient(None)
+            images, labels = train_set
+            batched = images[chosen % len(images)], labels[chosen % len(labels)]
+            keys = (jax.random.key(number), None)
+            sparse, dense = (
+                _kernel_gradients(apply, parameters, memory, batched, key) for key in keys
+            )
             return gradient_cosine(sparse, dense), norm_ratio(sparse, dense)
 
         cosines, ratios = jax.lax.map(compare, jnp.arange(DIAGNOSED, dtype=jnp.uint32))
@@ -83,12 +79,14 @@ def make_diagnose(
     return diagnose
 
 
-def make_measure(apply: Apply, memory: nnx.State) -> Callable[[nnx.State, Arrays], float]:
-    """Make the evaluation: the share of images that are classified correctly."""
+def _kernel_gradients(
+    apply: Apply, parameters: nnx.State, memory: nnx.State, batch: Arrays, key: jax.Array | None
+) -> list[jax.Array]:
+    """Differentiate towards the hidden kernels alone: the dense rest would hide what differs."""
+    images, labels = batch
 
-    @jax.jit
-    def on_device(parameters: nnx.State, part: Arrays) -> jax.Array:
-        images, labels = part
-        return jnp.mean(jnp.argmax(apply(parameters, memory, images, None), axis=-1) == labels)
+    def loss_of(parameters: nnx.State, memory: nnx.State) -> jax.Array:
+        return cross_entropy(apply(parameters, memory, images, key), labels)
 
-    return lambda parameters, part: float(on_device(parameters, part))
+    whole, _ = jax.grad(loss_of, argnums=(0, 1))(parameters, memory)
+    return [layer["kernel"][...] for layer in whole["hidden"].values()]

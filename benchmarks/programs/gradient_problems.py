@@ -14,8 +14,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from benchmarks.lines import Facts, Line
+from benchmarks.runner import Asked
 from sparse_hyper_jax import backprop
 from sparse_hyper_jax.backprop import init_memory, next_memory, sparse_dense
+from sparse_hyper_jax.diagnostics import gradient_report
 from sparse_hyper_jax.estimators import (
     ARM,
     ARS,
@@ -42,8 +45,11 @@ from sparse_hyper_jax.sort.buckets import buckets_at, to_rows
 from sparse_hyper_jax.sort.candidates import all_halves, candidate_weights
 from sparse_hyper_jax.sort.split import HalfPermutation, apply_split, partition
 from sparse_hyper_jax.train.data import load_splits
-from sparse_hyper_jax.train.recipes.images import Arrays, cross_entropy, to_arrays
+from sparse_hyper_jax.train.data.epochs import Arrays, to_arrays
+from sparse_hyper_jax.train.models.perceptron import cross_entropy
 
+DRAWS = 100_000
+FEWER = {"sparse backpropagation": 2_000}
 Estimate = Callable[[jax.Array], Any]
 
 
@@ -58,7 +64,6 @@ class Method(NamedTuple):
 class Problem(NamedTuple):
     """An exact gradient and the methods that estimate it."""
 
-    title: str
     cost: str
     """What is counted as cost."""
 
@@ -102,7 +107,7 @@ def choices() -> Problem:
         for name, one in estimators.items()
     }
     exact = Enumeration().estimate(jax.random.key(0), logits, hard).gradient
-    return Problem("discrete choices", "evaluations of f", exact, methods)
+    return Problem("evaluations of f", exact, methods)
 
 
 SHAPE = (4, 4)
@@ -137,7 +142,7 @@ def cells() -> Problem:
         "Gaussian score function (8)": method(24, gaussian_loss),
     }
     exact = jax.grad(picked_loss)(PLACES, jax.random.key(0), Enumeration(), "all")
-    return Problem("tuples of a hyperlayer", "entries multiplied", exact, methods)
+    return Problem("entries multiplied", exact, methods)
 
 
 def matrix_error(indices: jax.Array, values: jax.Array) -> jax.Array:
@@ -225,7 +230,7 @@ def sorting() -> Problem:
         "RLOO-2": method(2, drawn, 2, "leave_one_out"),
         "RLOO-8": method(8, drawn, 8, "leave_one_out"),
     }
-    return Problem("sorting", "permuted copies", jax.grad(enumerated)(keys), methods)
+    return Problem("permuted copies", jax.grad(enumerated)(keys), methods)
 
 
 def all_sorts(keys: jax.Array, payload: jax.Array, certainty: float, level: int = 0):
@@ -274,7 +279,7 @@ def backpropagation() -> Problem:
         "top-k, memory 1, 10 steps": remembering(1.0),
     }
     exact = forgetful(None).estimate(jax.random.key(0))
-    return Problem("sparse backpropagation", "dense backward passes", exact, methods)
+    return Problem("dense backward passes", exact, methods)
 
 
 def network_loss(
@@ -348,7 +353,27 @@ def experts() -> Problem:
         "score function": method(1, estimated, ScoreFunction()),
     }
     exact = jax.grad(estimated)(logits, jax.random.key(0), Enumeration())
-    return Problem("choice of an expert", "experts evaluated", exact, methods)
+    return Problem("experts evaluated", exact, methods)
 
 
-PROBLEMS = (choices, cells, sorting, backpropagation, experts)
+PROBLEMS = {
+    "discrete choices": choices,
+    "tuples of a hyperlayer": cells,
+    "sorting": sorting,
+    "sparse backpropagation": backpropagation,
+    "choice of an expert": experts,
+}
+
+
+def measure(facts: Facts, asked: Asked) -> list[Line]:
+    """Report on every method of one problem."""
+    problem = PROBLEMS[facts["problem"]]()
+    draws = 2 if asked.tiny else FEWER.get(facts["problem"], DRAWS)
+    keys = jax.random.split(jax.random.key(0), draws)
+    lines = []
+    for name, method in problem.methods.items():
+        report = gradient_report(problem.exact, method.estimate, keys)
+        figures = {field: float(value) for field, value in report._asdict().items()}
+        line = {"method": name, "cost": method.cost, "counted": problem.cost, "draws": draws}
+        lines.append(line | figures)
+    return lines

@@ -1,4 +1,4 @@
-"""What the recipe ``identity`` minimises: the error of a sampled matrix, by several estimators."""
+"""The error of a sampled sparse matrix that should be the identity, by several estimators."""
 
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -32,8 +32,8 @@ class Problem(Protocol):
     num_local: int
     region: int
     chunk_size: int | None
-    density: str
-    estimator: str
+    tuple_density: str
+    method: str
     num_samples: int
     mesh: str | None
 
@@ -92,7 +92,7 @@ def sampling_of(recipe: Problem) -> dict[str, Any]:
         "num_global": recipe.num_global,
         "num_local": recipe.num_local,
         "region": (recipe.region,) * 2,
-        "density": recipe.density,
+        "density": recipe.tuple_density,
     }
 
 
@@ -107,11 +107,11 @@ def choice_loss(recipe: Problem, key: jax.Array, parameters: Mapping[str, jax.Ar
         "arsm": ARSM(),
         "arm": ARM(),
     }
-    estimator = estimators[recipe.estimator]
+    estimator = estimators[recipe.method]
 
     def instance(key: jax.Array, x: jax.Array) -> jax.Array:
         points_key, draw_key = jax.random.split(key)
-        if recipe.estimator == "arm":
+        if recipe.method == "arm":
             choices = axis_choices(tuples, shape)
         else:
             choices = cell_choices(points_key, tuples, shape, **sampling_of(recipe))
@@ -134,4 +134,4 @@ LOSSES: dict[str, Loss] = {
     "arsm": choice_loss,
     "arm": choice_loss,
 }
-"""By the name of the estimator."""
+"""By the name of the method."""

@@ -1,6 +1,5 @@
-"""What the recipes with a discrete code share: network, training step, choice of estimator."""
+"""An autoencoder with a discrete code: network, training step, expected reconstruction."""
 
-import dataclasses
 import itertools
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -10,10 +9,9 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 
-from sparse_hyper_jax import checks
-from sparse_hyper_jax.estimators import ESTIMATORS, Estimator, expectation
-from sparse_hyper_jax.train.data.epochs import first_order, next_batch
-from sparse_hyper_jax.train.recipes.images import Arrays
+from sparse_hyper_jax.estimators import Estimator, expectation
+from sparse_hyper_jax.train.data.epochs import Arrays, next_batch
+from sparse_hyper_jax.train.epoch_state import EpochState, next_state
 
 
 class Autoencoder(nnx.Module):
@@ -67,32 +65,12 @@ def make_coder(
     ), parameters
 
 
-class CoderState(NamedTuple):
-    """What training changes."""
-
-    parameters: nnx.State
-    optimizer: optax.OptState
-    order: jax.Array
-    """Training images in the order of this epoch, int32."""
-
-    count: jax.Array
-    """Finished steps, int32."""
-
-
-def start_state(
-    parameters: nnx.State, optimizer: optax.GradientTransformation, images: int
-) -> CoderState:
-    """Give the state before training on so many images."""
-    count = jnp.zeros((), jnp.int32)
-    return CoderState(parameters, optimizer.init(parameters), first_order(images), count)
-
-
 def make_step(
     loss_of: Callable[[nnx.State, jax.Array, jax.Array], jax.Array],
     optimizer: optax.GradientTransformation,
     *,
     batch: int,
-) -> Callable[[CoderState, jax.Array, Arrays], tuple[CoderState, dict[str, jax.Array]]]:
+) -> Callable[[EpochState, jax.Array, Arrays], tuple[EpochState, dict[str, jax.Array]]]:
     """Make the pure training step.
 
     Args:
@@ -102,14 +80,12 @@ def make_step(
     """
 
     def step(
-        state: CoderState, key: jax.Array, train_set: Arrays
-    ) -> tuple[CoderState, dict[str, jax.Array]]:
+        state: EpochState, key: jax.Array, train_set: Arrays
+    ) -> tuple[EpochState, dict[str, jax.Array]]:
         order_key, key = jax.random.split(key)
         order, (images, _) = next_batch(order_key, state.order, state.count, train_set, batch=batch)
         loss, gradient = jax.value_and_grad(loss_of)(state.parameters, key, images)
-        updates, moments = optimizer.update(gradient, state.optimizer, state.parameters)
-        parameters = optax.apply_updates(state.parameters, updates)
-        return CoderState(parameters, moments, order, state.count + 1), {"loss": loss}
+        return next_state(state, gradient, optimizer, order), {"loss": loss}
 
     return step
 
@@ -160,26 +136,3 @@ def divergence_from_uniform(logits: jax.Array) -> jax.Array:
 def binarise(images: jax.Array) -> jax.Array:
     """Turn pixels above one half into 1 and all others into 0."""
     return (images > 0.5).astype(images.dtype)
-
-
-def make_estimator(
-    name: str, *, num_samples: int | None = None, temperature: float | None = None
-) -> Estimator:
-    """Give an estimator by name, with the options that it has.
-
-    Raises:
-        ValueError: an unknown name, or an option that the estimator does not have.
-    """
-    checks.check_choice("estimator", name, tuple(ESTIMATORS))
-    base = ESTIMATORS[name]
-    known = {field.name for field in dataclasses.fields(base)}
-    given = {"num_samples": num_samples, "temperature": temperature}
-    options = {option: value for option, value in given.items() if value is not None}
-    for option, value in options.items():
-        checks.require(
-            option in known,
-            f"{option}={value} with estimator={name!r}",
-            f"an option of it ({', '.join(sorted(known)) or 'it has none'})",
-            f"leave out --{option.replace('_', '-')}",
-        )
-    return dataclasses.replace(base, **options)

@@ -1,33 +1,20 @@
-"""What the pruning recipes train: fully connected layers with ReLU, from gradients of weights."""
+"""Fully connected layers with ReLU: the network, its loss, one training step, its accuracy."""
 
 import itertools
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 from flax import nnx
 
-from sparse_hyper_jax import checks
 from sparse_hyper_jax.parameter_paths import is_kernel, selected_leaves
-from sparse_hyper_jax.train.data.epochs import first_order, next_batch
-from sparse_hyper_jax.train.recipes.images import Arrays, cross_entropy
+from sparse_hyper_jax.train.data.epochs import Arrays, next_batch
+from sparse_hyper_jax.train.epoch_state import EpochState, next_state
 
 Apply = Callable[[Any, jax.Array], jax.Array]
 """``apply(weights, images)`` gives logits."""
-
-
-class TrainState(NamedTuple):
-    """What training changes."""
-
-    theta: nnx.State
-    optimizer: optax.OptState
-    order: jax.Array
-    """Training images in the order of this epoch, int32."""
-
-    count: jax.Array
-    """Finished steps, int32."""
 
 
 class Perceptron(nnx.Module):
@@ -53,21 +40,18 @@ def make_perceptron(sizes: Sequence[int], *, seed: int) -> tuple[Apply, nnx.Stat
     return lambda weights, images: nnx.merge(graph, weights)(images), weights
 
 
-def start_state(
-    theta: nnx.State, optimizer: optax.GradientTransformation, images: int
-) -> TrainState:
-    """Give the state before training on so many images."""
-    return TrainState(theta, optimizer.init(theta), first_order(images), jnp.zeros((), jnp.int32))
-
-
 def make_update(
-    apply: Apply, optimizer: optax.GradientTransformation, *, batch: int, l1: float
-) -> Callable[..., tuple[TrainState, dict[str, jax.Array]]]:
+    apply: Apply,
+    optimizer: optax.GradientTransformation | optax.GradientTransformationExtraArgs,
+    *,
+    batch: int,
+    l1: float,
+) -> Callable[..., tuple[EpochState, dict[str, jax.Array]]]:
     """Make the part of a training step that follows the weights.
 
     Args:
         apply: the network.
-        optimizer: from gradients of the weights to updates of theta.
+        optimizer: from gradients of the weights to updates of what they are made of.
         batch: images per step.
         l1: coefficient of :func:`l1_penalty`.
 
@@ -77,31 +61,22 @@ def make_update(
     """
 
     def update(
-        state: TrainState, key: jax.Array, train_set: Arrays, weights: nnx.State, **extra: Any
-    ) -> tuple[TrainState, dict[str, jax.Array]]:
+        state: EpochState, key: jax.Array, train_set: Arrays, weights: nnx.State, **extra: Any
+    ) -> tuple[EpochState, dict[str, jax.Array]]:
         order, (images, labels) = next_batch(key, state.order, state.count, train_set, batch=batch)
 
         def loss_of(weights: nnx.State) -> jax.Array:
             return cross_entropy(apply(weights, images), labels) + l1_penalty(weights, l1)
 
         loss, gradient = jax.value_and_grad(loss_of)(weights)
-        updates, moments = optimizer.update(gradient, state.optimizer, state.theta, **extra)
-        theta = optax.apply_updates(state.theta, updates)
-        return TrainState(theta, moments, order, state.count + 1), {"loss": loss}
+        return next_state(state, gradient, optimizer, order, **extra), {"loss": loss}
 
     return update
 
 
-def check_penalties(l1: float, decay: float) -> None:
-    """Raise unless both coefficients are at least 0."""
-    for name, value in (("l1", l1), ("decay", decay)):
-        checks.require(value >= 0, f"{name}={value}", "at least 0", f"change {name}")
-
-
-def check_hidden(hidden: Sequence[int]) -> None:
-    """Raise unless every hidden layer has a unit."""
-    for number, units in enumerate(hidden):
-        checks.check_count(f"hidden[{number}]", units, least=1)
+def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
+    """Give the mean cross-entropy of a batch."""
+    return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, labels))
 
 
 def l1_penalty(weights: Any, coefficient: float) -> jax.Array | float:

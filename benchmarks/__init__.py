@@ -1,0 +1,37 @@
+"""The benchmarks: one file per claim, its lines in ``results/``, its tables on a page.
+
+    python -m benchmarks                    list them
+    python -m benchmarks NAME               measure what has no line yet, print the table
+    python -m benchmarks NAME --table       only print the table
+    python -m benchmarks NAME --draw        only print the table and draw the figure
+    python -m benchmarks NAME --tiny        run every program once, in small; nothing is kept
+
+A measurement is named by its facts (setting, size, seed), and goes through one function to its
+line, which says where, when and by which commit it was made::
+
+    settings x seeds -> facts -> measure -> line -> results/NAME.jsonl -> table, figure
+    NAME.py                      programs/NAME.py or recipes.py           NAME.py
+
+Lines of before lines named commits have ``recorded_in`` instead: the commit that added them to the
+repository, which is the one that they measured or a later one. A new benchmark is a file with a
+``BENCHMARK``, and its name in ``PAGES``; a test compares its table with that page.
+"""
+
+PAGES = {
+    "README.md": ("sort", "identity", "sparse_backprop_accuracy", "sparse_backprop_speed"),
+    "docs/sorting.md": ("sort_scale", "sort_quality", "sort_ablation"),
+    "docs/glimpses.md": ("glimpse", "glimpse_table"),
+    "docs/scale.md": ("stages", "scaling", "multiply", "shard", "gpu"),
+    "docs/powerprop.md": ("powerprop_prune", "sparse_training", "packnet", "powerprop_step"),
+    "docs/estimators.md": (
+        "gradient_picture",
+        "univariate",
+        "vae",
+        "unbiased",
+        "experts",
+        "estimators",
+    ),
+}
+"""Benchmarks by the page that shows them."""
+
+NAMES = tuple(name for names in PAGES.values() for name in names)

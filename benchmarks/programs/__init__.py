@@ -1,0 +1,1 @@
+"""The JAX programs that are measured: a function ``measure`` each."""

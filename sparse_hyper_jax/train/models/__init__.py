@@ -1,0 +1,1 @@
+"""Networks, and losses of them, that recipes share or that would make a recipe too long."""

@@ -1,0 +1,34 @@
+"""Estimators by name, with the options that a command line gives."""
+
+import dataclasses
+
+from sparse_hyper_jax import checks
+from sparse_hyper_jax.estimators import ESTIMATORS, Estimator
+
+
+def make_estimator(
+    name: str, *, num_samples: int | None = None, temperature: float | None = None
+) -> Estimator:
+    """Give an estimator by name, with the options that it has.
+
+    Raises:
+        ValueError: an unknown name, or an option that the estimator does not have.
+    """
+    checks.check_choice("method", name, tuple(ESTIMATORS))
+    base = ESTIMATORS[name]
+    known = {field.name for field in dataclasses.fields(base)}
+    given = {"num_samples": num_samples, "temperature": temperature}
+    options = {option: value for option, value in given.items() if value is not None}
+    for option, value in options.items():
+        checks.require(
+            option in known,
+            f"--{option.replace('_', '-')} {value} with --method {name}",
+            f"an option of it ({', '.join(sorted(known)) or 'it has none'})",
+            f"leave out --{option.replace('_', '-')}",
+        )
+    return dataclasses.replace(base, **options)
+
+
+def estimator_options(estimator: Estimator) -> dict[str, float | None]:
+    """Give the options that :func:`make_estimator` knows, as an estimator has them."""
+    return {name: getattr(estimator, name, None) for name in ("num_samples", "temperature")}

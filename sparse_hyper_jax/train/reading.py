@@ -1,0 +1,74 @@
+"""The door through which files come in that somebody else, or a dying machine, may have written.
+
+Readers raise what they like on damaged or hostile bytes, another kind in every version. So nothing
+is enumerated here: whatever a reader raises on a file means that the file is not what it should be.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from sparse_hyper_jax.checks import require
+
+FREE_BYTES = 2**24
+"""A packed file may always unpack to this."""
+
+EXPANSION = 100
+"""Beyond ``FREE_BYTES``, what is packed unpacks to at most so many times its size; images of
+digits to 5 times, mostly black ones to 50."""
+
+LONGEST_REASON = 200
+
+
+@contextmanager
+def reading(path: Path, kind: str, change: str) -> Iterator[None]:
+    """Turn whatever is raised while a file is read into one error in three parts.
+
+    Args:
+        path: the file.
+        kind: what it should be, for instance ``"gzip file"``.
+        change: what the user can do about it.
+
+    Raises:
+        ValueError: the block raised anything that is due to what the file holds.
+        OSError: the system refused the file; of the kind that the block raised.
+    """
+    try:
+        yield
+    except MemoryError:
+        raise  # says nothing about the file
+    except OSError as error:
+        # Readers raise this too, without a number: gzip for what is no gzip file.
+        if error.errno is None:
+            raise ValueError(_damaged(path, kind, error, change)) from error
+        text = f"found {path}, which cannot be read ({error.strerror}); expected a {kind}; {change}"
+        raise type(error)(error.errno, text) from error
+    except Exception as error:
+        raise ValueError(_damaged(path, kind, error, change)) from error
+
+
+def check_expansion(what: str, *, packed: int, unpacked: int, change: str) -> None:
+    """Raise if few bytes announce very many, before any of these is unpacked.
+
+    Args:
+        what: the file, or the part of one.
+        packed: its bytes as they lie on disk.
+        unpacked: how many bytes it says it holds.
+        change: what the user can do about it.
+
+    Raises:
+        ValueError: more than :data:`FREE_BYTES` and :data:`EXPANSION` times as many.
+    """
+    room = max(FREE_BYTES, EXPANSION * packed)
+    require(
+        unpacked <= room,
+        f"{what} announcing {unpacked} bytes, packed into {packed}",
+        f"at most {room} bytes in a file of that size",
+        change,
+    )
+
+
+def _damaged(path: Path, kind: str, error: Exception, change: str) -> str:
+    # The reason may quote the file: one line of it is enough.
+    reason = " ".join(f"{type(error).__name__}: {error}".split())[:LONGEST_REASON]
+    return f"found {path} damaged or no {kind} ({reason}); expected a complete {kind}; {change}"
