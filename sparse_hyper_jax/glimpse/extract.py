@@ -15,8 +15,8 @@ from jax.custom_derivatives import SymbolicZero
 
 from sparse_hyper_jax import checks
 from sparse_hyper_jax.glimpse.points import Point, check_key, check_options, draw_points
-from sparse_hyper_jax.ops.bounds import at_least_float32
 from sparse_hyper_jax.ops.sample import round_means
+from sparse_hyper_jax.precision import at_least_float32
 from sparse_hyper_jax.types import LEAST_VARIANCE
 
 

@@ -13,7 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from sparse_hyper_jax import checks
-from sparse_hyper_jax.ops.bounds import at_least_float32, bound_means
+from sparse_hyper_jax.ops.bounds import bound_means
+from sparse_hyper_jax.precision import at_least_float32
 
 UNIT_CORNERS = np.array([[-1, -1], [-1, 1], [1, 1], [1, -1]], np.float32)
 """Upper left, upper right, lower right, lower left: the order of corners everywhere here."""

@@ -20,8 +20,8 @@ from sparse_hyper_jax.glimpse import (
     upright_means,
 )
 from sparse_hyper_jax.glimpse.points import check_options
-from sparse_hyper_jax.nn.hyper_layer import draw_key
 from sparse_hyper_jax.nn.image_encoder import ImageEncoder
+from sparse_hyper_jax.nn.keys import draw_key
 from sparse_hyper_jax.nn.parameters import RawVariances
 from sparse_hyper_jax.ops import bound_variances
 
@@ -200,7 +200,7 @@ class GlimpseAttention(nnx.Module):
         if self.reader == "sampled" and evaluate:
             sampling |= {"num_global": 0, "num_local": 0}
         elif self.reader == "sampled":
-            key = draw_key(self.rngs if rngs is None else rngs)
+            key = draw_key(rngs, self.rngs)
             keys = jax.random.split(key, (len(images), self.glimpses))
 
         def one(

@@ -10,8 +10,8 @@ from flax import nnx
 from sparse_hyper_jax import checks
 from sparse_hyper_jax.glimpse import UPRIGHT
 from sparse_hyper_jax.nn.glimpse_attention import GlimpseAttention, encoder_for
-from sparse_hyper_jax.nn.hyper_layer import draw_key
 from sparse_hyper_jax.nn.image_encoder import ImageEncoder
+from sparse_hyper_jax.nn.keys import draw_key
 
 MODELS = ("box", "scale", "affine", "quad", "stn", "reinforce", "conv")
 BASELINES = {
@@ -134,7 +134,7 @@ class ScoreFunctionClassifier(GlimpseClassifier):
         middle = attention.numbers(images)
         raw, log_probability = middle, jnp.zeros(len(images))
         if not hard:
-            key = draw_key(attention.rngs if rngs is None else rngs)
+            key = draw_key(rngs, attention.rngs)
             spread = jnp.exp(self.log_spread[...])[:, None]
             noise = jax.random.normal(key, middle.shape)
             raw = jax.lax.stop_gradient(middle + spread * noise)

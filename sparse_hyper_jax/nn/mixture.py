@@ -21,7 +21,7 @@ from sparse_hyper_jax.estimators.routing import (
     sparse_mixer,
     top_route,
 )
-from sparse_hyper_jax.nn.hyper_layer import draw_key
+from sparse_hyper_jax.nn.keys import draw_key
 
 ROUTERS = ("top", *RULES, "default", "dense")
 PRODUCTS = ("ragged", "all")
@@ -187,7 +187,7 @@ class Mixture(nnx.Module):
     def _route(self, logits: jax.Array, *, hard: bool, rngs: Any) -> Route:
         if hard or self.method not in RULES:
             return top_route(logits)
-        key = draw_key(self.rngs if rngs is None else rngs)
+        key = draw_key(rngs, self.rngs)
         return sparse_mixer(key, logits, method=self.method, **dict(self.sampling))
 
     def _mix(

@@ -20,7 +20,7 @@ from sparse_hyper_jax.backprop import (
 )
 from sparse_hyper_jax.backprop.choice import check_no_residue, check_sparsifier
 from sparse_hyper_jax.backprop.rules import LAYOUTS, check_options, choice_shapes
-from sparse_hyper_jax.nn.hyper_layer import draw_key
+from sparse_hyper_jax.nn.keys import draw_key
 
 
 # Linen's TrainState replaces what lies in this collection by its gradient.
@@ -168,7 +168,7 @@ class SparseBackpropLinear(nnx.Module):
             return y if bias is None else y + bias
         key = None
         if options["sparsifier"].needs_key:
-            key = draw_key(self.rngs if rngs is None else rngs)
+            key = draw_key(rngs, self.rngs)
         memory = None if self.memory is None else self.memory.get_value()
         return sparse_dense(key, x, kernel, bias, memory, **options)
 

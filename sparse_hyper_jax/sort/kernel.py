@@ -15,9 +15,10 @@ import jax
 import jax.numpy as jnp
 
 from sparse_hyper_jax.checks import check_shape, require
+from sparse_hyper_jax.precision import at_least_float32
 from sparse_hyper_jax.sort.candidates import KEY_LIMIT, invert
 from sparse_hyper_jax.sort.recurrence import decaying_sums, decaying_sums_ahead
-from sparse_hyper_jax.sort.split import permute, widen
+from sparse_hyper_jax.sort.split import permute
 
 
 class Order(NamedTuple):
@@ -96,7 +97,7 @@ def smooth(decays: jax.Array, rows: jax.Array) -> jax.Array:
 
 def soft_keys(keys: jax.Array) -> jax.Array:
     """Widen keys to at least float32 and bound them, so that differences stay finite."""
-    return jnp.clip(widen(jnp.asarray(keys)), -KEY_LIMIT, KEY_LIMIT)
+    return jnp.clip(at_least_float32(keys), -KEY_LIMIT, KEY_LIMIT)
 
 
 def check_keys(

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from sparse_hyper_jax.checks import check_choice, check_shape, require
+from sparse_hyper_jax.precision import wide_dtype
 from sparse_hyper_jax.sort.buckets import bucket_means, buckets_at, num_levels
 from sparse_hyper_jax.sort.quicksort import Sorted
 
@@ -42,14 +43,14 @@ def cross_entropy(output: jax.Array, target: jax.Array) -> jax.Array:
     Returns:
         ``(...)``, at least float32.
     """
-    dtype = jnp.promote_types(jnp.result_type(output, target), jnp.float32)
+    dtype = wide_dtype(output, target)
     output, target = jnp.asarray(output, dtype), jnp.asarray(target, dtype)
     return -target * safe_log(output) - (1 - target) * safe_log(1 - output)
 
 
 def squared_error(output: jax.Array, target: jax.Array) -> jax.Array:
     """Return the elementwise ``(y - t)^2``, for payloads that are not confined to [0, 1]."""
-    dtype = jnp.promote_types(jnp.result_type(output, target), jnp.float32)
+    dtype = wide_dtype(output, target)
     return jnp.square(jnp.asarray(output, dtype) - jnp.asarray(target, dtype))
 
 

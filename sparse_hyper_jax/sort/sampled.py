@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from sparse_hyper_jax.checks import check_shape
+from sparse_hyper_jax.precision import at_least_float32
 from sparse_hyper_jax.sort.buckets import Buckets, buckets_at, num_levels, to_rows
 from sparse_hyper_jax.sort.candidates import KEY_LIMIT, candidate_weights, propose
 from sparse_hyper_jax.sort.split import (
@@ -22,7 +23,6 @@ from sparse_hyper_jax.sort.split import (
     check_options,
     check_payload,
     partition,
-    widen,
 )
 
 
@@ -74,7 +74,7 @@ def draw_sort(
     # No near proposals: their law depends on the keys, and no log probability would say how.
     options = {"num_candidates": num_candidates, "num_near": 0, "certainty": certainty}
     check_options(key, keys, **options)
-    current = jnp.clip(widen(keys), -KEY_LIMIT, KEY_LIMIT)
+    current = jnp.clip(at_least_float32(keys), -KEY_LIMIT, KEY_LIMIT)
     total = jnp.zeros((), current.dtype)
     levels = num_levels(n)
     level_keys = jax.random.split(key, max(levels, 1))

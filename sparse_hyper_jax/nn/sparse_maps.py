@@ -9,6 +9,7 @@ from flax import nnx
 
 from sparse_hyper_jax import checks
 from sparse_hyper_jax.nn.free_tuples import FreeTuples
+from sparse_hyper_jax.nn.keys import draw_key
 from sparse_hyper_jax.ops import (
     ContinuousTuples,
     Locality,
@@ -132,7 +133,7 @@ class HyperLayer(nnx.Module):
             x.ndim >= 1, f"x of shape {x.shape}", "(b, *in_shape, *features)", "add a batch axis"
         )
         hard = self.deterministic if deterministic is None else deterministic
-        key = None if hard else draw_key(self.rngs if rngs is None else rngs)
+        key = None if hard else draw_key(rngs, self.rngs)
         tuple_key, bias_key = (None, None) if key is None else jax.random.split(key)
         y = self._multiply(tuple_key, self.source(x), x)
         bias = self._bias(bias_key)
@@ -266,10 +267,3 @@ class FreeHyperLayer(HyperLayer):
             "reshape x or make the layer with another in_shape",
         )
         return super().__call__(x, **options)
-
-
-def draw_key(rngs: nnx.Rngs | nnx.RngStream | jax.Array) -> jax.Array:
-    """Draw a key from the stream ``sample``; a key is passed on."""
-    if isinstance(rngs, nnx.Rngs):
-        return rngs["sample"]()
-    return rngs() if isinstance(rngs, nnx.RngStream) else rngs
