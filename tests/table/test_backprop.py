@@ -124,6 +124,7 @@ ROWS = [
             remembering(one),
             (X, KERNEL, BIAS),
             wide=False,
+            dropped={2: "no slope depends on the bias"},
             exact=None,
             skips=A_STEP,
         )
@@ -150,7 +151,7 @@ ROWS = [
     Row("empty_compact, add_compact", compactly, (X, KERNEL), wide=False, exact=None, skips=A_STEP),
     Row(
         "error_feedback",
-        fed_back(backprop.RandomK(2, rescale=False)),
+        fed_back(backprop.RandomK(21, rescale=False)),
         (COTANGENT, distinct(3, 8, seed=4)),
         redraws=True,
         keyed=True,

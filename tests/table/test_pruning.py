@@ -11,10 +11,12 @@ from tests.table.columns import Table
 from tests.table.examples import distinct
 from tests.table.row import Room, Row
 
-KERNEL = distinct(4, 8)
-OTHER = distinct(4, 8, seed=1)
-GRADIENT = distinct(4, 8, seed=2)
-MASK = np.arange(32).reshape(4, 8) % 3 > 0
+KERNEL = distinct(4, 8, seed=1)
+KERNEL[0, 0] = 5.0  # the largest: never dropped
+OTHER = distinct(4, 8, seed=2)
+GRADIENT = distinct(4, 8, seed=3)
+MASK = np.arange(32).reshape(4, 8) % 3 > 0  # drops the first
+BY_CHANCE = "the first masks are random, and drop the first entry"
 A_MASK = "the output is a mask"
 IN_A_TREE = {"lists": "in a tree of parameters a list is a tree"}
 A_STEP_NUMBER = {
@@ -31,11 +33,14 @@ PATTERNS = {
 }
 METHODS = {
     "Prune, one_shot": pruning.Prune(pruning.one_shot(0)),
-    "TopKAST": pruning.TopKAST(every=1, penalty=0.25),
+    "TopKAST": pruning.TopKAST(every=2, penalty=0.25),
 }
 RANDOM = {
-    "RigL, DropAndGrow": pruning.RigL(end=10, every=1, grown_size=0.5),
-    "SET, DropAndGrow": pruning.SET(end=10, every=1),
+    "RigL, DropAndGrow": (
+        pruning.RigL(end=10, every=2, grown_size=0.5),
+        dict.fromkeys(range(3), BY_CHANCE),
+    ),
+    "SET, DropAndGrow": (pruning.SET(end=10, every=2), dict.fromkeys((1, 2), BY_CHANCE)),
 }
 SCHEDULES = {
     "one_shot": pruning.one_shot(2),
@@ -136,12 +141,13 @@ ROWS = [
             (KERNEL, GRADIENT, OTHER),
             keyed=True,
             folds=True,
+            dropped=dropped,
             redraws=True,
             wide=False,
             exact=None,
             skips=IN_A_TREE,
         )
-        for name, method in RANDOM.items()
+        for name, (method, dropped) in RANDOM.items()
     ),
     *(
         Row(name, due(schedule), (np.array(4, np.int32),), exact=None, skips=A_STEP_NUMBER)
