@@ -68,7 +68,7 @@ def make_dataset(pixels: np.ndarray, labels: np.ndarray, *, white: float) -> Dat
     require(
         np.issubdtype(labels.dtype, np.integer),
         f"labels of type {labels.dtype}",
-        "integers",
+        "integer labels",
         "number the classes from 0",
     )
     # Before they are cast: 2**32 + 3 would become 3.
