@@ -255,6 +255,19 @@ def test_missing_extra_is_named(monkeypatch, capsys):
     assert 'pip install "sparse_hyper_jax[train]"' in errors
 
 
+@pytest.mark.parametrize("name", cli.RECIPES)
+def test_typo_in_a_flag_is_told_before_anything_runs(tmp_path, monkeypatch, capsys, name):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as ended:
+        main([name, "--sead", "3"])
+    output, errors = capsys.readouterr()
+    assert ended.value.code == 2
+    assert output == ""
+    assert "--sead" in errors
+    assert "--seed" in errors
+    assert not list(tmp_path.iterdir())
+
+
 def test_recipes_are_named_by_module_and_class():
     for entry in cli.RECIPES.values():
         module, _, name = entry.target.partition(":")
