@@ -2,9 +2,11 @@
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import jax.numpy as jnp
+
+Value = TypeVar("Value")
 
 INT32_CELLS = 2**31
 """Flat indices are int32: one side of a sparse tensor must have fewer cells than this."""
@@ -24,6 +26,23 @@ def require(condition: bool, found: str, expected: str, change: str) -> None:
     """
     if not condition:
         raise ValueError(f"found {found}; expected {expected}; {change}")
+
+
+def require_given(value: Value | None, found: str, expected: str, change: str) -> Value:
+    """Return ``value``, or raise a ``ValueError`` in three parts if it is None.
+
+    Args:
+        value: what may have been left out.
+        found: see :func:`require`.
+        expected: see there.
+        change: see there.
+
+    Raises:
+        ValueError: ``value`` is None.
+    """
+    if value is None:
+        raise ValueError(f"found {found}; expected {expected}; {change}")
+    return value
 
 
 def check_shape(name: str, array: Any, shape: Sequence[int | None], meaning: str) -> None:

@@ -1,29 +1,53 @@
 import os
 from collections.abc import Iterator
+from importlib.metadata import version
+from pathlib import Path
 
-import jax
 import pytest
 
-# Stricter than a user's session: keys must be typed, and a 64-bit type that would silently become a
-# 32-bit one is an error.
-jax.config.update("jax_legacy_prng_key", "error")
-jax.config.update("jax_explicit_x64_dtypes", "error")
+from tests import compiling
 
-# Several devices on one CPU, for tests of sharded layers.
-jax.config.update("jax_num_cpu_devices", 8)
+# Linux kills a process with more than 65,530 maps of memory; every compiled program takes some.
+MANY_MAPS = 30_000
 
-# Tests compile thousands of tiny programs and run each of them once: without XLA's expensive passes
-# that takes half the time. JAX_DISABLE_MOST_OPTIMIZATIONS=0 tests what users run.
-if "JAX_DISABLE_MOST_OPTIMIZATIONS" not in os.environ:
-    jax.config.update("jax_disable_most_optimizations", True)
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--full",
+        action="store_true",
+        help="compile every case on its own, with all of XLA's passes and without a cache",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Set JAX up before a test file imports it, for this process and for those that tests start."""
+    full = config.getoption("--full")
+    settings = compiling.FULL if full else compiling.cheap_settings()
+    os.environ |= {name.upper(): str(value) for name, value in settings.items()}
+    if not full:
+        os.environ["XLA_FLAGS"] = compiling.with_cheap_flags(os.environ, version("jaxlib"))
+    cache = settings.get("jax_compilation_cache_dir")
+    if cache and not hasattr(config, "workerinput"):
+        compiling.trim(Path(cache).parent)
+
+    import jax
+
+    from tests import folding
+
+    folding.apart = full
+    # Stricter than a user's session: keys must be typed, and a 64-bit type that would silently
+    # become a 32-bit one is an error. Several devices on one CPU, for tests of sharded layers.
+    strict = {"jax_legacy_prng_key": "error", "jax_explicit_x64_dtypes": "error"}
+    for name, value in (settings | strict | {"jax_num_cpu_devices": 8}).items():
+        jax.config.update(name, value)
 
 
 @pytest.fixture(autouse=True, scope="module")
 def forget_compiled_programs() -> Iterator[None]:
-    """Drop the programs of a test file at its end.
-
-    Each holds some pages of memory of its own, of which Linux allows a process 65,530: thousands of
-    tests in one process would use them up and crash it.
-    """
+    """Drop all programs at the end of a test file, once they are many: see MANY_MAPS."""
     yield
-    jax.clear_caches()
+    maps = Path("/proc/self/maps")
+    if not maps.exists() or maps.read_bytes().count(b"\n") > MANY_MAPS:
+        import jax
+
+        jax.clear_caches()

@@ -1,18 +1,23 @@
 """The hyperlayer by many devices: each multiplies its slice of the batch by its own entries."""
 
 from collections.abc import Callable, Sequence
-from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
-from sparse_hyper_jax import checks, ops
+from sparse_hyper_jax import checks
 from sparse_hyper_jax.dist.mesh import check_divides, check_mesh, spread
-from sparse_hyper_jax.dist.relax import check_options, sample
-from sparse_hyper_jax.ops import ContinuousTuples, Template
+from sparse_hyper_jax.dist.relax import check_parts, sample
+from sparse_hyper_jax.ops import ContinuousTuples, SparseEntries, Template
+from sparse_hyper_jax.ops.entrance import enter_tuples
+from sparse_hyper_jax.ops.hyperlayer import sometimes, tensor_shape
+from sparse_hyper_jax.ops.multiply import contract, product_dtype
+from sparse_hyper_jax.ops.plan import learned_shape, plan_relaxation
+from sparse_hyper_jax.ops.relax import settle_tuples
+from sparse_hyper_jax.precision import at_least_float32, wide_dtype
 
 
 def hyperlayer(
@@ -22,9 +27,15 @@ def hyperlayer(
     out_shape: Sequence[int],
     *,
     mesh: Mesh,
+    num_global: int = 0,
+    num_local: int = 0,
+    region: Sequence[int] | None = None,
+    chunk_size: int | None = None,
     template: Template | None = None,
+    density: str = "gaussian",
+    block_size: int | None = None,
     sample_probability: float = 1.0,
-    **options: Any,
+    wrap: bool = False,
 ) -> jax.Array:
     """Multiply ``x`` by a sampled sparse tensor: the whole training pass, on all devices.
 
@@ -43,9 +54,15 @@ def hyperlayer(
         out_shape: lengths of the output axes.
         mesh: from :func:`~sparse_hyper_jax.dist.make_mesh`; ``tuples`` divides ``k``, ``data`` the
             batch.
+        num_global: see :func:`sparse_hyper_jax.ops.relax`.
+        num_local: see there.
+        region: see there.
+        chunk_size: see there; of several chunks, each device has whole ones.
         template: fixed columns.
+        density: see there.
+        block_size: see there.
         sample_probability: see :func:`sparse_hyper_jax.ops.hyperlayer`.
-        **options: as in :func:`~sparse_hyper_jax.dist.relax`.
+        wrap: every learned axis is a circle.
 
     Returns:
         ``(*out_shape, *features)`` in the dtype of ``x``, its last axis spread over ``data``.
@@ -56,26 +73,38 @@ def hyperlayer(
 
     Reference: Bloem 2018, arXiv 1810.09184.
     """
-    check_options(mesh, tuples, template, options)
-    static = {"out_shape": out_shape, "template": template}
-    one_device = partial(ops.hyperlayer, sample_probability=sample_probability, **static, **options)
-    out = jax.eval_shape(one_device, key, tuples, x)
-    shape = _tensor_shape(tuples, x, out_shape, template)
+    check_mesh(mesh)
+    out_shape = checks.check_index_shape("out_shape", out_shape)
+    tuples, x = enter_tuples(tuples), jnp.asarray(x)
+    plan = plan_relaxation(
+        key,
+        tuples,
+        tensor_shape(tuples, x, out_shape, template),
+        num_global=num_global,
+        num_local=num_local,
+        region=region,
+        chunk_size=chunk_size,
+        template=template,
+        active=None,
+        density=density,
+        block_size=block_size,
+        locality=None,
+        wrap=wrap,
+        debug=False,
+    )
+    check_parts(mesh, len(tuples.values), plan.chunk_size)
 
     def sampled(key: jax.Array | None) -> jax.Array:
-        points, indices, mix = sample(key, tuples, shape, options, mesh=mesh, template=template)
-        return _multiply(mix, (points, tuples), indices, x, out, mesh=mesh, **static)
+        points, indices, mix = sample(key, tuples, plan, mesh)
+        work = _Work(mix, (points, tuples), indices, wide_dtype(*tuples))
+        return _multiply(work, x, out_shape, template, mesh)
 
-    if sample_probability == 1:
-        return sampled(key)
-    coin_key, sample_key = jax.random.split(key)
-    hard = {"wrap": options.get("wrap", False), "mesh": mesh}
-    return jax.lax.cond(
-        jax.random.bernoulli(coin_key, sample_probability),
-        sampled,
-        lambda _: hyperlayer_hard(tuples, x, **static, **hard),
-        sample_key,
-    )
+    def settled(_: jax.Array) -> jax.Array:
+        return _multiply(
+            _settled(tuples, plan.shape, template, wrap=wrap), x, out_shape, template, mesh
+        )
+
+    return sometimes(key, sample_probability, sampled, settled)
 
 
 def hyperlayer_hard(
@@ -106,70 +135,74 @@ def hyperlayer_hard(
         ValueError: ranks that do not fit, or sizes that do not fit the mesh.
     """
     check_mesh(mesh)
-    check_divides(mesh, "tuples", checks.check_tuples(*tuples)[0], "tuples")
-    static = {"out_shape": out_shape, "template": template}
-    out = jax.eval_shape(partial(ops.hyperlayer_hard, wrap=wrap, **static), tuples, x)
-    shape = _tensor_shape(tuples, x, out_shape, template)
-    indices, values = ops.settle(tuples, shape, template=template, wrap=wrap)
-    return _multiply(lambda own: own, (values,), indices, x, out, mesh=mesh, **static)
+    out_shape = checks.check_index_shape("out_shape", out_shape)
+    tuples, x = enter_tuples(tuples), jnp.asarray(x)
+    check_divides(mesh, "tuples", len(tuples.values), "tuples")
+    learned = learned_shape(tuples, tensor_shape(tuples, x, out_shape, template), template)
+    work = _settled(tuples, learned, template, wrap=wrap)
+    return _multiply(work, x, out_shape, template, mesh)
+
+
+class _Work(NamedTuple):
+    """What the devices share: each has its rows of operands and indices.
+
+    Attributes:
+        values_of: maps a device's operands to the values of its entries.
+        operands: arrays whose leading axis goes over the devices.
+        indices: int32 ``(n, R)``, of all entries.
+        dtype: that of the values.
+    """
+
+    values_of: Callable[..., jax.Array]
+    operands: tuple[Any, ...]
+    indices: jax.Array
+    dtype: jnp.dtype
+
+
+def _settled(
+    tuples: ContinuousTuples, learned: tuple[int, ...], template: Template | None, *, wrap: bool
+) -> _Work:
+    indices, values = settle_tuples(tuples, learned, template=template, wrap=wrap, debug=False)
+    return _Work(lambda own: own, (values,), indices, values.dtype)
 
 
 def _multiply(
-    values_of: Callable[..., jax.Array],
-    operands: tuple[Any, ...],
-    indices: jax.Array,
-    x: jax.Array,
-    out: jax.ShapeDtypeStruct,
-    *,
-    mesh: Mesh,
-    out_shape: Sequence[int],
-    template: Template | None,
+    work: _Work, x: jax.Array, out_shape: tuple[int, ...], template: Template | None, mesh: Mesh
 ) -> jax.Array:
-    """Multiply on every device and add up; ``values_of`` maps a device's rows of operands."""
-    batch = _check_batch(x, out, out_shape, mesh)
+    """Multiply on every device and add up."""
+    features = x.ndim - (work.indices.shape[1] - len(out_shape))
+    batch = features > 0
+    _check_batch(x, mesh, batch=batch)
     in_order = template is not None and template.groups_by_output(out_shape)
     rows = P(spread(mesh, "tuples"))
-    columns = P(*[None] * (jnp.ndim(x) - 1), spread(mesh, "data")) if batch else P()
+    columns = P(*[None] * (x.ndim - 1), spread(mesh, "data")) if batch else P()
     # Not psum: the parts leave with an axis of their own, over which the compiler sums. So every
     # axis of the mesh is spelled out, and the gradient of the sum is a copy that costs no exchange.
     # Hence also no check_vma: it would forbid loops in values_of that start from zeros.
-    parted = P("tuples", *[None] * (len(out.shape) - 1), "data") if batch else P("tuples")
+    parted = (
+        P("tuples", *[None] * (len(out_shape) + features - 1), "data") if batch else P("tuples")
+    )
 
     def part(operands: tuple[Any, ...], indices: jax.Array, x: jax.Array) -> jax.Array:
-        values = values_of(*operands)
-        y = ops.sparse_multiply(indices, values, x, out_shape, indices_are_sorted=in_order)
-        return y[None]
+        entries = SparseEntries(indices, work.values_of(*operands))
+        layout = "sorted" if in_order else "any"
+        return contract(entries, x, out_shape, layout=layout, debug=False)[None]
 
     on_devices = jax.shard_map(
         part, mesh=mesh, in_specs=(rows, rows, columns), out_specs=parted, check_vma=False
     )
-    parts = on_devices(operands, indices, _at_least_float32(x))
-    return jnp.sum(parts, axis=0).astype(out.dtype)
+    # The parts are summed once more: in 16 bits each of them would be rounded first.
+    parts = on_devices(work.operands, work.indices, at_least_float32(x))
+    return jnp.sum(parts, axis=0).astype(product_dtype(x.dtype, work.dtype))
 
 
-def _check_batch(
-    x: jax.Array, out: jax.ShapeDtypeStruct, out_shape: Sequence[int], mesh: Mesh
-) -> bool:
-    """Tell whether ``x`` has a batch axis, which the mesh must divide."""
-    batch = len(out.shape) > len(out_shape)
+def _check_batch(x: jax.Array, mesh: Mesh, *, batch: bool) -> None:
+    """Raise unless the mesh divides the batch; it must not divide what is not there."""
     if batch:
-        check_divides(mesh, "data", jnp.shape(x)[-1], "instances")
+        check_divides(mesh, "data", x.shape[-1], "instances")
     checks.require(
         batch or mesh.shape["data"] == 1,
-        f"x of shape {jnp.shape(x)} without a batch on a mesh with data={mesh.shape['data']}",
+        f"x of shape {x.shape} without a batch on a mesh with data={mesh.shape['data']}",
         "a last axis behind the contracted ones, to be spread over data",
         "add the batch axis or make a mesh with data=1",
     )
-    return batch
-
-
-def _at_least_float32(x: jax.Array) -> jax.Array:
-    # The parts are summed once more: in 16 bits each of them would be rounded first.
-    return jnp.asarray(x, jnp.promote_types(jnp.result_type(x), jnp.float32))
-
-
-def _tensor_shape(
-    tuples: ContinuousTuples, x: jax.Array, out_shape: Sequence[int], template: Template | None
-) -> tuple[int, ...]:
-    rank = tuples.means.shape[1] if template is None else template.rows.shape[1]
-    return (*out_shape, *jnp.shape(x)[: rank - len(out_shape)])

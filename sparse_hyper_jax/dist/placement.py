@@ -7,6 +7,7 @@ compiler divides the work and inserts what the devices must exchange.
 from typing import Any
 
 import jax
+from jax.core import Tracer
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -100,6 +101,6 @@ def replicate(tree: Any, mesh: Mesh) -> Any:
 
 def _put(leaf: Any, sharding: NamedSharding) -> jax.Array:
     # Inside jit, where device_put would leave the choice to the compiler, this asks for it.
-    if isinstance(leaf, jax.core.Tracer):
+    if isinstance(leaf, Tracer):
         return jax.lax.with_sharding_constraint(leaf, sharding)
     return jax.device_put(leaf, sharding)

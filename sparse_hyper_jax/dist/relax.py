@@ -14,23 +14,21 @@ gradients, stay where they are. With contexts that lie on one device nothing is 
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
 
 import jax
-import jax.numpy as jnp
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
-from sparse_hyper_jax import checks, ops
+from sparse_hyper_jax import checks
 from sparse_hyper_jax.dist.mesh import check_divides, check_mesh, spread
 from sparse_hyper_jax.dist.placement import shard_tuples
 from sparse_hyper_jax.ops import ContinuousTuples, SparseEntries, Template
-
-REFUSED = ("active", "debug", "locality")
-"""Options of ``ops.relax`` for a single device."""
-
-SAMPLING = ("num_global", "num_local", "region")
-"""Options of :func:`~sparse_hyper_jax.ops.sample_tuples`; the rest goes to ``mix_values``."""
+from sparse_hyper_jax.ops.duplicates import mark_first
+from sparse_hyper_jax.ops.entrance import enter_tuples
+from sparse_hyper_jax.ops.mix import mix_in_blocks
+from sparse_hyper_jax.ops.plan import Plan, plan_relaxation
+from sparse_hyper_jax.ops.sample import draw_tuples
+from sparse_hyper_jax.ops.templates import with_template
 
 LocalMix = Callable[[jax.Array, ContinuousTuples], jax.Array]
 """Maps a device's points ``(k/T, q, r)`` and tuples to their values ``(k/T * q,)``."""
@@ -42,23 +40,35 @@ def relax(
     shape: Sequence[int],
     *,
     mesh: Mesh,
+    num_global: int = 0,
+    num_local: int = 0,
+    region: Sequence[int] | None = None,
+    chunk_size: int | None = None,
     template: Template | None = None,
-    **options: Any,
+    density: str = "gaussian",
+    block_size: int | None = None,
+    wrap: bool = False,
 ) -> SparseEntries:
     """Sample integer tuples and share the values among them, each device for its tuples.
 
     The entries of :func:`sparse_hyper_jax.ops.relax`: the same points, and values equal up to the
     order of summation. Each of ``tuples=T`` devices has ``1 / T`` of the proportions to compute;
-    with one context for all tuples it also sorts all points.
+    with one context for all tuples it also sorts all points. ``active``, ``debug`` and ``locality``
+    are for a single device.
 
     Args:
         key: a typed key; may be None without global and local points.
         tuples: ``k`` continuous tuples of rank ``r``.
         shape: lengths of the whole sparse tensor, output axes first.
         mesh: from :func:`~sparse_hyper_jax.dist.make_mesh`; ``tuples`` divides ``k``.
+        num_global: see :func:`sparse_hyper_jax.ops.relax`.
+        num_local: see there.
+        region: see there.
+        chunk_size: see there; of several chunks, each device has whole ones.
         template: fixed columns.
-        **options: as in :func:`sparse_hyper_jax.ops.relax`, but not ``active``, ``debug`` or
-            ``locality``. With chunks, each device has whole ones.
+        density: see there.
+        block_size: see there.
+        wrap: every learned axis is a circle.
 
     Returns:
         ``k * q`` entries, spread over ``tuples``.
@@ -67,9 +77,27 @@ def relax(
         ValueError: what :func:`sparse_hyper_jax.ops.relax` refuses, or options that do not fit the
             mesh.
     """
-    check_options(mesh, tuples, template, options)
-    jax.eval_shape(partial(ops.relax, shape=shape, template=template, **options), key, tuples)
-    points, indices, mix = sample(key, tuples, shape, options, mesh=mesh, template=template)
+    check_mesh(mesh)
+    shape = checks.check_index_shape("shape", shape)
+    tuples = enter_tuples(tuples)
+    plan = plan_relaxation(
+        key,
+        tuples,
+        shape,
+        num_global=num_global,
+        num_local=num_local,
+        region=region,
+        chunk_size=chunk_size,
+        template=template,
+        active=None,
+        density=density,
+        block_size=block_size,
+        locality=None,
+        wrap=wrap,
+        debug=False,
+    )
+    check_parts(mesh, len(tuples.values), plan.chunk_size)
+    points, indices, mix = sample(key, tuples, plan, mesh)
     rows = P(spread(mesh, "tuples"))
     values = jax.shard_map(mix, mesh=mesh, in_specs=(rows, rows), out_specs=rows, check_vma=False)(
         points, tuples
@@ -78,121 +106,80 @@ def relax(
 
 
 def sample(
-    key: jax.Array | None,
-    tuples: ContinuousTuples,
-    shape: Sequence[int],
-    options: dict[str, Any],
-    *,
-    mesh: Mesh,
-    template: Template | None,
+    key: jax.Array | None, tuples: ContinuousTuples, plan: Plan, mesh: Mesh
 ) -> tuple[jax.Array, jax.Array, LocalMix]:
     """Draw all points, and say how a device gets the values of its own.
 
     Args:
         key: see :func:`relax`.
-        tuples: see there.
-        shape: see there.
-        options: see there; checked.
-        mesh: see there.
-        template: see there.
+        tuples: from :func:`~sparse_hyper_jax.ops.entrance.enter_tuples`.
+        plan: checked, see :func:`check_parts`.
+        mesh: see :func:`relax`.
 
     Returns:
         points int32 ``(k, q, r)``, indices int32 ``(k * q, R)`` with the template's columns, and
         the function to call inside ``shard_map`` with a device's rows of points and tuples.
     """
-    count = len(tuples.values)
-    learned = tuple(shape) if template is None else template.learned_shape(shape)
-    chunk_size = chunk_size_of(count, template, options)
-    wrap = options.get("wrap", False)
-    draw = {name: options[name] for name in SAMPLING if name in options}
-    points = _draw_points(key, tuples.means, learned, chunk_size, draw | {"wrap": wrap})
-    indices = jax.lax.collapse(points, 0, 2) if template is None else ops.stitch(template, points)
-    taken = (*SAMPLING, *REFUSED, "chunk_size", "wrap")
-    mixing = {name: value for name, value in options.items() if name not in taken}
-    mixing["period"] = learned if wrap else None
-    if chunk_size == count and mesh.shape["tuples"] > 1:
-        return points, indices, partial(_mix_shared, learned, mixing)
-    return points, indices, partial(_mix_chunks, learned, mixing, chunk_size)
+    points = _draw_points(key, tuples.means, plan)
+    indices = with_template(points, plan.template)
+    if plan.chunk_size == len(points) and mesh.shape["tuples"] > 1:
+        return points, indices, partial(_mix_shared, plan)
+    return points, indices, partial(_mix_chunks, plan)
 
 
-def chunk_size_of(count: int, template: Template | None, options: dict[str, Any]) -> int:
-    """Give the number of tuples per context."""
-    chunk_size = options.get("chunk_size") if template is None else template.chunk_size
-    return count if chunk_size is None else chunk_size
+def check_parts(mesh: Mesh, count: int, chunk_size: int) -> None:
+    """Raise unless the devices can share tuples evenly.
 
-
-def check_options(
-    mesh: Mesh, tuples: ContinuousTuples, template: Template | None, options: dict[str, Any]
-) -> None:
-    """Raise unless the options fit the mesh.
+    Args:
+        mesh: checked.
+        count: number of tuples.
+        chunk_size: tuples per context, a divisor of their number.
 
     Raises:
-        ValueError: tuples or chunks that the devices cannot share evenly, or an option for a single
-            device.
+        ValueError: tuples or chunks that do not fit the mesh.
     """
-    check_mesh(mesh)
-    for name in REFUSED:
-        checks.require(
-            not options.get(name),
-            f"{name}={options.get(name)} with a mesh",
-            "an option that works on several devices",
-            f"leave out {name}, or use sparse_hyper_jax.ops on one device",
-        )
-    count, _ = checks.check_tuples(*tuples)
     check_divides(mesh, "tuples", count, "tuples")
-    chunk_size, own = chunk_size_of(count, template, options), count // mesh.shape["tuples"]
-    checks.check_count("chunk_size", chunk_size, least=1)
+    own = count // mesh.shape["tuples"]
     checks.require(
-        chunk_size == count or own % chunk_size == 0 or count % chunk_size != 0,
+        chunk_size == count or own % chunk_size == 0,
         f"chunks of {chunk_size} tuples on devices with {own} each",
         "whole chunks on every device, or one chunk of all tuples",
         f"change chunk_size to a divisor of {own}, or the mesh",
     )
 
 
-def _draw_points(
-    key: jax.Array | None,
-    means: jax.Array,
-    learned: tuple[int, ...],
-    chunk_size: int,
-    options: dict[str, Any],
-) -> jax.Array:
+def _draw_points(key: jax.Array | None, means: jax.Array, plan: Plan) -> jax.Array:
     """Draw the points of ``ops.relax``: every chunk from a key of its own."""
-    draw = partial(ops.sample_tuples, shape=learned, **options)
-    if chunk_size == len(means):
-        return draw(key, means)
-    chunks = jnp.reshape(means, (-1, chunk_size, len(learned)))
+    if plan.chunk_size == len(means):
+        return draw_tuples(key, means, plan.shape, plan.counts, wrap=plan.wrap)
+    chunks = means.reshape(-1, plan.chunk_size, len(plan.shape))
     keys = None if key is None else jax.random.split(key, len(chunks))
-    points = jax.vmap(draw, in_axes=(None if key is None else 0, 0))(keys, chunks)
+    points = jax.vmap(
+        lambda key, means: draw_tuples(key, means, plan.shape, plan.counts, wrap=plan.wrap),
+        in_axes=(None if key is None else 0, 0),
+    )(keys, chunks)
     return jax.lax.collapse(points, 0, 2)
 
 
-def _mix_shared(
-    learned: tuple[int, ...], mixing: dict[str, Any], points: jax.Array, tuples: ContinuousTuples
-) -> jax.Array:
+def _mix_shared(plan: Plan, points: jax.Array, tuples: ContinuousTuples) -> jax.Array:
     """Mix a device's tuples into the points of all, and add up what all devices mixed."""
     everywhere = jax.lax.all_gather(points, "tuples", tiled=True)
-    return jax.lax.psum_scatter(_mix(learned, mixing, everywhere, tuples), "tuples", tiled=True)
+    return jax.lax.psum_scatter(_mix(plan, everywhere, tuples), "tuples", tiled=True)
 
 
-def _mix_chunks(
-    learned: tuple[int, ...],
-    mixing: dict[str, Any],
-    chunk_size: int,
-    points: jax.Array,
-    tuples: ContinuousTuples,
-) -> jax.Array:
+def _mix_chunks(plan: Plan, points: jax.Array, tuples: ContinuousTuples) -> jax.Array:
     """Mix tuples chunk by chunk, without a word to other devices."""
-    if chunk_size == len(points):
-        return _mix(learned, mixing, points, tuples)
+    if plan.chunk_size == len(points):
+        return _mix(plan, points, tuples)
     chunks = jax.tree.map(
-        lambda leaf: leaf.reshape(-1, chunk_size, *leaf.shape[1:]), (points, tuples)
+        lambda leaf: leaf.reshape(-1, plan.chunk_size, *leaf.shape[1:]), (points, tuples)
     )
-    return jax.vmap(partial(_mix, learned, mixing))(*chunks).reshape(-1)
+    return jax.vmap(partial(_mix, plan))(*chunks).reshape(-1)
 
 
-def _mix(
-    learned: tuple[int, ...], mixing: dict[str, Any], points: jax.Array, tuples: ContinuousTuples
-) -> jax.Array:
+def _mix(plan: Plan, points: jax.Array, tuples: ContinuousTuples) -> jax.Array:
     flat = jax.lax.collapse(points, 0, 2)
-    return ops.mix_values(flat, ops.first_occurrence(flat, learned), *tuples, **mixing)
+    mask = mark_first(flat, plan.shape)
+    return mix_in_blocks(
+        flat, mask, tuples, density=plan.density, period=plan.period, block_size=plan.block_size
+    )

@@ -16,9 +16,10 @@ For ``k`` tuples of rank ``r`` with ``q = 2**r + num_global + num_local`` points
          |                              (P, R), (P,), x -> y
     output
 
-``relax.py`` composes the middle four, ``hyperlayer.py`` all of them. Functions work on one
-instance: ``jax.vmap`` gives batches, or put a batch that shares the sparse tensor on the last axis
-of ``x``.
+``relax.py`` composes the middle four, ``hyperlayer.py`` all of them. Public functions check and
+cast what comes in (``entrance.py``, ``plan.py``), once: what they call trusts it. Functions work on
+one instance: ``jax.vmap`` gives batches, or put a batch that shares the sparse tensor on the last
+axis of ``x``.
 """
 
 from sparse_hyper_jax.ops.bounds import bound_means, bound_variances, invert_means
@@ -26,7 +27,8 @@ from sparse_hyper_jax.ops.sample import round_means, sample_tuples
 from sparse_hyper_jax.ops.duplicates import first_occurrence
 from sparse_hyper_jax.ops.densities import DENSITIES, log_densities, proportions
 from sparse_hyper_jax.ops.mix import mix_values
-from sparse_hyper_jax.ops.nearby import Locality, Nearby, fit_locality, mix_nearby
+from sparse_hyper_jax.ops.locality import Locality, fit_locality
+from sparse_hyper_jax.ops.nearby import Nearby, mix_nearby
 from sparse_hyper_jax.ops.multiply import sparse_multiply
 from sparse_hyper_jax.ops.templates import Template, make_template, stitch
 from sparse_hyper_jax.ops.relax import relax, settle

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from sparse_hyper_jax import checks
-from sparse_hyper_jax.ops.bounds import at_least_float32
+from sparse_hyper_jax.precision import at_least_float32
 
 Loss = Callable[[jax.Array, Any, Any, tuple[jax.Array, int]], jax.Array]
 

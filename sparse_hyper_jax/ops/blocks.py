@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from sparse_hyper_jax.ops.varying import vary_alike
+from sparse_hyper_jax.ops.device_axes import vary_alike
 
 
 def sum_over_blocks(

@@ -6,17 +6,9 @@ import jax
 import jax.numpy as jnp
 
 from sparse_hyper_jax import checks
+from sparse_hyper_jax.precision import at_least_float32
 
 MEAN_METHODS = ("sigmoid", "clamp", "modulo")
-
-
-def at_least_float32(array: jax.Array) -> jax.Array:
-    """Return ``array`` as a float of 32 bits or more, the least that index arithmetic needs.
-
-    A bfloat16 mean of 1000.5 would be rounded to a multiple of 4.
-    """
-    array = jnp.asarray(array)
-    return array.astype(jnp.promote_types(array.dtype, jnp.float32))
 
 
 def bound_means(raw: jax.Array, shape: Sequence[int], *, method: str = "sigmoid") -> jax.Array:

@@ -8,6 +8,7 @@ from jax.experimental import sparse
 
 from sparse_hyper_jax import checks
 from sparse_hyper_jax.ops.duplicates import flat_index
+from sparse_hyper_jax.precision import at_least_float32
 from sparse_hyper_jax.types import SparseEntries
 
 
@@ -26,7 +27,7 @@ def to_dense(entries: SparseEntries, shape: Sequence[int]) -> jax.Array:
     """
     shape = _check(entries, shape)
     cells = checks.check_flat_size("shape", shape)
-    values = entries.values.astype(jnp.promote_types(entries.values.dtype, jnp.float32))
+    values = at_least_float32(entries.values)
     dense = jax.ops.segment_sum(values, flat_index(entries.indices, shape), cells)
     return dense.astype(entries.values.dtype).reshape(shape)
 

@@ -8,12 +8,12 @@ import jax
 import jax.numpy as jnp
 
 from sparse_hyper_jax import checks
-from sparse_hyper_jax.ops.bounds import at_least_float32
-from sparse_hyper_jax.types import LEAST_VARIANCE
+from sparse_hyper_jax.precision import at_least_float32
+from sparse_hyper_jax.types import LEAST_VARIANCE, ContinuousTuples
 
 
 def _gaussian(squared: list[jax.Array]) -> jax.Array:
-    return -0.5 * sum(squared)
+    return -0.5 * sum(squared[1:], squared[0])
 
 
 def _laplace(squared: list[jax.Array]) -> jax.Array:
@@ -71,9 +71,11 @@ def log_densities(
 
     Reference: Bloem 2018, arXiv 1810.09184.
     """
-    coordinates = check_points(points, means, variances, density)
+    _, rank = checks.check_tuples(means, variances)
+    check_points(points, rank)
+    check_density(density)
     means, variances = at_least_float32(means), at_least_float32(variances)
-    places = _turn(coordinates, means, period)
+    places = _turn(coordinates(points, means), means, period)
     precisions = 1 / jnp.maximum(variances, LEAST_VARIANCE)
     return DENSITIES[density](_squares(places, means, precisions)).T
 
@@ -106,17 +108,19 @@ def proportions(
     Raises:
         ValueError: shapes that do not agree.
     """
-    coordinates = check_points(points, means, variances, density)
-    checks.check_shape("mask", mask, (len(points),), "one flag per point")
+    _, rank = checks.check_tuples(means, variances)
+    check_points(points, rank, mask)
+    check_density(density)
     means, variances = at_least_float32(means), at_least_float32(variances)
-    tuples = (means, variances, jnp.ones(len(means), means.dtype))
-    return share_values(coordinates, mask, tuples, density=density, period=period).T
+    tuples = ContinuousTuples(means, variances, jnp.ones(len(means), means.dtype))
+    axes = coordinates(points, means)
+    return share_values(axes, mask, tuples, density=density, period=period).T
 
 
 def share_values(
-    coordinates: Sequence[jax.Array],
+    axes: Sequence[jax.Array],
     mask: jax.Array,
-    tuples: tuple[jax.Array, jax.Array, jax.Array],
+    tuples: ContinuousTuples,
     *,
     density: str = "gaussian",
     period: tuple[int, ...] | None = None,
@@ -125,19 +129,18 @@ def share_values(
     """Share out the tuples' values among points that all see: ``v_j pi_pj``, as ``(k, P)``.
 
     Args:
-        coordinates: from :func:`check_points`.
+        axes: from :func:`coordinates`.
         mask: bool ``(P,)``.
-        tuples: means, variances, values, float32 or wider.
+        tuples: ``k`` tuples, float32 or wider.
         density: name of the density.
         period: lengths of the axes if these are circles.
         summed: give the sum over the tuples, ``(P,)``.
     """
-    means, *_ = tuples
-    places = _turn(coordinates, means, period)
-    origins = jnp.round(jax.lax.stop_gradient(means))
+    places = _turn(axes, tuples.means, period)
+    origins = jnp.round(jax.lax.stop_gradient(tuples.means))
     if period is None:
-        low = jnp.stack([jnp.min(place) for place in coordinates])
-        high = jnp.stack([jnp.max(place) for place in coordinates])
+        low = jnp.stack([jnp.min(axis) for axis in axes])
+        high = jnp.stack([jnp.max(axis) for axis in axes])
         origins = jnp.clip(origins, low, high)
     return share_among(places, mask, tuples, origins, density=density, summed=summed)
 
@@ -145,7 +148,7 @@ def share_values(
 def share_among(
     places: Sequence[jax.Array],
     mask: jax.Array,
-    tuples: tuple[jax.Array, jax.Array, jax.Array],
+    tuples: ContinuousTuples,
     origins: jax.Array,
     *,
     density: str,
@@ -157,7 +160,7 @@ def share_among(
         places: the points' coordinates as whole floats, one array per axis: ``(P,)`` where all
             tuples see the same points, ``(k, P)`` where each has its own.
         mask: bool ``(P,)`` or ``(k, P)``, at least one true for every tuple.
-        tuples: means ``(k, r)``, variances ``(k, r)`` and values ``(k,)``.
+        tuples: ``k`` tuples, float32 or wider.
         origins: ``(k, r)`` whole floats near the means, in the range of the points.
         density: name of the density.
         summed: give the sum over the tuples.
@@ -263,30 +266,41 @@ def _squares(
     ]
 
 
-def check_points(
-    points: jax.Array, means: jax.Array, variances: jax.Array, density: str
-) -> list[jax.Array]:
-    """Check arguments and give the points' coordinates, one array of floats per axis.
+def check_points(points: Any, rank: int, mask: Any = None) -> None:
+    """Raise unless points are integers of the rank of the tuples, and the mask fits them.
 
-    Returns:
-        ``r`` arrays ``(P,)`` in the dtype of the means, float32 or wider.
+    Raises:
+        ValueError: another shape or dtype.
+    """
+    checks.check_shape("points", points, (None, rank), "(P, r): one row per point, r as in means")
+    checks.check_integers("points", points)
+    if mask is not None:
+        checks.check_shape("mask", mask, jnp.shape(points)[:1], "one flag per point")
+
+
+def check_density(density: str) -> None:
+    """Raise unless there is a density of this name.
+
+    Raises:
+        ValueError: an unknown name.
     """
     checks.check_choice("density", density, tuple(DENSITIES))
-    _, r = checks.check_tuples(means, variances)
-    checks.check_shape("points", points, (None, r), "(P, r): one row per point, r as in means")
-    checks.check_integers("points", points)
-    return list(jnp.asarray(points, at_least_float32(means).dtype).T)
+
+
+def coordinates(points: jax.Array, means: jax.Array) -> list[jax.Array]:
+    """Give the points' coordinates, ``r`` arrays ``(P,)`` of whole floats in the means' dtype."""
+    return list(jnp.asarray(points, means.dtype).T)
 
 
 def _turn(
-    coordinates: Sequence[jax.Array], means: jax.Array, period: tuple[int, ...] | None
+    axes: Sequence[jax.Array], means: jax.Array, period: tuple[int, ...] | None
 ) -> list[jax.Array]:
     """On circles, give every tuple the coordinates of the turn nearest to its mean, ``(k, P)``."""
     if period is None:
-        return list(coordinates)
+        return list(axes)
     return [
         place - length * jnp.round((place - mean) / length)
         for place, mean, length in zip(
-            coordinates, _columns(jax.lax.stop_gradient(means)), period, strict=True
+            axes, _columns(jax.lax.stop_gradient(means)), period, strict=True
         )
     ]

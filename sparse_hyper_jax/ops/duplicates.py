@@ -29,7 +29,11 @@ def first_occurrence(points: jax.Array, shape: Sequence[int]) -> jax.Array:
     shape = checks.check_index_shape("shape", shape)
     checks.check_shape("points", points, (None, len(shape)), "(P, r): one row per point")
     checks.check_integers("points", points)
-    points = jnp.asarray(points, jnp.int32)
+    return mark_first(jnp.asarray(points, jnp.int32), shape)
+
+
+def mark_first(points: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """Do what :func:`first_occurrence` says, without checks."""
     if math.prod(shape) < checks.INT32_CELLS:
         columns = [flat_index(points, shape)]
     else:

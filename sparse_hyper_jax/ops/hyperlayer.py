@@ -1,16 +1,18 @@
 """The six arrows composed: continuous tuples and an input to an output."""
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
 
 from sparse_hyper_jax import checks
-from sparse_hyper_jax.ops.multiply import sparse_multiply
-from sparse_hyper_jax.ops.relax import relax, settle
+from sparse_hyper_jax.ops.entrance import enter_tuples
+from sparse_hyper_jax.ops.locality import Locality
+from sparse_hyper_jax.ops.multiply import check_sides, contract
+from sparse_hyper_jax.ops.plan import Active, learned_shape, plan_relaxation
+from sparse_hyper_jax.ops.relax import relax_as_planned, settle_tuples
 from sparse_hyper_jax.ops.templates import Template
-from sparse_hyper_jax.types import ContinuousTuples
+from sparse_hyper_jax.types import ContinuousTuples, SparseEntries
 
 
 def hyperlayer(
@@ -19,11 +21,18 @@ def hyperlayer(
     x: jax.Array,
     out_shape: Sequence[int],
     *,
+    num_global: int = 0,
+    num_local: int = 0,
+    region: Sequence[int] | None = None,
+    chunk_size: int | None = None,
     template: Template | None = None,
+    active: Active | None = None,
+    density: str = "gaussian",
+    block_size: int | None = None,
+    locality: Locality | None = None,
     sample_probability: float = 1.0,
     wrap: bool = False,
     debug: bool = False,
-    **sampling: Any,
 ) -> jax.Array:
     """Multiply ``x`` by a sampled sparse tensor: the whole training pass.
 
@@ -37,14 +46,20 @@ def hyperlayer(
         x: ``(*in_shape, *features)``; ``in_shape`` takes the columns that ``out_shape`` leaves. A
             batch goes last: put first, it would be taken for an input axis (``debug`` tells).
         out_shape: lengths of the output axes.
+        num_global: points per tuple drawn from all cells.
+        num_local: points per tuple drawn from a window around the mean.
+        region: lengths of that window, one per learned axis.
+        chunk_size: tuples per context; see :func:`relax`.
         template: fixed columns; if its rows go through the output cells in order, the sum needs no
             scatter.
+        active: ``(start, count)`` of the tuples to relax; see :func:`relax`.
+        density: see :func:`~sparse_hyper_jax.ops.log_densities`.
+        block_size: see :func:`~sparse_hyper_jax.ops.mix_values`.
+        locality: for many thousands of tuples; see :func:`~sparse_hyper_jax.ops.mix_nearby`.
         sample_probability: chance that this pass samples; otherwise it is
             :func:`hyperlayer_hard`, through which means and variances get no gradient.
         wrap: every learned axis is a circle.
         debug: check means and indices by ``checkify``.
-        **sampling: ``num_global``, ``num_local``, ``region``, ``chunk_size``, ``active``,
-            ``density``, ``block_size`` and ``locality``, as in :func:`relax`.
 
     Returns:
         ``(*out_shape, *features)`` in the dtype of ``x``.
@@ -55,29 +70,32 @@ def hyperlayer(
     Reference: Bloem 2018, arXiv 1810.09184.
     """
     out_shape = checks.check_index_shape("out_shape", out_shape)
-    shape = _tensor_shape(tuples, x, out_shape, template)
-    row_layout = template is not None and template.groups_by_output(out_shape)
+    tuples, x = enter_tuples(tuples), jnp.asarray(x)
+    plan = plan_relaxation(
+        key,
+        tuples,
+        tensor_shape(tuples, x, out_shape, template),
+        num_global=num_global,
+        num_local=num_local,
+        region=region,
+        chunk_size=chunk_size,
+        template=template,
+        active=active,
+        density=density,
+        block_size=block_size,
+        locality=locality,
+        wrap=wrap,
+        debug=debug,
+    )
 
     def sampled(key: jax.Array | None) -> jax.Array:
-        entries = relax(key, tuples, shape, template=template, wrap=wrap, debug=debug, **sampling)
-        return sparse_multiply(*entries, x, out_shape, row_layout=row_layout, debug=debug)
+        return _multiply(relax_as_planned(key, tuples, plan), x, out_shape, template, debug=debug)
 
-    checks.require(
-        0 <= sample_probability <= 1,
-        f"sample_probability={sample_probability}",
-        "a probability from 0 to 1",
-        "pass 1 to sample in every pass",
-    )
-    if sample_probability == 1:
-        return sampled(key)
-    checks.require(key is not None, "key=None", "a key to draw the kind of pass", "pass a key")
-    coin_key, sample_key = jax.random.split(key)
-    return jax.lax.cond(
-        jax.random.bernoulli(coin_key, sample_probability),
-        sampled,
-        lambda _: hyperlayer_hard(tuples, x, out_shape, template=template, wrap=wrap, debug=debug),
-        sample_key,
-    )
+    def settled(_: jax.Array) -> jax.Array:
+        entries = settle_tuples(tuples, plan.shape, template=template, wrap=wrap, debug=debug)
+        return _multiply(entries, x, out_shape, template, debug=debug)
+
+    return sometimes(key, sample_probability, sampled, settled)
 
 
 def hyperlayer_hard(
@@ -108,22 +126,77 @@ def hyperlayer_hard(
         ValueError: ranks that do not fit.
     """
     out_shape = checks.check_index_shape("out_shape", out_shape)
-    shape = _tensor_shape(tuples, x, out_shape, template)
-    row_layout = template is not None and template.groups_by_output(out_shape)
-    entries = settle(tuples, shape, template=template, wrap=wrap, debug=debug)
-    return sparse_multiply(*entries, x, out_shape, row_layout=row_layout, debug=debug)
+    tuples, x = enter_tuples(tuples), jnp.asarray(x)
+    shape = learned_shape(tuples, tensor_shape(tuples, x, out_shape, template), template)
+    entries = settle_tuples(tuples, shape, template=template, wrap=wrap, debug=debug)
+    return _multiply(entries, x, out_shape, template, debug=debug)
 
 
-def _tensor_shape(
+def tensor_shape(
     tuples: ContinuousTuples, x: jax.Array, out_shape: tuple[int, ...], template: Template | None
 ) -> tuple[int, ...]:
-    _, rank = checks.check_tuples(*tuples)
-    rank = rank if template is None else template.rows.shape[1]
+    """Give the lengths of the whole sparse tensor, output axes first.
+
+    Args:
+        tuples: ``k`` tuples of rank ``r``; only their shapes.
+        x: ``(*in_shape, *features)``; only its shape.
+        out_shape: lengths of the output axes.
+        template: fixed columns.
+
+    Raises:
+        ValueError: ranks that do not fit, or sides of 2**31 cells or more.
+    """
+    rank = tuples.means.shape[1] if template is None else template.rows.shape[1]
     in_rank = rank - len(out_shape)
     checks.require(
-        0 <= in_rank <= jnp.ndim(x),
-        f"tuples of rank {rank}, out_shape {out_shape} and x of shape {jnp.shape(x)}",
+        0 <= in_rank <= x.ndim,
+        f"tuples of rank {rank}, out_shape {out_shape} and x of shape {x.shape}",
         f"rank {len(out_shape)} + the number of contracted axes of x",
         "give means one column per output axis, then one per input axis",
     )
-    return (*out_shape, *jnp.shape(x)[:in_rank])
+    check_sides(out_shape, x.shape[:in_rank])
+    return (*out_shape, *x.shape[:in_rank])
+
+
+def sometimes(
+    key: jax.Array | None,
+    probability: float,
+    sampled: Callable[[jax.Array | None], jax.Array],
+    settled: Callable[[jax.Array], jax.Array],
+) -> jax.Array:
+    """Run one of two passes by the toss of a coin.
+
+    Args:
+        key: a typed key; may be None where nothing is random.
+        probability: chance of the first pass.
+        sampled: function of a key.
+        settled: the other pass; takes the same and does not use it.
+
+    Raises:
+        ValueError: no probability, or no key.
+    """
+    checks.require(
+        0 <= probability <= 1,
+        f"sample_probability={probability}",
+        "a probability from 0 to 1",
+        "pass 1 to sample in every pass",
+    )
+    if probability == 1:
+        return sampled(key)
+    key = checks.require_given(key, "key=None", "a key to draw the kind of pass", "pass a key")
+    coin_key, sample_key = jax.random.split(key)
+    heads = jax.random.bernoulli(coin_key, probability)
+    return jax.lax.cond(heads, sampled, settled, sample_key)
+
+
+def _multiply(
+    entries: SparseEntries,
+    x: jax.Array,
+    out_shape: tuple[int, ...],
+    template: Template | None,
+    *,
+    debug: bool,
+) -> jax.Array:
+    in_rows = template is not None and template.groups_by_output(out_shape)
+    layout = "rows" if in_rows else "any"
+    return contract(entries, x, out_shape, layout=layout, debug=debug)

@@ -5,9 +5,11 @@ import jax.numpy as jnp
 
 from sparse_hyper_jax import checks
 from sparse_hyper_jax.ops.blocks import sum_over_blocks
-from sparse_hyper_jax.ops.bounds import at_least_float32
-from sparse_hyper_jax.ops.densities import check_points, share_values
-from sparse_hyper_jax.ops.varying import vary_alike
+from sparse_hyper_jax.ops.densities import check_density, check_points, coordinates, share_values
+from sparse_hyper_jax.ops.device_axes import vary_alike
+from sparse_hyper_jax.ops.entrance import enter_tuples
+from sparse_hyper_jax.precision import wide_dtype
+from sparse_hyper_jax.types import ContinuousTuples
 
 TABLE_CELLS = 2**18
 """Cells of the table of proportions that is held at once by default: what a cache takes."""
@@ -49,20 +51,43 @@ def mix_values(
 
     Reference: Bloem 2018, arXiv 1810.09184.
     """
-    checks.check_tuples(means, variances, values)
-    checks.check_shape("mask", mask, (len(points),), "one flag per point")
-    coordinates = check_points(points, means, variances, density)
+    tuples = enter_tuples((means, variances, values))
+    check_points(points, tuples.means.shape[1], mask)
+    check_density(density)
+    check_block_size(block_size)
+    return mix_in_blocks(
+        points, mask, tuples, density=density, period=period, block_size=block_size
+    )
+
+
+def mix_in_blocks(
+    points: jax.Array,
+    mask: jax.Array,
+    tuples: ContinuousTuples,
+    *,
+    density: str,
+    period: tuple[int, ...] | None,
+    block_size: int | None,
+) -> jax.Array:
+    """Do what :func:`mix_values` says, without checks."""
     if block_size is None:
         # A power of two, which is often a divisor of the number of tuples.
         block_size = 1 << max(1, TABLE_CELLS // max(1, len(points))).bit_length() - 1
-    checks.check_count("block_size", block_size, least=1)
+    axes = coordinates(points, tuples.means)
 
-    def mix(block: tuple[jax.Array, jax.Array, jax.Array]) -> jax.Array:
-        return share_values(coordinates, mask, block, density=density, period=period, summed=True)
+    def share(block: ContinuousTuples) -> jax.Array:
+        return share_values(axes, mask, block, density=density, period=period, summed=True)
 
-    tuples = tuple(map(at_least_float32, (means, variances, values)))
     # Points may differ between the devices of a shard_map where tuples do not.
-    zeros, *_ = vary_alike(
-        jnp.zeros(len(points), jnp.result_type(*tuples)), *coordinates, mask, *tuples
-    )
-    return sum_over_blocks(mix, jnp.add, zeros, tuples, block_size)
+    zeros, *_ = vary_alike(jnp.zeros(len(points), wide_dtype(*tuples)), *axes, mask, *tuples)
+    return sum_over_blocks(share, jnp.add, zeros, tuples, block_size)
+
+
+def check_block_size(block_size: int | None) -> None:
+    """Raise unless so many tuples make a block.
+
+    Raises:
+        ValueError: no positive int.
+    """
+    if block_size is not None:
+        checks.check_count("block_size", block_size, least=1)

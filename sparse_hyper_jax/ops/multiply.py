@@ -10,6 +10,8 @@ from jax.experimental import checkify
 from sparse_hyper_jax import checks
 from sparse_hyper_jax.ops.duplicates import flat_index
 from sparse_hyper_jax.ops.products import spmm
+from sparse_hyper_jax.precision import wide_dtype
+from sparse_hyper_jax.types import SparseEntries
 
 
 def sparse_multiply(
@@ -49,26 +51,50 @@ def sparse_multiply(
     """
     out_shape = checks.check_index_shape("out_shape", out_shape)
     indices, values, x = jnp.asarray(indices), jnp.asarray(values), jnp.asarray(x)
-    in_shape = _input_shape(indices, values, x, out_shape)
-    out_cells = checks.check_flat_size("out_shape", out_shape)
-    in_cells = checks.check_flat_size("input shape", in_shape)
+    in_shape = _check_entries(indices, values, x, out_shape)
+    check_sides(out_shape, in_shape)
+    if row_layout:
+        _check_rows(len(values), math.prod(out_shape))
+    layout = "rows" if row_layout else "sorted" if indices_are_sorted else "any"
+    return contract(SparseEntries(indices, values), x, out_shape, layout=layout, debug=debug)
+
+
+def contract(
+    entries: SparseEntries, x: jax.Array, out_shape: tuple[int, ...], *, layout: str, debug: bool
+) -> jax.Array:
+    """Do what :func:`sparse_multiply` says, without checks; ``layout`` as in :func:`spmm`."""
+    indices, values = entries
+    out_rank = len(out_shape)
+    in_rank = indices.shape[1] - out_rank
+    in_shape, features = x.shape[:in_rank], x.shape[in_rank:]
     if debug:
         check_in_range(indices, (*out_shape, *in_shape))
-    features = x.shape[len(in_shape) :]
-    out_dtype = x.dtype if jnp.issubdtype(x.dtype, jnp.inexact) else values.dtype
-    sum_dtype = jnp.promote_types(jnp.promote_types(x.dtype, values.dtype), jnp.float32)
-    if row_layout:
-        _check_rows(len(values), out_cells)
+    sum_dtype = wide_dtype(x.dtype, values.dtype)
     y = spmm(
-        flat_index(indices[:, : len(out_shape)], out_shape),
-        flat_index(indices[:, len(out_shape) :], in_shape),
+        flat_index(indices[:, :out_rank], out_shape),
+        flat_index(indices[:, out_rank:], in_shape),
         values.astype(sum_dtype),
         # Widened before it is read: the gradient is a sum, which 16 bits would cut off.
-        x.astype(sum_dtype).reshape(in_cells, math.prod(features)),
-        out_cells=out_cells,
-        layout="rows" if row_layout else "sorted" if indices_are_sorted else "any",
+        x.astype(sum_dtype).reshape(math.prod(in_shape), math.prod(features)),
+        out_cells=math.prod(out_shape),
+        layout=layout,
     )
-    return y.astype(out_dtype).reshape(*out_shape, *features)
+    return y.astype(product_dtype(x.dtype, values.dtype)).reshape(*out_shape, *features)
+
+
+def product_dtype(x: jnp.dtype, values: jnp.dtype) -> jnp.dtype:
+    """Give the dtype of a product: that of ``x``, or that of the values if ``x`` is of integers."""
+    return x if jnp.issubdtype(x, jnp.inexact) else values
+
+
+def check_sides(out_shape: tuple[int, ...], in_shape: tuple[int, ...]) -> None:
+    """Raise unless each side of a sparse tensor, alone, can be counted by int32.
+
+    Raises:
+        ValueError: a side of 2**31 cells or more.
+    """
+    checks.check_flat_size("out_shape", out_shape)
+    checks.check_flat_size("input shape", in_shape)
 
 
 def check_in_range(indices: jax.Array, shape: Sequence[int]) -> None:
@@ -101,7 +127,7 @@ def _check_rows(count: int, out_cells: int) -> None:
     )
 
 
-def _input_shape(
+def _check_entries(
     indices: jax.Array, values: jax.Array, x: jax.Array, out_shape: tuple[int, ...]
 ) -> tuple[int, ...]:
     checks.check_shape("indices", indices, (None, None), "(n, R): one row per entry")

@@ -1,60 +1,30 @@
-"""Mixing for very many tuples: each one sees the points around its mean only.
+"""Mixing for very many tuples: each one is shared among the points that it sees, and no others."""
 
-A Gaussian is next to zero far away. Kept points are put in order of strips of the index space and,
-within a strip, of their last coordinate. What lies around a mean is then a few runs of consecutive
-points, which a binary search finds::
-
-    axis 0                       radius
-      strip 1    . .  .|. ... . .|  .        one run per strip: its own and the two beside it,
-      strip 2  .  ..   |. . O  ..|   . .     from the radius before the mean to the radius
-      strip 3    .   . | ...  .  |  .        after it on the last axis
-                         last axis ->
-
-Strips are at least as wide as the radius, so whatever is not seen lies farther away than that on
-some axis. No grid is held, so the number of cells costs nothing.
-"""
-
-import itertools
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.experimental import checkify
 
 from sparse_hyper_jax import checks
 from sparse_hyper_jax.ops.blocks import sum_over_blocks
-from sparse_hyper_jax.ops.bounds import at_least_float32
-from sparse_hyper_jax.ops.densities import check_points, share_among
-from sparse_hyper_jax.ops.duplicates import first_occurrence, flat_index
-from sparse_hyper_jax.ops.sample import round_means, sample_tuples
+from sparse_hyper_jax.ops.densities import check_points, coordinates, share_among
+from sparse_hyper_jax.ops.entrance import enter_tuples
+from sparse_hyper_jax.ops.locality import (
+    LAST_KEY,
+    Locality,
+    Runs,
+    Sight,
+    check_locality,
+    cut_by_length,
+    look_around,
+)
+from sparse_hyper_jax.precision import wide_dtype
 from sparse_hyper_jax.types import LEAST_VARIANCE, ContinuousTuples
 
 BLOCK_CELLS = 2**18
 """Cells of the table of shares that is held at once by default."""
-
-LAST_KEY = 2**31 - 1
-
-
-@dataclass(frozen=True)
-class Locality:
-    """How far tuples see; a static fact, for instance from :func:`fit_locality`.
-
-    Attributes:
-        radius: cells on either side of the nearest one, on every axis; at least 1.
-        capacities: points per run that are looked at. With several numbers, in ascending order,
-            tuples are put in order of their longest run and cut into as many equal parts.
-        tolerance: largest share of a tuple's value that may be missing, as far as can be told
-            without looking; None accepts any. Narrow tuples see less far on the last axis, as far
-            as the tolerance allows.
-    """
-
-    radius: int
-    capacities: tuple[int, ...]
-    tolerance: float | None = 1e-3
 
 
 class Nearby(NamedTuple):
@@ -74,11 +44,12 @@ class Nearby(NamedTuple):
     neglected: jax.Array
 
 
-class _Runs(NamedTuple):
-    """Where in the sorted points each tuple's runs begin, and their lengths: both ``(k, runs)``."""
+class _Views(NamedTuple):
+    """What it takes to share out tuples: these, their nearest cells as floats, and their runs."""
 
-    starts: jax.Array
-    lengths: jax.Array
+    tuples: ContinuousTuples
+    origins: jax.Array
+    runs: Runs
 
 
 def mix_nearby(
@@ -119,35 +90,35 @@ def mix_nearby(
         ValueError: shapes that do not agree, or a locality that makes no sense.
     """
     shape = checks.check_index_shape("shape", shape)
-    checks.check_tuples(means, variances, values)
-    checks.check_shape("mask", mask, (len(points),), "one flag per point")
-    _check_locality(locality)
-    tuples = tuple(map(at_least_float32, (means, variances, values)))
-    dtype = jnp.result_type(*tuples)
-    tuples = tuple(part.astype(dtype) for part in tuples)
-    places = check_points(points, means, variances, "gaussian")
-    keys, order = _sort(points, mask, shape, locality.radius)
-    origins = round_means(means, shape)
-    reach = _reach(tuples[1], len(points), shape, locality)
-    runs = _find_runs(keys, origins, reach, shape, locality.radius)
+    tuples = enter_tuples((means, variances, values))
+    check_points(points, len(shape), mask)
+    checks.check_last_axis("means", tuples.means, len(shape))
+    check_locality(locality)
+    return mix_what_is_seen(jnp.asarray(points, jnp.int32), mask, tuples, shape, locality)
+
+
+def mix_what_is_seen(
+    points: jax.Array,
+    mask: jax.Array,
+    tuples: ContinuousTuples,
+    shape: tuple[int, ...],
+    locality: Locality,
+) -> Nearby:
+    """Do what :func:`mix_nearby` says, without checks."""
+    dtype = wide_dtype(*tuples)
+    tuples = ContinuousTuples(*(part.astype(dtype) for part in tuples))
+    sight = look_around(points, mask, tuples, shape, locality)
+    views = _Views(tuples, sight.origins.astype(dtype), sight.runs)
     # With fewer tuples than capacities, the largest of these: no part is empty.
-    capacities = locality.capacities[-max(1, len(origins)) :]
+    capacities = locality.capacities[-max(1, len(tuples.values)) :]
     capacities = [max(1, min(capacity, len(points))) for capacity in capacities]
-    parts = _parts(runs, len(capacities))
     # Behind the last point stand as many as a run may reach beyond it.
     fill = (0, capacities[-1])
-    places = [jnp.pad(place[order], fill) for place in places]
-    total = jnp.zeros(len(points) + capacities[-1], dtype)
-    arrays = (tuples, origins.astype(dtype), runs)
-    longest = []
-    for part, capacity in zip(parts, capacities, strict=True):
-        chosen = jax.tree.map(lambda leaf, part=part: leaf[part], arrays)
-        total = _add_part(total, places, chosen, capacity)
-        longest.append(jnp.max(chosen[2].lengths, initial=0))
-    mixed = jnp.zeros(len(points), total.dtype)
-    mixed = mixed.at[order].set(total[: len(points)], unique_indices=True)
-    longest = jnp.stack(longest)
-    neglected = _bound(jnp.sum(mask), tuples[1], runs, reach)
+    places = [jnp.pad(axis[sight.order], fill) for axis in coordinates(points, tuples.means)]
+    total, longest = _add_parts(places, views, capacities)
+    mixed = jnp.zeros(len(points), dtype)
+    mixed = mixed.at[sight.order].set(total[: len(points)], unique_indices=True)
+    neglected = _bound(jnp.sum(mask), tuples.variances, sight)
     accepted = jnp.all(longest <= jnp.asarray(capacities))
     if locality.tolerance is not None:
         accepted &= neglected <= locality.tolerance
@@ -155,73 +126,13 @@ def mix_nearby(
     return Nearby(mixed * jnp.where(accepted, 1.0, jnp.nan).astype(dtype), longest, neglected)
 
 
-def fit_locality(
-    key: jax.Array | None,
-    tuples: ContinuousTuples,
-    shape: Sequence[int],
-    *,
-    tolerance: float = 1e-3,
-    slack: float = 1.5,
-    num_parts: int = 8,
-    num_global: int = 0,
-    num_local: int = 0,
-    region: Sequence[int] | None = None,
-) -> Locality:
-    """Choose radius and capacities for tuples as they are now; not for use under ``jit``.
-
-    The radius is the least for which the widest tuple keeps to the tolerance, the capacities are
-    ``slack`` times the longest runs in a sample. Tuples that move together make longer runs, and
-    narrower ones need less radius: fit again now and then in training, which compiles anew.
+def check_nearby(nearby: Nearby, locality: Locality) -> None:
+    """Check by ``checkify`` that no run is too long and no tuple misses too much.
 
     Args:
-        key: a typed key, for sampling.
-        tuples: ``k`` continuous tuples of rank ``r`` that share their points: those of a chunk, if
-            there are chunks.
-        shape: the ``r`` lengths of the index space; of the learned axes, if there is a template.
-        tolerance: see :class:`Locality`.
-        slack: room for longer runs.
-        num_parts: number of capacities; at most one per tuple.
-        num_global: see :func:`sample_tuples`.
-        num_local: see there.
-        region: see there.
-
-    Returns:
-        radius, capacities, tolerance.
-
-    Raises:
-        ValueError: a number that makes no sense, or as :func:`sample_tuples`.
+        nearby: from :func:`mix_nearby`.
+        locality: the one that was used.
     """
-    shape = checks.check_index_shape("shape", shape)
-    for name, number, least in (("tolerance", tolerance, 0), ("slack", slack, 1)):
-        checks.require(
-            math.isfinite(number) and number >= least and number > 0,
-            f"{name}={number}",
-            f"a positive number of at least {least}",
-            f"raise {name}",
-        )
-    checks.check_count("num_parts", num_parts, least=1)
-    points = sample_tuples(
-        key, tuples.means, shape, num_global=num_global, num_local=num_local, region=region
-    )
-    points = jax.lax.collapse(points, 0, 2)
-    widest = jnp.max(at_least_float32(tuples.variances), keepdims=True)
-    checks.require(
-        bool(jnp.isfinite(widest).all()),
-        f"a largest variance of {float(widest.max())}",
-        "finite variances",
-        "bound them with bound_variances, and look for the step that spoilt them",
-    )
-    farthest = Locality(max(shape), (1,), tolerance)
-    radius = int(_reach(widest.reshape(1, 1), len(points), shape, farthest)[0])
-    locality = Locality(radius, (1,) * min(num_parts, len(tuples.means)), tolerance)
-    mask = first_occurrence(points, shape)
-    longest = mix_nearby(points, mask, *tuples, shape=shape, locality=locality).longest_runs
-    capacities = [min(max(1, math.ceil(slack * int(run))), len(points)) for run in longest]
-    return Locality(radius, tuple(capacities), tolerance)
-
-
-def check_nearby(nearby: Nearby, locality: Locality) -> None:
-    """Check by ``checkify`` that no run is too long and no tuple misses too much."""
     capacities = [min(capacity, LAST_KEY) for capacity in locality.capacities]
     checkify.check(
         jnp.all(nearby.longest_runs <= jnp.asarray(capacities[-len(nearby.longest_runs) :])),
@@ -238,100 +149,38 @@ def check_nearby(nearby: Nearby, locality: Locality) -> None:
         )
 
 
-def _strips(shape: tuple[int, ...], radius: int) -> tuple[list[int], list[int]]:
-    """Choose how wide strips are on all axes but the last, and count them."""
-    widths = [min(radius, size) for size in shape[:-1]]
-    counts = [-(-size // width) for size, width in zip(shape[:-1], widths, strict=True)]
-    # Wider strips cost time but no exactness; with these, strip and last coordinate fit one int32.
-    while math.prod(counts) * shape[-1] > LAST_KEY:
-        axis = int(np.argmax(counts))
-        widths[axis] = min(2 * widths[axis], shape[axis])
-        counts[axis] = -(-shape[axis] // widths[axis])
-    return widths, counts
-
-
-def _sort(
-    points: jax.Array, mask: jax.Array, shape: tuple[int, ...], radius: int
+def _add_parts(
+    places: list[jax.Array], views: _Views, capacities: list[int]
 ) -> tuple[jax.Array, jax.Array]:
-    """Sort points by strip and last coordinate, dropped ones last; give keys and numbers."""
-    widths, counts = _strips(shape, radius)
-    strips = flat_index(points[:, :-1] // jnp.asarray(widths, jnp.int32), counts)
-    keys = jnp.where(mask, strips * shape[-1] + points[:, -1], LAST_KEY)
-    numbers = jnp.arange(len(points), dtype=jnp.int32)
-    return jax.lax.sort((keys, numbers), num_keys=1)
+    """Mix the tuples part by part: values of the sorted points, and the longest run of each."""
+    total, longest = jnp.zeros(len(places[0]), views.origins.dtype), []
+    parts = cut_by_length(views.runs, len(capacities))
+    for part, capacity in zip(parts, capacities, strict=True):
+        chosen = jax.tree.map(lambda leaf, part=part: leaf[part], views)
+        total = _add_part(total, places, chosen, capacity)
+        longest.append(jnp.max(chosen.runs.lengths, initial=0))
+    return total, jnp.stack(longest)
 
 
-def _reach(
-    variances: jax.Array, num_points: int, shape: tuple[int, ...], locality: Locality
-) -> jax.Array:
-    """Give how far every tuple sees on the last axis: int32 ``(k,)``, at most the radius."""
-    radius = min(locality.radius, max(shape))
-    if not locality.tolerance:
-        return jnp.full(len(variances), radius, jnp.int32)
-    widest = jnp.maximum(jnp.max(jax.lax.stop_gradient(variances), axis=1), LEAST_VARIANCE)
-    log_ratio = max(0.0, math.log(max(1, num_points) / locality.tolerance))
-    enough = jnp.ceil(jnp.sqrt(2 * widest * log_ratio))
-    # Compared as integers: as a float a radius near 2**31 would be that, which no int32 is.
-    return jnp.clip(jnp.minimum(enough, 2.0**30).astype(jnp.int32), 1, radius)
+def _add_part(total: jax.Array, places: list[jax.Array], views: _Views, capacity: int) -> jax.Array:
+    def share(block: _Views) -> tuple[jax.Array, jax.Array]:
+        return block.runs.starts, _share_nearby(places, block, capacity)
 
-
-def _find_runs(
-    keys: jax.Array, origins: jax.Array, reach: jax.Array, shape: tuple[int, ...], radius: int
-) -> _Runs:
-    widths, counts = _strips(shape, radius)
-    own = origins[:, :-1] // jnp.asarray(widths, jnp.int32)
-    last, end = origins[:, -1], shape[-1] - 1
-    # In an order that cannot overflow.
-    low, high = jnp.maximum(last, reach) - reach, jnp.minimum(last, end - reach) + reach
-    starts, lengths = [], []
-    # Of up to three strips all are looked at, otherwise the own one and its neighbours.
-    few = [count <= 3 for count in counts]
-    choices = [range(count) if count <= 3 else (-1, 0, 1) for count in counts]
-    for choice in itertools.product(*choices):
-        strips = jnp.where(jnp.asarray(few, bool), 0, own) + jnp.asarray(choice, jnp.int32)
-        inside = jnp.all((strips >= 0) & (strips < jnp.asarray(counts, jnp.int32)), axis=1)
-        first = flat_index(strips, counts) * shape[-1]
-        start = jnp.searchsorted(keys, first + low, side="left")
-        stop = jnp.searchsorted(keys, first + high, side="right")
-        starts.append(jnp.where(inside, start, 0))
-        lengths.append(jnp.where(inside, stop - start, 0))
-    return _Runs(jnp.stack(starts, axis=1), jnp.stack(lengths, axis=1))
-
-
-def _parts(runs: _Runs, count: int) -> list[jax.Array]:
-    """Cut the tuples, in order of their longest run, into equal parts: their numbers."""
-    if count == 1:
-        return [jnp.arange(len(runs.lengths))]
-    order = jnp.argsort(jnp.max(runs.lengths, axis=1))
-    bounds = [len(order) * part // count for part in range(count + 1)]
-    return [order[first:stop] for first, stop in itertools.pairwise(bounds)]
-
-
-def _add_part(total: jax.Array, places: list[jax.Array], arrays: Any, capacity: int) -> jax.Array:
-    def share(block: Any) -> tuple[jax.Array, jax.Array]:
-        tuples, origins, runs = block
-        return runs.starts, _share_nearby(places, tuples, origins, runs, capacity)
-
-    columns = arrays[2].starts.shape[1] * capacity
+    columns = views.runs.starts.shape[1] * capacity
     block_size = 1 << max(1, BLOCK_CELLS // columns).bit_length() - 1
-    return sum_over_blocks(share, _add_windows, total, arrays, block_size)
+    return sum_over_blocks(share, _add_windows, total, views, block_size)
 
 
-def _share_nearby(
-    sorted_places: list[jax.Array],
-    tuples: tuple[jax.Array, jax.Array, jax.Array],
-    origins: jax.Array,
-    runs: _Runs,
-    capacity: int,
-) -> jax.Array:
+def _share_nearby(sorted_places: list[jax.Array], views: _Views, capacity: int) -> jax.Array:
     """Share out a block of tuples: ``(k, runs, capacity)``."""
-    flat = (len(origins), runs.starts.shape[1] * capacity)
-    places = [_windows(place, runs.starts, capacity).reshape(flat) for place in sorted_places]
-    seen = (jnp.arange(capacity) < runs.lengths[..., None]).reshape(flat)
+    starts, lengths = views.runs
+    flat = (len(starts), starts.shape[1] * capacity)
+    places = [_windows(place, starts, capacity).reshape(flat) for place in sorted_places]
+    seen = (jnp.arange(capacity) < lengths[..., None]).reshape(flat)
     # A tuple that sees nothing, such as one that fills up a block, would divide 0 by 0.
     mask = seen | ~jnp.any(seen, axis=1, keepdims=True)
-    shared = share_among(places, mask, tuples, origins, density="gaussian")
-    return jnp.where(seen, shared, 0.0).reshape(*runs.starts.shape, capacity)
+    shared = share_among(places, mask, views.tuples, views.origins, density="gaussian")
+    return jnp.where(seen, shared, 0.0).reshape(*starts.shape, capacity)
 
 
 def _windows(array: jax.Array, starts: jax.Array, length: int) -> jax.Array:
@@ -356,30 +205,11 @@ def _add_windows(total: jax.Array, windows: tuple[jax.Array, jax.Array]) -> jax.
     )
 
 
-def _bound(kept: jax.Array, variances: jax.Array, runs: _Runs, reach: jax.Array) -> jax.Array:
+def _bound(kept: jax.Array, variances: jax.Array, sight: Sight) -> jax.Array:
+    """Bound the share of any tuple that lies where it does not look."""
     widest = jnp.maximum(jnp.max(jax.lax.stop_gradient(variances), axis=1), LEAST_VARIANCE)
     # The reach is the least distance on any axis: a radius in cells on the others.
-    density = jnp.exp(-0.5 * reach * (reach + 1.0) / widest)
-    seen = jnp.sum(runs.lengths, axis=1)
+    density = jnp.exp(-0.5 * sight.reach * (sight.reach + 1.0) / widest)
+    seen = jnp.sum(sight.runs.lengths, axis=1)
     missed = jnp.where((seen == 0) & (kept > 0), jnp.inf, (kept - seen) * density)
     return jnp.max(missed, initial=0.0)
-
-
-def _check_locality(locality: Locality) -> None:
-    checks.check_count("radius", locality.radius, least=1)
-    checks.require(
-        isinstance(locality.capacities, tuple)
-        and len(locality.capacities) >= 1
-        and list(locality.capacities) == sorted(locality.capacities),
-        f"capacities={locality.capacities!r}",
-        "a tuple of at least one number, in ascending order",
-        "take it from fit_locality, or put one capacity into a tuple",
-    )
-    for capacity in locality.capacities:
-        checks.check_count("capacity", capacity, least=1)
-    checks.require(
-        locality.tolerance is None or locality.tolerance >= 0,
-        f"tolerance={locality.tolerance}",
-        "a share of at least 0, or None",
-        "raise the tolerance",
-    )

@@ -23,7 +23,7 @@ import jax.numpy as jnp
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
-from sparse_hyper_jax.ops.varying import vary_alike
+from sparse_hyper_jax.ops.device_axes import vary_alike
 
 STRIP = 64
 """Features that the loop treats at once; XLA unrolls a row of up to so many and no longer one."""
@@ -188,7 +188,7 @@ def _bilinear_jvp(product: Any, primals: Any, tangents: Any) -> tuple[jax.Array,
         parts.append(product(target, source, tangents[2], right))
     if type(tangents[3]) is not ad.Zero:
         parts.append(product(target, source, left, tangents[3]))
-    return y, sum(parts[1:], parts[0]) if parts else ad.Zero.from_primal_value(y)
+    return y, sum(parts[1:], parts[0]) if parts else ad.Zero(jax.typeof(y).to_tangent_aval())
 
 
 def _spmm_transpose(

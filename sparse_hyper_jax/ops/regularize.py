@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from sparse_hyper_jax.ops.bounds import at_least_float32
+from sparse_hyper_jax.precision import at_least_float32
 from sparse_hyper_jax.types import LEAST_VARIANCE
 
 

@@ -1,18 +1,19 @@
 """Continuous tuples to sparse entries: one random sparse tensor, or the settled one."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from sparse_hyper_jax import checks
-from sparse_hyper_jax.ops.bounds import at_least_float32
-from sparse_hyper_jax.ops.duplicates import first_occurrence
-from sparse_hyper_jax.ops.mix import mix_values
-from sparse_hyper_jax.ops.nearby import Locality, check_nearby, mix_nearby
-from sparse_hyper_jax.ops.sample import check_inside, round_means, sample_tuples
-from sparse_hyper_jax.ops.templates import Template, check_chunks, stitch
+from sparse_hyper_jax.ops.duplicates import mark_first
+from sparse_hyper_jax.ops.entrance import enter_tuples
+from sparse_hyper_jax.ops.locality import Locality
+from sparse_hyper_jax.ops.mix import mix_in_blocks
+from sparse_hyper_jax.ops.nearby import check_nearby, mix_what_is_seen
+from sparse_hyper_jax.ops.plan import Active, Plan, learned_shape, plan_relaxation
+from sparse_hyper_jax.ops.sample import check_inside, draw_tuples, nearest_cells
+from sparse_hyper_jax.ops.templates import Template, with_template
 from sparse_hyper_jax.types import ContinuousTuples, SparseEntries
 
 
@@ -26,7 +27,7 @@ def relax(
     region: Sequence[int] | None = None,
     chunk_size: int | None = None,
     template: Template | None = None,
-    active: tuple[int | jax.Array, int] | None = None,
+    active: Active | None = None,
     density: str = "gaussian",
     block_size: int | None = None,
     locality: Locality | None = None,
@@ -69,35 +70,24 @@ def relax(
     Reference: Bloem 2018, arXiv 1810.09184.
     """
     shape = checks.check_index_shape("shape", shape)
-    tuples = ContinuousTuples(*map(jnp.asarray, tuples))
-    learned = _learned_shape(tuples, shape, template)
-    options: dict[str, Any] = {
-        "num_global": num_global,
-        "num_local": num_local,
-        "region": region,
-        "density": density,
-        "block_size": block_size,
-        "locality": locality,
-        "wrap": wrap,
-        "debug": debug,
-    }
-    if active is not None:
-        _check_active(tuples, active, chunk_size, template)
-        return _relax_range(key, tuples, learned, active, options)
-    count = len(tuples.values)
-    if template is not None:
-        checks.require(
-            chunk_size in (None, template.chunk_size),
-            f"chunk_size={chunk_size} beside a template with chunk_size={template.chunk_size}",
-            "one chunk size",
-            "leave chunk_size out: the template has it",
-        )
-        chunk_size = template.chunk_size
-    chunk_size = count if chunk_size is None else chunk_size
-    check_chunks(count, chunk_size)
-    points, values = _relax_chunks(key, tuples, learned, chunk_size, options)
-    indices = jax.lax.collapse(points, 0, 2) if template is None else stitch(template, points)
-    return SparseEntries(indices, values)
+    tuples = enter_tuples(tuples)
+    plan = plan_relaxation(
+        key,
+        tuples,
+        shape,
+        num_global=num_global,
+        num_local=num_local,
+        region=region,
+        chunk_size=chunk_size,
+        template=template,
+        active=active,
+        density=density,
+        block_size=block_size,
+        locality=locality,
+        wrap=wrap,
+        debug=debug,
+    )
+    return relax_as_planned(key, tuples, plan)
 
 
 def settle(
@@ -127,142 +117,87 @@ def settle(
         ValueError: ranks that do not fit.
     """
     shape = checks.check_index_shape("shape", shape)
-    tuples = ContinuousTuples(*map(jnp.asarray, tuples))
-    learned = _learned_shape(tuples, shape, template)
+    tuples = enter_tuples(tuples)
+    learned = learned_shape(tuples, shape, template)
+    return settle_tuples(tuples, learned, template=template, wrap=wrap, debug=debug)
+
+
+def relax_as_planned(key: jax.Array | None, tuples: ContinuousTuples, plan: Plan) -> SparseEntries:
+    """Do what :func:`relax` says, without checks."""
+    if plan.active is not None:
+        return _relax_range(key, tuples, plan, plan.active)
+    points, values = _relax_chunks(key, tuples, plan)
+    return SparseEntries(with_template(points, plan.template), values)
+
+
+def settle_tuples(
+    tuples: ContinuousTuples,
+    learned: tuple[int, ...],
+    *,
+    template: Template | None,
+    wrap: bool,
+    debug: bool,
+) -> SparseEntries:
+    """Do what :func:`settle` says, without checks."""
     if debug:
         check_inside(tuples.means, learned, wrap=wrap)
-    cells = round_means(tuples.means, learned, wrap=wrap)
-    indices = cells if template is None else stitch(template, cells[:, None])
-    return SparseEntries(indices, at_least_float32(tuples.values))
+    cells = nearest_cells(tuples.means, learned, wrap=wrap)
+    indices = cells if template is None else with_template(cells[:, None], template)
+    return SparseEntries(indices, tuples.values)
 
 
 def _relax_context(
-    key: jax.Array | None,
-    tuples: ContinuousTuples,
-    shape: tuple[int, ...],
-    *,
-    density: str,
-    block_size: int | None,
-    locality: Locality | None,
-    wrap: bool,
-    debug: bool,
-    **sampling: Any,
+    key: jax.Array | None, tuples: ContinuousTuples, plan: Plan
 ) -> tuple[jax.Array, jax.Array]:
     """Relax tuples that share all their points: points ``(k, q, r)`` and values ``(k * q,)``."""
-    points = sample_tuples(key, tuples.means, shape, wrap=wrap, debug=debug, **sampling)
+    if plan.debug:
+        check_inside(tuples.means, plan.shape, wrap=plan.wrap)
+    points = draw_tuples(key, tuples.means, plan.shape, plan.counts, wrap=plan.wrap)
     flat = jax.lax.collapse(points, 0, 2)
-    mask = first_occurrence(flat, shape)
-    if locality is not None:
-        _check_locality_alone(density, block_size, wrap=wrap)
-        nearby = mix_nearby(flat, mask, *tuples, shape=shape, locality=locality)
-        if debug:
-            check_nearby(nearby, locality)
+    mask = mark_first(flat, plan.shape)
+    if plan.locality is not None:
+        nearby = mix_what_is_seen(flat, mask, tuples, plan.shape, plan.locality)
+        if plan.debug:
+            check_nearby(nearby, plan.locality)
         return points, nearby.values
-    period = shape if wrap else None
-    options = {"density": density, "period": period, "block_size": block_size}
-    return points, mix_values(flat, mask, *tuples, **options)
+    values = mix_in_blocks(
+        flat, mask, tuples, density=plan.density, period=plan.period, block_size=plan.block_size
+    )
+    return points, values
 
 
 def _relax_chunks(
-    key: jax.Array | None,
-    tuples: ContinuousTuples,
-    shape: tuple[int, ...],
-    chunk_size: int,
-    options: dict[str, Any],
+    key: jax.Array | None, tuples: ContinuousTuples, plan: Plan
 ) -> tuple[jax.Array, jax.Array]:
     count = len(tuples.values)
-    if chunk_size == count:
-        return _relax_context(key, tuples, shape, **options)
-    num_chunks = count // chunk_size
+    if plan.chunk_size == count:
+        return _relax_context(key, tuples, plan)
+    num_chunks = count // plan.chunk_size
     chunks = jax.tree.map(
-        lambda leaf: leaf.reshape(num_chunks, chunk_size, *leaf.shape[1:]), tuples
+        lambda leaf: leaf.reshape(num_chunks, plan.chunk_size, *leaf.shape[1:]), tuples
     )
     keys = None if key is None else jax.random.split(key, num_chunks)
     points, values = jax.vmap(
-        lambda key, chunk: _relax_context(key, chunk, shape, **options),
+        lambda key, chunk: _relax_context(key, chunk, plan),
         in_axes=(None if key is None else 0, 0),
     )(keys, chunks)
     return jax.lax.collapse(points, 0, 2), values.reshape(-1)
 
 
 def _relax_range(
-    key: jax.Array | None,
-    tuples: ContinuousTuples,
-    shape: tuple[int, ...],
-    active: tuple[int | jax.Array, int],
-    options: dict[str, Any],
+    key: jax.Array | None, tuples: ContinuousTuples, plan: Plan, active: Active
 ) -> SparseEntries:
     start, size = active
     # As dynamic_slice does with a traced start: the last range that lies inside.
     start = jnp.clip(start, 0, len(tuples.values) - size)
     chosen = jax.tree.map(lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, start, size), tuples)
-    points, values = _relax_context(key, chosen, shape, **options)
-    rest = settle(jax.lax.stop_gradient(tuples), shape, wrap=options["wrap"])
+    points, values = _relax_context(key, chosen, plan)
+    rest = settle_tuples(
+        jax.lax.stop_gradient(tuples), plan.shape, template=None, wrap=plan.wrap, debug=False
+    )
     number = jnp.arange(len(tuples.values))
     passive = jnp.where((number >= start) & (number < start + size), 0, rest.values)
     return SparseEntries(
         jnp.concatenate([jax.lax.collapse(points, 0, 2), rest.indices]),
         jnp.concatenate([values, passive.astype(values.dtype)]),
-    )
-
-
-def _learned_shape(
-    tuples: ContinuousTuples, shape: tuple[int, ...], template: Template | None
-) -> tuple[int, ...]:
-    count, rank = checks.check_tuples(*tuples)
-    if template is not None:
-        rows, columns = template.rows.shape
-        checks.require(
-            rows == count and columns == len(shape),
-            f"a template of {rows} rows and {columns} columns for {count} tuples and shape {shape}",
-            "one row per tuple and one column per axis of the sparse tensor",
-            "make the template from the same counts",
-        )
-        fixed = [axis for axis in range(columns) if axis not in template.columns]
-        high = template.rows[:, fixed].max(axis=0, initial=0)
-        checks.require(
-            all(index < shape[axis] for index, axis in zip(high, fixed, strict=True)),
-            f"a template with fixed indices up to {high.tolist()} on axes {fixed}",
-            f"indices inside shape {shape}",
-            "change the template's rows or the shape",
-        )
-        shape = template.learned_shape(shape)
-    checks.require(
-        rank == len(shape),
-        f"tuples of rank {rank} for an index space of shape {shape}",
-        "one column of means per learned axis (output axes first, then input axes)",
-        "change the tuples, out_shape or the template",
-    )
-    return shape
-
-
-def _check_locality_alone(density: str, block_size: int | None, *, wrap: bool) -> None:
-    checks.require(
-        density == "gaussian" and block_size is None and not wrap,
-        f"a locality with density={density!r}, block_size={block_size} and wrap={wrap}",
-        "Gaussians, whose tails are short, on axes with two ends",
-        "leave out the locality or these options",
-    )
-
-
-def _check_active(
-    tuples: ContinuousTuples,
-    active: tuple[int | jax.Array, int],
-    chunk_size: int | None,
-    template: Template | None,
-) -> None:
-    count = len(tuples.values)
-    checks.require(
-        template is None and chunk_size in (None, count),
-        "active tuples together with chunks or a template",
-        "one context without fixed columns",
-        "leave out active, or chunk_size and template",
-    )
-    checks.check_count("active count", active[1], least=1)
-    start = active[0] if isinstance(active[0], int) else 0
-    checks.require(
-        0 <= start <= count - active[1],
-        f"active={active} for {count} tuples",
-        "(start, count) of a range that lies inside",
-        "lower the start or the count",
     )

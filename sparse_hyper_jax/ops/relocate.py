@@ -15,9 +15,9 @@ import jax
 import jax.numpy as jnp
 
 from sparse_hyper_jax import checks
-from sparse_hyper_jax.ops.bounds import at_least_float32
-from sparse_hyper_jax.ops.duplicates import first_occurrence
-from sparse_hyper_jax.ops.sample import round_means
+from sparse_hyper_jax.ops.duplicates import first_occurrence, mark_first
+from sparse_hyper_jax.ops.entrance import enter_tuples
+from sparse_hyper_jax.ops.sample import nearest_cells
 from sparse_hyper_jax.types import ContinuousTuples, SparseEntries
 
 
@@ -64,13 +64,13 @@ def surplus(
         ValueError: a rank that does not match ``shape``.
     """
     shape = checks.check_index_shape("shape", shape)
-    checks.check_tuples(*tuples)
-    checks.check_last_axis("means", tuples.means, len(shape))
-    variances = jax.lax.stop_gradient(at_least_float32(tuples.variances))
+    means, variances, _ = enter_tuples(tuples)
+    checks.check_last_axis("means", means, len(shape))
+    variances = jax.lax.stop_gradient(variances)
     is_settled = jnp.all(variances < settled, axis=1)
     # Settled tuples first, so that the first occurrence of a cell is held by a settled one.
     order = jnp.argsort(~is_settled, stable=True)
-    first = first_occurrence(round_means(tuples.means, shape, wrap=wrap)[order], shape)
+    first = mark_first(nearest_cells(means, shape, wrap=wrap)[order], shape)
     holds = jnp.zeros(len(order), bool).at[order].set(first, unique_indices=True)
     width = jnp.max(variances / jnp.asarray(shape, variances.dtype), axis=1)
     urgency = jnp.where(is_settled & ~holds, jnp.inf, jnp.where(width > lost, width, 0.0))

@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +10,21 @@ import numpy as np
 from jax.experimental import checkify
 
 from sparse_hyper_jax import checks
-from sparse_hyper_jax.ops.bounds import at_least_float32
+from sparse_hyper_jax.precision import at_least_float32
+
+
+class Counts(NamedTuple):
+    """How many random points each tuple gets; checked, see :func:`check_counts`.
+
+    Attributes:
+        num_global: points drawn from all cells.
+        num_local: points drawn from the window.
+        region: lengths of the window; empty without local points.
+    """
+
+    num_global: int
+    num_local: int
+    region: tuple[int, ...]
 
 
 def sample_tuples(
@@ -55,18 +70,26 @@ def sample_tuples(
     Reference: Bloem 2018, arXiv 1810.09184.
     """
     shape = checks.check_index_shape("shape", shape)
-    means = jax.lax.stop_gradient(at_least_float32(means))
+    means = at_least_float32(means)
     checks.check_shape("means", means, (None, len(shape)), "(k, r): one row per tuple")
-    _check_counts(key, shape, num_global, num_local, region)
+    counts = check_counts(key, shape, num_global, num_local, region)
     if debug:
         check_inside(means, shape, wrap=wrap)
+    return draw_tuples(key, means, shape, counts, wrap=wrap)
+
+
+def draw_tuples(
+    key: jax.Array | None, means: jax.Array, shape: tuple[int, ...], counts: Counts, *, wrap: bool
+) -> jax.Array:
+    """Do what :func:`sample_tuples` says, without checks."""
+    means = jax.lax.stop_gradient(means)
     parts = [_neighbours(means, shape, wrap=wrap)]
-    if num_global or num_local:
+    if key is not None and (counts.num_global or counts.num_local):
         global_key, local_key = jax.random.split(key)
-    if num_global:
-        parts.append(_global_points(global_key, len(means), shape, num_global))
-    if num_local:
-        parts.append(_local_points(local_key, means, shape, num_local, region, wrap=wrap))
+        if counts.num_global:
+            parts.append(_global_points(global_key, len(means), shape, counts.num_global))
+        if counts.num_local:
+            parts.append(_local_points(local_key, means, shape, counts, wrap=wrap))
     return jnp.concatenate(parts, axis=1)
 
 
@@ -86,22 +109,26 @@ def round_means(means: jax.Array, shape: Sequence[int], *, wrap: bool = False) -
     """
     shape = checks.check_index_shape("shape", shape)
     checks.check_last_axis("means", means, len(shape))
-    cells = jnp.round(jax.lax.stop_gradient(at_least_float32(means)))
-    return _inside(cells, np.asarray(shape), wrap=wrap)
+    return nearest_cells(at_least_float32(means), shape, wrap=wrap)
 
 
-def _inside(cells: jax.Array, sizes: np.ndarray, *, wrap: bool) -> jax.Array:
+def nearest_cells(means: jax.Array, shape: tuple[int, ...], *, wrap: bool) -> jax.Array:
+    """Do what :func:`round_means` says, without checks."""
+    return _inside(jnp.round(jax.lax.stop_gradient(means)), shape, wrap=wrap)
+
+
+def _inside(cells: jax.Array, shape: tuple[int, ...], *, wrap: bool) -> jax.Array:
     """Turn whole floats into int32 indices, round the circle or at the nearest end."""
     # Saturate before the cast: what a float outside int32 becomes differs between backends.
     cells = jnp.nan_to_num(jnp.clip(cells, -(2.0**30), 2.0**31 - 256)).astype(jnp.int32)
-    sizes = jnp.asarray(sizes, jnp.int32)
+    sizes = jnp.asarray(shape, jnp.int32)
     return jnp.mod(cells, sizes) if wrap else jnp.clip(cells, 0, sizes - 1)
 
 
 def _neighbours(means: jax.Array, shape: tuple[int, ...], *, wrap: bool) -> jax.Array:
     sizes = np.asarray(shape)
     corners = np.asarray(list(itertools.product((0, 1), repeat=len(shape))), np.int32)
-    low = _inside(jnp.floor(means), sizes, wrap=wrap)[:, None]
+    low = _inside(jnp.floor(means), shape, wrap=wrap)[:, None]
     # low + 1 cannot overflow: every size is below 2**31.
     high = low + corners
     return jnp.mod(high, sizes) if wrap else jnp.minimum(high, jnp.asarray(sizes - 1, jnp.int32))
@@ -113,36 +140,46 @@ def _global_points(key: jax.Array, k: int, shape: tuple[int, ...], count: int) -
 
 
 def _local_points(
-    key: jax.Array,
-    means: jax.Array,
-    shape: tuple[int, ...],
-    count: int,
-    region: Sequence[int],
-    *,
-    wrap: bool,
+    key: jax.Array, means: jax.Array, shape: tuple[int, ...], counts: Counts, *, wrap: bool
 ) -> jax.Array:
     sizes = np.asarray(shape)
-    window = np.minimum(np.asarray(region), sizes)
+    window = np.minimum(np.asarray(counts.region), sizes)
     # The first of `window` cells whose middle is nearest to the mean, for even and odd windows.
     first = jnp.round(means - (window - 1) / 2)
     if wrap:
-        low = _inside(first, sizes, wrap=True)
+        low = _inside(first, shape, wrap=True)
     else:
-        low = jnp.clip(_inside(first, sizes, wrap=False), 0, jnp.asarray(sizes - window, jnp.int32))
+        low = jnp.clip(_inside(first, shape, wrap=False), 0, jnp.asarray(sizes - window, jnp.int32))
     steps = jax.random.randint(
-        key, (len(means), count, len(shape)), 0, jnp.asarray(window, jnp.int32), jnp.int32
+        key,
+        (len(means), counts.num_local, len(shape)),
+        0,
+        jnp.asarray(window, jnp.int32),
+        jnp.int32,
     )
     points = low[:, None] + steps
     return jnp.mod(points, jnp.asarray(sizes, jnp.int32)) if wrap else points
 
 
-def _check_counts(
+def check_counts(
     key: jax.Array | None,
     shape: tuple[int, ...],
     num_global: int,
     num_local: int,
     region: Sequence[int] | None,
-) -> None:
+) -> Counts:
+    """Return how many points to draw after checking that they can be drawn.
+
+    Args:
+        key: see :func:`sample_tuples`.
+        shape: see there.
+        num_global: see there.
+        num_local: see there.
+        region: see there.
+
+    Raises:
+        ValueError: negative counts, a missing key, or a region that is missing or does not fit.
+    """
     checks.check_count("num_global", num_global)
     checks.check_count("num_local", num_local)
     checks.require(
@@ -158,7 +195,7 @@ def _check_counts(
             "the window from which local points are drawn",
             f"pass region, one length per axis of shape {shape}, or num_local=0",
         )
-        return
+        return Counts(num_global, num_local, ())
     region = checks.check_index_shape("region", region)
     checks.require(
         len(region) == len(shape),
@@ -166,17 +203,17 @@ def _check_counts(
         f"length {len(shape)}, one entry per axis of shape {shape}",
         "give region one window length per learned axis",
     )
+    return Counts(num_global, num_local, region)
 
 
 def check_inside(means: jax.Array, shape: tuple[int, ...], *, wrap: bool) -> None:
     """Check by ``checkify`` that all means lie inside ``shape``.
 
     Args:
-        means: ``(k, r)`` in index units.
+        means: ``(k, r)`` in index units, float32 or wider.
         shape: the ``r`` lengths of the index space.
         wrap: every axis is a circle: means up to the length itself are inside.
     """
-    means = at_least_float32(means)
     sizes = jnp.asarray(shape, means.dtype)
     inside = (means >= 0) & ((means < sizes) if wrap else (means <= sizes - 1))
     checkify.check(

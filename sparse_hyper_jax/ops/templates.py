@@ -114,10 +114,25 @@ def stitch(template: Template, points: jax.Array) -> jax.Array:
     Raises:
         ValueError: shapes that do not agree.
     """
-    count = len(template.rows)
-    columns = np.asarray(template.columns, int)
     meaning = "(k, q, r): k rows and r learned columns, as in the template"
-    checks.check_shape("points", points, (count, None, len(columns)), meaning)
+    size = (len(template.rows), None, len(template.columns))
+    checks.check_shape("points", points, size, meaning)
+    return with_template(points, template)
+
+
+def with_template(points: jax.Array, template: Template | None) -> jax.Array:
+    """Do what :func:`stitch` says, without checks; without a template the points are all there is.
+
+    Args:
+        points: int32 ``(k, q, r)``.
+        template: fixed columns.
+
+    Returns:
+        int32 ``(k * q, R)``, tuple by tuple.
+    """
+    if template is None:
+        return jax.lax.collapse(points, 0, 2)
+    count, columns = len(template.rows), np.asarray(template.columns, int)
     # Repeated on the device: as a constant of the program it would be q times as large.
     rows = jnp.asarray(template.rows, jnp.int32)[:, None]
     rows = jnp.broadcast_to(rows, (count, points.shape[1], rows.shape[2]))

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from sparse_hyper_jax.checks import check_shape
+from sparse_hyper_jax.precision import at_least_float32
 
 
 def neural_sort(keys: jax.Array, *, temperature: jax.Array | float = 1.0) -> jax.Array:
@@ -33,7 +34,7 @@ def neural_sort(keys: jax.Array, *, temperature: jax.Array | float = 1.0) -> jax
     """
     check_shape("keys", keys, (None,), "(n,): one key per element; use jax.vmap for batches")
     check_shape("temperature", temperature, (), "(): one number for all rows")
-    wide = keys.astype(jnp.promote_types(keys.dtype, jnp.float32))
+    wide = at_least_float32(keys)
     n = len(keys)
     distances = jnp.abs(wide[:, None] - wide[None, :]).sum(axis=1)
     slopes = (2 * jnp.arange(n) + 1 - n).astype(wide.dtype)

@@ -15,9 +15,10 @@ import jax
 import jax.numpy as jnp
 
 from sparse_hyper_jax.checks import check_shape, require
+from sparse_hyper_jax.precision import at_least_float32
 from sparse_hyper_jax.sort.candidates import KEY_LIMIT, invert
 from sparse_hyper_jax.sort.recurrence import decaying_sums, decaying_sums_ahead
-from sparse_hyper_jax.sort.split import permute, widen
+from sparse_hyper_jax.sort.split import permute
 
 
 class Order(NamedTuple):
@@ -82,7 +83,9 @@ def find_bounds(starts: jax.Array) -> Bounds:
     return Bounds(places - first, last - first + 1)
 
 
-def find_decays(sorted_keys: jax.Array, starts: jax.Array, certainty: jax.Array) -> jax.Array:
+def find_decays(
+    sorted_keys: jax.Array, starts: jax.Array, certainty: jax.Array | float
+) -> jax.Array:
     """Return ``exp(-certainty * gap)`` to the key before, ``(n,)``; zero where a list starts."""
     gaps = jnp.diff(sorted_keys, prepend=sorted_keys[:1])
     # Double where: a gap to another list may be of any size and sign.
@@ -96,7 +99,7 @@ def smooth(decays: jax.Array, rows: jax.Array) -> jax.Array:
 
 def soft_keys(keys: jax.Array) -> jax.Array:
     """Widen keys to at least float32 and bound them, so that differences stay finite."""
-    return jnp.clip(widen(jnp.asarray(keys)), -KEY_LIMIT, KEY_LIMIT)
+    return jnp.clip(at_least_float32(keys), -KEY_LIMIT, KEY_LIMIT)
 
 
 def check_keys(

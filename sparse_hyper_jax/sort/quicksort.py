@@ -6,13 +6,13 @@ import jax
 import jax.numpy as jnp
 
 from sparse_hyper_jax.checks import check_shape, require
+from sparse_hyper_jax.precision import at_least_float32
 from sparse_hyper_jax.sort.buckets import num_levels
 from sparse_hyper_jax.sort.split import (
     check_options,
     check_payload,
     half_split,
     reverse_split,
-    widen,
 )
 
 
@@ -80,14 +80,13 @@ def quicksort(
     n = len(keys)
     check_payload((payload, target), n, mixed=not hard and num_candidates > 1)
     options = {"num_candidates": num_candidates, "num_near": num_near, "certainty": certainty}
-    if not hard:
-        check_options(key, keys, **options)
+    key = None if hard else check_options(key, keys, **options)
     stages, splits = [payload], []
     # Soft keys stay wide between the levels: rounding mixed keys to 16 bits would create ties.
-    current = keys if hard else widen(keys)
+    current = keys if hard else at_least_float32(keys)
     levels = num_levels(n)
     # One split for all levels: deriving each level's key apart would compile the generator L times.
-    level_keys = [None] * levels if hard else jax.random.split(key, max(levels, 1))
+    level_keys = [None] * levels if key is None else jax.random.split(key, max(levels, 1))
     for level in range(levels):
         current, payload, split = half_split(
             level_keys[level], current, payload, level=level, hard=hard, **options
@@ -127,7 +126,7 @@ def standardise(keys: jax.Array) -> jax.Array:
         "floating-point keys",
         "convert them, for instance with keys.astype(float)",
     )
-    wide = widen(keys)
+    wide = at_least_float32(keys)
     # Any constant shift and scale cancels; these make equal keys exact zeros and squares harmless.
     least = jax.lax.stop_gradient(wide.min(axis=-1, keepdims=True))
     width = jax.lax.stop_gradient(wide.max(axis=-1, keepdims=True)) - least

@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 
 from sparse_hyper_jax.checks import check_count
+from sparse_hyper_jax.precision import at_least_float32
 from sparse_hyper_jax.sort.kernel import (
     Order,
     check_keys,
@@ -28,7 +29,7 @@ from sparse_hyper_jax.sort.kernel import (
     soft_keys,
 )
 from sparse_hyper_jax.sort.recurrence import decaying_sums, decaying_sums_ahead
-from sparse_hyper_jax.sort.split import check_payload, widen
+from sparse_hyper_jax.sort.split import check_payload
 
 Payload = TypeVar("Payload")
 
@@ -91,7 +92,7 @@ def soft_sort(
     totals = smooth(decays, jnp.ones_like(decays))
 
     def mix(leaf: jax.Array) -> jax.Array:
-        flat = widen(jnp.asarray(leaf)).reshape(len(keys), -1)
+        flat = at_least_float32(leaf).reshape(len(keys), -1)
         if segment_ids is None and len(keys) <= min(SHORT, flat.shape[1] - 1):
             mixed = _mix_wide(order, decays, flat)
         else:

@@ -5,7 +5,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from sparse_hyper_jax.checks import check_count, check_shape, require
+from sparse_hyper_jax.checks import check_count, check_shape, require, require_given
+from sparse_hyper_jax.precision import at_least_float32
 from sparse_hyper_jax.sort.buckets import Buckets, buckets_at, from_rows, to_rows
 from sparse_hyper_jax.sort.candidates import (
     KEY_LIMIT,
@@ -106,7 +107,7 @@ def half_split(
     options = {"num_candidates": num_candidates, "num_near": num_near, "certainty": certainty}
     check_options(key, keys, **options)
     check_payload(payload, len(keys), mixed=num_candidates > 1)
-    wide = jnp.clip(widen(keys), -KEY_LIMIT, KEY_LIMIT)
+    wide = jnp.clip(at_least_float32(keys), -KEY_LIMIT, KEY_LIMIT)
     rows = to_rows(wide, buckets)
     upper, kept = propose(key, rows, buckets, **options)
     shares = candidate_weights(rows, upper, kept, buckets, certainty)
@@ -182,17 +183,12 @@ def _certain_split(keys: jax.Array, buckets: Buckets) -> HalfPermutation:
     return HalfPermutation(sources, destinations, jnp.ones(sources.shape, jnp.float32))
 
 
-def widen(array: jax.Array) -> jax.Array:
-    """Convert 16-bit floats to float32, in which sums are taken."""
-    return array.astype(jnp.promote_types(array.dtype, jnp.float32))
-
-
 def _mix(leaf: jax.Array, split: HalfPermutation) -> jax.Array:
     """Mix the permuted copies of one leaf without holding all of them."""
     leaf = jnp.asarray(leaf)
     if len(split.sources) == 1:
         return permute(leaf, split.sources[0], split.destinations[0])
-    wide = widen(leaf)
+    wide = at_least_float32(leaf)
     trailing = (1,) * (leaf.ndim - 1)
 
     # The permuted copy is recomputed in the backward pass: cheaper than keeping C of them.
@@ -236,8 +232,8 @@ def check_options(
     num_candidates: int,
     num_near: int,
     certainty: jax.Array | float,
-) -> None:
-    """Raise unless a soft split can be made with these options.
+) -> jax.Array:
+    """Return the key after checking that a soft split can be made with these options.
 
     Raises:
         ValueError: no random key, keys of integers, or options out of range.
@@ -257,8 +253,8 @@ def check_options(
         "raise num_candidates or lower num_near",
     )
     check_shape("certainty", certainty, (), "(): one number for all elements")
-    require(
-        key is not None,
+    return require_given(
+        key,
         "key=None",
         "a random key for the proposals",
         "pass jax.random.key(seed), or sort with hard=True",

@@ -13,27 +13,28 @@ A state that is spread over devices stays as it is spread, also over those of se
 of these train and save; the first one looks at the clock and writes the metrics.
 """
 
-import time
 from collections.abc import Callable, Iterator, Mapping
-from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-from jax.sharding import NamedSharding, PartitionSpec
 from tqdm import tqdm
 
 from sparse_hyper_jax.checks import check_count, require
-from sparse_hyper_jax.dist.processes import first_says, is_first
+from sparse_hyper_jax.dist.processes import is_first
 from sparse_hyper_jax.train.checkpoint import Checkpoints, own_arrays
+from sparse_hyper_jax.train.dispatch import Step, dispatcher, means_of
 from sparse_hyper_jax.train.run_folder import RunFolder
-
-Step = Callable[..., tuple[Any, Mapping[str, Any]]]
-"""Pure function ``step(state, key, *constants) -> (state, metrics)``."""
+from sparse_hyper_jax.train.saving import Saving
+from sparse_hyper_jax.train.start import say_start, start_of
+from sparse_hyper_jax.train.stopping import noted_signals
 
 Evaluate = Callable[[int, Any], Mapping[str, float]]
 """Function on the host, ``evaluate(step, state) -> results``."""
+
+
+COMPILING = "compiling"
+"""What the bar says until the first dispatch has returned, which may take minutes."""
 
 
 class Trained(NamedTuple):
@@ -85,47 +86,55 @@ def train(
         evaluate_every: number of steps between evaluations, a multiple of ``steps_per_dispatch``.
         steps_per_dispatch: number of steps in one compiled ``lax.scan``.
         checkpoint_seconds: save at the first boundary after this time; 0 saves at every boundary.
-        resume: start from the newest checkpoint in ``folder``, or from ``state`` if there is none.
-        quiet: show no progress bar.
+            The first and the last are saved in any case.
+        resume: start from the newest checkpoint in ``folder``, or from ``state`` if there is none
+            and nothing would be lost.
+        quiet: show no progress bar, and do not say where a resumed run goes on from.
         description: what to write before the progress bar.
 
     Returns:
         The final state, the seconds, the steps.
 
     Raises:
-        ValueError: an option does not fit, or the checkpoints belong to another run.
+        ValueError: an option does not fit, the checkpoints belong to another run, or there are
+            none to go on from although metrics or a result tell of some.
         FloatingPointError: a metric is not finite, or the state undefined; the checkpoints stay.
+        KeyboardInterrupt: after Ctrl-C, once a checkpoint is written at the next boundary; after
+            SIGTERM whatever the process does then. A second Ctrl-C waits for nothing.
     """
-    _check_options(steps, steps_per_dispatch, evaluate_every if evaluate else None)
+    _check_options(steps, seed, steps_per_dispatch, evaluate_every if evaluate else None)
     run = {"steps": steps, "seed": seed, "steps_per_dispatch": steps_per_dispatch}
-    with Checkpoints(folder.checkpoints) as checkpoints:
-        first, state, seconds = _start(checkpoints, own_arrays(state), run, resume=resume)
-        folder.cut_metrics(first or -1)
-        saved = time.monotonic()
-        began = saved - seconds
+    quiet = quiet or not is_first()
+    with (
+        Checkpoints(folder.checkpoints, run=folder.run) as checkpoints,
+        noted_signals(quiet=quiet) as stopping,
+    ):
+        began = start_of(folder, checkpoints, own_arrays(state), run, resume=resume)
+        if resume and not quiet:
+            say_start(began, steps, description=description)
+        saving = Saving(checkpoints, stopping, run, began, every=checkpoint_seconds)
+        state = began.state
         leaves, structure = jax.tree.flatten(state)
-        dispatch = _dispatcher(step, structure, tuple(leaf.sharding for leaf in leaves))
-        quiet = quiet or not is_first()
+        dispatch = dispatcher(step, structure, tuple(leaf.sharding for leaf in leaves))
         key = jax.random.key(seed)
         with tqdm(
-            total=steps, initial=first, desc=description, disable=quiet, mininterval=0.5
+            total=steps, initial=began.step, desc=description, disable=quiet, mininterval=0.5
         ) as bar:
-            if evaluate and not first:
+            if evaluate and not began.step:
+                bar.set_postfix_str(COMPILING)
                 _record(folder, bar, 0, 0.0, _results(evaluate, 0, state))
-            for start, stop in boundaries(first, steps, steps_per_dispatch):
+            for start, stop in boundaries(began.step, steps, steps_per_dispatch):
+                if start == began.step:
+                    bar.set_postfix_str(COMPILING)
                 state, stacked = dispatch(
                     state, key, jnp.uint32(start), constants, length=stop - start
                 )
-                metrics = _means(stacked, start, checkpoints)
-                due = evaluate and (stop % evaluate_every == 0 or stop == steps)
-                metrics |= _results(evaluate, stop, state) if due else {}
-                _record(folder, bar, stop, time.monotonic() - began, metrics)
-                if stop == steps or first_says(time.monotonic() - saved >= checkpoint_seconds):
-                    _check_state(state, stop, checkpoints)
-                    seconds = time.monotonic() - began
-                    checkpoints.save(stop, state, run | {"seconds": seconds})
-                    saved = time.monotonic()
-    return Trained(state, seconds, steps)
+                metrics = means_of(stacked, start, checkpoints)
+                if evaluate and (stop % evaluate_every == 0 or stop == steps):
+                    metrics |= _results(evaluate, stop, state)
+                _record(folder, bar, stop, saving.seconds(), metrics)
+                saving.at_boundary(stop, state)
+    return Trained(state, saving.seconds_at_last, steps)
 
 
 def boundaries(first: int, steps: int, steps_per_dispatch: int) -> Iterator[tuple[int, int]]:
@@ -140,8 +149,16 @@ def boundaries(first: int, steps: int, steps_per_dispatch: int) -> Iterator[tupl
         yield start, min(start + steps_per_dispatch, steps)
 
 
-def _check_options(steps: int, steps_per_dispatch: int, evaluate_every: int | None) -> None:
+def _check_options(
+    steps: int, seed: int, steps_per_dispatch: int, evaluate_every: int | None
+) -> None:
     check_count("steps", steps, 1)
+    require(
+        0 <= seed < 2**32,
+        f"seed={seed}",
+        "0 to 2**32 - 1, for a key has 32 bits and others would wrap around to these",
+        "pass another seed",
+    )
     check_count("steps_per_dispatch", steps_per_dispatch, 1)
     if evaluate_every is None:
         return
@@ -152,111 +169,6 @@ def _check_options(steps: int, steps_per_dispatch: int, evaluate_every: int | No
         "a multiple, because evaluations lie between dispatches",
         f"pass evaluate_every={-(-evaluate_every // steps_per_dispatch) * steps_per_dispatch}"
         " or fewer steps per dispatch",
-    )
-
-
-def _start(
-    checkpoints: Checkpoints, state: Any, run: Mapping[str, int], *, resume: bool
-) -> tuple[int, Any, float]:
-    require(
-        resume or not checkpoints.steps(),
-        f"checkpoints in {checkpoints.path}",
-        "none at the start of a new run",
-        "pass resume=True to go on with that run, or another folder",
-    )
-    restored = checkpoints.restore(state) if resume else None
-    if restored is None:
-        return 0, state, 0.0
-    differing = [
-        f"{name}={restored.about.get(name)} (now {now})"
-        for name, now in run.items()
-        if restored.about.get(name) != now
-    ]
-    require(
-        not differing,
-        f"a checkpoint of a run with {', '.join(differing)}",
-        "the same numbers, on which every step depends",
-        "resume with those, or start a new run in another folder",
-    )
-    return restored.step, restored.state, restored.about["seconds"]
-
-
-@lru_cache(maxsize=4)  # so that runs which share a step, task after task, compile it once
-def _dispatcher(
-    step: Step, structure: Any, shardings: tuple[Any, ...]
-) -> Callable[..., tuple[Any, dict[str, jax.Array]]]:
-    # A state that is spread over devices comes out as it went in, so that an uninterrupted run and
-    # one restored from a checkpoint feed the same placement into the same compiled program.
-    spread = [one if len(one.device_set) > 1 else None for one in shardings]
-    placed = jax.tree.unflatten(structure, spread)
-    # Metrics are whole on every device, for every process to read.
-    meshes = [one.mesh for one in spread if isinstance(one, NamedSharding)]
-    whole = NamedSharding(meshes[0], PartitionSpec()) if meshes else None
-
-    @partial(
-        jax.jit, static_argnames="length", donate_argnames="state", out_shardings=(placed, whole)
-    )
-    def dispatch(
-        state: Any, key: jax.Array, start: jax.Array, constants: tuple[Any, ...], *, length: int
-    ) -> tuple[Any, dict[str, jax.Array]]:
-        def body(state: Any, index: jax.Array) -> tuple[Any, dict[str, jax.Array]]:
-            state, metrics = step(state, jax.random.fold_in(key, index), *constants)
-            _check_metrics(metrics)
-            return state, dict(metrics)
-
-        return jax.lax.scan(body, state, start + jnp.arange(length, dtype=start.dtype))
-
-    return dispatch
-
-
-def _check_metrics(metrics: Any) -> None:
-    reserved = {"step", "seconds"}
-    shapes = (
-        {name: jnp.shape(value) for name, value in metrics.items()}
-        if isinstance(metrics, Mapping)
-        else {}
-    )
-    require(
-        isinstance(metrics, Mapping)
-        and not any(shapes.values())
-        and not reserved.intersection(metrics),
-        f"metrics {shapes or type(metrics).__name__}",
-        "a dict of scalars, with names other than 'step' and 'seconds'",
-        "return (state, {name: scalar}) from the step",
-    )
-
-
-def _means(
-    stacked: Mapping[str, jax.Array], start: int, checkpoints: Checkpoints
-) -> dict[str, float]:
-    host = {name: np.asarray(values, np.float64) for name, values in stacked.items()}
-    finite = {name: np.isfinite(values) for name, values in host.items()}
-    bad = [(int(np.argmin(ok)), name) for name, ok in finite.items() if not ok.all()]
-    if bad:
-        index, name = min(bad)
-        _stop(f"{name}={host[name][index]} in step {start + index}", checkpoints)
-    return {name: float(values.mean()) for name, values in host.items()}
-
-
-@jax.jit
-def _undefined(state: Any) -> Any:
-    return jax.tree.map(lambda leaf: jnp.isnan(leaf).any(), state)
-
-
-def _check_state(state: Any, stop: int, checkpoints: Checkpoints) -> None:
-    # The last step may have spoilt the state after it had computed its metrics. Infinities stay
-    # allowed: "the lowest loss so far" starts as one.
-    for path, undefined in jax.tree_util.tree_leaves_with_path(_undefined(state)):
-        if undefined:
-            _stop(f"nan in state{jax.tree_util.keystr(path)} after step {stop - 1}", checkpoints)
-
-
-def _stop(found: str, checkpoints: Checkpoints) -> None:
-    steps = checkpoints.steps()
-    last = f"the checkpoint after {steps[-1]} steps stays" if steps else "no checkpoint was written"
-    raise FloatingPointError(
-        f"found {found} (counted from 0); expected finite numbers;"
-        f" lower the learning rate or clip the gradient ({last} in {checkpoints.path})"
     )
 
 

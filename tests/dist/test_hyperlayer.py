@@ -30,7 +30,7 @@ OPTIONS = {
     "chunks": SAMPLING | {"chunk_size": 2},
     "circle": SAMPLING | {"wrap": True, "density": "student_t"},
     "neighbours": {"chunk_size": 1},
-    "blocks": SAMPLING | {"block_size": 5, "active": None, "debug": False, "locality": None},
+    "blocks": SAMPLING | {"block_size": 5},
 }
 
 
@@ -259,9 +259,6 @@ def test_an_axis_of_one_device_costs_no_exchange():
 @pytest.mark.parametrize(
     ("options", "found", "expected", "change"),
     [
-        ({"active": (0, 4)}, "active=(0, 4) with a mesh", "works on several", "leave out active"),
-        ({"debug": True}, "debug=True with a mesh", "works on several", "leave out debug"),
-        ({"locality": 3}, "locality=3 with a mesh", "works on several", "leave out locality"),
         ({"chunk_size": 8}, "chunks of 8 tuples on devices with 4", "whole chunks", "divisor of 4"),
         ({"chunk_size": 3}, "16 tuples in chunks of 3", "divides the number", "chunk_size"),
         ({"chunk_size": 0}, "chunk_size=0", "at least 1", "chunk_size"),
@@ -280,10 +277,14 @@ def test_mistakes_are_named(options, found, expected, change):
     assert_names_itself_and_its_cure(call, found, expected, change)
 
 
-def test_unknown_options_are_refused():
+@pytest.mark.parametrize("name", ["num_gobal", "active", "debug", "locality"])
+def test_options_that_do_not_exist_or_not_on_several_devices_are_refused(name):
     tuples, x = inputs()
-    with pytest.raises(TypeError, match="nonsense"):
-        dist.hyperlayer(key(), tuples, x, (6,), mesh=dist.make_mesh("tuples=4"), nonsense=1)
+    mesh = dist.make_mesh("tuples=4")
+    with pytest.raises(TypeError, match=f"unexpected keyword argument '{name}'"):
+        partial(dist.hyperlayer, mesh=mesh, **{name: 1})(key(), tuples, x, (6,))
+    with pytest.raises(TypeError, match=f"unexpected keyword argument '{name}'"):
+        partial(dist.relax, mesh=mesh, **{name: 1})(key(), tuples, SHAPE)
 
 
 def test_uneven_hard_pass_is_refused():

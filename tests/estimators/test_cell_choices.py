@@ -96,7 +96,7 @@ def expected_loss(tuples, key, estimator, kind):
     def f(z):
         return loss_of(choices.pick(z).reshape(3, 2))
 
-    return expectation(f, choices.logits, key, estimator=estimator)
+    return expectation(key, choices.logits, f, estimator=estimator)
 
 
 def test_both_kinds_have_the_same_expectation_and_gradient():

@@ -324,8 +324,9 @@ def test_a_program_for_several_platforms_runs_on_this_one():
 @each_product
 def test_one_device_runs_a_loop_where_it_pays(name, features):
     ours, _ = PAIRS[name]
-    text = jax.jit(ours).lower(*operands(name, features=features)).compile().as_text()
-    assert (" while(" in text) == (features >= FEWEST_FEATURES)
+    # Not the compiled text: some compilers write a scatter as a loop of their own.
+    text = jax.jit(ours).lower(*operands(name, features=features)).as_text()
+    assert ("stablehlo.while" in text) == (features >= FEWEST_FEATURES)
 
 
 def test_a_program_for_any_batch_runs_on_every_batch():

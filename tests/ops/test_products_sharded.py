@@ -9,8 +9,8 @@ import pytest
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from sparse_hyper_jax.ops.device_axes import vary_alike
 from sparse_hyper_jax.ops.products import sddmm, spmm
-from sparse_hyper_jax.ops.varying import vary_alike
 from tests.ops.test_products import PAIRS, batched, bent, close, each_product, grad, operands, pick
 
 DEVICES = 4

@@ -71,9 +71,9 @@ def test_checkpoints_wait_for_their_time(tmp_path, monkeypatch):
         Checkpoints, "save", lambda self, step, *rest: saved.append(step) or save(self, step, *rest)
     )
     toy_run(tmp_path / "never", checkpoint_seconds=math.inf)
-    assert saved == [STEPS]
+    assert saved == [DISPATCH, STEPS]
     toy_run(tmp_path / "always", checkpoint_seconds=0.0)
-    assert saved[1:] == [10, 20, 30, 40, 45]
+    assert saved[2:] == [10, 20, 30, 40, 45]
 
 
 def test_each_length_is_compiled_once(tmp_path, caplog):
@@ -162,6 +162,9 @@ def test_infinite_state_is_allowed(tmp_path):
     [
         ({"steps": 0}, "found steps=0; expected an int of at least 1"),
         ({"steps": 10.0}, "found steps=10.0"),
+        ({"seed": -1}, "found seed=-1; expected 0 to 2.*; pass another seed"),
+        ({"seed": 2**32}, "found seed=4294967296"),
+        ({"seed": 10**20 - 1}, "found seed=99999999999999999999"),
         ({"steps_per_dispatch": 0}, "found steps_per_dispatch=0"),
         (
             {"evaluate": norm, "evaluate_every": 25},
@@ -185,7 +188,7 @@ def test_evaluate_every_is_free_without_evaluation(tmp_path):
     [
         (1.0, "found metrics .*; expected a dict of scalars"),
         ({"loss": jnp.ones(2)}, r"found metrics {'loss': \(2,\)}"),
-        ({"step": 1.0}, "with names other than 'step' and 'seconds'"),
+        ({"step": 1.0}, "with names other than run, seconds, step"),
     ],
 )
 def test_metrics_must_be_named_scalars(tmp_path, metrics, message):
@@ -206,5 +209,7 @@ def test_progress_bar_shows_metrics_on_standard_error(tmp_path, capsys):
     assert output == ""
     for word in ("toy", "45/45", "loss=", "eval_norm="):
         assert word in errors
+    assert "compiling" in errors.split("loss=")[0]
+    assert "compiling" not in errors.splitlines()[-1]
     toy_run(tmp_path / "quiet", evaluate=norm)
     assert capsys.readouterr() == ("", "")

@@ -2,6 +2,7 @@ import json
 import math
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from sparse_hyper_jax.train.checkpoint import Checkpoints
 from sparse_hyper_jax.train.loop import train
 from sparse_hyper_jax.train.run_folder import RunFolder
 
-from .toy import DISPATCH, STEPS, compiled_once, digest, norm, toy_run, toy_state
+from .toy import DISPATCH, STEPS, compiled_once, digest, norm, toy_run, toy_state, toy_step
 
 ROOT = Path(__file__).parents[2]
 
@@ -173,6 +174,95 @@ def test_new_run_refuses_checkpoints(tmp_path):
     toy_run(tmp_path)
     with pytest.raises(ValueError, match=r"found checkpoints in .*; expected none .*resume=True"):
         toy_run(tmp_path)
+
+
+def test_new_run_refuses_metrics_without_checkpoints(tmp_path):
+    RunFolder(tmp_path).append({"step": 0})
+    with pytest.raises(ValueError, match=r"found metrics of another run in .*; expected none"):
+        toy_run(tmp_path)
+    assert RunFolder(tmp_path).metrics() == [{"step": 0}]
+
+
+@pytest.mark.parametrize(
+    ("lost", "message"),
+    [("metrics.jsonl", "metrics up to step 45"), ("result.json", "result.json")],
+)
+def test_resuming_without_checkpoints_never_loses_what_is_there(tmp_path, lost, message):
+    toy_run(tmp_path)
+    folder = RunFolder(tmp_path)
+    folder.write_result({"a": 1})
+    for name in {"metrics.jsonl", "result.json"} - {lost}:
+        (tmp_path / name).unlink()
+    shutil.rmtree(folder.checkpoints)
+    before = (tmp_path / lost).read_bytes()
+    with pytest.raises(
+        ValueError, match=rf"found {message} in .*, but no checkpoint in .*--out DIR"
+    ):
+        toy_run(tmp_path, resume=True)
+    assert (tmp_path / lost).read_bytes() == before
+
+
+def test_checkpoints_of_another_run_are_refused(tmp_path):
+    options = {"steps": 10, "seed": 0, "steps_per_dispatch": 10, "quiet": True}
+    train(toy_step, toy_state(), folder=RunFolder(tmp_path, run="one"), **options)
+    (tmp_path / "metrics.jsonl").unlink()
+    with pytest.raises(ValueError, match="of the run 'one'; expected one of the run 'other'"):
+        train(
+            toy_step, toy_state(), folder=RunFolder(tmp_path, run="other"), resume=True, **options
+        )
+
+
+def test_resumed_run_says_where_it_goes_on_from(tmp_path, capsys):
+    loud = {"quiet": False, "resume": True, "description": "toy"}
+    toy_run(tmp_path, **loud)
+    assert "toy: no checkpoint yet, starting from step 0 of 45\n" in capsys.readouterr().err
+    shutil.rmtree(tmp_path / "checkpoints" / "45")
+    toy_run(tmp_path, **loud)
+    assert "toy: going on from step 40 of 45\n" in capsys.readouterr().err
+    toy_run(tmp_path, **loud | {"quiet": True})
+    assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signal_saves_at_the_next_boundary_and_then_does_its_work(tmp_path, whole, number):
+    class Ended(BaseException):
+        pass
+
+    def end(*_):
+        raise Ended
+
+    def signalled(now, state):
+        if now == 20:
+            signal.raise_signal(number)
+            signal.raise_signal(signal.SIGTERM)  # a second one of these changes nothing
+        return norm(now, state)
+
+    before = {one: signal.signal(one, end) for one in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        with pytest.raises(Ended):
+            toy_run(tmp_path, evaluate=signalled, checkpoint_seconds=math.inf)
+        assert {signal.getsignal(one) for one in before} == {end}
+    finally:
+        for one, handler in before.items():
+            signal.signal(one, handler)
+    assert [line["step"] for line in RunFolder(tmp_path).metrics()] == [0, 10, 20]
+    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["10", "20"]
+    resumed = toy_run(tmp_path, evaluate=norm, resume=True)
+    assert digest(resumed.state) == digest(whole[0].state)
+    assert without_seconds(RunFolder(tmp_path).metrics()) == without_seconds(whole[1])
+
+
+def test_second_interrupt_waits_for_nothing(tmp_path):
+    def signalled(now, state):
+        if now == 20:
+            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
+            raise AssertionError
+        return {}
+
+    with pytest.raises(KeyboardInterrupt):
+        toy_run(tmp_path, evaluate=signalled, checkpoint_seconds=math.inf)
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["10"]
 
 
 def test_placement_on_several_devices_survives(tmp_path):

@@ -1,0 +1,30 @@
+"""Continuous tuples at the entrance of a public function: checked and cast here, and only here.
+
+What lies behind trusts them. So does it trust the options of a :class:`~.plan.Plan`.
+"""
+
+from collections.abc import Iterable
+
+import jax
+
+from sparse_hyper_jax import checks
+from sparse_hyper_jax.precision import at_least_float32
+from sparse_hyper_jax.types import ContinuousTuples
+
+
+def enter_tuples(tuples: Iterable[jax.Array]) -> ContinuousTuples:
+    """Check that the parts of continuous tuples agree, and cast each to at least float32.
+
+    Args:
+        tuples: means ``(k, r)``, variances ``(k, r)``, values ``(k,)``; anything that
+            ``jnp.asarray`` takes.
+
+    Returns:
+        the same numbers.
+
+    Raises:
+        ValueError: as :func:`~sparse_hyper_jax.checks.check_tuples`.
+    """
+    tuples = ContinuousTuples(*tuples)
+    checks.check_tuples(*tuples)
+    return ContinuousTuples(*map(at_least_float32, tuples))

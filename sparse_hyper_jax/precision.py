@@ -1,0 +1,48 @@
+"""Precision of computation: sums, distances and index arithmetic need at least float32.
+
+A bfloat16 mean of 1000.5 would be rounded to a multiple of 4, and a float16 sum of ones stops
+growing at 2048.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+def at_least_float32(array: Any) -> jax.Array:
+    """Return ``array`` as floats of 32 bits or more; see :func:`wide_dtype`.
+
+    Args:
+        array: anything that ``jnp.asarray`` takes.
+
+    Returns:
+        the same numbers in the same shape.
+    """
+    array = jnp.asarray(array)
+    return array.astype(wide_dtype(array))
+
+
+def wide_dtype(*arrays: Any) -> np.dtype:
+    """Give the dtype in which to compute with arrays: at least float32, and no narrower than they.
+
+    Integers and booleans count as float32 whatever stands beside them: ``jnp.promote_types`` would
+    make bfloat16 of int32 and bfloat16, and refuses 8-bit floats. Nothing here depends on
+    ``jax_numpy_dtype_promotion``, not even on ``"strict"``.
+
+    Args:
+        *arrays: arrays, dtypes, or anything with a dtype; at least one.
+
+    Returns:
+        float32 or float64, or their complex counterparts.
+    """
+    return np.result_type(*map(_widened, arrays))
+
+
+def _widened(array: Any) -> np.dtype:
+    dtype = jnp.result_type(array)
+    # Eight bytes: float64 or complex64, the narrowest of its kind that is not below float32.
+    if jnp.issubdtype(dtype, jnp.inexact) and (dtype == jnp.float32 or dtype.itemsize >= 8):
+        return dtype
+    return np.dtype(np.float32)
