@@ -21,7 +21,6 @@ TINY: dict[str, Any] = {
     "draws": 4,
     "hidden": (8, 8),
     "tasks": 2,
-    "retrain_steps": 2,
 }
 """Options of every recipe that has them, where it is only tried whether it runs."""
 

@@ -110,6 +110,7 @@ def measure(benchmark: Benchmark, asked: Asked, lines: Lines, *, only: str, agai
         found = benchmark.measure(facts, asked)
         results = [found] if isinstance(found, dict) else list(found)
         common = {"benchmark": benchmark.name, "commit": version, **surroundings()}
+        common |= {"tiny": True} if asked.tiny else {}
         # Facts name the lines, so no result may change them.
         lines.put(facts, [common | facts | result | facts for result in results])
         for result in results:

@@ -45,7 +45,7 @@ def measure(facts: Facts, asked: Asked) -> Line:
     """Measure a bias, or train once."""
     if "bias" in facts:
         return program("sort_ablation")(facts, asked)
-    options = SETTINGS[facts["setting"]] | {"n": 8, "steps": STEPS, "batch": 32}
+    options = SETTINGS[facts["setting"]] | {"n": 8, "steps": facts["steps"], "batch": 32}
     return train("sort", asked, seed=facts["seed"], **options)
 
 
@@ -78,7 +78,7 @@ def draw(figure: Figure, lines: Lines) -> None:
 BENCHMARK = Benchmark(
     settings=settings,
     measure=measure,
-    tiny=[*BIASES[:1], *grid(seed=[0], setting=["soft, order"], steps=[STEPS])],
+    tiny=[*BIASES[:1], *grid(seed=[0], setting=["soft, order"], steps=[2])],
     table=write,
     draw=draw,
     figure="sort_ablation",

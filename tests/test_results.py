@@ -1,5 +1,6 @@
 """Tables on the pages are those that the benchmarks make from their lines; how lines are made."""
 
+import importlib
 import json
 import re
 import subprocess
@@ -128,7 +129,8 @@ def test_measuring_again_replaces_lines_with_the_same_facts(tmp_path):
 def test_a_tiny_run_writes_nothing_by_default(tmp_path):
     measured = []
     benchmark = toy(measured, tiny=[{"setting": "small"}])
-    assert len(run(benchmark, None, tiny=True)) == 1
+    found = run(benchmark, None, tiny=True)
+    assert found.values("tiny") == [True]
     assert measured == [{"setting": "small"}]
     parsed = __main__.parser().parse_args(["sort", "--tiny", "--seeds", "1", "2"])
     assert (parsed.tiny, parsed.results, parsed.seeds) == (True, None, [1, 2])
@@ -141,6 +143,11 @@ def test_every_benchmark_has_a_tiny_run_with_a_program(name):
     assert benchmark.summary.endswith((".", "?"))
     assert all(isinstance(fact, str) for facts in benchmark.tiny for fact in facts)
     assert (benchmark.draw is None) == (not benchmark.figure)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "benchmarks" / "programs").glob("*.py")))
+def test_what_a_program_uses_is_there(path):
+    importlib.import_module(f"benchmarks.programs.{path.stem}")
 
 
 def test_a_recipe_becomes_a_line():
