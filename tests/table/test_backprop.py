@@ -151,7 +151,7 @@ ROWS = [
     Row("empty_compact, add_compact", compactly, (X, KERNEL), wide=False, exact=None, skips=A_STEP),
     Row(
         "error_feedback",
-        fed_back(backprop.RandomK(21, rescale=False)),
+        fed_back(backprop.RandomK(23, rescale=False)),
         (COTANGENT, distinct(3, 8, seed=4)),
         redraws=True,
         keyed=True,
@@ -176,6 +176,38 @@ EXCEPTIONS = {
     "Sparsifier": "a base class",
 }
 
+MARKS = {
+    "K7": {
+        "lists": [
+            "sparse_dense",
+            "top_k_mask",
+        ],
+    },
+    "K8": {
+        "Explicit": [
+            "sparsify, ImportanceSampling",
+            "error_feedback",
+        ],
+    },
+    "K11": {
+        "strict": [
+            "sparsify, TopK",
+            "sparsify, CandidateTopK",
+            "sparsify, BlockTopK",
+            "sparsify, RandomK",
+            "sparsify, UnifiedRandomK",
+            "sparsify, ImportanceSampling",
+            "sparse_dense, AdaptiveTopK, init_memory, next_memory, share_of_units_used",
+            "sparse_dense, AdaptiveLadder, init_memory, next_memory, share_of_units_used",
+            "sparse_dense",
+            "sparsify_cotangent",
+            "empty_compact, add_compact",
+            "error_feedback",
+            "top_k_mask",
+        ],
+    },
+}
+
 
 class TestBackprop(Table):
-    room = Room(backprop, ROWS, EXCEPTIONS)
+    room = Room(backprop, ROWS, EXCEPTIONS, MARKS)

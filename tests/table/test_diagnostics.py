@@ -37,6 +37,19 @@ EXCEPTIONS = {
     "check_same": "a check of shapes",
 }
 
+MARKS = {
+    "K8": {
+        "Explicit": [
+            "gradient_report",
+        ],
+    },
+    "K11": {
+        "strict": [
+            "gradient_report",
+        ],
+    },
+}
+
 
 class TestDiagnostics(Table):
-    room = Room(diagnostics, ROWS, EXCEPTIONS)
+    room = Room(diagnostics, ROWS, EXCEPTIONS, MARKS)

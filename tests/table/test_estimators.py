@@ -27,7 +27,7 @@ def expected(estimator):
         def f(z):
             return jnp.sum(jnp.sin(z.astype(wide) + first)) * second
 
-        return estimators.expectation(f, logits, key, estimator=estimator)
+        return estimators.expectation(key, logits, f, estimator=estimator)
 
     return value
 
@@ -67,7 +67,7 @@ def score(key, means, variances):
     def loss(cells):
         return jnp.sum(cells)
 
-    return estimators.score_function(key, loss, means, variances, SHAPE)
+    return estimators.cell_expectation(key, means, variances, SHAPE, loss)
 
 
 ROWS = [
@@ -159,7 +159,7 @@ ROWS = [
         keyed=True,
     ),
     Row(
-        "score_function",
+        "cell_expectation",
         score,
         (MEANS, VARIANCES),
         keyed=True,
@@ -184,6 +184,79 @@ EXCEPTIONS = {
     "Route": "a type",
 }
 
+MARKS = {
+    "K7": {
+        "lists": [
+            "expectation, ScoreFunction",
+            "expectation, RLOO",
+            "expectation, AR",
+            "expectation, ARS",
+            "expectation, ARSM",
+            "expectation, ARM",
+            "expectation, REBAR",
+            "expectation, RELAX",
+            "expectation, StraightThrough",
+            "expectation, GumbelStraightThrough",
+            "expectation, Subset",
+            "expectation, WithoutReplacement",
+            "expectation, Enumeration",
+            "cell_choices",
+            "axis_choices",
+            "balance_loss",
+            "fill_with_defaults",
+            "update_defaults",
+            "perturb_given_winner",
+            "pseudo_actions",
+            "sample_cells",
+            "sample_without_replacement",
+            "cell_expectation",
+            "score_function_loss",
+        ],
+    },
+    "K8": {
+        "Explicit": [
+            "expectation, AR",
+            "expectation, ARS",
+            "expectation, ARSM",
+            "expectation, ARM",
+            "expectation, Subset",
+            "expectation, WithoutReplacement",
+            "expectation, Enumeration",
+            "sample_without_replacement",
+        ],
+    },
+    "K10": {
+        "slopes": [
+            "expectation, Enumeration",
+        ],
+    },
+    "K11": {
+        "strict": [
+            "expectation, ScoreFunction",
+            "expectation, RLOO",
+            "expectation, AR",
+            "expectation, ARS",
+            "expectation, ARSM",
+            "expectation, ARM",
+            "expectation, REBAR",
+            "expectation, RELAX",
+            "expectation, StraightThrough",
+            "expectation, GumbelStraightThrough",
+            "expectation, Subset",
+            "expectation, WithoutReplacement",
+            "expectation, Enumeration",
+            "cell_choices",
+            "axis_choices",
+            "fill_with_defaults",
+            "pseudo_actions",
+            "sample_cells",
+            "sample_without_replacement",
+            "cell_expectation",
+            "score_function_loss",
+        ],
+    },
+}
+
 
 class TestEstimators(Table):
-    room = Room(estimators, ROWS, EXCEPTIONS)
+    room = Room(estimators, ROWS, EXCEPTIONS, MARKS)

@@ -16,6 +16,8 @@ def read(draws):
     return lambda key, *arguments: glimpse.extract(key, *arguments, draws=draws, **READ)
 
 
+UNREAD = {0: "no window reads the first pixel"}
+
 ROWS = [
     *(
         Row(
@@ -42,13 +44,24 @@ ROWS = [
         (eighths(*SHAPE, 2), PLACES, eighths(2, 3, 2, low=0.5, high=3.0)),
         keyed=True,
     ),
-    Row("extract_hard", glimpse.extract_hard, (eighths(*SHAPE, 2), PLACES), wide=False),
+    Row(
+        "extract_hard",
+        glimpse.extract_hard,
+        (eighths(*SHAPE, 2), PLACES),
+        wide=False,
+        dropped=UNREAD,
+    ),
     Row(
         "extract_upright",
         glimpse.extract_upright,
         (eighths(*SHAPE, 2), PLACES[0, :, 0], PLACES[1, :, 1], WIDE),
     ),
-    Row("bilinear", glimpse.bilinear, (eighths(*SHAPE, 2), PLACES + np.float32([-1, 2]))),
+    Row(
+        "bilinear",
+        glimpse.bilinear,
+        (eighths(*SHAPE, 2), PLACES + np.float32([-1, 2])),
+        dropped=UNREAD,
+    ),
 ]
 
 EXCEPTIONS = {
@@ -58,6 +71,42 @@ EXCEPTIONS = {
     "Grid": "a type",
 }
 
+MARKS = {
+    "K2": {
+        "nan": [
+            "extract_hard",
+            "bilinear",
+        ],
+    },
+    "K7": {
+        "lists": [
+            "extract",
+            "extract, draws=pixel",
+            "extract_hard",
+            "extract_upright",
+            "bilinear",
+        ],
+    },
+    "K8": {
+        "Explicit": [
+            "extract",
+        ],
+    },
+    "K11": {
+        "strict": [
+            "scale_corners",
+            "box_corners",
+            "affine_corners",
+            "quad_corners",
+            "affine_corners, bounded=False",
+            "extract",
+            "extract, draws=pixel",
+            "extract_hard",
+            "extract_upright",
+        ],
+    },
+}
+
 
 class TestGlimpse(Table):
-    room = Room(glimpse, ROWS, EXCEPTIONS)
+    room = Room(glimpse, ROWS, EXCEPTIONS, MARKS)

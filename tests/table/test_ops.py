@@ -257,6 +257,83 @@ EXCEPTIONS = {
     "Template": "a type",
 }
 
+MARKS = {
+    "K2": {
+        "nan": [
+            "log_densities, laplace",
+            "relax, active",
+            "settle",
+            "hyperlayer_hard",
+            "segment_softmax",
+            "variance_norm",
+        ],
+    },
+    "K4": {
+        "outside": [
+            "stitch, make_template",
+            "segment_softmax",
+            "segment_normalize",
+            "relocate",
+        ],
+    },
+    "K7": {
+        "lists": [
+            "first_occurrence",
+            "stitch, make_template",
+            "segment_softmax",
+            "segment_normalize",
+            "to_dense",
+            "to_bcoo, from_bcoo",
+            "relocate",
+        ],
+    },
+    "K8": {
+        "Explicit": [
+            "mix_nearby",
+            "mix_nearby, fit_locality",
+            "sparse_multiply, row_layout=False",
+            "sparse_multiply, row_layout=True",
+            "relax, locality",
+            "hyperlayer",
+            "hyperlayer, template",
+            "hyperlayer_hard",
+            "accumulate_over_ranges",
+        ],
+    },
+    "K11": {
+        "strict": [
+            "bound_means, sigmoid",
+            "bound_means, clamp",
+            "bound_means, modulo",
+            "invert_means",
+            "bound_variances",
+            "sample_tuples",
+            "round_means",
+            "log_densities, gaussian",
+            "log_densities, laplace",
+            "log_densities, student_t",
+            "proportions",
+            "mix_values",
+            "mix_values, in blocks",
+            "mix_nearby",
+            "mix_nearby, fit_locality",
+            "relax",
+            "relax, in chunks",
+            "relax, locality",
+            "relax, active",
+            "settle",
+            "hyperlayer",
+            "hyperlayer, template",
+            "hyperlayer_hard",
+            "accumulate_over_ranges",
+            "to_bcoo, from_bcoo",
+            "dense_relaxation",
+            "surplus",
+            "relocate",
+        ],
+    },
+}
+
 
 class TestOps(Table):
-    room = Room(ops, ROWS, EXCEPTIONS)
+    room = Room(ops, ROWS, EXCEPTIONS, MARKS)

@@ -180,6 +180,43 @@ EXCEPTIONS = {
     "uniform": "shares that depend on shapes alone",
 }
 
+MARKS = {
+    "K7": {
+        "lists": [
+            "keep_largest",
+            "penalty_2_to_4",
+            "prox_2_to_4",
+        ],
+    },
+    "K8": {
+        "Explicit": [
+            "magnitude_masks, Unstructured",
+            "magnitude_masks, Blocks",
+            "magnitude_masks, Channels",
+            "global_magnitude_masks",
+            "keep_largest",
+            "sparse_training, Prune, one_shot",
+            "sparse_training, TopKAST",
+            "sparse_training, RigL, DropAndGrow",
+            "sparse_training, SET, DropAndGrow",
+        ],
+    },
+    "K9": {
+        "float16": [
+            "sparse_training, RigL, DropAndGrow",
+        ],
+    },
+    "K11": {
+        "strict": [
+            "magnitude_masks, NofM",
+            "sparse_training, TopKAST",
+            "sparse_training, RigL, DropAndGrow",
+            "sparse_training, SET, DropAndGrow",
+            "prox_2_to_4",
+        ],
+    },
+}
+
 
 class TestPruning(Table):
-    room = Room(pruning, ROWS, EXCEPTIONS)
+    room = Room(pruning, ROWS, EXCEPTIONS, MARKS)

@@ -118,6 +118,50 @@ EXCEPTIONS = {
     "Sorted": "a type",
 }
 
+MARKS = {
+    "K2": {
+        "nan": [
+            "order_loss",
+            "rank_loss",
+        ],
+    },
+    "K7": {
+        "lists": [
+            "standardise",
+            "soft_sort",
+            "soft_sort, in lists",
+            "soft_sort, hard",
+            "soft_ranks",
+            "soft_top_k",
+            "order_loss",
+            "rank_loss",
+            "half_split, apply_split, reverse_split",
+            "quicksort",
+            "sort_loss",
+            "draw_sort",
+            "cross_entropy",
+            "squared_error",
+        ],
+    },
+    "K8": {
+        "Explicit": [
+            "rank_loss",
+            "draw_sort",
+        ],
+    },
+    "K11": {
+        "strict": [
+            "neural_sort",
+            "soft_ranks",
+            "rank_loss",
+            "half_split, apply_split, reverse_split",
+            "quicksort",
+            "sort_loss",
+            "draw_sort",
+        ],
+    },
+}
+
 
 class TestSort(Table):
-    room = Room(sort, ROWS, EXCEPTIONS)
+    room = Room(sort, ROWS, EXCEPTIONS, MARKS)
