@@ -31,8 +31,8 @@ from sparse_hyper_jax.estimators import (
     WithoutReplacement,
     axis_choices,
     cell_choices,
+    cell_expectation,
     expectation,
-    score_function,
     score_function_loss,
     sparse_mixer,
 )
@@ -166,7 +166,7 @@ def picked_loss(places: Any, key: jax.Array, estimator: Estimator, among: str) -
     def f(classes: jax.Array) -> jax.Array:
         return matrix_error(chosen.pick(classes).reshape(3, 2), jnp.ones(3))
 
-    return expectation(f, chosen.logits, draw_key, estimator=estimator)
+    return expectation(draw_key, chosen.logits, f, estimator=estimator)
 
 
 def mixed_loss(places: Any, key: jax.Array, options: dict[str, Any]) -> jax.Array:
@@ -186,7 +186,7 @@ def gaussian_loss(places: Any, key: jax.Array) -> jax.Array:
     def f(drawn: jax.Array) -> jax.Array:
         return matrix_error(drawn, jnp.ones(3))
 
-    return score_function(key, f, *places, SHAPE, num_samples=8)
+    return cell_expectation(key, *places, SHAPE, f, num_samples=8)
 
 
 def sorting() -> Problem:
@@ -319,7 +319,7 @@ def experts() -> Problem:
 
     def routed(logits: jax.Array, key: jax.Array, method: str, exact: bool) -> jax.Array:
         route = sparse_mixer(key, logits, method=method, exact_at_argmax=exact)
-        chosen = jnp.take_along_axis(outputs, route.index[:, None, None], axis=1)[:, 0]
+        chosen = jnp.take_along_axis(outputs, route.expert[:, None, None], axis=1)[:, 0]
         return jnp.mean(jax.vmap(token_loss)(route.gate[:, None] * chosen, labels))
 
     def estimated(logits: jax.Array, key: jax.Array, estimator: Estimator) -> jax.Array:
@@ -329,7 +329,7 @@ def experts() -> Problem:
             def f(expert: jax.Array) -> jax.Array:
                 return token_loss(gates[expert] * outputs[expert], label)
 
-            return expectation(f, logits, key, estimator=estimator)
+            return expectation(key, logits, f, estimator=estimator)
 
         return jnp.mean(jax.vmap(of_token)(jax.random.split(key, 16), logits, outputs, labels))
 

@@ -38,7 +38,7 @@ class GradientReport(NamedTuple):
 class _Moments(NamedTuple):
     """Running moments: number, mean, sum of squared deviations, sum of cosines."""
 
-    count: jax.Array
+    number: jax.Array
     mean: jax.Array
     squares: jax.Array
     cosines: jax.Array
@@ -81,7 +81,8 @@ def gradient_report(
     def add(moments: _Moments, keys: jax.Array) -> tuple[_Moments, None]:
         return _merge(moments, *jax.vmap(one)(keys)), None
 
-    moments = _Moments(jnp.zeros(()), *(jnp.zeros_like(target),) * 2, jnp.zeros(()))
+    none = jnp.zeros(())
+    moments = _Moments(none, jnp.zeros_like(target), jnp.zeros_like(target), none)
     whole = count - count % batch_size
     if whole:
         batches = keys[:whole].reshape(-1, batch_size)
@@ -107,10 +108,10 @@ def _merge(moments: _Moments, vectors: jax.Array, cosines: jax.Array) -> _Moment
     """Add a batch to the moments, as Chan, Golub and LeVeque 1979: without cancellation."""
     size = len(vectors)
     mean = jnp.mean(vectors, axis=0)
-    count = moments.count + size
+    count = moments.number + size
     step = mean - moments.mean
     squares = jnp.sum(jnp.square(vectors - mean), axis=0)
-    squares += moments.squares + jnp.square(step) * (moments.count * size / count)
+    squares += moments.squares + jnp.square(step) * (moments.number * size / count)
     mean = moments.mean + step * (size / count)
     return _Moments(count, mean, squares, moments.cosines + jnp.sum(cosines))
 

@@ -9,8 +9,8 @@ import optax
 
 from sparse_hyper_jax import checks
 
-Filter = Callable[[str, jax.Array], bool]
-"""``filter(path, leaf)``, where the path reads like ``"layers/0/kernel"``: is the leaf meant?"""
+Selector = Callable[[str, jax.Array], bool]
+"""``select(path, leaf)``, where the path reads like ``"layers/0/kernel"``: is the leaf meant?"""
 
 
 def is_kernel(path: str, leaf: jax.Array) -> bool:
@@ -34,13 +34,13 @@ def path_name(path: tuple[Any, ...]) -> str:
 
 
 def map_selected(
-    function: Callable[..., Any], filter: Filter, tree: Any, *rest: Any, other: Any = None
+    function: Callable[..., Any], select: Selector, tree: Any, *rest: Any, other: Any = None
 ) -> Any:
     """Apply a function to the selected leaves of a tree.
 
     Args:
         function: gets the leaf and what ``rest`` has in its place.
-        filter: selects leaves.
+        select: selects leaves.
         tree: pytree of arrays.
         rest: trees of the same structure, or with subtrees in place of leaves.
         other: replaces the leaves that are not selected; by default they stay.
@@ -52,7 +52,7 @@ def map_selected(
 
     def visit(path: tuple[Any, ...], leaf: Any, *more: Any) -> Any:
         name = path_name(path)
-        if not filter(name, leaf):
+        if not select(name, leaf):
             found.append(name)
             return leaf if other is None else other
         selected.append(name)
@@ -63,8 +63,8 @@ def map_selected(
     checks.require(
         bool(selected),
         f"no selected leaf among {', '.join(found[:6]) or 'none'}",
-        "at least one (the default filter takes leaves named 'kernel' with two axes or more)",
-        "pass filter=lambda path, leaf: ...",
+        "at least one (the default takes leaves named 'kernel' with two axes or more)",
+        "pass select=lambda path, leaf: ...",
     )
     return mapped
 
@@ -74,13 +74,13 @@ def is_left_out(mask: Any) -> bool:
     return isinstance(mask, optax.MaskedNode)
 
 
-def selected_leaves(filter: Filter, tree: Any) -> list[Any]:
+def selected_leaves(select: Selector, tree: Any) -> list[Any]:
     """List the selected leaves of a tree."""
     leaves = jax.tree_util.tree_leaves_with_path(tree)
-    return [leaf for path, leaf in leaves if filter(path_name(path), leaf)]
+    return [leaf for path, leaf in leaves if select(path_name(path), leaf)]
 
 
-def replace_selected(filter: Filter, tree: Any, leaves: Sequence[Any]) -> Any:
+def replace_selected(select: Selector, tree: Any, leaves: Sequence[Any]) -> Any:
     """Put leaves, in the order of :func:`selected_leaves`, in the place of the selected ones."""
     following = iter(leaves)
-    return map_selected(lambda _: next(following), filter, tree)
+    return map_selected(lambda _: next(following), select, tree)

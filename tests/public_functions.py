@@ -326,7 +326,7 @@ def table_or_rows(z):
 KEYED_ESTIMATORS: dict[str, Callable[[jax.Array], object]] = {
     **{
         f"expectation, {name}": lambda key, name=name: estimators.expectation(
-            table_or_rows, LOGITS, key, estimator=name
+            key, LOGITS, table_or_rows, estimator=name
         )
         for name in estimators.ESTIMATORS
         if name not in ("uninformed_subset", "informed_subset", "enumeration")
@@ -337,8 +337,8 @@ KEYED_ESTIMATORS: dict[str, Callable[[jax.Array], object]] = {
     ),
     "sample_cells": lambda key: estimators.sample_cells(key, CELLS.means, CELLS.variances, SHAPE),
     "sample_without_replacement": lambda key: estimators.sample_without_replacement(key, LOGITS, 3),
-    "score_function": lambda key: estimators.score_function(
-        key, jnp.sum, CELLS.means, CELLS.variances, SHAPE
+    "cell_expectation": lambda key: estimators.cell_expectation(
+        key, CELLS.means, CELLS.variances, SHAPE, jnp.sum
     ),
     "sparse_mixer": lambda key: estimators.sparse_mixer(key, LOGITS),
 }

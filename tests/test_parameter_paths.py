@@ -85,4 +85,4 @@ def test_a_mistake_names_itself_and_its_cure(tree, found, expected):
     def call():
         map_selected(lambda leaf: leaf, is_kernel, tree)
 
-    assert_names_itself_and_its_cure(call, found, expected, "pass filter=lambda")
+    assert_names_itself_and_its_cure(call, found, expected, "pass select=lambda")

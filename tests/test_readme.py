@@ -31,7 +31,7 @@ def test_snippet_runs_on_its_own(number, tmp_path, monkeypatch):
 def test_what_the_table_for_jaxpruner_names_exists():
     page = (ROOT / "docs" / "from_jaxpruner.md").read_text(encoding="utf-8")
     names = vars(pruning) | vars(reparam) | vars(continual) | {"partial": functools.partial}
-    names |= {"schedule": pruning.one_shot(1), "filter": reparam.is_kernel, "alpha": 2.0}
+    names |= {"schedule": pruning.one_shot(1), "select": reparam.is_kernel, "alpha": 2.0}
     names |= {"step": 5, "every": 2, "begin": 0, "end": 900}
     names["params"] = {"kernel": np.ones((8, 4))}
     names["masks"] = pruning.magnitude_masks(names["params"], pruning.uniform(names["params"], 0.5))

@@ -98,7 +98,7 @@ class AdaptiveLadder(AdaptiveTopK):
         """Give the sparsifier of each rung."""
         return tuple(UnifiedTopK(k, self.axis_name) for k in self.budgets(n))
 
-    def rung(self, cotangent: jax.Array, peak: jax.Array) -> jax.Array:
+    def rung(self, cotangent: jax.Array, peak: Any) -> jax.Array:
         """Give the number of the smallest rung that is enough: int32 scalar."""
         n = cotangent.shape[-1]
         share = jnp.mean(self.ratios(cotangent, peak))

@@ -39,7 +39,7 @@ class Sparsifier(ABC):
     # With types: k=1 (one component) and k=1.0 (all) are equal numbers in Python, and a program
     # compiled for one must not be taken for the other.
     def __eq__(self, other: object) -> bool:
-        return type(self) is type(other) and _typed(self) == _typed(other)
+        return isinstance(other, Sparsifier) and _typed(self) == _typed(other)
 
     def __hash__(self) -> int:
         return hash(repr(self))
@@ -55,8 +55,9 @@ class Sparsifier(ABC):
         """
 
 
-def _typed(sparsifier: Sparsifier) -> dict[str, Any]:
-    return {name: (type(value), value) for name, value in vars(sparsifier).items()}
+def _typed(sparsifier: Sparsifier) -> tuple[type, dict[str, Any]]:
+    options = {name: (type(value), value) for name, value in vars(sparsifier).items()}
+    return type(sparsifier), options
 
 
 def check_no_residue(sparsifier: Sparsifier) -> None:
@@ -105,7 +106,8 @@ def sparsify(key: jax.Array | None, cotangent: jax.Array, sparsifier: Sparsifier
         ValueError: no matrix, a missing key, a budget that does not fit.
     """
     checks.check_shape("cotangent", cotangent, (None, None), "(rows, n): one row per example")
-    check_sparsifier(sparsifier, key)
+    check_sparsifier(sparsifier)
+    check_key(sparsifier, key)
     checks.require(
         not sparsifier.needs_peak,
         f"{type(sparsifier).__name__}, whose budget depends on earlier steps",
@@ -117,11 +119,11 @@ def sparsify(key: jax.Array | None, cotangent: jax.Array, sparsifier: Sparsifier
     return spread(take(cotangent, choice), choice, cotangent.shape[-1])
 
 
-def check_sparsifier(sparsifier: Any, key: jax.Array | None) -> None:
-    """Raise unless it is a sparsifier, and has a key if it is random.
+def check_sparsifier(sparsifier: Any) -> None:
+    """Raise unless it is a sparsifier.
 
     Raises:
-        ValueError: something else, or no key.
+        ValueError: something else.
     """
     checks.require(
         isinstance(sparsifier, Sparsifier),
@@ -129,8 +131,26 @@ def check_sparsifier(sparsifier: Any, key: jax.Array | None) -> None:
         "a Sparsifier, for instance TopK(0.04)",
         "make one from sparse_hyper_jax.backprop",
     )
-    checks.require(
-        key is not None or not sparsifier.needs_key,
+
+
+def check_key(sparsifier: Sparsifier, key: jax.Array | None) -> None:
+    """Raise if a random sparsifier has no key.
+
+    Raises:
+        ValueError: it has none.
+    """
+    if sparsifier.needs_key:
+        require_key(sparsifier, key)
+
+
+def require_key(sparsifier: Sparsifier, key: jax.Array | None) -> jax.Array:
+    """Return the key of a random sparsifier.
+
+    Raises:
+        ValueError: it has none.
+    """
+    return checks.require_given(
+        key,
         f"key=None with {type(sparsifier).__name__}",
         "a typed key for a random sparsifier",
         "pass jax.random.key(...), a fresh one for every step and layer",
@@ -200,7 +220,7 @@ def left_over(cotangent: jax.Array, taken: jax.Array, choice: Choice) -> jax.Arr
     return cotangent - spread(taken, choice, n)
 
 
-def count_units(choice: Choice, shape: tuple[int, int]) -> jax.Array:
+def count_units(choice: Choice, shape: tuple[int, ...]) -> jax.Array:
     """Count in how many of the rows each unit is propagated: ``(n,)``."""
     rows, n = shape
     if choice.weights is None or choice.weights.ndim == 0:

@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 
 from sparse_hyper_jax import checks
 from sparse_hyper_jax.backprop.choice import Sparsifier
@@ -47,8 +48,8 @@ def empty_compact(
     checks.check_choice("layout", layout, LAYOUTS)
     n_out, n_in = kernel.shape if layout == "out_in" else kernel.shape[::-1]
     columns = None if sparsifier.needs_peak else choice_shapes(sparsifier, n_out).columns
-    checks.require(
-        columns is not None and n_out < 2**24,
+    columns = checks.require_given(
+        columns if n_out < 2**24 else None,
         f"{sparsifier!r} for {n_out} outputs",
         "a sparsifier that chooses a fixed number of columns out of fewer than 2**24",
         "use UnifiedTopK, CandidateTopK, BlockTopK or UnifiedRandomK, or no compact gradient",
@@ -84,7 +85,7 @@ def add_compact(
     """
     checks.check_choice("layout", layout, LAYOUTS)
     whole = (gradient.uses == 0) | used_once(gradient.uses)
-    if not isinstance(whole, jax.core.Tracer):
+    if not isinstance(whole, Tracer):
         checks.require(
             bool(whole),
             f"a compact gradient that went through {float(gradient.uses):g} backward passes",

@@ -9,10 +9,12 @@ import optax
 from sparse_hyper_jax import checks
 from sparse_hyper_jax.backprop.choice import (
     Sparsifier,
+    check_key,
     check_no_residue,
     check_sparsifier,
     sparsify,
 )
+from sparse_hyper_jax.precision import wide_dtype
 
 
 class ErrorFeedbackState(NamedTuple):
@@ -46,27 +48,24 @@ def error_feedback(
         key: a typed key for random sparsifiers, else None.
 
     Returns:
-        the transformation; put it before the optimizer.
+        the transformation, with an :class:`ErrorFeedbackState`; put it before the optimizer.
 
     Raises:
         ValueError: an option is wrong.
 
     Reference: Stich et al. 2018, arXiv 1809.07599.
     """
-    check_sparsifier(sparsifier, key)
+    check_sparsifier(sparsifier)
+    check_key(sparsifier, key)
     check_no_residue(sparsifier)
     checks.require(0 <= eta <= 1, f"eta={eta}", "from 0 to 1", "change eta")
 
-    def init(params: Any) -> ErrorFeedbackState:
+    def init(params: Any) -> Any:
         # At least float32: 16 bits would swallow what is small beside the rest.
-        residue = jax.tree.map(
-            lambda leaf: jnp.zeros_like(leaf, jnp.promote_types(leaf.dtype, jnp.float32)), params
-        )
+        residue = jax.tree.map(lambda leaf: jnp.zeros_like(leaf, wide_dtype(leaf)), params)
         return ErrorFeedbackState(residue, key)
 
-    def update(
-        updates: Any, state: ErrorFeedbackState, params: Any = None
-    ) -> tuple[Any, ErrorFeedbackState]:
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
         del params
         dtypes = [leaf.dtype for leaf in jax.tree.leaves(updates)]
         leaves, tree = jax.tree.flatten(jax.tree.map(jnp.add, updates, state.residue))

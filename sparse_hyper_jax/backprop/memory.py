@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 
 from sparse_hyper_jax import checks
 from sparse_hyper_jax.backprop.choice import Choice, Sparsifier, count_units, left_over, take
@@ -102,7 +103,7 @@ def next_memory(memory: Memory, gradient: Memory) -> Memory:
     """
     unused = gradient.uses == 0
     broken = ~(unused | used_once(gradient.uses))
-    if not isinstance(broken, jax.core.Tracer):
+    if not isinstance(broken, Tracer):
         checks.require(
             not bool(jnp.any(broken)),
             f"a memory that went through {float(jnp.max(gradient.uses)):g} backward passes",
@@ -212,13 +213,13 @@ def share_of_units_used(memory: Memory) -> jax.Array:
     Raises:
         ValueError: a memory without counts.
     """
-    checks.require(
-        memory.counts is not None,
+    counts = checks.require_given(
+        memory.counts,
         "a memory without counts",
         "one that counts",
         "make it with init_memory(..., count=True)",
     )
-    return jnp.mean(memory.counts > 0)
+    return jnp.mean(counts > 0)
 
 
 class Corrected(NamedTuple):

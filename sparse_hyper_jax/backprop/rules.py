@@ -1,7 +1,7 @@
 """What every sparsified operation shares: checks of its options, and placement on devices."""
 
 import math
-from dataclasses import replace
+from dataclasses import is_dataclass, replace
 from typing import Any
 
 import jax
@@ -11,6 +11,7 @@ from sparse_hyper_jax import checks
 from sparse_hyper_jax.backprop.choice import (
     Choice,
     Sparsifier,
+    check_key,
     check_no_residue,
     check_sparsifier,
 )
@@ -43,7 +44,8 @@ def make_rule(
     Raises:
         ValueError: an option is wrong, or key or memory does not fit the sparsifier.
     """
-    check_sparsifier(sparsifier, key)
+    check_sparsifier(sparsifier)
+    check_key(sparsifier, key)
     check_options(eta, select_on)
     checks.require(
         not sparsifier.needs_peak or (memory is not None and memory.peak is not None),
@@ -79,7 +81,7 @@ def choice_shapes(sparsifier: Sparsifier, n: int) -> Choice:
     Raises:
         ValueError: as its ``choose``, for instance a budget that does not fit.
     """
-    if getattr(sparsifier, "axis_name", None) is not None:
+    if is_dataclass(sparsifier) and getattr(sparsifier, "axis_name", None) is not None:
         sparsifier = replace(sparsifier, axis_name=None)  # the axis exists only inside shard_map
     like = jax.ShapeDtypeStruct((1, n), jnp.float32), jax.ShapeDtypeStruct((), jnp.float32)
     return jax.eval_shape(sparsifier.choose, jax.random.key(0), *like)
@@ -179,7 +181,7 @@ def check_differentiated(memory: Memory | None, *, training: bool) -> None:
         ValueError: one with respect to the memory is not.
     """
     checks.require(
-        memory is None or memory.uses or not training,
+        memory is None or bool(memory.uses) or not training,
         "a memory outside the differentiated arguments",
         "a gradient with respect to the memory: it is how the next memory is returned",
         "differentiate with respect to it as well (Flax: argnums=nnx.DiffState(0, TRAINED)), or"
@@ -189,6 +191,6 @@ def check_differentiated(memory: Memory | None, *, training: bool) -> None:
 
 def materialise(cotangent: Any) -> jax.Array:
     """Turn a symbolic zero into zeros."""
-    if isinstance(cotangent, jax.custom_derivatives.SymbolicZero):
-        return jnp.zeros(cotangent.shape, cotangent.dtype)
-    return cotangent
+    shape, dtype = cotangent.shape, cotangent.dtype
+    symbolic = isinstance(cotangent, jax.custom_derivatives.SymbolicZero)
+    return jnp.zeros(shape, dtype) if symbolic else cotangent

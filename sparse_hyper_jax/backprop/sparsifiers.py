@@ -12,8 +12,9 @@ import jax
 import jax.numpy as jnp
 
 from sparse_hyper_jax import checks
-from sparse_hyper_jax.backprop.choice import Choice, Sparsifier, budget
+from sparse_hyper_jax.backprop.choice import Choice, Sparsifier, budget, require_key
 from sparse_hyper_jax.largest import top_k_mask
+from sparse_hyper_jax.precision import at_least_float32, wide_dtype
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,7 +121,7 @@ class BlockTopK(Sparsifier):
             "a divisor",
             "change block or pad the layer",
         )
-        squares = _column_sums(jnp.square(_wide(cotangent)), self.axis_name)
+        squares = _column_sums(jnp.square(at_least_float32(cotangent)), self.axis_name)
         blocks = -(-budget(self.k, n) // self.block)
         chosen = jax.lax.top_k(squares.reshape(-1, self.block).sum(-1), blocks)[1]
         inside = jnp.arange(self.block, dtype=jnp.int32)
@@ -152,8 +153,10 @@ class RandomK(Sparsifier):
         """Mark random components of each row."""
         n = cotangent.shape[-1]
         k = budget(self.k, n)
-        mask = top_k_mask(jax.random.uniform(key, cotangent.shape), k)
-        return Choice(None, mask.astype(_wide(cotangent).dtype) * (n / k) if self.rescale else mask)
+        mask = top_k_mask(jax.random.uniform(require_key(self, key), cotangent.shape), k)
+        return Choice(
+            None, mask.astype(at_least_float32(cotangent).dtype) * (n / k) if self.rescale else mask
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -169,8 +172,8 @@ class UnifiedRandomK(RandomK):
         """Give random columns."""
         n = cotangent.shape[-1]
         k = budget(self.k, n)
-        columns = jax.random.permutation(key, n)[:k].astype(jnp.int32)
-        return Choice(columns, jnp.asarray(n / k, _wide(cotangent).dtype) if self.rescale else None)
+        columns = jax.random.permutation(require_key(self, key), n)[:k].astype(jnp.int32)
+        return Choice(columns, jnp.asarray(n / k, wide_dtype(cotangent)) if self.rescale else None)
 
 
 @dataclass(frozen=True, eq=False)
@@ -194,9 +197,9 @@ class ImportanceSampling(Sparsifier):
 
     def choose(self, key: jax.Array | None, cotangent: jax.Array, peak: Any = None) -> Choice:
         """Draw components and weigh them by their inverse probabilities."""
-        size = jnp.abs(_wide(cotangent))
+        size = jnp.abs(at_least_float32(cotangent))
         kept = inclusion_probabilities(size, budget(self.k, size.shape[-1]))
-        drawn = jax.random.uniform(key, size.shape, size.dtype) < kept
+        drawn = jax.random.uniform(require_key(self, key), size.shape, size.dtype) < kept
         # Where nothing is drawn p may be 0: divide by 1 there.
         return Choice(None, jnp.where(drawn, 1 / jnp.where(drawn, kept, 1), 0))
 
@@ -245,10 +248,6 @@ def inclusion_probabilities(size: jax.Array, k: int) -> jax.Array:
     return jnp.where(scaled, jnp.minimum(1, scale * size), ~(size <= 0)).astype(size.dtype)
 
 
-def _wide(cotangent: jax.Array) -> jax.Array:
-    return cotangent.astype(jnp.promote_types(cotangent.dtype, jnp.float32))
-
-
 def _column_sums(sizes: jax.Array, axis_name: str | None) -> jax.Array:
-    sums = jnp.sum(_wide(sizes), axis=0)
+    sums = jnp.sum(at_least_float32(sizes), axis=0)
     return sums if axis_name is None else jax.lax.psum(sums, axis_name)

@@ -73,7 +73,7 @@ def efficient_packnet(
     weights = to_weights(reparam, params)
 
     def masks_at(sparsity: float) -> Masks:
-        shares = combine_masks(lambda mask: 1 - sparsity, network.used)
+        shares = jax.tree.map(lambda _: 1 - sparsity, network.used)
         return magnitude_masks(weights, shares)
 
     search = search_sparsity(

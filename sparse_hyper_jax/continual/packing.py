@@ -8,7 +8,7 @@ import optax
 
 from sparse_hyper_jax import checks
 from sparse_hyper_jax.parameter_paths import (
-    Filter,
+    Selector,
     is_kernel,
     is_left_out,
     map_selected,
@@ -50,19 +50,19 @@ class PackedNetwork(NamedTuple):
     """In the order in which they were learned."""
 
 
-def empty_network(params: Any, *, filter: Filter = is_kernel, tasks: int = 0) -> PackedNetwork:
+def empty_network(params: Any, *, select: Selector = is_kernel, tasks: int = 0) -> PackedNetwork:
     """Make a network in which everything is free.
 
     Args:
         params: pytree of arrays.
-        filter: which leaves the tasks share; each has its own of all others.
+        select: which leaves the tasks share; each has its own of all others.
         tasks: number of tasks without content, to give a checkpoint of so many its structure.
 
     Raises:
         ValueError: nothing is shared.
     """
     used = map_selected(
-        lambda leaf: jnp.zeros(leaf.shape, bool), filter, params, other=optax.MaskedNode()
+        lambda leaf: jnp.zeros(leaf.shape, bool), select, params, other=optax.MaskedNode()
     )
     blank = Task(pack_masks(used), _own(params, used))
     return PackedNetwork(params, used, (blank,) * tasks)

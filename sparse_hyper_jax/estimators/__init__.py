@@ -1,6 +1,6 @@
 """Gradients through discrete choices.
 
-``expectation(f, logits, key, estimator=...)`` is an expected loss that ``jax.grad`` can
+``expectation(key, logits, f, estimator=...)`` is an expected loss that ``jax.grad`` can
 differentiate. An estimator says how::
 
     needs only values of f       unbiased   ScoreFunction  RLOO  AR  ARS  ARSM  ARM
@@ -20,8 +20,8 @@ from sparse_hyper_jax.estimators.cells import (
     CellChoices,
     axis_choices,
     cell_choices,
+    cell_expectation,
     sample_cells,
-    score_function,
     score_function_loss,
 )
 from sparse_hyper_jax.estimators.control_variates import REBAR, RELAX, perturb_given_winner
@@ -56,13 +56,13 @@ __all__ = [
     "axis_choices",
     "balance_loss",
     "cell_choices",
+    "cell_expectation",
     "expectation",
     "fill_with_defaults",
     "perturb_given_winner",
     "pseudo_actions",
     "sample_cells",
     "sample_without_replacement",
-    "score_function",
     "score_function_loss",
     "sparse_mixer",
     "top_route",

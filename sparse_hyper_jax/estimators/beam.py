@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from sparse_hyper_jax import checks
-from sparse_hyper_jax.estimators.estimator import at_least_float32
+from sparse_hyper_jax.precision import at_least_float32
 
 
 def sample_without_replacement(

@@ -4,14 +4,16 @@ Either among the points that the hyperlayer would share its value with (``cell_c
 estimator), or by rounding a draw of its Gaussian (``sample_cells``, for the score function alone).
 """
 
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from sparse_hyper_jax import checks
+from sparse_hyper_jax.estimators.estimator import Objective
 from sparse_hyper_jax.ops import first_occurrence, log_densities, sample_tuples
+from sparse_hyper_jax.precision import wide_dtype
 from sparse_hyper_jax.types import LEAST_VARIANCE, ContinuousTuples
 
 BASELINES = ("none", "leave_one_out")
@@ -40,7 +42,10 @@ def cell_choices(
     shape: Sequence[int],
     *,
     density: str = "gaussian",
-    **sampling: Any,
+    num_global: int = 0,
+    num_local: int = 0,
+    region: Sequence[int] | None = None,
+    wrap: bool = False,
 ) -> CellChoices:
     """Make every tuple a categorical variable over the points that are sampled for it.
 
@@ -50,15 +55,17 @@ def cell_choices(
     mixture::
 
         choices = cell_choices(points_key, tuples, shape, num_global=4)
-        loss = expectation(lambda z: f(choices.pick(z)), choices.logits, key, estimator="rloo")
+        loss = expectation(key, choices.logits, lambda z: f(choices.pick(z)), estimator="rloo")
 
     Args:
         key: a typed key; may be None without global and local points.
         tuples: ``k`` continuous tuples of rank ``r``; their values are not used.
         shape: the ``r`` lengths of the index space.
         density: see :func:`~sparse_hyper_jax.ops.log_densities`.
-        **sampling: ``num_global``, ``num_local``, ``region`` and ``wrap``, as in
-            :func:`~sparse_hyper_jax.ops.sample_tuples`; none for the ``2 ** r`` neighbours alone.
+        num_global: points drawn from all cells; by default the ``2 ** r`` neighbours alone.
+        num_local: points drawn from a window around the mean.
+        region: the ``r`` lengths of that window.
+        wrap: every axis is a circle.
 
     Returns:
         :class:`CellChoices` with ``q = 2 ** r + num_global + num_local`` classes.
@@ -68,8 +75,16 @@ def cell_choices(
     """
     shape = checks.check_index_shape("shape", shape)
     checks.check_tuples(tuples.means, tuples.variances)
-    points = sample_tuples(key, tuples.means, shape, **sampling)
-    period = shape if sampling.get("wrap") else None
+    points = sample_tuples(
+        key,
+        tuples.means,
+        shape,
+        num_global=num_global,
+        num_local=num_local,
+        region=region,
+        wrap=wrap,
+    )
+    period = shape if wrap else None
 
     def of_tuple(points: jax.Array, mean: jax.Array, variance: jax.Array) -> jax.Array:
         logits = log_densities(points, mean[None], variance[None], density=density, period=period)
@@ -135,7 +150,7 @@ def sample_cells(
     shape = checks.check_index_shape("shape", shape)
     checks.check_tuples(means, variances)
     checks.check_last_axis("means", means, len(shape))
-    dtype = jnp.promote_types(jnp.result_type(means, variances), jnp.float32)
+    dtype = wide_dtype(means, variances)
     means = jnp.asarray(means, dtype)
     deviations = jnp.sqrt(jnp.maximum(jnp.asarray(variances, dtype), LEAST_VARIANCE))
     noise = jax.random.normal(key, means.shape, dtype)
@@ -191,28 +206,28 @@ def score_function_loss(
     return jnp.mean(losses + (reward * drawing).astype(losses.dtype))
 
 
-def score_function(
+def cell_expectation(
     key: jax.Array,
-    loss: Callable[[jax.Array], Any],
     means: jax.Array,
     variances: jax.Array,
     shape: Sequence[int],
+    f: Objective,
     *,
     num_samples: int = 2,
     baseline: str = "leave_one_out",
 ) -> jax.Array:
     """Estimate an expected loss of integer cells, and by ``jax.grad`` its gradient.
 
-    ``E_t[loss(cells(t))]`` over the draws of :func:`sample_cells`; unbiased, for any ``loss``,
-    which needs no gradient with respect to the cells.
+    ``E_t[f(cells(t))]`` over the draws of :func:`sample_cells`, by the score function: unbiased for
+    any ``f``, which needs no gradient with respect to the cells.
 
     Args:
         key: a typed key.
-        loss: maps int32 cells ``(k, r)`` to a scalar; may close over parameters, whose ordinary
-            gradient is included.
         means: ``(k, r)`` in index units.
         variances: ``(k, r)`` in squared index units.
         shape: the ``r`` lengths of the index space.
+        f: maps int32 cells ``(k, r)`` to a scalar; may close over parameters, whose ordinary
+            gradient is included.
         num_samples: draws, evaluated together.
         baseline: see :func:`score_function_loss`.
 
@@ -226,7 +241,7 @@ def score_function(
 
     def draw(key: jax.Array) -> tuple[jax.Array, jax.Array]:
         cells, log_probability = sample_cells(key, means, variances, shape)
-        return loss(cells), log_probability
+        return f(cells), log_probability
 
     losses, log_probabilities = jax.vmap(draw)(jax.random.split(key, num_samples))
     return score_function_loss(losses, log_probabilities, baseline=baseline)

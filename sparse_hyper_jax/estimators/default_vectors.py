@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from sparse_hyper_jax import checks
 from sparse_hyper_jax.estimators.routing import check_index, prepare_logits, probability_of
+from sparse_hyper_jax.precision import wide_dtype
 
 
 def fill_with_defaults(
@@ -75,7 +76,7 @@ def update_defaults(
     check_index(index, jnp.shape(outputs)[:-1])
     _check_outputs(outputs, index, features)
     defaults, outputs = jax.lax.stop_gradient((jnp.asarray(defaults), jnp.asarray(outputs)))
-    dtype = jnp.promote_types(jnp.result_type(defaults, outputs), jnp.float32)
+    dtype = wide_dtype(defaults, outputs)
     rows, owners = outputs.reshape(-1, features).astype(dtype), index.reshape(-1)
     count = jnp.bincount(owners, length=experts)[:, None]
     # The inner maximum keeps 0/0 out of the branch that is not taken.

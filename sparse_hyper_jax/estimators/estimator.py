@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from sparse_hyper_jax import checks
+from sparse_hyper_jax.precision import at_least_float32
 
 Objective = Callable[[jax.Array], Any]
 """``f``: classes, or rows that sum to one, to a scalar."""
@@ -59,7 +60,7 @@ class Estimator(abc.ABC):
         """
         shape = check_logits(logits)
         *variables, classes = shape
-        rows = jax.lax.stop_gradient(at_least_float32(jnp.asarray(logits)))
+        rows = jax.lax.stop_gradient(at_least_float32(logits))
         # A constant in the logits, which means nothing, could be so large that noise is rounded
         # away. A row without any class that is not banned becomes NaN.
         rows -= jnp.max(rows, axis=-1, keepdims=True)
@@ -161,11 +162,6 @@ def check_scalar(value: Any, *, name: str = "f", smooth: bool = False) -> jax.Ar
         "sum inside it; take batches by jax.vmap over the whole estimate",
     )
     return at_least_float32(value)
-
-
-def at_least_float32(array: jax.Array) -> jax.Array:
-    """Convert integers and 16-bit floats to float32."""
-    return array.astype(jnp.promote_types(array.dtype, jnp.float32))
 
 
 def draw(key: jax.Array, logits: jax.Array, count: int) -> jax.Array:

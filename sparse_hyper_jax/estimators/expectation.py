@@ -31,7 +31,7 @@ ESTIMATORS: dict[str, Estimator] = {
 
 
 def expectation(
-    f: Objective, logits: jax.Array, key: jax.Array, *, estimator: str | Estimator = "rloo"
+    key: jax.Array, logits: jax.Array, f: Objective, *, estimator: str | Estimator = "rloo"
 ) -> jax.Array:
     """Estimate ``E_{z ~ softmax(logits)}[f(z)]``, with gradients for the logits and within ``f``.
 
@@ -39,7 +39,7 @@ def expectation(
     whatever parameters ``f`` closes over it is the ordinary one, with the samples held fixed::
 
         def loss(parameters, logits, key):
-            return expectation(lambda z: energy(parameters, z), logits, key, estimator="arsm")
+            return expectation(key, logits, lambda z: energy(parameters, z), estimator="arsm")
 
         jax.grad(loss, argnums=(0, 1))(parameters, logits, key)
 

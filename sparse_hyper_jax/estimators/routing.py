@@ -18,13 +18,14 @@ import jax
 import jax.numpy as jnp
 
 from sparse_hyper_jax import checks
+from sparse_hyper_jax.precision import at_least_float32
 
 
 class Route(NamedTuple):
     """Where tokens go: multiply the output of the expert by the gate."""
 
-    index: jax.Array
-    """int32 ``(...)``, the expert of each token."""
+    expert: jax.Array
+    """int32 ``(...)``, which one each token goes to."""
 
     gate: jax.Array
     """``(...)``, its weight, in float32 for 16-bit logits."""
@@ -94,7 +95,7 @@ def sparse_mixer(
             is then the softmax over the others. The authors take 0.1; None keeps all.
 
     Returns:
-        index and gate ``(...)``.
+        expert and gate ``(...)``.
 
     Raises:
         ValueError: logits without experts, an unknown method, or a negative jitter.
@@ -128,7 +129,7 @@ def top_route(logits: jax.Array) -> Route:
         logits: ``(..., E)``.
 
     Returns:
-        index and gate ``(...)``.
+        expert and gate ``(...)``.
 
     Raises:
         ValueError: logits without experts.
@@ -189,7 +190,7 @@ def prepare_logits(logits: Any) -> jax.Array:
         "(..., E) with at least one expert",
         "give logits a last axis with one number per expert",
     )
-    return jnp.asarray(logits, jnp.promote_types(jnp.result_type(logits), jnp.float32))
+    return at_least_float32(logits)
 
 
 def probability_of(logits: jax.Array, index: jax.Array) -> jax.Array:
@@ -215,5 +216,5 @@ def check_index(index: Any, shape: tuple[int, ...]) -> None:
         found == shape and jnp.issubdtype(dtype, jnp.integer),
         f"index of shape {found} and dtype {dtype}",
         f"integers of shape {shape}, the expert of every token",
-        "pass the index of the Route",
+        "pass the expert of the Route",
     )

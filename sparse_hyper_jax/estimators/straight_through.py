@@ -6,6 +6,7 @@ from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 
 from sparse_hyper_jax import checks
 from sparse_hyper_jax.estimators.estimator import Estimate, Estimator, Objective, draw
@@ -83,16 +84,17 @@ def _straight_through(
     one_hot = jax.nn.one_hot(samples[0], logits.shape[1], dtype=logits.dtype)
     value, slope = jax.value_and_grad(f)(one_hot)
     _, pull_back = jax.vjp(soften, logits)
-    return Estimate(value, *pull_back(slope), samples)
+    (gradient,) = pull_back(slope)
+    return Estimate(value, gradient, samples)
 
 
-def check_temperature(temperature: float) -> None:
+def check_temperature(temperature: float | jax.Array) -> None:
     """Raise unless a static temperature is positive; one that is traced is not checked.
 
     Raises:
         ValueError: zero, negative, or no number.
     """
-    if isinstance(temperature, jax.core.Tracer):
+    if isinstance(temperature, Tracer):
         return
     try:
         valid = 0 < float(temperature) < float("inf")

@@ -75,7 +75,7 @@ class Enumeration(Estimator):
         """Estimate for rows ``(K, C)``."""
         variables, classes = logits.shape
         samples = np.indices((classes,) * variables, np.int32).reshape(variables, -1).T
-        return restricted(logits, jnp.asarray(samples), np.ones(len(samples), bool), f)
+        return restricted(logits, jnp.asarray(samples), jnp.ones(len(samples), bool), f)
 
 
 def restricted(logits: jax.Array, samples: jax.Array, alive: jax.Array, f: Objective) -> Estimate:

@@ -28,12 +28,13 @@ def bilinear(image: jax.Array, means: jax.Array) -> jax.Array:
     (height, width), window = check_image(image, means)
     channels = at_least_float32(image).reshape(height * width, -1)
     rows, columns = at_least_float32(means).reshape(-1, 2).T
-    y = 0.0
+    parts = []
     for row, row_share in _ends(rows, height):
         for column, column_share in _ends(columns, width):
             read = channels.at[row * width + column]
             pixels = read.get(mode="promise_in_bounds", wrap_negative_indices=False)
-            y += (row_share * column_share)[:, None] * pixels
+            parts.append((row_share * column_share)[:, None] * pixels)
+    y = sum(parts[1:], parts[0])
     return y.reshape(*window, *image.shape[2:])
 
 

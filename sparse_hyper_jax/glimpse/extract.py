@@ -79,7 +79,8 @@ def extract(
     places = jnp.moveaxis(at_least_float32(means), -1, 0).reshape(2, -1)
     variances = jnp.broadcast_to(at_least_float32(variances), (*window, 2))
     variances = jnp.maximum(jnp.moveaxis(variances, -1, 0).reshape(2, -1), LEAST_VARIANCE)
-    points = draw_points(key, *jax.lax.stop_gradient(places), shape, **options)
+    rows, columns = jax.lax.stop_gradient(places)
+    points = draw_points(key, rows, columns, shape, **options)
     y = _read(at_least_float32(image).reshape(*shape, -1), points, places, variances)
     return jnp.moveaxis(y, 0, -1).reshape(*window, *image.shape[2:])
 
@@ -141,7 +142,8 @@ def _read_jvp(primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> tuple[jax.
 
 def _sum(weights: list[jax.Array], pixels: list[jax.Array]) -> jax.Array:
     """Sum weights ``(n,)`` times pixels ``(C, n)`` over all points."""
-    return sum(weight * pixel for weight, pixel in zip(weights, pixels, strict=True))
+    products = [weight * pixel for weight, pixel in zip(weights, pixels, strict=True)]
+    return sum(products[1:], products[0])
 
 
 def _densities(

@@ -6,7 +6,7 @@ middle of the image.
 """
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
@@ -103,7 +103,7 @@ def affine_corners(raw: jax.Array, shape: Sequence[int], *, bounded: bool = True
     matrix = at_least_float32(raw).reshape(2, 3)
     turn, shift = matrix[:, :2] + AFFINE_START * np.eye(2, dtype=np.float32), matrix[:, 2]
     # Written out: a matrix product may run in reduced precision on an accelerator.
-    places = UNIT_CORNERS[:, :1] * turn[:, 0] + UNIT_CORNERS[:, 1:] * turn[:, 1]
+    places = turn[:, 0] * UNIT_CORNERS[:, :1] + turn[:, 1] * UNIT_CORNERS[:, 1:]
     if bounded:
         return bound_means(2 * places + shift, shape)
     return (places + shift + 1) / 2 * (jnp.array(shape, jnp.float32) - 1)
@@ -131,7 +131,8 @@ def quad_corners(raw: jax.Array, shape: Sequence[int]) -> jax.Array:
     return bound_means(at_least_float32(raw).reshape(4, 2) + UNIT_CORNERS, shape)
 
 
-class Grid(NamedTuple):
+@dataclass(frozen=True)
+class Grid:
     """A family of windows.
 
     Attributes:

@@ -161,7 +161,7 @@ def _draw(
     key: jax.Array | None, number: int, count: int, sides: Sequence[int]
 ) -> list[tuple[jax.Array, jax.Array]]:
     """Draw ``number`` pairs of a row and a column, each ``(count,)``."""
-    if not number:
+    if key is None or not number:
         return []
     words = jax.random.bits(key, (number, count), jnp.uint32)
     rows = ((words >> 16) * jnp.uint32(sides[0])) >> 16

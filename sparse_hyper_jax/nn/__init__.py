@@ -16,20 +16,20 @@ the same points. The memory of a ``SparseBackpropLinear`` lies in the collection
 carries zeros if the layer took no part in the loss.
 """
 
+from sparse_hyper_jax.nn.backprop_memory import (
+    TRAINED,
+    BackpropMemory,
+    carry_memory,
+    next_memories,
+    reset_memory,
+)
 from sparse_hyper_jax.nn.free_tuples import FreeTuples
 from sparse_hyper_jax.nn.glimpse_attention import GlimpseAttention
 from sparse_hyper_jax.nn.glimpse_classifiers import Classified, glimpse_classifier
 from sparse_hyper_jax.nn.key_networks import NumberKeyNetwork
 from sparse_hyper_jax.nn.mixture import DefaultVectors, Mixed, Mixture
 from sparse_hyper_jax.nn.parameters import RawMeans, RawVariances, TupleValues, parameter_labels
-from sparse_hyper_jax.nn.sparse_backprop import (
-    TRAINED,
-    BackpropMemory,
-    SparseBackpropLinear,
-    carry_memory,
-    next_memories,
-    reset_memory,
-)
+from sparse_hyper_jax.nn.sparse_backprop import SparseBackpropLinear
 from sparse_hyper_jax.nn.sparse_maps import FreeHyperLayer, HyperLayer
 
 __all__ = [

@@ -58,7 +58,7 @@ class FreeTuples(nnx.Module):
         self.num_tuples = num_tuples
         self.fixed_values = fixed_values
         self.mean_method = mean_method
-        self.variance_options = (("scale", scale), ("boost", boost), ("floor", floor))
+        self.scale, self.boost, self.floor = scale, boost, floor
         self.raw_means = RawMeans(self._draw_means(rngs.params()))
         self.raw_variances = RawVariances(jax.random.normal(rngs.params(), (num_tuples,)))
         if fixed_values is None:
@@ -96,8 +96,12 @@ class FreeTuples(nnx.Module):
             values = self.values[...][jnp.arange(self.num_tuples) % self.values.shape[0]]
         else:
             values = jnp.full(self.num_tuples, self.fixed_values, jnp.float32)
-        return ContinuousTuples(
-            bound_means(self.raw_means[...], self.shape, method=self.mean_method),
-            bound_variances(self.raw_variances[...], self.shape, **dict(self.variance_options)),
-            values,
+        variances = bound_variances(
+            self.raw_variances[...],
+            self.shape,
+            scale=self.scale,
+            boost=self.boost,
+            floor=self.floor,
         )
+        means = bound_means(self.raw_means[...], self.shape, method=self.mean_method)
+        return ContinuousTuples(means, variances, values)

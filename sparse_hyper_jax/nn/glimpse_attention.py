@@ -1,7 +1,6 @@
 """Glimpse attention: a network looks at an image, decides where to read, and reads there."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +20,7 @@ from sparse_hyper_jax.glimpse import (
 )
 from sparse_hyper_jax.glimpse.points import check_options
 from sparse_hyper_jax.nn.image_encoder import ImageEncoder
-from sparse_hyper_jax.nn.keys import draw_key
+from sparse_hyper_jax.nn.keys import Randomness, draw_key
 from sparse_hyper_jax.nn.parameters import RawVariances
 from sparse_hyper_jax.ops import bound_variances
 
@@ -123,11 +122,12 @@ class GlimpseAttention(nnx.Module):
         zeros = nnx.initializers.zeros_init()
         self.place = nnx.Linear(features, count, kernel_init=zeros, rngs=rngs)
         self.raw_variances = RawVariances(jnp.zeros(glimpses)) if reader != "bilinear" else None
-        self.variance_options = (("scale", variance_scale), ("floor", variance_floor))
-        sampling = {"num_global": num_global, "num_local": num_local, "draws": draws}
-        check_options((height, width), region=region, **sampling)
-        # A tuple of pairs, not a dict: static for jit, and no container of parameters.
-        self.sampling = (*sampling.items(), ("region", tuple(region)))
+        self.variance_scale, self.variance_floor = variance_scale, variance_floor
+        check_options(
+            (height, width), num_global=num_global, num_local=num_local, region=region, draws=draws
+        )
+        self.num_global, self.num_local = num_global, num_local
+        self.region, self.draws = tuple(region), draws
         self.deterministic = deterministic
         self.rngs = rngs.fork() if hasattr(rngs, "fork") else rngs
 
@@ -150,14 +150,22 @@ class GlimpseAttention(nnx.Module):
     def variances(self) -> jax.Array:
         """Give the variances ``(glimpses, 2)`` in squared pixels, for rows and columns."""
         shape = (self.encoder.height, self.encoder.width)
-        return bound_variances(self.raw_variances[...], shape, **dict(self.variance_options))
+        raw = checks.require_given(
+            self.raw_variances,
+            "the variances of a network that was made with reader='bilinear'",
+            "a reader that has them",
+            "make it with reader='sampled' or reader='upright'",
+        )
+        return bound_variances(
+            raw[...], shape, scale=self.variance_scale, floor=self.variance_floor
+        )
 
     def __call__(
         self,
         images: jax.Array,
         *,
         deterministic: bool | None = None,
-        rngs: nnx.Rngs | nnx.RngStream | jax.Array | None = None,
+        rngs: Randomness | None = None,
     ) -> jax.Array:
         """Read the windows of a batch of images.
 
@@ -181,7 +189,7 @@ class GlimpseAttention(nnx.Module):
         corners: jax.Array,
         *,
         deterministic: bool | None = None,
-        rngs: nnx.Rngs | nnx.RngStream | jax.Array | None = None,
+        rngs: Randomness | None = None,
     ) -> jax.Array:
         """Read the windows with the given corners; see :meth:`__call__`.
 
@@ -196,22 +204,30 @@ class GlimpseAttention(nnx.Module):
         """
         images = images.reshape(*images.shape[:3], -1)
         evaluate = self.deterministic if deterministic is None else deterministic
-        sampling, keys = dict(self.sampling), None
-        if self.reader == "sampled" and evaluate:
-            sampling |= {"num_global": 0, "num_local": 0}
-        elif self.reader == "sampled":
-            key = draw_key(rngs, self.rngs)
-            keys = jax.random.split(key, (len(images), self.glimpses))
+        random = self.reader == "sampled" and not evaluate
+        num_global, num_local = (self.num_global, self.num_local) if random else (0, 0)
+        keys = None
+        if random:
+            keys = jax.random.split(draw_key(rngs, self.rngs), (len(images), self.glimpses))
 
         def one(
             key: jax.Array | None, image: jax.Array, four: jax.Array, variances: jax.Array | None
         ) -> jax.Array:
+            if variances is None:
+                read = bilinear if self.reader == "bilinear" else extract_hard
+                return read(image, grid_means(four, self.window))
             if self.reader == "upright":
                 return extract_upright(image, *upright_means(four, self.window), variances)
-            means = grid_means(four, self.window)
-            if self.reader == "sampled":
-                return extract(key, image, means, variances, **sampling)
-            return (bilinear if self.reader == "bilinear" else extract_hard)(image, means)
+            return extract(
+                key,
+                image,
+                grid_means(four, self.window),
+                variances,
+                num_global=num_global,
+                num_local=num_local,
+                region=self.region,
+                draws=self.draws,
+            )
 
         variances = self.variances() if self.reader in ("sampled", "upright") else None
         each_window = jax.vmap(one, in_axes=(0, None, 0, 0))
@@ -226,7 +242,8 @@ def encoder_for(
     rngs: nnx.Rngs,
     channels: Sequence[int] | None = None,
     strides: Sequence[int] | None = None,
-    **options: Any,
+    inputs: int = 1,
+    coordinates: bool = False,
 ) -> ImageEncoder:
     """Make a preprocessing network for images with sides from 28 to 200 pixels.
 
@@ -240,8 +257,8 @@ def encoder_for(
         rngs: stream ``params``.
         channels: output channels of each block.
         strides: stride of each block.
-        **options: ``inputs`` and ``coordinates`` of
-            :class:`~sparse_hyper_jax.nn.image_encoder.ImageEncoder`.
+        inputs: channels of an image.
+        coordinates: let the first block see where a pixel lies (CoordConv).
 
     Returns:
         the network.
@@ -263,5 +280,12 @@ def encoder_for(
     if channels is None:
         channels = [32, *[64] * (len(strides) - 1)]
     return ImageEncoder(
-        height, width, features, channels=channels, strides=strides, rngs=rngs, **options
+        height,
+        width,
+        features,
+        channels=channels,
+        strides=strides,
+        inputs=inputs,
+        coordinates=coordinates,
+        rngs=rngs,
     )

@@ -1,7 +1,7 @@
 """Classifiers of large images, by name: with glimpses, with baselines of them, or without."""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypedDict, Unpack
 
 import jax
 import jax.numpy as jnp
@@ -11,13 +11,15 @@ from sparse_hyper_jax import checks
 from sparse_hyper_jax.glimpse import UPRIGHT
 from sparse_hyper_jax.nn.glimpse_attention import GlimpseAttention, encoder_for
 from sparse_hyper_jax.nn.image_encoder import ImageEncoder
-from sparse_hyper_jax.nn.keys import draw_key
+from sparse_hyper_jax.nn.keys import Randomness, draw_key
 
 MODELS = ("box", "scale", "affine", "quad", "stn", "reinforce", "conv")
 BASELINES = {
-    "stn": {"grid": "affine", "reader": "bilinear"},
-    "reinforce": {"grid": "scale", "reader": "bilinear"},
+    "stn": "affine",
+    "reinforce": "scale",
 }
+"""Models that read bilinearly, and their grids."""
+
 HEADS = ("conv", "mlp")
 
 
@@ -61,7 +63,8 @@ class Head(nnx.Module):
     ):
         checks.check_choice("head", kind, HEADS)
         if kind == "conv":
-            self.hidden = ImageEncoder(*window, hidden, inputs=inputs, rngs=rngs)
+            height, width = window
+            self.hidden = ImageEncoder(height, width, hidden, inputs=inputs, rngs=rngs)
         else:
             self.hidden = nnx.Linear(window[0] * window[1] * inputs, hidden, rngs=rngs)
         # Zeros: no class is favoured at first, so that the first loss is log(classes).
@@ -88,9 +91,16 @@ class GlimpseClassifier(nnx.Module):
     def __init__(self, attention: GlimpseAttention, head: Head):
         self.attention, self.head = attention, head
 
-    def __call__(self, images: jax.Array, **options: Any) -> Classified:
+    def __call__(
+        self,
+        images: jax.Array,
+        *,
+        deterministic: bool | None = None,
+        rngs: Randomness | None = None,
+    ) -> Classified:
         """Classify images; see :meth:`GlimpseAttention.__call__` for shapes and options."""
-        logits = self.head(self.attention(images, **options))
+        windows = self.attention(images, deterministic=deterministic, rngs=rngs)
+        logits = self.head(windows)
         return Classified(logits, jnp.zeros(len(images)))
 
 
@@ -126,7 +136,7 @@ class ScoreFunctionClassifier(GlimpseClassifier):
         images: jax.Array,
         *,
         deterministic: bool | None = None,
-        rngs: nnx.Rngs | nnx.RngStream | jax.Array | None = None,
+        rngs: Randomness | None = None,
     ) -> Classified:
         """Classify images; see :meth:`GlimpseAttention.__call__` for shapes and options."""
         attention = self.attention
@@ -153,8 +163,10 @@ class ConvClassifier(nnx.Module):
         classes: number of classes.
         inputs: channels of an image.
         features: width of the last hidden layer.
+        channels: output channels of its convolutions.
+        strides: their strides.
+        coordinates: let the first of them see where a pixel lies (CoordConv).
         rngs: stream ``params``.
-        **options: ``channels``, ``strides`` and ``coordinates`` of the network.
     """
 
     def __init__(
@@ -165,17 +177,57 @@ class ConvClassifier(nnx.Module):
         *,
         inputs: int = 1,
         features: int = 128,
+        channels: Sequence[int] | None = None,
+        strides: Sequence[int] | None = None,
+        coordinates: bool = False,
         rngs: nnx.Rngs,
-        **options: Any,
     ):
-        self.encoder = encoder_for(height, width, features, inputs=inputs, rngs=rngs, **options)
+        self.encoder = encoder_for(
+            height,
+            width,
+            features,
+            inputs=inputs,
+            channels=channels,
+            strides=strides,
+            coordinates=coordinates,
+            rngs=rngs,
+        )
         zeros = nnx.initializers.zeros_init()
         self.last = nnx.Linear(features, classes, kernel_init=zeros, rngs=rngs)
 
-    def __call__(self, images: jax.Array, **_: Any) -> Classified:
-        """Classify images ``(b, H, W)`` or ``(b, H, W, inputs)``; nothing is random."""
+    def __call__(
+        self,
+        images: jax.Array,
+        *,
+        deterministic: bool | None = None,
+        rngs: Randomness | None = None,
+    ) -> Classified:
+        """Classify images ``(b, H, W)`` or ``(b, H, W, inputs)``.
+
+        Nothing is random: ``deterministic`` and ``rngs``, which the others take, change nothing.
+        """
         logits = self.last(nnx.relu(self.encoder(images)))
         return Classified(logits, jnp.zeros(len(images)))
+
+
+class EncoderOptions(TypedDict, total=False):
+    """Options of the preprocessing network; see :class:`GlimpseAttention`."""
+
+    channels: Sequence[int] | None
+    strides: Sequence[int] | None
+
+
+class AttentionOptions(EncoderOptions, total=False):
+    """Options of :class:`GlimpseAttention`, which documents them and gives their defaults."""
+
+    reader: str
+    variance_scale: float
+    variance_floor: float
+    num_global: int
+    num_local: int
+    region: Sequence[int]
+    draws: str
+    deterministic: bool
 
 
 def glimpse_classifier(
@@ -192,7 +244,7 @@ def glimpse_classifier(
     hidden: int = 64,
     features: int = 128,
     coordinates: bool = False,
-    **options: Any,
+    **options: Unpack[AttentionOptions],
 ) -> GlimpseClassifier | ConvClassifier:
     """Make a classifier by name; all have the same preprocessing network and the same head.
 
@@ -213,8 +265,8 @@ def glimpse_classifier(
         hidden: width of the head's hidden layer.
         features: width of the preprocessing network's hidden layer.
         coordinates: CoordConv in the preprocessing network.
-        **options: further ones of :class:`GlimpseAttention`, ``reader`` for instance; the baselines
-            bring their own reader, ``"conv"`` takes ``channels`` and ``strides`` only.
+        **options: further ones of :class:`GlimpseAttention`, see :class:`AttentionOptions`; the
+            baselines bring their own reader, ``"conv"`` takes ``channels`` and ``strides`` only.
 
     Returns:
         the classifier; a call gives :class:`Classified`.
@@ -227,11 +279,43 @@ def glimpse_classifier(
     al. 2014, arXiv 1406.6247 (reinforce).
     """
     checks.check_choice("model", model, MODELS)
-    sizes: dict[str, Any] = {"inputs": inputs, "features": features, "coordinates": coordinates}
     if model == "conv":
-        return ConvClassifier(height, width, classes, rngs=rngs, **sizes, **options)
-    sizes |= {"grid": model, "glimpses": glimpses} | BASELINES.get(model, {})
-    attention = GlimpseAttention(height, width, window, rngs=rngs, **sizes, **options)
+        _check_taken(model, options, tuple(EncoderOptions.__annotations__))
+        return ConvClassifier(
+            height,
+            width,
+            classes,
+            inputs=inputs,
+            features=features,
+            channels=options.get("channels"),
+            strides=options.get("strides"),
+            coordinates=coordinates,
+            rngs=rngs,
+        )
+    if model in BASELINES:
+        _check_taken(model, options, tuple(set(AttentionOptions.__annotations__) - {"reader"}))
+        options["reader"] = "bilinear"
+    attention = GlimpseAttention(
+        height,
+        width,
+        window,
+        grid=BASELINES.get(model, model),
+        glimpses=glimpses,
+        inputs=inputs,
+        features=features,
+        coordinates=coordinates,
+        rngs=rngs,
+        **options,
+    )
     reading = Head(window, inputs * glimpses, classes, kind=head, hidden=hidden, rngs=rngs)
     kind = ScoreFunctionClassifier if model == "reinforce" else GlimpseClassifier
     return kind(attention, reading)
+
+
+def _check_taken(model: str, options: AttentionOptions, taken: Sequence[str]) -> None:
+    for name in options:
+        if name not in taken:
+            raise TypeError(
+                f"found the option {name!r} for the model {model!r}; "
+                f"expected one of {', '.join(sorted(taken))}; leave it out"
+            )

@@ -49,8 +49,9 @@ class NumberKeyNetwork(nnx.Module):
     ):
         check_count("digits", digits, 1)
         self.digits = digits
-        blocks = {"channels": channels, "strides": strides}
-        self.encoder = ImageEncoder(height, width, features, rngs=rngs, **blocks)
+        self.encoder = ImageEncoder(
+            height, width, features, rngs=rngs, channels=channels, strides=strides
+        )
         self.mixer = nnx.Linear(digits * features, hidden, rngs=rngs)
         self.key = nnx.Linear(hidden, 1, rngs=rngs)
 

@@ -9,12 +9,12 @@ Randomness = nnx.Rngs | nnx.RngStream | jax.Array
 """What a call may bring: streams, of which ``sample`` is used, one stream, or a typed key."""
 
 
-def draw_key(given: Randomness | None, stored: nnx.RngStream | None) -> jax.Array:
+def draw_key(given: Randomness | None, stored: nnx.Rngs | nnx.RngStream | None) -> jax.Array:
     """Draw a key from what the call brings, else from the stream of the module.
 
     Args:
         given: a key is passed on; the stream ``sample`` of several is advanced.
-        stored: stream of the module.
+        stored: stream of the module, or several of them.
 
     Returns:
         a typed key.

@@ -21,7 +21,8 @@ from sparse_hyper_jax.estimators.routing import (
     sparse_mixer,
     top_route,
 )
-from sparse_hyper_jax.nn.keys import draw_key
+from sparse_hyper_jax.nn.keys import Randomness, draw_key
+from sparse_hyper_jax.precision import at_least_float32, wide_dtype
 
 ROUTERS = ("top", *RULES, "default", "dense")
 PRODUCTS = ("ragged", "all")
@@ -39,7 +40,7 @@ class Mixed(NamedTuple):
     y: jax.Array
     """``(..., out_features)``."""
 
-    index: jax.Array
+    expert: jax.Array
     """int32 ``(...)``, the expert of each token; of a dense router, the most probable one."""
 
     balance_loss: jax.Array
@@ -138,13 +139,12 @@ class Mixture(nnx.Module):
         self.router = nnx.Linear(
             in_features, num_experts, use_bias=False, param_dtype=param_dtype, rngs=rngs
         )
-        kept = jnp.promote_types(param_dtype, jnp.float32)
+        kept = wide_dtype(param_dtype)
         zeros = jnp.zeros((num_experts, out_features), kept) if router == "default" else None
         self.defaults = None if zeros is None else DefaultVectors(zeros)
         self.in_features, self.num_experts = in_features, num_experts
         self.method, self.product, self.decay = router, product, decay
-        # A tuple of pairs, not a dict: static for jit, and no container of parameters.
-        self.sampling = (("exact_at_argmax", exact_at_argmax), ("jitter", jitter))
+        self.exact_at_argmax, self.jitter = exact_at_argmax, jitter
         self.dtype = dtype
         self.deterministic = deterministic
         self.rngs = rngs["sample"].fork() if router in RULES else None
@@ -154,7 +154,7 @@ class Mixture(nnx.Module):
         x: jax.Array,
         *,
         deterministic: bool | None = None,
-        rngs: nnx.Rngs | nnx.RngStream | jax.Array | None = None,
+        rngs: Randomness | None = None,
     ) -> Mixed:
         """Map tokens.
 
@@ -177,18 +177,24 @@ class Mixture(nnx.Module):
         )
         hard = self.deterministic if deterministic is None else deterministic
         tokens = x.reshape(-1, self.in_features)
-        logits = self.router(tokens.astype(jnp.promote_types(x.dtype, jnp.float32)))
+        logits = self.router(at_least_float32(tokens))
         route = self._route(logits, hard=hard, rngs=rngs)
         y, defaults = self._mix(tokens, logits, route, hard=hard)
         shape = x.shape[:-1]
-        loss = balance_loss(logits, route.index)
-        return Mixed(y.reshape(*shape, -1), route.index.reshape(shape), loss, defaults)
+        loss = balance_loss(logits, route.expert)
+        return Mixed(y.reshape(*shape, -1), route.expert.reshape(shape), loss, defaults)
 
-    def _route(self, logits: jax.Array, *, hard: bool, rngs: Any) -> Route:
+    def _route(self, logits: jax.Array, *, hard: bool, rngs: Randomness | None) -> Route:
         if hard or self.method not in RULES:
             return top_route(logits)
         key = draw_key(rngs, self.rngs)
-        return sparse_mixer(key, logits, method=self.method, **dict(self.sampling))
+        return sparse_mixer(
+            key,
+            logits,
+            method=self.method,
+            exact_at_argmax=self.exact_at_argmax,
+            jitter=self.jitter,
+        )
 
     def _mix(
         self, tokens: jax.Array, logits: jax.Array, route: Route, *, hard: bool
@@ -197,14 +203,14 @@ class Mixture(nnx.Module):
             outputs = self._every_expert(tokens)
             shares = jax.nn.softmax(logits).astype(outputs.dtype)
             return jnp.einsum("te,teo->to", shares, outputs), None
-        outputs = self._own_expert(tokens, route.index)
+        outputs = self._own_expert(tokens, route.expert)
         if self.defaults is None:
             return route.gate.astype(outputs.dtype)[:, None] * outputs, None
         defaults = self.defaults[...]
-        y = fill_with_defaults(logits, outputs, route.index, defaults)
+        y = fill_with_defaults(logits, outputs, route.expert, defaults)
         if hard:
             return y, defaults
-        return y, update_defaults(defaults, outputs, route.index, decay=self.decay)
+        return y, update_defaults(defaults, outputs, route.expert, decay=self.decay)
 
     def _own_expert(self, tokens: jax.Array, index: jax.Array) -> jax.Array:
         if self.product == "all":
@@ -216,7 +222,7 @@ class Mixture(nnx.Module):
         for layer, (kernel, bias) in enumerate(zip(kernels, self.biases, strict=True)):
             x = nnx.relu(x) if layer else x
             # The gather's transpose sums over tokens: in float32, whatever x is.
-            own = bias[...].astype(jnp.promote_types(bias.dtype, jnp.float32))[owner]
+            own = at_least_float32(bias[...])[owner]
             x = jax.lax.ragged_dot(x, kernel, sizes.astype(jnp.int32)) + own.astype(x.dtype)
         return x[jnp.argsort(order)]
 

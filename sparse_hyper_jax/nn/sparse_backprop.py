@@ -1,8 +1,8 @@
-"""A linear layer with a sparse backward pass, and what a training loop does with its memory."""
+"""A linear layer with a sparse backward pass."""
 
 from collections.abc import Mapping, Sequence
-from types import MappingProxyType
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, TypedDict, Unpack
 
 import jax
 import jax.numpy as jnp
@@ -10,27 +10,84 @@ from flax import nnx
 from flax.nnx.nn import dtypes
 
 from sparse_hyper_jax import checks
-from sparse_hyper_jax.backprop import (
-    Memory,
-    Sparsifier,
-    UnifiedTopK,
-    init_memory,
-    next_memory,
-    sparse_dense,
-)
+from sparse_hyper_jax.backprop import Sparsifier, UnifiedTopK, init_memory, sparse_dense
 from sparse_hyper_jax.backprop.choice import check_no_residue, check_sparsifier
 from sparse_hyper_jax.backprop.rules import LAYOUTS, check_options, choice_shapes
-from sparse_hyper_jax.nn.keys import draw_key
+from sparse_hyper_jax.nn.backprop_memory import BackpropMemory
+from sparse_hyper_jax.nn.keys import Randomness, draw_key
+from sparse_hyper_jax.precision import wide_dtype
 
 
-# Linen's TrainState replaces what lies in this collection by its gradient.
-@nnx.register_variable_name("_overwrite_with_gradient")
-class BackpropMemory(nnx.Variable):
-    """What a layer remembers between backward passes: a :class:`Memory`, no parameter."""
+class LinearOptions(TypedDict, total=False):
+    """What :class:`SparseBackpropLinear` shares with ``nnx.Linear``, defaults included."""
+
+    use_bias: bool
+    """By default true."""
+
+    dtype: Any
+    """Of the computation; None, the default, infers it from input and parameters."""
+
+    param_dtype: Any
+    """Of the parameters, by default float32."""
+
+    precision: Any
+    """Of the products."""
+
+    kernel_init: Any
+    """Initializer of ``(in_features, out_features)``."""
+
+    bias_init: Any
+    """Initializer of ``(out_features,)``."""
+
+    kernel_metadata: Mapping[str, Any]
+    """Of the kernel's variable, for instance its sharding."""
+
+    bias_metadata: Mapping[str, Any]
+    """Of the bias's variable."""
 
 
-TRAINED = (nnx.Param, BackpropMemory)
-"""Filter of what to differentiate: ``argnums=nnx.DiffState(0, TRAINED)``."""
+@dataclass(frozen=True)
+class _Linear:
+    """The options of ``nnx.Linear`` with their defaults; a name that is none of them raises."""
+
+    use_bias: bool = True
+    dtype: Any = None
+    param_dtype: Any = jnp.float32
+    precision: Any = None
+    kernel_init: Any = nnx.initializers.lecun_normal()  # noqa: RUF009 (pure)
+    bias_init: Any = nnx.initializers.zeros_init()  # noqa: RUF009 (pure)
+    kernel_metadata: Mapping[str, Any] = field(default_factory=dict)
+    bias_metadata: Mapping[str, Any] = field(default_factory=dict)
+
+    def parameters(
+        self, shape: tuple[int, int], layout: str, rngs: nnx.Rngs
+    ) -> tuple[nnx.Param, nnx.Param | None]:
+        """Draw kernel and bias, in the order of ``nnx.Linear``."""
+        kernel = self.kernel_init(rngs.params(), shape, self.param_dtype)
+        kernel = nnx.Param(kernel if layout == "in_out" else kernel.T, **self.kernel_metadata)
+        if not self.use_bias:
+            return kernel, None
+        bias = self.bias_init(rngs.params(), shape[1:], self.param_dtype)
+        return kernel, nnx.Param(bias, **self.bias_metadata)
+
+
+@dataclass(frozen=True)
+class _Backward:
+    """How the layer propagates: static options of :func:`sparse_dense`, hashable for ``jit``."""
+
+    sparsifier: Sparsifier
+    eta: float
+    select_on: str
+    dense_bias: bool
+    layout: str
+    precision: Any
+
+    def check(self, out_features: int) -> None:
+        """Raise if an option is wrong, here and not in training."""
+        check_sparsifier(self.sparsifier)
+        check_options(self.eta, self.select_on)
+        choice_shapes(self.sparsifier, out_features)
+        checks.check_choice("layout", self.layout, LAYOUTS)
 
 
 class SparseBackpropLinear(nnx.Module):
@@ -61,19 +118,15 @@ class SparseBackpropLinear(nnx.Module):
         dense_bias: the bias gets the whole cotangent.
         layout: ``"in_out"``, the kernel of ``nnx.Linear``, or ``"out_in"``, its transpose, with a
             faster backward pass.
-        use_bias: as in ``nnx.Linear``.
-        dtype: of the computation; None infers it from input and parameters.
-        param_dtype: of the parameters.
-        precision: of the products.
-        kernel_init: initializer of ``(in_features, out_features)``.
-        bias_init: initializer of ``(out_features,)``.
-        kernel_metadata: of the kernel's variable, for instance its sharding.
-        bias_metadata: of the bias's variable.
         deterministic: evaluate instead of train.
         rngs: stream ``params``; and ``sample`` for random sparsifiers.
+        **linear: ``use_bias``, ``dtype``, ``param_dtype``, ``precision``, ``kernel_init``,
+            ``bias_init``, ``kernel_metadata`` and ``bias_metadata`` of ``nnx.Linear``; see
+            :class:`LinearOptions`.
 
     Raises:
         ValueError: an option is wrong.
+        TypeError: there is no such option.
 
     Reference: Sun et al. 2017, arXiv 1706.06197; Zhang et al. 2020, arXiv 1905.10194.
     """
@@ -92,49 +145,26 @@ class SparseBackpropLinear(nnx.Module):
         count: bool = False,
         dense_bias: bool = True,
         layout: str = "in_out",
-        use_bias: bool = True,
-        dtype: Any = None,
-        param_dtype: Any = jnp.float32,
-        precision: Any = None,
-        kernel_init: Any = nnx.initializers.lecun_normal(),  # noqa: B008 (pure)
-        bias_init: Any = nnx.initializers.zeros_init(),  # noqa: B008 (pure)
-        kernel_metadata: Mapping[str, Any] = MappingProxyType({}),
-        bias_metadata: Mapping[str, Any] = MappingProxyType({}),
         deterministic: bool = False,
         rngs: nnx.Rngs,
+        **linear: Unpack[LinearOptions],
     ):
         checks.check_count("in_features", in_features, least=1)
         checks.check_count("out_features", out_features, least=1)
-        check_sparsifier(sparsifier, key=rngs)
-        check_options(eta, select_on)
-        choice_shapes(sparsifier, out_features)  # an unfit budget fails here, not in training
-        checks.check_choice("layout", layout, LAYOUTS)
-        kernel = kernel_init(rngs.params(), (in_features, out_features), param_dtype)
-        self.kernel = nnx.Param(kernel if layout == "in_out" else kernel.T, **kernel_metadata)
-        self.bias = (
-            nnx.Param(bias_init(rngs.params(), (out_features,), param_dtype), **bias_metadata)
-            if use_bias
-            else None
-        )
+        options = _Linear(**linear)
+        backward = _Backward(sparsifier, eta, select_on, dense_bias, layout, options.precision)
+        backward.check(out_features)
+        self.in_features, self.out_features = in_features, out_features
+        self.backward, self.dtype = backward, options.dtype
+        self.kernel, self.bias = options.parameters((in_features, out_features), layout, rngs)
         if memory != "none":
             check_no_residue(sparsifier)
         adaptive = adaptive or sparsifier.needs_peak
         shape = _memory_shape(memory, batch_shape, out_features)
-        dtype_kept = jnp.promote_types(param_dtype, jnp.float32)
-        kept = init_memory(memory, shape, adaptive=adaptive, count=count, dtype=dtype_kept)
+        dtype = wide_dtype(options.param_dtype)
+        kept = init_memory(memory, shape, adaptive=adaptive, count=count, dtype=dtype)
         stateful = memory != "none" or adaptive or count
         self.memory = BackpropMemory(kept) if stateful else None
-        # A tuple of pairs, not a dict: static for jit, and no container of parameters.
-        self.options = (
-            ("sparsifier", sparsifier),
-            ("eta", eta),
-            ("select_on", select_on),
-            ("dense_bias", dense_bias),
-            ("layout", layout),
-            ("precision", precision),
-        )
-        self.in_features, self.out_features = in_features, out_features
-        self.dtype = dtype
         self.deterministic = deterministic
         self.rngs = rngs["sample"].fork() if sparsifier.needs_key else None
 
@@ -143,7 +173,7 @@ class SparseBackpropLinear(nnx.Module):
         x: jax.Array,
         *,
         deterministic: bool | None = None,
-        rngs: nnx.Rngs | nnx.RngStream | jax.Array | None = None,
+        rngs: Randomness | None = None,
     ) -> jax.Array:
         """Map a batch.
 
@@ -159,18 +189,26 @@ class SparseBackpropLinear(nnx.Module):
             ValueError: as :func:`~sparse_hyper_jax.backprop.sparse_dense`.
         """
         checks.check_last_axis("x", x, self.in_features)
-        options = dict(self.options)
+        backward = self.backward
         bias = None if self.bias is None else self.bias[...]
         x, kernel, bias = dtypes.promote_dtype((x, self.kernel[...], bias), dtype=self.dtype)
         if self.deterministic if deterministic is None else deterministic:
-            matrix = kernel if options["layout"] == "in_out" else kernel.T
-            y = jnp.matmul(x, matrix, precision=options["precision"])
+            matrix = kernel if backward.layout == "in_out" else kernel.T
+            y = jnp.matmul(x, matrix, precision=backward.precision)
             return y if bias is None else y + bias
-        key = None
-        if options["sparsifier"].needs_key:
-            key = draw_key(rngs, self.rngs)
-        memory = None if self.memory is None else self.memory.get_value()
-        return sparse_dense(key, x, kernel, bias, memory, **options)
+        return sparse_dense(
+            draw_key(rngs, self.rngs) if backward.sparsifier.needs_key else None,
+            x,
+            kernel,
+            bias,
+            None if self.memory is None else self.memory.get_value(),
+            sparsifier=backward.sparsifier,
+            eta=backward.eta,
+            select_on=backward.select_on,
+            dense_bias=backward.dense_bias,
+            layout=backward.layout,
+            precision=backward.precision,
+        )
 
 
 def _memory_shape(
@@ -184,69 +222,3 @@ def _memory_shape(
     )
     batch = () if batch_shape is None else checks.check_index_shape("batch_shape", batch_shape)
     return (*batch, out_features)
-
-
-def carry_memory(model: nnx.Module, gradient: nnx.State) -> nnx.State:
-    """Give every layer its next memory, and the optimizer the rest of the gradient.
-
-    Args:
-        model: with any number of layers that remember.
-        gradient: of the loss with respect to ``nnx.DiffState(0, TRAINED)``.
-
-    Returns:
-        the gradient without the memories.
-
-    Raises:
-        ValueError: the gradient lacks a memory, or a layer was called several times in the loss
-            (outside ``jit``; inside, its memory and next gradients become NaN).
-    """
-    following, rest = nnx.split_state(gradient, BackpropMemory, ...)
-    current = nnx.state(model, BackpropMemory)
-    have, want = jax.tree.structure(following), jax.tree.structure(current)
-    checks.require(
-        have == want,
-        f"a gradient with {have.num_leaves} arrays of memories of {want.num_leaves}",
-        "the gradient of every memory",
-        "differentiate with argnums=nnx.DiffState(0, TRAINED)",
-    )
-    nnx.update(model, next_memories(current, following))
-    return rest
-
-
-def next_memories(memories: Any, gradient: Any) -> Any:
-    """Take the gradient of every memory as the next one, after checking it.
-
-    Args:
-        memories: pytree with a :class:`~sparse_hyper_jax.backprop.Memory` for each layer.
-        gradient: the same tree, of the loss with respect to it.
-
-    Returns:
-        the memories of the next step.
-
-    Raises:
-        ValueError: as :func:`~sparse_hyper_jax.backprop.next_memory`.
-    """
-    return jax.tree.map(
-        next_memory, memories, gradient, is_leaf=lambda node: isinstance(node, Memory)
-    )
-
-
-def reset_memory(model: nnx.Module, *, batch_shape: Sequence[int] | None = None) -> None:
-    """Let all layers of a model forget, for instance when the loss or the batch size changes.
-
-    Args:
-        model: with any number of layers that remember.
-        batch_shape: lengths of all axes of the coming inputs but the last; None keeps them. Only
-            ``"slot"`` memories have them.
-    """
-
-    def forget(memory: Memory) -> Memory:
-        empty = jax.tree.map(jnp.zeros_like, memory)
-        if batch_shape is None or memory.residue is None or memory.residue.ndim == 1:
-            return empty
-        shape = (*checks.check_index_shape("batch_shape", batch_shape), memory.residue.shape[-1])
-        return empty._replace(residue=jnp.zeros(shape, memory.residue.dtype))
-
-    current = nnx.state(model, BackpropMemory)
-    forgotten = jax.tree.map(forget, current, is_leaf=lambda node: isinstance(node, Memory))
-    nnx.update(model, forgotten)

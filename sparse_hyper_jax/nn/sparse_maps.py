@@ -1,7 +1,7 @@
 """Hyperlayers as Flax NNX modules: a source network and one call into the functions."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TypedDict, Unpack
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +9,7 @@ from flax import nnx
 
 from sparse_hyper_jax import checks
 from sparse_hyper_jax.nn.free_tuples import FreeTuples
-from sparse_hyper_jax.nn.keys import draw_key
+from sparse_hyper_jax.nn.keys import Randomness, draw_key
 from sparse_hyper_jax.ops import (
     ContinuousTuples,
     Locality,
@@ -93,16 +93,9 @@ class HyperLayer(nnx.Module):
         self.share_samples = share_samples
         self.sample_probability = sample_probability
         self.deterministic = deterministic
-        region = None if region is None else checks.check_index_shape("region", region)
-        # A tuple of pairs, not a dict: static for jit, and no container of parameters.
-        self.sampling = (
-            ("num_global", num_global),
-            ("num_local", num_local),
-            ("region", region),
-            ("chunk_size", chunk_size),
-            ("density", density),
-            ("locality", locality),
-        )
+        self.num_global, self.num_local = num_global, num_local
+        self.region = None if region is None else checks.check_index_shape("region", region)
+        self.chunk_size, self.density, self.locality = chunk_size, density, locality
         self.bias = nnx.Param(jnp.zeros(self.out_shape)) if bias == "dense" else None
         self.bias_source = (
             FreeTuples(self.out_shape, num_bias_tuples, rngs=rngs) if bias == "sparse" else None
@@ -114,7 +107,7 @@ class HyperLayer(nnx.Module):
         x: jax.Array,
         *,
         deterministic: bool | None = None,
-        rngs: nnx.Rngs | nnx.RngStream | jax.Array | None = None,
+        rngs: Randomness | None = None,
     ) -> jax.Array:
         """Map a batch.
 
@@ -165,17 +158,24 @@ class HyperLayer(nnx.Module):
         return jax.vmap(self._one, in_axes=axes)(keys, tuples, x)
 
     def _one(self, key: jax.Array | None, tuples: ContinuousTuples, x: jax.Array) -> jax.Array:
-        fixed: dict[str, Any] = {"template": self.template, "wrap": self.wrap}
         if key is None:
-            return hyperlayer_hard(tuples, x, self.out_shape, **fixed)
+            return hyperlayer_hard(
+                tuples, x, self.out_shape, template=self.template, wrap=self.wrap
+            )
         return hyperlayer(
             key,
             tuples,
             x,
             self.out_shape,
+            num_global=self.num_global,
+            num_local=self.num_local,
+            region=self.region,
+            chunk_size=self.chunk_size,
+            template=self.template,
+            density=self.density,
+            locality=self.locality,
             sample_probability=self.sample_probability,
-            **fixed,
-            **dict(self.sampling),
+            wrap=self.wrap,
         )
 
     def _bias(self, key: jax.Array | None) -> jax.Array | None:
@@ -184,11 +184,29 @@ class HyperLayer(nnx.Module):
         if self.bias_source is None:
             return None
         tuples = self.bias_source()
-        entries = settle(tuples, self.out_shape)
-        if key is not None:
-            options = {name: dict(self.sampling)[name] for name in ("num_global", "density")}
-            entries = relax(key, tuples, self.out_shape, **options)
+        if key is None:
+            return to_dense(settle(tuples, self.out_shape), self.out_shape)
+        entries = relax(
+            key, tuples, self.out_shape, num_global=self.num_global, density=self.density
+        )
         return to_dense(entries, self.out_shape)
+
+
+class HyperLayerOptions(TypedDict, total=False):
+    """Options of every :class:`HyperLayer`, which documents them and gives their defaults."""
+
+    num_global: int
+    num_local: int
+    region: Sequence[int] | None
+    chunk_size: int | None
+    bias: str
+    num_bias_tuples: int
+    share_samples: bool
+    sample_probability: float
+    density: str
+    locality: Locality | None
+    wrap: bool
+    deterministic: bool
 
 
 class FreeHyperLayer(HyperLayer):
@@ -206,7 +224,7 @@ class FreeHyperLayer(HyperLayer):
         floor: see there.
         template: fixed columns.
         rngs: streams ``params`` and ``sample``.
-        **options: as :class:`HyperLayer`.
+        **options: as :class:`HyperLayer`; their types are in :class:`HyperLayerOptions`.
 
     Raises:
         ValueError: as :class:`HyperLayer` and :class:`FreeTuples`.
@@ -228,7 +246,7 @@ class FreeHyperLayer(HyperLayer):
         floor: float = 0.0,
         template: Template | None = None,
         rngs: nnx.Rngs,
-        **options: Any,
+        **options: Unpack[HyperLayerOptions],
     ):
         self.in_shape = checks.check_index_shape("in_shape", in_shape)
         shape = (*checks.check_index_shape("out_shape", out_shape), *self.in_shape)
@@ -246,12 +264,19 @@ class FreeHyperLayer(HyperLayer):
         options.setdefault("wrap", mean_method == "modulo")
         super().__init__(source, out_shape, template=template, rngs=rngs, **options)
 
-    def __call__(self, x: jax.Array, **options: Any) -> jax.Array:
+    def __call__(
+        self,
+        x: jax.Array,
+        *,
+        deterministic: bool | None = None,
+        rngs: Randomness | None = None,
+    ) -> jax.Array:
         """Map a batch; see :meth:`HyperLayer.__call__`.
 
         Args:
             x: ``(b, *in_shape, *features)``.
-            **options: ``deterministic`` and ``rngs``.
+            deterministic: overrides the mode of the layer.
+            rngs: overrides the stored stream; a typed key works too.
 
         Returns:
             ``(b, *out_shape, *features)``.
@@ -266,4 +291,4 @@ class FreeHyperLayer(HyperLayer):
             f"(b, *{self.in_shape}, *features)",
             "reshape x or make the layer with another in_shape",
         )
-        return super().__call__(x, **options)
+        return super().__call__(x, deterministic=deterministic, rngs=rngs)

@@ -1,7 +1,7 @@
 """Sparse networks: masks, how many entries they keep, and how they come about in training.
 
     density ---> densities of arrays ---> scores ---> masks ---> masked weights ---> loss
-               densities.py            method.py    select.py      masks.py            |
+             distributions.py          method.py    select.py      masks.py            |
                                        prune.py     patterns.py                        |
                                        regrow.py         ^                             |
                                        top_kast.py       '--- training.py <--- dL/dw --'
@@ -14,7 +14,7 @@ On dense hardware that costs as much as no mask at all: count operations if you 
 call them time. ``prox_2_to_4`` moves weights towards the 2:4 pattern of recent GPUs.
 """
 
-from sparse_hyper_jax.pruning.densities import Distribution, count_kept, erk, uniform
+from sparse_hyper_jax.pruning.distributions import Distribution, count_kept, erk, uniform
 from sparse_hyper_jax.pruning.masks import (
     DensityReport,
     Masks,

@@ -8,7 +8,8 @@ import jax.numpy as jnp
 
 from sparse_hyper_jax import checks
 from sparse_hyper_jax.parameter_paths import is_left_out, path_name
-from sparse_hyper_jax.pruning.densities import count_kept
+from sparse_hyper_jax.precision import at_least_float32
+from sparse_hyper_jax.pruning.distributions import count_kept
 from sparse_hyper_jax.pruning.patterns import UNSTRUCTURED, Pattern
 from sparse_hyper_jax.pruning.select import keep_largest
 
@@ -59,7 +60,7 @@ def global_magnitude_masks(weights: Any, densities: Any) -> Masks:
         )
         if not is_left_out(density) and density < 1
     ]
-    wide = [leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32)) for leaf, _ in parts]
+    wide = [at_least_float32(leaf) for leaf, _ in parts]
     kept = iter(keep_largest(wide, sum(count for _, count in parts)) if wide else ())
 
     def mask(leaf: jax.Array, density: Any) -> Any:
@@ -163,7 +164,7 @@ def density_report(params: Any, masks: Masks) -> DensityReport:
             continue
         name = path_name(path)
         kept[name], sizes[name] = int(jnp.sum(mask)), jnp.size(leaf)
-    checks.require(bool(sizes), "no mask", "masks for at least one leaf", "check filter=")
+    checks.require(bool(sizes), "no mask", "masks for at least one leaf", "check select=")
     of, all_of = sum(kept.values()), sum(sizes.values())
     return DensityReport(
         of / all_of,

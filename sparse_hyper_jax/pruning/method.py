@@ -2,11 +2,12 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
+from sparse_hyper_jax.precision import at_least_float32
 from sparse_hyper_jax.pruning.schedules import Schedule
 from sparse_hyper_jax.reparam import Reparametrization
 
@@ -29,8 +30,8 @@ class Kept(NamedTuple):
 class Snapshot(NamedTuple):
     """What a method sees of training: all pruned leaves, in their order."""
 
-    count: jax.Array
-    """Finished steps, int32."""
+    steps: jax.Array
+    """Finished ones, int32."""
 
     weights: Leaves
     """What the model would use without masks."""
@@ -54,11 +55,13 @@ class Method(ABC):
     schedule: Schedule
     """When masks change."""
 
-    random: bool = False
-    """Whether ``start`` and ``change`` draw random numbers."""
-
-    grows: bool = False
+    grows: ClassVar[bool] = False
     """Whether a change takes the place of the gradient step and gives entries first weights."""
+
+    @property
+    def random(self) -> bool:
+        """Whether ``start`` and ``change`` draw random numbers."""
+        return False
 
     def start(self, key: Any, seen: Snapshot) -> Kept:
         """Make the first masks; by default as all others."""
@@ -93,4 +96,4 @@ def random_scores(key: Any, leaves: Leaves) -> list[jax.Array]:
 
 def magnitudes(leaves: Leaves) -> list[jax.Array]:
     """Give magnitudes, at least in float32."""
-    return [jnp.abs(leaf).astype(jnp.promote_types(leaf.dtype, jnp.float32)) for leaf in leaves]
+    return [at_least_float32(jnp.abs(leaf)) for leaf in leaves]

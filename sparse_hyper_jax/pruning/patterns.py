@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from sparse_hyper_jax import checks
 from sparse_hyper_jax.largest import top_k_mask
+from sparse_hyper_jax.precision import at_least_float32
 from sparse_hyper_jax.pruning.select import keep_largest
 
 
@@ -62,7 +63,7 @@ class Blocks:
             len(shape) >= 2 and not (shape[-2] % height or shape[-1] % width),
             f"blocks of shape {self.shape} in an array of shape {shape}",
             "lengths that divide those of the last two axes",
-            "change the blocks, or leave this array out with filter=",
+            "change the blocks, or leave this array out with select=",
         )
         return math.prod(shape) // (height * width)
 
@@ -100,7 +101,7 @@ class Channels:
         """Keep the channels with the largest scores."""
         self.units(scores.shape)
         others = tuple(axis for axis in range(scores.ndim) if axis != self.axis % scores.ndim)
-        wide = scores.astype(jnp.promote_types(scores.dtype, jnp.float32))
+        wide = at_least_float32(scores)
         squares = jnp.mean(wide * wide, axis=others, keepdims=True)
         return jnp.broadcast_to(keep_largest([squares], kept)[0], scores.shape)
 
@@ -127,7 +128,7 @@ class NofM:
             valid and shape[self.axis] % self.m == 0,
             f"{self.n} of {self.m} on axis {self.axis} of an array of shape {shape}",
             f"an axis whose length is a multiple of {self.m}",
-            "change axis, or leave this array out with filter=",
+            "change axis, or leave this array out with select=",
         )
         return math.prod(shape)
 

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from sparse_hyper_jax import checks
+from sparse_hyper_jax.precision import at_least_float32
 
 TRIPLES = ((1, 2, 3), (0, 2, 3), (0, 1, 3), (0, 1, 2))
 SWEEPS = 100
@@ -47,7 +48,7 @@ def prox_2_to_4(weights: jax.Array, strength: float | jax.Array, *, axis: int = 
     if isinstance(strength, int | float):
         checks.require(strength >= 0, f"strength={strength}", "at least 0", "change it")
     groups = _groups(weights, axis)
-    wide = groups.astype(jnp.promote_types(groups.dtype, jnp.float32))
+    wide = at_least_float32(groups)
     rank = jnp.argsort(-jnp.abs(wide), axis=-1, stable=True)
     sorted_sizes = jnp.take_along_axis(jnp.abs(wide), rank, axis=-1)
     best = _best_of_sorted(sorted_sizes, jnp.asarray(strength, wide.dtype))

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from sparse_hyper_jax import checks
-from sparse_hyper_jax.pruning.densities import count_kept
+from sparse_hyper_jax.pruning.distributions import count_kept
 from sparse_hyper_jax.pruning.method import Kept, Method, Snapshot, magnitudes, random_scores
 from sparse_hyper_jax.pruning.patterns import UNSTRUCTURED, Pattern, Unstructured
 from sparse_hyper_jax.pruning.schedules import Schedule, one_shot
@@ -64,7 +64,7 @@ class Prune(Method):
     def change(self, key: Any, seen: Snapshot) -> Kept:
         """Make the masks anew."""
         scores = self._scores(key, seen)
-        share = self.schedule.share(seen.count)
+        share = self.schedule.share(seen.steps)
         units = [self.pattern.units(jnp.shape(leaf)) for leaf in seen.weights]
         numbers = [
             _so_far(count_kept(density, of), of, share)

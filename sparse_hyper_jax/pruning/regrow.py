@@ -1,14 +1,14 @@
 """Drop small weights and grow others: SET and RigL."""
 
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
 import optax
 
 from sparse_hyper_jax import checks
-from sparse_hyper_jax.pruning.densities import count_kept
+from sparse_hyper_jax.pruning.distributions import count_kept
 from sparse_hyper_jax.pruning.method import Kept, Method, Snapshot, magnitudes, random_scores
 from sparse_hyper_jax.pruning.schedules import Schedule, periodic
 from sparse_hyper_jax.pruning.select import keep_largest
@@ -46,6 +46,11 @@ class DropAndGrow(Method):
     grown_size: float = 0.0
     """Size of grown weights, as a share of the mean magnitude of the kept ones."""
 
+    schedule: Schedule = field(init=False, repr=False, compare=False)
+    """Changes between the first step and the last, none at either end."""
+
+    grows: ClassVar[bool] = True
+
     def __post_init__(self) -> None:
         checks.check_count("end", self.end)
         checks.check_count("every", self.every, least=1)
@@ -59,9 +64,14 @@ class DropAndGrow(Method):
             "a first change before the end",
             "lower every; for random masks that stay, take Prune(score='random')",
         )
+        full = periodic(self.every, end=max(self.end - 1, 0))
+        schedule = full._replace(due=lambda steps: full.due(steps) & (steps > 0))
+        object.__setattr__(self, "schedule", schedule)  # frozen for everyone else
 
-    random = True
-    grows = True
+    @property
+    def random(self) -> bool:
+        """Always: the first masks are."""
+        return True
 
     def check_reparam(self, reparam: Reparametrization | None) -> None:
         """Raise if grown entries would stay at zero, or move others."""
@@ -79,12 +89,6 @@ class DropAndGrow(Method):
             "pass for instance grown_size=0.5; for alpha 1, no reparam",
         )
 
-    @property
-    def schedule(self) -> Schedule:
-        """Changes between the first step and the last, none at either end."""
-        full = periodic(self.every, end=max(self.end - 1, 0))
-        return full._replace(due=lambda count: full.due(count) & (count > 0))
-
     def start(self, key: Any, seen: Snapshot) -> Kept:
         """Keep entries by chance."""
         masks = [
@@ -95,9 +99,8 @@ class DropAndGrow(Method):
 
     def change(self, key: Any, seen: Snapshot) -> Kept:
         """Drop and grow."""
-        replaced = self.drop_fraction * optax.cosine_decay_schedule(1.0, max(self.end, 1))(
-            seen.count
-        )
+        decay = optax.cosine_decay_schedule(1.0, max(self.end, 1))
+        replaced = self.drop_fraction * jnp.asarray(decay(seen.steps))
         keys = jax.random.split(key, len(seen.weights))
         parts = [
             self._replace(*leaves, replaced)
@@ -131,11 +134,15 @@ class DropAndGrow(Method):
         return stay | new, grown.astype(weights.dtype)
 
 
-def SET(end: int, **options: Any) -> DropAndGrow:  # noqa: N802 (the method's name)
+def SET(  # noqa: N802 (the method's name)
+    end: int, *, every: int = 100, drop_fraction: float = 0.3, grown_size: float = 0.0
+) -> DropAndGrow:
     """Sparse evolutionary training: :class:`DropAndGrow`, with its options, growing by chance."""
-    return DropAndGrow(end, grow="random", **options)
+    return DropAndGrow(end, every, drop_fraction, "random", grown_size)
 
 
-def RigL(end: int, **options: Any) -> DropAndGrow:  # noqa: N802 (the method's name)
+def RigL(  # noqa: N802 (the method's name)
+    end: int, *, every: int = 100, drop_fraction: float = 0.3, grown_size: float = 0.0
+) -> DropAndGrow:
     """Rigged lottery: :class:`DropAndGrow`, with its options, growing by gradients."""
-    return DropAndGrow(end, grow="gradient", **options)
+    return DropAndGrow(end, every, drop_fraction, "gradient", grown_size)

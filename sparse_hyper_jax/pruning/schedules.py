@@ -23,7 +23,7 @@ class Schedule(NamedTuple):
 def one_shot(step: int) -> Schedule:
     """Prune once, after ``step`` steps; 0: before the first."""
     checks.check_count("step", step)
-    return Schedule(lambda count: count == step, lambda count: _reached(count, step))
+    return Schedule(lambda steps: steps == step, lambda steps: _reached(steps, step))
 
 
 def periodic(every: int, *, begin: int = 0, end: int | None = None) -> Schedule:
@@ -35,7 +35,7 @@ def periodic(every: int, *, begin: int = 0, end: int | None = None) -> Schedule:
         end: no change after this many steps.
     """
     due = _every(every, begin, end)
-    return Schedule(due, lambda count: _reached(count, begin))
+    return Schedule(due, lambda steps: _reached(steps, begin))
 
 
 def gradual(begin: int, end: int, *, every: int = 100, power: float = 3.0) -> Schedule:
@@ -58,7 +58,9 @@ def gradual(begin: int, end: int, *, every: int = 100, power: float = 3.0) -> Sc
     inside = _every(every, begin, end)
     checks.require(end > begin, f"begin={begin}, end={end}", "an end after it", "change them")
     share = optax.polynomial_schedule(0.0, 1.0, power, end - begin, begin)
-    return Schedule(lambda count: inside(count) | (count == end), share)
+    return Schedule(
+        lambda steps: inside(steps) | (steps == end), lambda steps: jnp.asarray(share(steps))
+    )
 
 
 def _every(every: int, begin: int, end: int | None) -> Callable[[jax.Array], jax.Array]:
@@ -67,12 +69,12 @@ def _every(every: int, begin: int, end: int | None) -> Callable[[jax.Array], jax
     if end is not None:
         checks.check_count("end", end)
 
-    def due(count: jax.Array) -> jax.Array:
-        last = True if end is None else count <= end
-        return (count >= begin) & last & ((count - begin) % every == 0)
+    def due(steps: jax.Array) -> jax.Array:
+        last = True if end is None else steps <= end
+        return (steps >= begin) & last & ((steps - begin) % every == 0)
 
     return due
 
 
-def _reached(count: jax.Array, step: int) -> jax.Array:
-    return jnp.where(count >= step, 1.0, 0.0)
+def _reached(steps: jax.Array, step: int) -> jax.Array:
+    return jnp.where(steps >= step, 1.0, 0.0)

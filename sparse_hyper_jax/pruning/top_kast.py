@@ -1,14 +1,14 @@
 """Use the largest weights and train some more: Top-KAST."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from sparse_hyper_jax import checks
-from sparse_hyper_jax.pruning.densities import count_kept
+from sparse_hyper_jax.pruning.distributions import count_kept
 from sparse_hyper_jax.pruning.method import Kept, Leaves, Method, Snapshot
 from sparse_hyper_jax.pruning.schedules import Schedule, periodic
 from sparse_hyper_jax.pruning.select import keep_largest
@@ -37,16 +37,15 @@ class TopKAST(Method):
     penalty: float = 0.0
     """Exploration penalty."""
 
+    schedule: Schedule = field(init=False, repr=False, compare=False)
+    """All the time."""
+
     def __post_init__(self) -> None:
         checks.check_count("every", self.every, least=1)
         extra = self.trained_extra
         checks.require(0 <= extra <= 1, f"trained_extra={extra}", "from 0 to 1", "change it")
         checks.require(self.penalty >= 0, f"penalty={self.penalty}", "at least 0", "change it")
-
-    @property
-    def schedule(self) -> Schedule:
-        """All the time."""
-        return periodic(self.every)
+        object.__setattr__(self, "schedule", periodic(self.every))  # frozen for everyone else
 
     def change(self, key: Any, seen: Snapshot) -> Kept:
         """Choose A and B by magnitude."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -10,13 +10,13 @@ import optax
 
 from sparse_hyper_jax import checks
 from sparse_hyper_jax.parameter_paths import (
-    Filter,
+    Selector,
     is_kernel,
     is_left_out,
     replace_selected,
     selected_leaves,
 )
-from sparse_hyper_jax.pruning.densities import Distribution, uniform
+from sparse_hyper_jax.pruning.distributions import Distribution, uniform
 from sparse_hyper_jax.pruning.masks import Masks, replace_entries
 from sparse_hyper_jax.pruning.method import Kept, Leaves, Method, Snapshot
 from sparse_hyper_jax.reparam import Reparametrization
@@ -29,13 +29,31 @@ class SparseState(NamedTuple):
         masks: what the model uses, for :func:`apply_masks`.
         updated: what may change; the same as ``masks`` for most methods.
         inner: state of the optimizer.
-        count: finished steps, int32.
+        steps: finished ones, int32.
     """
 
     masks: Masks
     updated: Masks
-    inner: optax.OptState
-    count: jax.Array
+    inner: Any
+    steps: jax.Array
+
+
+class SparseTraining(optax.GradientTransformationExtraArgs):
+    """A transformation whose state says which masks to use."""
+
+    # Narrower than in optax, which is safe: the fields of a tuple cannot be set.
+    init: "_Init"  # pyright: ignore[reportIncompatibleVariableOverride]
+    update: "_Update"  # pyright: ignore[reportIncompatibleVariableOverride]
+
+
+class _Init(Protocol):
+    def __call__(self, params: Any) -> SparseState: ...
+
+
+class _Update(Protocol):
+    def __call__(
+        self, updates: Any, state: Any, params: Any = None, **extra_args: Any
+    ) -> tuple[Any, SparseState]: ...
 
 
 def sparse_training(
@@ -44,10 +62,10 @@ def sparse_training(
     *,
     density: float,
     distribution: Distribution = uniform,
-    filter: Filter = is_kernel,
+    select: Selector = is_kernel,
     reparam: Reparametrization | None = None,
     key: jax.Array | None = None,
-) -> optax.GradientTransformationExtraArgs:
+) -> SparseTraining:
     """Train with masks that a method makes anew from time to time.
 
     The gradient has to be the one of the *masked weights*, at dropped entries too::
@@ -78,7 +96,7 @@ def sparse_training(
         density: share of the entries that is kept in the end, from 0 to 1.
         distribution: how it is shared among arrays, ``uniform`` or ``erk``;
             ``partial(erk, dense=...)`` leaves some whole.
-        filter: which leaves are pruned.
+        select: which leaves are pruned.
         reparam: of the parameters, or None.
         key: typed key, for methods that draw random numbers; every step derives its own from it.
 
@@ -97,99 +115,143 @@ def sparse_training(
         "pass key=jax.random.key(seed)",
     )
     method.check_reparam(reparam)
-    inner = optax.with_extra_args_support(inner)
-    masking = _Masking(density, distribution, filter, reparam, key)
+    masking = _Masking(method, density, distribution, select, reparam, key)
+    training = _Training(optax.with_extra_args_support(inner), method, masking)
+    return SparseTraining(training.init, training.update)
 
-    def init(params: Any) -> SparseState:
-        count, leaves = jnp.zeros((), jnp.int32), selected_leaves(filter, params)
+
+class _Made(NamedTuple):
+    """What a method kept, as trees like the parameters."""
+
+    forward: Masks
+    updated: Masks
+    grown: Any
+
+
+@dataclass(frozen=True)
+class _Masking:
+    """How a method's masks are made, whatever the state of training."""
+
+    method: Method
+    density: float
+    distribution: Distribution
+    select: Selector
+    reparam: Reparametrization | None
+    key: jax.Array | None
+
+    def leaves(self, tree: Any) -> list[jax.Array]:
+        """List what is pruned of a tree like the parameters."""
+        return selected_leaves(self.select, tree)
+
+    def weights(self, params: Any) -> list[jax.Array]:
+        """Give the weights of all leaves that are pruned."""
+        return self.leaves(params if self.reparam is None else self.reparam.to_weights(params))
+
+    def first(self, params: Any) -> _Made:
+        """Make the masks of the first step."""
+        leaves = self.leaves(params)
         everything = [jnp.ones(leaf.shape, bool) for leaf in leaves]
         nothing = [jnp.zeros_like(leaf) for leaf in leaves]
-        forward, updated, _ = masking.make(method.start, params, count, nothing, everything)
+        return self._make(self.method.start, params, jnp.zeros((), jnp.int32), nothing, everything)
+
+    def next(self, params: Any, steps: jax.Array, gradient: Any, masks: Masks) -> _Made:
+        """Make the masks that follow."""
+        seen = self.leaves(gradient), jax.tree.leaves(masks)
+        return self._make(self.method.change, params, steps, *seen)
+
+    def _make(
+        self,
+        rule: Callable[[Any, Snapshot], Kept],
+        params: Any,
+        steps: jax.Array,
+        gradients: Leaves,
+        masks: Leaves,
+    ) -> _Made:
+        """Ask a method; give trees like the parameters in place of its lists of leaves."""
+        densities = self.distribution(params, self.density, select=self.select)
+        shares, structure = jax.tree.flatten(densities)
+        key = None if self.key is None else jax.random.fold_in(self.key, steps)
+        kept = rule(key, Snapshot(steps, self.weights(params), gradients, masks, shares))
+        return _Made(*(None if part is None else structure.unflatten(part) for part in kept))
+
+
+@dataclass(frozen=True)
+class _Training:
+    """The transformation: what happens to a gradient, and then to the masks."""
+
+    inner: optax.GradientTransformationExtraArgs
+    method: Method
+    masking: _Masking
+
+    def init(self, params: Any) -> SparseState:
+        """Begin with the first masks."""
+        kept = self.masking.first(params)
         # Two arrays even where they are equal, so that the state can be donated.
-        updated = jax.tree.map(jnp.copy, updated)
-        return SparseState(forward, updated, inner.init(params), count)
+        updated = jax.tree.map(jnp.copy, kept.updated)
+        steps = jnp.zeros((), jnp.int32)
+        return SparseState(kept.forward, updated, self.inner.init(params), steps)
 
     def update(
-        updates: Any, state: SparseState, params: Any = None, **extra: Any
+        self, updates: Any, state: Any, params: Any = None, **extra_args: Any
     ) -> tuple[Any, SparseState]:
+        """Take a step of the inner optimizer; where masks are due, make them anew."""
         checks.require(
             params is not None,
             "update called without params",
             "the parameters, from which masks are made",
             "call update(gradient, state, params)",
         )
-        count = state.count + 1
-        gradients, masks = selected_leaves(filter, updates), jax.tree.leaves(state.masks)
-        # A method may add to the gradient of weights; a reparametrisation makes them costly to get.
-        added = method.adjust(gradients, lambda: masking.weights(params), masks)
-        gradient = replace_selected(filter, updates, added)
-        seen = replace_entries(gradient, state.updated, 0.0, where=False)
-        step, moments = inner.update(seen, state.inner, params, **extra)
-        # Adding -0.0 leaves every number as it is, bit for bit; adding 0.0 changes -0.0.
-        step = jax.tree.map(_widened, step, params)
-        step = replace_entries(step, state.updated, -0.0, where=False)
-
-        def prune() -> tuple[Any, SparseState]:
-            after = optax.apply_updates(params, step)
-            kept = masking.make(method.change, after, count, gradients, masks)
-            return step, SparseState(kept.forward, kept.updated, moments, count)
-
-        def grow() -> tuple[Any, SparseState]:
-            kept = masking.make(method.change, params, count, gradients, masks)
-            moved = _move_grown(filter, reparam, params, kept.grown)
-            moved = jax.tree.map(lambda new, old: new.astype(old.dtype), moved, step)
-            fresh = _reset_grown(inner, state.inner, kept.grown)
-            return moved, SparseState(kept.forward, kept.updated, fresh, count)
-
+        step, moments = self._step(updates, state, params, extra_args)
+        after = state._replace(inner=moments, steps=state.steps + 1)
+        change = self._grow if self.method.grows else self._prune
         return jax.lax.cond(
-            method.schedule.due(count),
-            grow if method.grows else prune,
-            lambda: (step, SparseState(state.masks, state.updated, moments, count)),
+            self.method.schedule.due(after.steps),
+            lambda: change(step, updates, state, after, params),
+            lambda: (step, after),
         )
 
-    return optax.GradientTransformationExtraArgs(init, update)
+    def _step(
+        self, gradient: Any, state: SparseState, params: Any, extra_args: dict[str, Any]
+    ) -> tuple[Any, Any]:
+        """Ask the inner optimizer, and let it move nothing but what is to be updated."""
+        # A method may add to the gradient of weights; a reparametrisation makes them costly to get.
+        leaves, masks = self.masking.leaves(gradient), jax.tree.leaves(state.masks)
+        added = self.method.adjust(leaves, lambda: self.masking.weights(params), masks)
+        gradient = replace_selected(self.masking.select, gradient, added)
+        seen = replace_entries(gradient, state.updated, 0.0, where=False)
+        step, moments = self.inner.update(seen, state.inner, params, **extra_args)
+        # Adding -0.0 leaves every number as it is, bit for bit; adding 0.0 changes -0.0.
+        step = jax.tree.map(_widened, step, params)
+        return replace_entries(step, state.updated, -0.0, where=False), moments
 
+    def _prune(
+        self, step: Any, gradient: Any, state: SparseState, after: SparseState, params: Any
+    ) -> tuple[Any, SparseState]:
+        """Make masks from the parameters after the step."""
+        stepped = optax.apply_updates(params, step)
+        kept = self.masking.next(stepped, after.steps, gradient, state.masks)
+        return step, after._replace(masks=kept.forward, updated=kept.updated)
 
-@dataclass(frozen=True)
-class _Masking:
-    """What masks are made from, besides the state of training."""
-
-    density: float
-    distribution: Distribution
-    filter: Filter
-    reparam: Reparametrization | None
-    key: jax.Array | None
-
-    def weights(self, params: Any) -> list[jax.Array]:
-        """Give the weights of all leaves that are pruned."""
-        weights = params if self.reparam is None else self.reparam.to_weights(params)
-        return selected_leaves(self.filter, weights)
-
-    def make(
-        self,
-        rule: Callable[[Any, Snapshot], Kept],
-        params: Any,
-        count: jax.Array,
-        gradients: Leaves,
-        masks: Leaves,
-    ) -> Kept:
-        """Ask a method; give trees like the parameters in place of its lists of leaves."""
-        densities = self.distribution(params, self.density, filter=self.filter)
-        shares, structure = jax.tree.flatten(densities)
-        key = None if self.key is None else jax.random.fold_in(self.key, count)
-        kept = rule(key, Snapshot(count, self.weights(params), gradients, masks, shares))
-        return Kept(*(leaves and structure.unflatten(leaves) for leaves in kept))
+    def _grow(
+        self, step: Any, gradient: Any, state: SparseState, after: SparseState, params: Any
+    ) -> tuple[Any, SparseState]:
+        """Make masks in place of the step, and let entries grow."""
+        kept = self.masking.next(params, after.steps, gradient, state.masks)
+        moved = _move_grown(self.masking, params, kept.grown)
+        moved = jax.tree.map(lambda new, old: new.astype(old.dtype), moved, step)
+        inner = _reset_grown(self.inner, state.inner, kept.grown)
+        return moved, after._replace(masks=kept.forward, updated=kept.updated, inner=inner)
 
 
 def _widened(update: jax.Array, param: jax.Array) -> jax.Array:
     return update.astype(jnp.promote_types(update.dtype, param.dtype))
 
 
-def _move_grown(filter: Filter, reparam: Reparametrization | None, params: Any, grown: Any) -> Any:
+def _move_grown(masking: _Masking, params: Any, grown: Any) -> Any:
     """Give the updates that move grown entries to their first weights, and nothing else."""
     weights = [jnp.nan_to_num(leaf) for leaf in jax.tree.leaves(grown)]
-    target = replace_selected(filter, params, weights)
-    target = target if reparam is None else reparam.to_theta(target)
+    target = replace_selected(masking.select, params, weights)
+    target = target if masking.reparam is None else masking.reparam.to_theta(target)
 
     def move(leaf: jax.Array, there: jax.Array, grown: Any) -> jax.Array:
         stay = jnp.full_like(leaf, -0.0)

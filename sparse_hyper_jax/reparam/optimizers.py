@@ -6,7 +6,7 @@ import jax
 import optax
 
 from sparse_hyper_jax import checks
-from sparse_hyper_jax.parameter_paths import Filter, is_kernel, map_selected
+from sparse_hyper_jax.parameter_paths import Selector, is_kernel, map_selected
 from sparse_hyper_jax.reparam.powers import (
     check_alpha,
     even_power,
@@ -17,7 +17,7 @@ from sparse_hyper_jax.reparam.powers import (
 
 
 def scale_by_power_jacobian(
-    alpha: float, *, filter: Filter = is_kernel, axes: tuple[int, ...] | None = None
+    alpha: float, *, select: Selector = is_kernel, axes: tuple[int, ...] | None = None
 ) -> optax.GradientTransformation:
     """Multiply updates of kernels with the slope of the power: ``u -> alpha |theta|^(alpha-1) u``.
 
@@ -34,7 +34,7 @@ def scale_by_power_jacobian(
 
     Args:
         alpha: Python number of at least 1.
-        filter: which leaves, as in ``powerprop``.
+        select: which leaves, as in ``powerprop``.
         axes: of a group, as in ``powerprop``.
 
     Returns:
@@ -45,7 +45,7 @@ def scale_by_power_jacobian(
     """
     alpha = check_alpha(alpha)
 
-    def update(updates: Any, state: optax.EmptyState, params: Any = None) -> tuple[Any, Any]:
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
         _check_params(params)
 
         def scaled(theta: jax.Array, one: jax.Array) -> jax.Array:
@@ -53,9 +53,9 @@ def scale_by_power_jacobian(
                 return group_slope(theta, one, alpha, axes)
             return (alpha * even_power(theta, alpha - 1) * one).astype(one.dtype)
 
-        return _map_updates(scaled, filter, params, updates), state
+        return _map_updates(scaled, select, params, updates), state
 
-    return optax.GradientTransformation(lambda _: optax.EmptyState(), update)
+    return optax.GradientTransformation(optax.init_empty_state, update)
 
 
 def add_power_decay(
@@ -63,7 +63,7 @@ def add_power_decay(
     alpha: float,
     *,
     decay_on: Literal["theta", "w"] = "theta",
-    filter: Filter = is_kernel,
+    select: Selector = is_kernel,
     axes: tuple[int, ...] | None = None,
 ) -> optax.GradientTransformation:
     """Add the gradient of weight decay, on theta or on w, to gradients of theta.
@@ -78,7 +78,7 @@ def add_power_decay(
         weight_decay: lambda, at least 0.
         alpha: Python number of at least 1.
         decay_on: what is decayed.
-        filter: which leaves, as in ``powerprop``; the others are not decayed.
+        select: which leaves, as in ``powerprop``; the others are not decayed.
         axes: of a group, as in ``powerprop``.
 
     Returns:
@@ -93,19 +93,22 @@ def add_power_decay(
     checks.require(weight_decay >= 0, f"weight_decay={weight_decay}", "at least 0", "change it")
     checks.check_choice("decay_on", decay_on, ("theta", "w"))
 
-    def update(updates: Any, state: optax.EmptyState, params: Any = None) -> tuple[Any, Any]:
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
         _check_params(params)
 
+        def decayed(theta: jax.Array) -> jax.Array:
+            if decay_on == "theta":
+                return theta
+            if axes is None:
+                return alpha * odd_power(theta, 2 * alpha - 1)
+            return group_slope(theta, group_power(theta, alpha, axes), alpha, axes)
+
         def added(theta: jax.Array, one: jax.Array) -> jax.Array:
-            if decay_on == "w" and axes is None:
-                theta = alpha * odd_power(theta, 2 * alpha - 1)
-            elif decay_on == "w":
-                theta = group_slope(theta, group_power(theta, alpha, axes), alpha, axes)
-            return (one + weight_decay * theta).astype(one.dtype)
+            return (one + weight_decay * decayed(theta)).astype(one.dtype)
 
-        return _map_updates(added, filter, params, updates), state
+        return _map_updates(added, select, params, updates), state
 
-    return optax.GradientTransformation(lambda _: optax.EmptyState(), update)
+    return optax.GradientTransformation(optax.init_empty_state, update)
 
 
 def _check_params(params: Any) -> None:
@@ -117,9 +120,9 @@ def _check_params(params: Any) -> None:
     )
 
 
-def _map_updates(function: Any, filter: Filter, params: Any, updates: Any) -> Any:
+def _map_updates(function: Any, select: Selector, params: Any, updates: Any) -> Any:
     """Map selected leaves of the updates; the others come out as they came in."""
-    changed = map_selected(function, filter, params, updates, other=optax.MaskedNode())
+    changed = map_selected(function, select, params, updates, other=optax.MaskedNode())
     return jax.tree.map(
         lambda one, new: one if isinstance(new, optax.MaskedNode) else new, updates, changed
     )

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from sparse_hyper_jax import checks
+from sparse_hyper_jax.precision import at_least_float32
 
 
 def power(theta: jax.Array, alpha: float) -> jax.Array:
@@ -105,7 +106,7 @@ def odd_power(x: jax.Array, exponent: float) -> jax.Array:
 @partial(jax.custom_jvp, nondiff_argnums=(1,))
 def even_power(x: jax.Array, exponent: float) -> jax.Array:
     """``|x|^exponent``, 1 for exponent 0; where that is infinite at zero, 0."""
-    wide = jnp.abs(x).astype(jnp.promote_types(x.dtype, jnp.float32))
+    wide = at_least_float32(jnp.abs(x))
     if exponent < 0:
         result = jnp.where(wide > 0, _raised(jnp.where(wide > 0, wide, 1), exponent), 0)
     else:
@@ -136,11 +137,13 @@ def _raised(base: jax.Array, exponent: float) -> jax.Array:
         return base**exponent
     whole, quarter = divmod(int(quarters), 4)
     result = jax.lax.integer_pow(base, whole)
-    if quarter:
-        half = jnp.sqrt(base)
-        fourth = jnp.sqrt(half) if quarter % 2 else None
-        result = result * {1: fourth, 2: half, 3: half * fourth if quarter == 3 else None}[quarter]
-    return result
+    if not quarter:
+        return result
+    half = jnp.sqrt(base)
+    if quarter == 2:
+        return result * half
+    fourth = jnp.sqrt(half)
+    return result * (fourth if quarter == 1 else half * fourth)
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(1, 2))
@@ -172,7 +175,7 @@ def group_slope(
 
 
 def _norm(x: jax.Array, axes: tuple[int, ...]) -> jax.Array:
-    wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    wide = at_least_float32(x)
     # In units of the largest entry, whose square neither overflows nor becomes zero.
     unit = jax.lax.stop_gradient(jnp.max(jnp.abs(wide), axis=axes, keepdims=True))
     # The root is infinitely steep at zero, and zero times infinity is NaN: take the norm of ones

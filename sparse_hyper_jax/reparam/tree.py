@@ -7,7 +7,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from sparse_hyper_jax.parameter_paths import Filter, is_kernel, map_selected
+from sparse_hyper_jax.parameter_paths import Selector, is_kernel, map_selected
+from sparse_hyper_jax.precision import at_least_float32
 from sparse_hyper_jax.reparam.powers import (
     check_alpha,
     group_power,
@@ -37,7 +38,7 @@ class Reparametrization:
     inverse: Callable[[jax.Array], jax.Array]
     """w to theta, for one leaf."""
 
-    filter: Filter = is_kernel
+    select: Selector = is_kernel
     """Which leaves are meant."""
 
     elementwise: bool = True
@@ -47,28 +48,28 @@ class Reparametrization:
         """Give the parameters of ordinary weights, at least in float32.
 
         Raises:
-            ValueError: the filter selects nothing.
+            ValueError: nothing is selected.
         """
 
         def inverse(leaf: jax.Array) -> jax.Array:
             leaf = jnp.asarray(leaf)
-            return self.inverse(leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32)))
+            return self.inverse(at_least_float32(leaf))
 
-        return map_selected(inverse, self.filter, weights)
+        return map_selected(inverse, self.select, weights)
 
     def to_weights(self, theta: Any) -> Any:
         """Give the weights that the model uses: ordinary parameters, to keep or to export.
 
         Raises:
-            ValueError: the filter selects nothing.
+            ValueError: nothing is selected.
         """
-        return map_selected(self.forward, self.filter, theta)
+        return map_selected(self.forward, self.select, theta)
 
 
 def powerprop(
     alpha: float,
     *,
-    filter: Filter = is_kernel,
+    select: Selector = is_kernel,
     axes: tuple[int, ...] | None = None,
     dtype: Any = None,
 ) -> Reparametrization:
@@ -81,7 +82,7 @@ def powerprop(
 
     Args:
         alpha: Python number of at least 1; 1 is the plain network.
-        filter: which leaves; by default kernels. Two reparametrisations with filters that exclude
+        select: which leaves; by default kernels. Two reparametrisations with selectors that exclude
             each other give two alphas.
         axes: None, or the axes of a leaf along which a group extends
             (:func:`~sparse_hyper_jax.reparam.group_power`).
@@ -103,4 +104,4 @@ def powerprop(
             return inverse_power(weights, alpha)
         return inverse_group_power(weights, alpha, axes)
 
-    return Reparametrization(forward, inverse, filter, elementwise=axes is None)
+    return Reparametrization(forward, inverse, select, elementwise=axes is None)

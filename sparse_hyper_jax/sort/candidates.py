@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from sparse_hyper_jax.checks import require_given
 from sparse_hyper_jax.sort.buckets import Buckets
 
 KEY_LIMIT = 1e30
@@ -153,6 +154,9 @@ def propose(
         return all_halves(buckets)
     keys = jax.lax.stop_gradient(keys)
     proposals = [upper_by_key(keys, buckets)[None]]
+    if num_candidates == 1:
+        return proposals[0], first_occurrences(proposals[0])
+    key = require_given(key, "key=None", "a random key", "pass jax.random.key(seed)")
     far_key = key
     if num_near:
         near_key, far_key = jax.random.split(key)

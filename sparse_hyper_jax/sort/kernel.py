@@ -83,7 +83,9 @@ def find_bounds(starts: jax.Array) -> Bounds:
     return Bounds(places - first, last - first + 1)
 
 
-def find_decays(sorted_keys: jax.Array, starts: jax.Array, certainty: jax.Array) -> jax.Array:
+def find_decays(
+    sorted_keys: jax.Array, starts: jax.Array, certainty: jax.Array | float
+) -> jax.Array:
     """Return ``exp(-certainty * gap)`` to the key before, ``(n,)``; zero where a list starts."""
     gaps = jnp.diff(sorted_keys, prepend=sorted_keys[:1])
     # Double where: a gap to another list may be of any size and sign.

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sparse_hyper_jax.checks import check_choice, check_shape, require
+from sparse_hyper_jax.checks import check_choice, check_shape, require, require_given
 from sparse_hyper_jax.precision import wide_dtype
 from sparse_hyper_jax.sort.buckets import bucket_means, buckets_at, num_levels
 from sparse_hyper_jax.sort.quicksort import Sorted
@@ -98,8 +98,8 @@ def sort_loss(
     _check_target(result.payload, target)
     if kind == "plain":
         return _distance(distance, result.payload, target)
-    require(
-        result.targets is not None,
+    targets = require_given(
+        result.targets,
         f"kind={kind!r} on a sort without targets",
         "targets at every stage",
         "pass target=... to quicksort, or use kind='plain'",
@@ -109,7 +109,7 @@ def sort_loss(
     levels = num_levels(n)
     total = jnp.zeros(())
     for level in range(levels + 1):
-        pair = result.stages[level], target if level == levels else result.targets[level]
+        pair = result.stages[level], target if level == levels else targets[level]
         if kind == "means":
             buckets = buckets_at(n, level)
             means = jax.tree.map(partial(bucket_means, buckets=buckets), pair)
@@ -131,8 +131,8 @@ def _distance(
         rows = distance(leaf, wanted).reshape(len(leaf), -1).mean(axis=1)
         return rows.mean() if shares is None else (rows * jnp.asarray(shares, rows.dtype)).sum()
 
-    leaves = jax.tree.leaves(jax.tree.map(one, output, target))
-    return sum(leaves) / len(leaves)
+    leaves: list[jax.Array] = jax.tree.leaves(jax.tree.map(one, output, target))
+    return sum(leaves[1:], leaves[0]) / len(leaves)
 
 
 def _check_target(payload: Any, target: Any) -> None:

@@ -80,14 +80,13 @@ def quicksort(
     n = len(keys)
     check_payload((payload, target), n, mixed=not hard and num_candidates > 1)
     options = {"num_candidates": num_candidates, "num_near": num_near, "certainty": certainty}
-    if not hard:
-        check_options(key, keys, **options)
+    key = None if hard else check_options(key, keys, **options)
     stages, splits = [payload], []
     # Soft keys stay wide between the levels: rounding mixed keys to 16 bits would create ties.
     current = keys if hard else at_least_float32(keys)
     levels = num_levels(n)
     # One split for all levels: deriving each level's key apart would compile the generator L times.
-    level_keys = [None] * levels if hard else jax.random.split(key, max(levels, 1))
+    level_keys = [None] * levels if key is None else jax.random.split(key, max(levels, 1))
     for level in range(levels):
         current, payload, split = half_split(
             level_keys[level], current, payload, level=level, hard=hard, **options

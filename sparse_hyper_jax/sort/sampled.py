@@ -72,15 +72,14 @@ def draw_sort(
     n = len(keys)
     check_payload(payload, n, mixed=False)
     # No near proposals: their law depends on the keys, and no log probability would say how.
-    options = {"num_candidates": num_candidates, "num_near": 0, "certainty": certainty}
-    check_options(key, keys, **options)
+    check_options(key, keys, num_candidates=num_candidates, num_near=0, certainty=certainty)
     current = jnp.clip(at_least_float32(keys), -KEY_LIMIT, KEY_LIMIT)
     total = jnp.zeros((), current.dtype)
     levels = num_levels(n)
     level_keys = jax.random.split(key, max(levels, 1))
     for level in range(levels):
         split, log_probability = _draw_split(
-            level_keys[level], current, buckets_at(n, level), **options
+            level_keys[level], current, buckets_at(n, level), num_candidates, certainty
         )
         current, payload = apply_split(split, (current, payload))
         total += log_probability
@@ -88,13 +87,18 @@ def draw_sort(
 
 
 def _draw_split(
-    key: jax.Array, keys: jax.Array, buckets: Buckets, **options: Any
+    key: jax.Array,
+    keys: jax.Array,
+    buckets: Buckets,
+    num_candidates: int,
+    certainty: jax.Array | float,
 ) -> tuple[HalfPermutation, jax.Array]:
     """Draw one halving per bucket; give them as one permutation, and their log probability."""
     propose_key, choose_key = jax.random.split(key)
     rows = to_rows(keys, buckets)
+    options = {"num_candidates": num_candidates, "num_near": 0, "certainty": certainty}
     upper, kept = propose(propose_key, rows, buckets, **options)
-    weights = candidate_weights(rows, upper, kept, buckets, options["certainty"])
+    weights = candidate_weights(rows, upper, kept, buckets, certainty)
     # A weight that underflows has no logarithm, and is never drawn.
     possible = weights > 0
     logs = jnp.where(possible, jnp.log(jnp.where(possible, weights, 1)), -jnp.inf)

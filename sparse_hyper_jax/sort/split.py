@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from sparse_hyper_jax.checks import check_count, check_shape, require
+from sparse_hyper_jax.checks import check_count, check_shape, require, require_given
 from sparse_hyper_jax.precision import at_least_float32
 from sparse_hyper_jax.sort.buckets import Buckets, buckets_at, from_rows, to_rows
 from sparse_hyper_jax.sort.candidates import (
@@ -232,8 +232,8 @@ def check_options(
     num_candidates: int,
     num_near: int,
     certainty: jax.Array | float,
-) -> None:
-    """Raise unless a soft split can be made with these options.
+) -> jax.Array:
+    """Return the key after checking that a soft split can be made with these options.
 
     Raises:
         ValueError: no random key, keys of integers, or options out of range.
@@ -253,8 +253,8 @@ def check_options(
         "raise num_candidates or lower num_near",
     )
     check_shape("certainty", certainty, (), "(): one number for all elements")
-    require(
-        key is not None,
+    return require_given(
+        key,
         "key=None",
         "a random key for the proposals",
         "pass jax.random.key(seed), or sort with hard=True",

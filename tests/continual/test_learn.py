@@ -90,7 +90,7 @@ def logits_of(network, number, reparam):
 def learn(name, alpha, tasks=3):
     reparam, traces = powerprop(alpha), []
     train = make_train(OPTIMIZERS[name], reparam, alpha, traces)
-    networks, searches = [empty_network(reparam.to_theta(init(0)), filter=is_shared)], []
+    networks, searches = [empty_network(reparam.to_theta(init(0)), select=is_shared)], []
     for number in range(tasks):
         network, search = efficient_packnet(
             networks[-1],
@@ -142,7 +142,7 @@ def test_masks_choose_among_old_and_new_weights():
 def test_packnet_takes_a_share_of_what_is_free_and_trains_it_again():
     reparam, traces, calls = powerprop(1.0), [], []
     train = make_train(OPTIMIZERS["momentum"], reparam, 1.0, traces)
-    networks = [empty_network(init(0), filter=is_shared)]
+    networks = [empty_network(init(0), select=is_shared)]
     for number in range(3):
 
         def recorded(*arguments, number=number):
@@ -166,7 +166,7 @@ def test_packnet_takes_a_share_of_what_is_free_and_trains_it_again():
 def test_without_freezing_the_old_task_changes():
     reparam = powerprop(1.0)
     train = make_train(OPTIMIZERS["momentum"], reparam, 1.0, [])
-    network = empty_network(init(0), filter=is_shared)
+    network = empty_network(init(0), select=is_shared)
     everything = jax.tree.map(jnp.ones_like, network.used)
     first = add_task(network, train(0)(init(0), network.used, everything), everything, freeze=False)
     theta = train(1)(first.params, first.used, everything)
@@ -176,7 +176,7 @@ def test_without_freezing_the_old_task_changes():
 
 
 def test_redraw_keeps_old_entries_and_nothing_else():
-    network = empty_network(init(0), filter=is_shared)
+    network = empty_network(init(0), select=is_shared)
     used = {
         "hidden": {
             "kernel": jnp.arange(96).reshape(8, 12) % 3 == 0,
@@ -196,7 +196,7 @@ def test_redraw_keeps_old_entries_and_nothing_else():
 
 def test_blank_tasks_have_the_structure_of_learned_ones():
     _, networks, _, _ = learn("clipping", 2.0)
-    blank = empty_network(init(0), filter=is_shared, tasks=3)
+    blank = empty_network(init(0), select=is_shared, tasks=3)
     shapes = lambda tree: jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), tree)  # noqa: E731
     assert jax.tree.structure(blank) == jax.tree.structure(networks[-1])
     assert shapes(blank) == shapes(networks[-1])
@@ -204,7 +204,7 @@ def test_blank_tasks_have_the_structure_of_learned_ones():
 
 
 def test_training_that_moves_what_is_frozen():
-    network = empty_network(init(0), filter=is_shared)
+    network = empty_network(init(0), select=is_shared)
     options = {
         "accept": lambda score, whole: score >= 0.9 * whole,
         "sparsities": [0.2, 0.4],
@@ -222,8 +222,8 @@ def test_training_that_moves_what_is_frozen():
 
 
 def test_groups_cannot_be_frozen_entry_by_entry():
-    reparam = powerprop(2.0, axes=(0,), filter=is_shared)
-    network = empty_network(init(0), filter=is_shared)
+    reparam = powerprop(2.0, axes=(0,), select=is_shared)
+    network = empty_network(init(0), select=is_shared)
     options = {"accept": lambda score, whole: True, "sparsities": [0.5]}
     for call in (
         lambda: packnet(network, init(0), never, keep=0.5, reparam=reparam),
@@ -239,7 +239,7 @@ def never(*arguments):
 
 
 def test_wrong_sparsities_are_found_before_training():
-    network = empty_network(init(0), filter=is_shared)
+    network = empty_network(init(0), select=is_shared)
     options = {"accept": lambda score, whole: True, "sparsities": [0.5, 0.2]}
     assert_names_itself_and_its_cure(
         lambda: efficient_packnet(network, init(0), never, never, **options),
@@ -284,7 +284,7 @@ def test_packnet_counts_as_all_else_counts():
 
 
 def test_wrong_input():
-    network = empty_network(init(0), filter=is_shared)
+    network = empty_network(init(0), select=is_shared)
     assert_names_itself_and_its_cure(
         lambda: task_weights(network, 0), "task 0 of 0", "learned", "count tasks"
     )
@@ -292,8 +292,8 @@ def test_wrong_input():
         lambda: packnet(network, init(0), lambda *a: a[0], keep=0.0), "keep=0.0", "(0, 1]", "keep"
     )
     assert_names_itself_and_its_cure(
-        lambda: empty_network(init(0), filter=lambda path, leaf: False),
+        lambda: empty_network(init(0), select=lambda path, leaf: False),
         "no selected leaf",
         "at least one",
-        "filter=",
+        "select=",
     )

@@ -104,7 +104,7 @@ def expected_loss(tuples, key, estimator, kind):
     def f(z):
         return loss_of(choices.pick(z).reshape(3, 2))
 
-    return expectation(f, choices.logits, key, estimator=estimator)
+    return expectation(key, choices.logits, f, estimator=estimator)
 
 
 slope = jax.jit(jax.value_and_grad(expected_loss), static_argnums=(2, 3))

@@ -7,7 +7,7 @@ import optax
 import pytest
 from flax import nnx
 
-from sparse_hyper_jax.estimators import sample_cells, score_function, score_function_loss
+from sparse_hyper_jax.estimators import cell_expectation, sample_cells, score_function_loss
 from sparse_hyper_jax.nn import FreeTuples
 from sparse_hyper_jax.ops import bound_means, bound_variances
 from tests.ops.examples import all_finite, assert_close
@@ -43,12 +43,12 @@ def estimates(baseline, repetitions=4000, num_samples=4):
 
     def estimate(key):
         return jax.value_and_grad(
-            lambda means, variances: score_function(
+            lambda means, variances: cell_expectation(
                 key,
-                table_loss,
                 means,
                 variances,
                 SHAPE,
+                table_loss,
                 num_samples=num_samples,
                 baseline=baseline,
             ),
@@ -133,7 +133,7 @@ def test_log_probability_is_that_of_the_draw():
 @pytest.mark.parametrize("variance", [0.0, 1e-30, 1e-12, 1e6])
 def test_extreme_variances_stay_finite(variance):
     def estimate(means, variances):
-        return score_function(jax.random.key(0), table_loss, means, variances, SHAPE)
+        return cell_expectation(jax.random.key(0), means, variances, SHAPE, table_loss)
 
     variances = jnp.full((2, 2), variance)
     value, gradients = jax.value_and_grad(estimate, argnums=(0, 1))(MEANS, variances)
@@ -169,12 +169,12 @@ def test_free_values_get_their_ordinary_gradient(baseline):
         return jnp.sum(values * TABLE[cells[:, 0], cells[:, 1], 0, 0]) ** 2
 
     def estimate(values):
-        return score_function(
+        return cell_expectation(
             key,
-            lambda cells: loss(cells, values),
             MEANS,
             VARIANCES,
             SHAPE,
+            lambda cells: loss(cells, values),
             num_samples=5,
             baseline=baseline,
         )
@@ -197,7 +197,7 @@ def test_loss_falls_on_a_small_identity():
         return jnp.mean(jnp.square(dense - jnp.eye(size)))
 
     def surrogate(parameters, key):
-        return score_function(key, loss, *tuples(parameters), (size, size), num_samples=32)
+        return cell_expectation(key, *tuples(parameters), (size, size), loss, num_samples=32)
 
     def step(state, key):
         parameters, moments = state
@@ -236,14 +236,14 @@ def test_every_pair_of_cells_counts_once():
             "draw more samples",
         ),
         (
-            lambda: score_function(
-                jax.random.key(0), table_loss, MEANS, VARIANCES, SHAPE, num_samples=0
+            lambda: cell_expectation(
+                jax.random.key(0), MEANS, VARIANCES, SHAPE, table_loss, num_samples=0
             ),
             "num_samples=0",
         ),
         (
-            lambda: score_function(
-                jax.random.key(0), table_loss, MEANS, VARIANCES, SHAPE, num_samples=1
+            lambda: cell_expectation(
+                jax.random.key(0), MEANS, VARIANCES, SHAPE, table_loss, num_samples=1
             ),
             "draw more samples",
         ),

@@ -57,7 +57,7 @@ def loss_and_slopes(estimator, parameter, problem, key):
 
     def loss(parameter, logits):
         f = objective(estimator, problem.table)
-        return 2 * expectation(lambda z: parameter**2 * f(z), logits, key, estimator=estimator)
+        return 2 * expectation(key, logits, lambda z: parameter**2 * f(z), estimator=estimator)
 
     return jax.value_and_grad(loss, argnums=(0, 1))(parameter, problem.logits)
 
@@ -205,7 +205,7 @@ def test_16_bit_logits_keep_their_dtype_and_the_value_is_wider(name, dtype):
     f = objective(estimator, problem.table.astype(dtype))
 
     def loss(logits):
-        return expectation(lambda z: f(z).astype(dtype), logits, KEY, estimator=estimator)
+        return expectation(KEY, logits, lambda z: f(z).astype(dtype), estimator=estimator)
 
     value, slope = jax.eval_shape(jax.value_and_grad(loss), problem.logits.astype(dtype))
     assert value.dtype == jnp.float32
@@ -253,7 +253,7 @@ def test_a_name_stands_for_the_default_options(name):
     logits = jnp.array([[0.5, -0.25], [0.125, 1.0], [0.0, 0.5]])
     f = count_ones(ESTIMATORS[name])
     one, two = (
-        jax.make_jaxpr(lambda x, by=by: expectation(f, x, KEY, estimator=by))(logits)
+        jax.make_jaxpr(lambda x, by=by: expectation(KEY, x, f, estimator=by))(logits)
         for by in (name, type(ESTIMATORS[name])() if "informed" not in name else ESTIMATORS[name])
     )
     assert str(one) == str(two)
@@ -262,7 +262,7 @@ def test_a_name_stands_for_the_default_options(name):
 def test_a_loss_falls_by_its_gradients():
     def loss(logits, key):
         f = objective(RLOO(), TWO.table)
-        return expectation(f, logits, key, estimator=RLOO(8))
+        return expectation(key, logits, f, estimator=RLOO(8))
 
     def step(logits, key):
         return logits - 0.2 * jax.grad(loss)(logits, key), None
@@ -273,7 +273,7 @@ def test_a_loss_falls_by_its_gradients():
 
 
 def gives_three(logits, **options):
-    return expectation(lambda z: jnp.ones(3), logits, KEY, **options)
+    return expectation(KEY, logits, lambda z: jnp.ones(3), **options)
 
 
 @each_case

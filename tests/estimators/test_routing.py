@@ -57,7 +57,7 @@ def enumerated(logits, loss, method, *, exact_at_argmax=False):
 def sampled_gradient(key, logits, loss, **options):
     def draw(logits):
         route = sparse_mixer(key, logits, **options)
-        return loss(route.gate * OUTPUTS[route.index])
+        return loss(route.gate * OUTPUTS[route.expert])
 
     return jax.grad(draw)(logits)
 
@@ -129,15 +129,15 @@ def test_gates_have_the_values_and_the_chances_of_the_rule(method, exact_at_argm
         method=method,
         exact_at_argmax=exact_at_argmax,
     )
-    assert route.index.shape == route.gate.shape == (count,)
-    assert route.index.dtype == jnp.int32
+    assert route.expert.shape == route.gate.shape == (count,)
+    assert route.expert.dtype == jnp.int32
     pi = np.asarray(jax.nn.softmax(LOGITS))
-    shares = np.bincount(route.index, minlength=EXPERTS) / count
+    shares = np.bincount(route.expert, minlength=EXPERTS) / count
     assert np.all(np.abs(shares - pi) < 4 * np.sqrt(pi * (1 - pi) / count))
-    scales = np.asarray(route.gate) / pi[np.asarray(route.index)]
+    scales = np.asarray(route.gate) / pi[np.asarray(route.expert)]
     whole = np.isclose(scales, 1.0, rtol=1e-5)
     assert np.all(whole | np.isclose(scales, rule.scale, rtol=1e-5))
-    top = np.asarray(route.index) == np.argmax(pi)
+    top = np.asarray(route.expert) == np.argmax(pi)
     free = ~top if exact_at_argmax else np.ones(count, bool)
     assert whole[~free].all()
     deviation = np.sqrt(rule.whole * (1 - rule.whole) / free.sum())
@@ -174,7 +174,7 @@ def test_jitter_leaves_out_the_experts_that_the_formula_says(jitter):
         return jnp.sum(route.gate), route
 
     slopes, route = jax.jit(jax.grad(gates, has_aux=True))(logits)
-    index = np.asarray(route.index)
+    index = np.asarray(route.expert)
     for number, row in enumerate(ROWS):
         assert np.all(np.unique(index[:, number]) == np.flatnonzero(kept[number]))
         weights = np.where(kept[number], np.exp(row - row.max()), 0)
@@ -216,16 +216,16 @@ def test_a_banned_expert_is_never_drawn_and_spoils_nothing(jitter):
         routes, slopes = draw(jax.random.split(KEY, 500))
         balance = jax.grad(balance_loss)(logits, jnp.array(0))
     drawn = {None: {0, 1, 3, 4}, 0.1: {0}, 10.0: {0, 1, 3, 4}}[jitter]
-    assert set(routes.index.tolist()) == drawn
+    assert set(routes.expert.tolist()) == drawn
     assert all_finite((routes.gate, slopes, balance))
     assert np.all(np.asarray(slopes)[:, 2] == 0)
-    assert int(top_route(logits).index) == 0
+    assert int(top_route(logits).expert) == 0
 
 
 @pytest.mark.parametrize("method", RULES)
 def test_a_single_expert_needs_no_choice(method):
     route = sparse_mixer(KEY, jnp.array([[-3.0], [7.0]]), method=method, jitter=0.1)
-    assert route.index.tolist() == [0, 0]
+    assert route.expert.tolist() == [0, 0]
     assert route.gate.tolist() == [1.0, 1.0]
     slope = jax.grad(lambda logits: sparse_mixer(KEY, logits, method=method).gate)(jnp.ones(1))
     assert slope.tolist() == [0.0]
@@ -251,13 +251,13 @@ def test_jit_and_vmap_change_nothing(method):
 
     looped = jax.tree.map(lambda *leaves: jnp.stack(leaves), *map(draw, keys))
     together = jax.jit(jax.vmap(draw))(keys)
-    assert np.array_equal(looped.index, together.index)
+    assert np.array_equal(looped.expert, together.expert)
     assert_close(looped.gate, together.gate)
 
 
 def test_methods_share_their_draws_and_use_a_key_once():
     logits = jnp.broadcast_to(LOGITS, (100, EXPERTS))
-    draws = [sparse_mixer(KEY, logits, method=method).index for method in RULES]
+    draws = [sparse_mixer(KEY, logits, method=method).expert for method in RULES]
     assert all(np.array_equal(draws[0], other) for other in draws[1:])
     with jax.debug_key_reuse(True):
         key = jax.random.key(5)
@@ -269,7 +269,7 @@ def test_methods_share_their_draws_and_use_a_key_once():
 def test_top_route_takes_the_most_probable_with_its_ordinary_gradient():
     logits = jnp.stack([LOGITS, -LOGITS])
     route = top_route(logits)
-    assert route.index.tolist() == [2, 1]
+    assert route.expert.tolist() == [2, 1]
     pi = jax.nn.softmax(logits)
     assert_close(route.gate, jnp.array([pi[0, 2], pi[1, 1]]))
     slope = jax.grad(lambda logits: top_route(logits).gate)(LOGITS)
@@ -321,13 +321,13 @@ MISTAKES = {
         lambda: balance_loss(PAIR, jnp.zeros(3, jnp.int32)),
         "index of shape (3,) and dtype int32",
         "integers of shape (2,)",
-        "the index of the Route",
+        "the expert of the Route",
     ),
     "an index of floats": (
         lambda: fill_with_defaults(PAIR, jnp.ones((2, 1)), jnp.zeros(2), jnp.ones((EXPERTS, 1))),
         "dtype float32",
         "integers",
-        "the index of the Route",
+        "the expert of the Route",
     ),
     "no tokens": (
         lambda: balance_loss(PAIR[:0], jnp.zeros(0, jnp.int32)),

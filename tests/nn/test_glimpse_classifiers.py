@@ -95,7 +95,7 @@ def test_options_reach_the_network():
     classifier = make("scale", reader="upright", coordinates=True, classes=3, variance_floor=0.25)
     assert classifier.attention.reader == "upright"
     assert classifier.attention.encoder.coordinates
-    assert dict(classifier.attention.variance_options)["floor"] == 0.25
+    assert classifier.attention.variance_floor == 0.25
     assert classifier.head.last.bias.shape == (3,)
     for model, grid in (("stn", "affine"), ("reinforce", "scale")):
         attention = make(model).attention

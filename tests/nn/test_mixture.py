@@ -45,7 +45,7 @@ def naive(mixture, x, *, training):
     pi = probabilities(mixture, x)
     index, gate = pi.argmax(axis=-1), pi.max(axis=-1)
     if training and mixture.method in RULES:
-        options = dict(mixture.sampling)
+        options = {"exact_at_argmax": mixture.exact_at_argmax, "jitter": mixture.jitter}
         logits = (x @ mixture.router.kernel[...]).reshape(-1, pi.shape[-1])
         route = sparse_mixer(KEY, logits, method=mixture.method, **options)
         index, gate = (np.asarray(part).reshape(index.shape) for part in route)
@@ -73,21 +73,21 @@ def test_output_is_that_of_a_loop_over_tokens_and_experts(router, training):
     y, index = naive(mixture, X, training=training)
     assert mixed.y.shape == (2, 8, OUT)
     assert_close(mixed.y, y, rtol=1e-4, atol=1e-5)
-    assert np.array_equal(mixed.index, index)
+    assert np.array_equal(mixed.expert, index)
     assert len(np.unique(index)) > 1  # else sorting would be no test
-    assert_close(mixed.balance_loss, balance_loss(X @ mixture.router.kernel[...], mixed.index))
+    assert_close(mixed.balance_loss, balance_loss(X @ mixture.router.kernel[...], mixed.expert))
 
 
 def test_random_routers_draw_in_training_and_not_in_evaluation():
     mixture, x = make("midpoint"), jnp.tile(X, (20, 1, 1))
-    one, two = (mixture(x, rngs=key).index for key in jax.random.split(KEY))
+    one, two = (mixture(x, rngs=key).expert for key in jax.random.split(KEY))
     assert np.any(one != two)
-    stored = mixture(x).index, mixture(x).index
+    stored = mixture(x).expert, mixture(x).expert
     assert np.any(stored[0] != stored[1])
     mixture.eval()
     assert_close(mixture(x, rngs=KEY).y, mixture(x).y)
-    assert np.array_equal(mixture(x).index, probabilities(mixture, x).argmax(axis=-1))
-    assert np.any(mixture(x, deterministic=False).index != mixture(x).index)
+    assert np.array_equal(mixture(x).expert, probabilities(mixture, x).argmax(axis=-1))
+    assert np.any(mixture(x, deterministic=False).expert != mixture(x).expert)
 
 
 @pytest.mark.parametrize("router", ["top", "heun", "default", "dense"])
@@ -139,7 +139,7 @@ def test_default_vectors_come_back_and_are_not_stored():
     before = np.asarray(mixture.defaults[...])
     mixed = mixture(X)
     assert np.array_equal(mixture.defaults[...], before)
-    index, rows = np.asarray(mixed.index).reshape(-1), X.reshape(-1, D)
+    index, rows = np.asarray(mixed.expert).reshape(-1), X.reshape(-1, D)
     assert len(np.unique(index)) < EXPERTS
     for expert in range(EXPERTS):
         own = [of_expert(mixture, expert, row) for row in rows[index == expert]]
@@ -166,7 +166,7 @@ def test_one_expert_and_one_token(router):
     mixture = make(router, num_experts=1)
     mixed = mixture(X[0, 0])
     assert mixed.y.shape == (OUT,)
-    assert mixed.index.shape == ()
+    assert mixed.expert.shape == ()
     assert_close(mixed.y, of_expert(mixture, 0, X[0, 0]), rtol=1e-5)
     assert_close(mixed.balance_loss, 1.0)
 
@@ -178,7 +178,7 @@ def test_short_floats(router):
     assert mixed.y.dtype == jnp.bfloat16
     assert mixed.balance_loss.dtype == jnp.float32
     reference = wide(X, rngs=KEY)
-    assert np.array_equal(mixed.index, reference.index)
+    assert np.array_equal(mixed.expert, reference.expert)
     assert_close(mixed.y.astype(jnp.float32), reference.y, rtol=0.05, atol=0.05)
     if router == "default":
         assert mixed.defaults.dtype == jnp.float32
@@ -243,7 +243,7 @@ def test_banned_experts_leave_gradients_finite():
 
     experts = {name: parameters[name] for name in ("kernels", "biases")}
     assert all_finite(jax.jit(jax.grad(loss))(experts))
-    assert not np.any(mixture(x).index == 1)
+    assert not np.any(mixture(x).expert == 1)
 
 
 MISTAKES = {

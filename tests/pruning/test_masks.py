@@ -182,7 +182,7 @@ def test_masks_work_under_jit():
 NO_MASKS = jax.tree.map(lambda _: LEFT_OUT, PARAMS)
 SHORT = {"kernel": np.zeros(2, np.uint8)}
 MISTAKES = {
-    "no mask": (partial(density_report, PARAMS, NO_MASKS), "no mask", "at least one", "filter="),
+    "no mask": (partial(density_report, PARAMS, NO_MASKS), "no mask", "at least one", "select="),
     "too short": (
         partial(unpack_masks, SHORT, {"kernel": np.zeros((3, 7))}),
         "packed of shape (2,)",

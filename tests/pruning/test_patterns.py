@@ -104,14 +104,14 @@ def test_patterns_of_whole_trees():
 
 FLAT, SQUARE = np.ones(8, "f"), np.ones((6, 6), "f")
 MISTAKES = {
-    "a vector": (lambda: Blocks().mask(FLAT, 1), "shape (8,)", "lengths that divide", "filter="),
+    "a vector": (lambda: Blocks().mask(FLAT, 1), "shape (8,)", "lengths that divide", "select="),
     "rows": (lambda: Blocks((4, 3)).units((6, 6)), "blocks of shape (4, 3)", "divide", "blocks"),
-    "columns": (lambda: Blocks((3, 4)).mask(SQUARE, 1), "shape (6, 6)", "divide", "filter="),
+    "columns": (lambda: Blocks((3, 4)).mask(SQUARE, 1), "shape (6, 6)", "divide", "select="),
     "empty blocks": (lambda: Blocks((0, 4)), "shape=0", "at least 1", "static Python int"),
     "a score": (lambda: Blocks(by="sum"), "by='sum'", "'mean', 'max'", "choose by"),
     "no axis": (lambda: Channels(2).mask(SQUARE, 1), "axis=2", "an axis", "change axis"),
     "no axis below": (lambda: Channels(-3).units((6, 6)), "axis=-3", "an axis", "change axis"),
-    "groups": (lambda: NofM().mask(SQUARE, 1), "2 of 4 on axis -1", "multiple of 4", "filter="),
+    "groups": (lambda: NofM().mask(SQUARE, 1), "2 of 4 on axis -1", "multiple of 4", "select="),
     "group axis": (lambda: NofM(axis=1).units((8,)), "on axis 1", "an axis", "change axis"),
     "n over m": (lambda: NofM(3, 2), "m=2", "at least 3", "static Python int"),
     "negative n": (lambda: NofM(-1, 2), "n=-1", "at least 0", "static Python int"),

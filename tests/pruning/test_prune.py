@@ -174,8 +174,8 @@ def test_straight_through_updates_dropped_entries_as_well():
 
 @pytest.mark.parametrize("score", ["magnitude", "saliency"])
 def test_scores_are_those_of_weights_and_not_of_theta(score):
-    reparam = powerprop(3.0, filter=lambda path, leaf: path == "one/kernel")
-    inner = optax.chain(scale_by_power_jacobian(3.0, filter=reparam.filter), SGD)
+    reparam = powerprop(3.0, select=lambda path, leaf: path == "one/kernel")
+    inner = optax.chain(scale_by_power_jacobian(3.0, select=reparam.select), SGD)
     method = Prune(one_shot(2), score=score, scope="global")
     history = train(inner, method, 3, density=0.6, reparam=reparam)
     one, two = history.kernels(2)
@@ -201,7 +201,7 @@ def test_only_what_the_filter_selects_is_pruned():
     def second(path, leaf):
         return is_kernel(path, leaf) and path.startswith("two")
 
-    history = train(SGD, Prune(), 1, filter=second)
+    history = train(SGD, Prune(), 1, select=second)
     assert isinstance(history.state.masks["one"]["kernel"], optax.MaskedNode)
     mask = np.asarray(history.state.masks["two"]["kernel"][0])
     assert same([mask], largest_of_each(history.kernels(0)[1:], KEPT[1:]))

@@ -122,7 +122,7 @@ def test_one_program_serves_every_step(method):
         params, state = step(params, state, at(given, number))
         assert jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), state) == expected
     assert len(traces) == 1
-    assert state.count == 7
+    assert state.steps == 7
     if method is not METHODS["prune"]:
         return
     # Under scan it comes to the same.
@@ -139,7 +139,7 @@ def test_a_state_may_be_donated_after_a_step():
     update = jax.jit(optimizer.update, donate_argnums=1)
     for _ in range(2):
         _, state = update(gradient, state, params)
-    assert state.count == 3
+    assert state.steps == 3
 
 
 def test_the_first_state_may_be_donated():
@@ -147,7 +147,7 @@ def test_the_first_state_may_be_donated():
     params = jax.tree.map(jnp.array, PARAMS)
     update = jax.jit(optimizer.update, donate_argnums=1)
     _, state = update(at(gradients(1), 0), optimizer.init(params), params)
-    assert state.count == 1
+    assert state.steps == 1
 
 
 class Model(nnx.Module):
@@ -304,7 +304,7 @@ MISTAKES = {
     ),
     "no params": (without_params, "update called without params", "the parameters", "update("),
     "a percentage": (lambda: start(density=30).init(PARAMS), "density=30", "from 0 to 1", "pass 1"),
-    "no kernel": (lambda: start().init({"b": np.ones(3)}), "leaf among b", "at least", "filter="),
+    "no kernel": (lambda: start().init({"b": np.ones(3)}), "leaf among b", "at least", "select="),
 }
 
 

@@ -226,7 +226,7 @@ MISTAKES = {
         "'theta', 'w'",
         "choose decay_on",
     ),
-    "nothing": (nothing_selected, "no selected leaf among a", "at least one", "pass filter="),
+    "nothing": (nothing_selected, "no selected leaf among a", "at least one", "pass select="),
 }
 
 
@@ -238,7 +238,7 @@ def test_a_mistake_names_itself_and_its_cure(call, found, expected, change):
 @pytest.mark.parametrize("alpha", [1.0, 2.0, 3.5])
 def test_decay_of_grouped_weights_is_the_gradient_of_their_squares(alpha):
     theta = {"kernel": jax.random.normal(jax.random.key(3), (5, 4))}
-    options = {"filter": lambda path, leaf: True, "axes": (0,)}
+    options = {"select": lambda path, leaf: True, "axes": (0,)}
     decay = add_power_decay(0.3, alpha, decay_on="w", **options)
     zeros = jax.tree.map(jnp.zeros_like, theta)
     got, _ = decay.update(zeros, decay.init(theta), theta)

@@ -145,7 +145,7 @@ def test_filters_that_exclude_each_other_give_two_alphas():
     def only(name):
         return lambda path, leaf: is_kernel(path, leaf) and path.startswith(name)
 
-    one, two = powerprop(2.0, filter=only("one")), powerprop(4.0, filter=only("two"))
+    one, two = powerprop(2.0, select=only("one")), powerprop(4.0, select=only("two"))
     theta = two.to_theta(one.to_theta(params))
     for name, alpha in [("one", 2), ("two", 4)]:
         sizes = np.abs(params[name]["kernel"])
@@ -164,7 +164,7 @@ def test_a_filter_sees_names_between_slashes():
         return is_kernel(path, leaf)
 
     params, _ = in_nnx()
-    powerprop(2.0, filter=spy).to_theta(params)
+    powerprop(2.0, select=spy).to_theta(params)
     assert seen["one/kernel"] == (4, 6)
     assert seen["two/bias"] == (2,)
     assert set(seen) == {
@@ -176,21 +176,21 @@ def test_a_filter_sees_names_between_slashes():
 
 
 PARAMS = {"kernel": np.ones((2, 2), "f"), "bias": np.ones(2, "f")}
-NOTHING = powerprop(2.0, filter=lambda path, leaf: False)
+NOTHING = powerprop(2.0, select=lambda path, leaf: False)
 MISTAKES = {
     "a root": (lambda: powerprop(0.5), "alpha=0.5", "at least 1", "alpha=2.0"),
-    "nothing": (lambda: NOTHING.to_theta(PARAMS), "bias, kernel", "at least one", "pass filter="),
+    "nothing": (lambda: NOTHING.to_theta(PARAMS), "bias, kernel", "at least one", "pass select="),
     "nothing either": (
         lambda: NOTHING.to_weights(PARAMS),
         "bias, kernel",
         "at least one",
-        "filter=",
+        "select=",
     ),
     "a vector": (
         lambda: powerprop(2.0).to_theta({"kernel": np.ones(3, "f")}),
         "no selected leaf among kernel",
         "at least one",
-        "pass filter=",
+        "pass select=",
     ),
     "an axis": (
         lambda: powerprop(2.0, axes=(2,)).to_theta(PARAMS),

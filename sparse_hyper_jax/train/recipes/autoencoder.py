@@ -137,7 +137,7 @@ def expected_reconstruction(
             return of_rows(jax.nn.one_hot(classes, logits.shape[-1], dtype=logits.dtype))
 
         f = of_rows if estimator.relaxed else of_classes
-        return expectation(f, logits, key, estimator=estimator)
+        return expectation(key, logits, f, estimator=estimator)
 
     return expected
 

@@ -267,7 +267,7 @@ def make_measure(apply: Apply) -> Callable[[ExpertsState, Arrays], tuple[float, 
         images, labels = part
         logits, mixed = apply(parameters, defaults, images, None)
         experts = parameters["mixture"]["router"]["kernel"].shape[-1]
-        load = jnp.bincount(mixed.index, length=experts) / len(labels)
+        load = jnp.bincount(mixed.expert, length=experts) / len(labels)
         right = jnp.argmax(logits, axis=-1) == labels
         return jnp.mean(right), cross_entropy(logits, labels), load
 

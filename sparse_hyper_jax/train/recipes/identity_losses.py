@@ -121,7 +121,7 @@ def choice_loss(recipe: Problem, key: jax.Array, parameters: Mapping[str, jax.Ar
             y = sparse_multiply(cells, tuples.values, x, (recipe.size,))
             return jnp.mean(jnp.square(y - x))
 
-        return expectation(error, choices.logits, draw_key, estimator=estimator)
+        return expectation(draw_key, choices.logits, error, estimator=estimator)
 
     return jnp.mean(jax.vmap(instance)(jax.random.split(sample_key, recipe.batch), x))
 

@@ -223,7 +223,7 @@ class Learner:
 
     def start(self, checkpoints: Checkpoints) -> tuple[PackedNetwork, list[dict[str, Any]]]:
         """Give the network and the results of the tasks that are learned already."""
-        network = empty_network(self.fresh(0), filter=is_shared)
+        network = empty_network(self.fresh(0), select=is_shared)
         restored = checkpoints.restore(self.padded(network))
         if restored is None:
             return network, []
@@ -232,7 +232,7 @@ class Learner:
 
     def padded(self, network: PackedNetwork) -> PackedNetwork:
         """Add tasks without content, so that all checkpoints have the same structure."""
-        blank = empty_network(network.params, filter=is_shared, tasks=self.recipe.tasks)
+        blank = empty_network(network.params, select=is_shared, tasks=self.recipe.tasks)
         return network._replace(tasks=network.tasks + blank.tasks[len(network.tasks) :])
 
     def fresh(self, number: int) -> nnx.State:

@@ -2,28 +2,32 @@
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
 import optax
 
 from sparse_hyper_jax import checks
-from sparse_hyper_jax.parameter_paths import Filter, is_kernel, map_selected, path_name
+from sparse_hyper_jax.parameter_paths import Selector, is_kernel, map_selected, path_name
 
-Distribution = Callable[..., Any]
-"""``distribution(params, density, filter=...)`` gives a tree of densities from 0 to 1."""
+
+class Distribution(Protocol):
+    """How a density is shared out among arrays: :func:`uniform`, :func:`erk` or your own."""
+
+    def __call__(self, params: Any, density: float, *, select: Selector) -> Any:
+        """Give a tree of densities from 0 to 1, with ``optax.MaskedNode()`` for other leaves."""
 
 
 def uniform(
-    params: Any, density: float, *, filter: Filter = is_kernel, dense: Filter | None = None
+    params: Any, density: float, *, select: Selector = is_kernel, dense: Selector | None = None
 ) -> Any:
     """Give every selected array the same density.
 
     Args:
         params: pytree of arrays; only shapes matter.
         density: share of the entries to keep, from 0 to 1.
-        filter: which leaves are pruned.
+        select: which leaves are pruned.
         dense: which of these stay whole, for instance the first layer; by default none.
 
     Returns:
@@ -33,11 +37,11 @@ def uniform(
         ValueError: the density is no share, or nothing is selected.
     """
     _check_density(density)
-    return _densities(params, filter, dense, lambda shape: density)
+    return _densities(params, select, dense, lambda shape: density)
 
 
 def erk(
-    params: Any, density: float, *, filter: Filter = is_kernel, dense: Filter | None = None
+    params: Any, density: float, *, select: Selector = is_kernel, dense: Selector | None = None
 ) -> Any:
     """Give small arrays more than large ones (Erdős-Rényi kernel).
 
@@ -48,7 +52,7 @@ def erk(
     Args:
         params: pytree of arrays; only shapes matter.
         density: share of the entries of all pruned arrays together, from 0 to 1.
-        filter: which leaves are pruned.
+        select: which leaves are pruned.
         dense: which of these stay whole and do not count; by default none.
 
     Returns:
@@ -61,7 +65,7 @@ def erk(
     """
     _check_density(density)
     shapes = []
-    _densities(params, filter, dense, lambda shape: shapes.append(shape) or 0.0)
+    _densities(params, select, dense, lambda shape: shapes.append(shape) or 0.0)
     whole: set[tuple[int, ...]] = set()
     target = density * sum(math.prod(shape) for shape in shapes)
     epsilon = 0.0
@@ -74,7 +78,7 @@ def erk(
         whole |= full
     return _densities(
         params,
-        filter,
+        select,
         dense,
         lambda shape: 1.0 if shape in whole else epsilon * sum(shape) / math.prod(shape),
     )
@@ -92,17 +96,17 @@ def count_kept(density: float, units: int) -> int:
 
 def _densities(
     params: Any,
-    filter: Filter,
-    dense: Filter | None,
+    select: Selector,
+    dense: Selector | None,
     density_of: Callable[[tuple[int, ...]], float],
 ) -> Any:
     def visit(path: tuple[Any, ...], leaf: Any) -> Any:
         name = path_name(path)
-        if not filter(name, leaf):
+        if not select(name, leaf):
             return optax.MaskedNode()
         return 1.0 if dense is not None and dense(name, leaf) else density_of(jnp.shape(leaf))
 
-    map_selected(lambda leaf: leaf, filter, params)  # raises if nothing is selected
+    map_selected(lambda leaf: leaf, select, params)  # raises if nothing is selected
     return jax.tree_util.tree_map_with_path(visit, params)
 
 

@@ -82,7 +82,7 @@ def test_what_is_not_pruned_has_no_density(distribution):
     densities = distribution(params, 0.5)
     assert all(is_left_out(layer["bias"]) for layer in densities.values())
     assert len(jax.tree.leaves(densities)) == 2
-    only = distribution(params, 0.5, filter=lambda path, leaf: path == "layer1/bias")
+    only = distribution(params, 0.5, select=lambda path, leaf: path == "layer1/bias")
     assert only["layer1"]["bias"] == 0.5
     assert is_left_out(only["layer1"]["kernel"])
 
@@ -128,12 +128,12 @@ MISTAKES = {
     "negative": (lambda: erk(PARAMS, -0.1), "density=-0.1", "from 0 to 1", "1 - sparsity"),
     "nan": (lambda: erk(PARAMS, np.nan), "density=nan", "from 0 to 1", "1 - sparsity"),
     "an array": (lambda: uniform(PARAMS, np.ones(1)), "density=array", "Python number", "1 -"),
-    "nothing": (lambda: uniform({"bias": np.ones(3)}, 0.5), "among bias", "at least", "filter="),
+    "nothing": (lambda: uniform({"bias": np.ones(3)}, 0.5), "among bias", "at least", "select="),
     "none": (
-        lambda: erk(PARAMS, 0.5, filter=lambda path, leaf: False),
+        lambda: erk(PARAMS, 0.5, select=lambda path, leaf: False),
         "no selected leaf",
         "at least one",
-        "pass filter=",
+        "pass select=",
     ),
 }
 

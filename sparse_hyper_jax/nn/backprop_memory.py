@@ -1,0 +1,87 @@
+"""What a training step does with the memories of the layers of a model."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from sparse_hyper_jax import checks
+from sparse_hyper_jax.backprop import Memory, next_memory
+
+
+# Linen's TrainState replaces what lies in this collection by its gradient.
+@nnx.register_variable_name("_overwrite_with_gradient")
+class BackpropMemory(nnx.Variable):
+    """What a layer remembers between backward passes: a :class:`Memory`, no parameter."""
+
+
+TRAINED = (nnx.Param, BackpropMemory)
+"""Filter of what to differentiate: ``argnums=nnx.DiffState(0, TRAINED)``."""
+
+
+def carry_memory(model: nnx.Module, gradient: nnx.State) -> nnx.State:
+    """Give every layer its next memory, and the optimizer the rest of the gradient.
+
+    Args:
+        model: with any number of layers that remember.
+        gradient: of the loss with respect to ``nnx.DiffState(0, TRAINED)``.
+
+    Returns:
+        the gradient without the memories.
+
+    Raises:
+        ValueError: the gradient lacks a memory, or a layer was called several times in the loss
+            (outside ``jit``; inside, its memory and next gradients become NaN).
+    """
+    following, rest = nnx.split_state(gradient, BackpropMemory, ...)
+    current = nnx.state(model, BackpropMemory)
+    have, want = jax.tree.structure(following), jax.tree.structure(current)
+    checks.require(
+        have == want,
+        f"a gradient with {have.num_leaves} arrays of memories of {want.num_leaves}",
+        "the gradient of every memory",
+        "differentiate with argnums=nnx.DiffState(0, TRAINED)",
+    )
+    nnx.update(model, next_memories(current, following))
+    return rest
+
+
+def next_memories(memories: Any, gradient: Any) -> Any:
+    """Take the gradient of every memory as the next one, after checking it.
+
+    Args:
+        memories: pytree with a :class:`~sparse_hyper_jax.backprop.Memory` for each layer.
+        gradient: the same tree, of the loss with respect to it.
+
+    Returns:
+        the memories of the next step.
+
+    Raises:
+        ValueError: as :func:`~sparse_hyper_jax.backprop.next_memory`.
+    """
+    return jax.tree.map(
+        next_memory, memories, gradient, is_leaf=lambda node: isinstance(node, Memory)
+    )
+
+
+def reset_memory(model: nnx.Module, *, batch_shape: Sequence[int] | None = None) -> None:
+    """Let all layers of a model forget, for instance when the loss or the batch size changes.
+
+    Args:
+        model: with any number of layers that remember.
+        batch_shape: lengths of all axes of the coming inputs but the last; None keeps them. Only
+            ``"slot"`` memories have them.
+    """
+
+    def forget(memory: Memory) -> Memory:
+        empty = jax.tree.map(jnp.zeros_like, memory)
+        if batch_shape is None or memory.residue is None or memory.residue.ndim == 1:
+            return empty
+        shape = (*checks.check_index_shape("batch_shape", batch_shape), memory.residue.shape[-1])
+        return empty._replace(residue=jnp.zeros(shape, memory.residue.dtype))
+
+    current = nnx.state(model, BackpropMemory)
+    forgotten = jax.tree.map(forget, current, is_leaf=lambda node: isinstance(node, Memory))
+    nnx.update(model, forgotten)
