@@ -52,7 +52,7 @@ def test_on_a_circle_distances_go_the_shorter_way(density):
     options, variance = {"density": density, "period": (8,)}, np.ones((1, 1), np.float32)
     one, two, three, far = np.ravel(log_densities(points, mean, variance, **options))
     direct = np.ravel(log_densities(points, mean - 8, variance, density=density))
-    assert_close([one, three], direct[[0, 2]], rtol=1e-4)
+    assert_close(np.array([one, three]), direct[[0, 2]], rtol=1e-4)
     assert one > two > three > far
 
 
