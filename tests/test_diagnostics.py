@@ -12,6 +12,11 @@ TWO = {"a": random_array(3, 4, seed=2), "b": (random_array(5, seed=3),)}
 KEYS = jax.random.split(jax.random.key(7), 20_050)
 
 
+def report_of(estimate, exact=ONE, **options):
+    """The report as a function of the keys, compiled."""
+    return jax.jit(lambda keys: gradient_report(exact, estimate, keys, **options))
+
+
 def noisy(key, *, spread=0.5, shift=0.0):
     """Give ONE with independent noise of a known spread, moved along TWO."""
     noise = spread * jax.random.normal(key, (17,))
@@ -64,7 +69,7 @@ def test_half_precision_is_measured_in_single():
 
 def test_report_of_known_noise():
     length = np.linalg.norm(flat(ONE))
-    report = gradient_report(ONE, noisy, KEYS)
+    report = report_of(noisy)(KEYS)
     assert report.norm == pytest.approx(length, rel=1e-5)
     assert report.variance == pytest.approx(17 * 0.25 / length**2, rel=0.02)
     assert report.noise == pytest.approx((17 * 0.25 / len(KEYS)) ** 0.5 / length, rel=0.02)
@@ -74,29 +79,31 @@ def test_report_of_known_noise():
 
 
 def test_report_of_known_bias():
-    report = gradient_report(ONE, lambda key: noisy(key, shift=0.1), KEYS)
+    report = report_of(lambda key: noisy(key, shift=0.1))(KEYS)
     expected = 0.1 * np.linalg.norm(flat(TWO)) / np.linalg.norm(flat(ONE))
     assert report.bias == pytest.approx(expected, rel=0.03)
     assert report.largest_z > 10
 
 
 def test_noise_alone_is_not_taken_for_bias():
-    reports = [gradient_report(ONE, noisy, keys) for keys in KEYS[:2000].reshape(20, 100)]
+    reports = jax.jit(jax.vmap(report_of(noisy)))(KEYS[:2000].reshape(20, 100))
     # Without the correction the first mean would be that of the squared noise.
-    squares = np.mean([report.bias**2 for report in reports])
-    assert squares < 0.5 * np.mean([report.noise**2 for report in reports])
+    squares = np.mean(np.square(reports.bias))
+    assert squares < 0.5 * np.mean(np.square(reports.noise))
 
 
 def test_cosine_is_that_of_single_estimates():
-    report = gradient_report(ONE, noisy, KEYS[:50])
-    cosines = [gradient_cosine(noisy(key), ONE) for key in KEYS[:50]]
-    assert report.cosine == pytest.approx(np.mean(cosines), rel=1e-5)
+    report = report_of(noisy)(KEYS[:50])
+    cosines = jax.jit(jax.vmap(lambda key: gradient_cosine(noisy(key), ONE)))(KEYS[:50])
+    assert report.cosine == pytest.approx(np.asarray(cosines).mean(), rel=1e-5)
 
 
 @pytest.mark.parametrize("batch_size", [1, 7, 50, 1000])
 def test_batches_change_nothing(batch_size):
-    values = np.stack([flat(jax.tree.map(np.asarray, noisy(key))) for key in KEYS[:50]])
-    report = gradient_report(ONE, noisy, KEYS[:50], batch_size=batch_size)
+    estimates = jax.tree.map(np.asarray, jax.jit(jax.vmap(noisy))(KEYS[:50]))
+    parts = estimates["a"].reshape(50, -1), estimates["b"][0]
+    values = np.concatenate(parts, axis=1).astype(np.float64)
+    report = report_of(noisy, batch_size=batch_size)(KEYS[:50])
     variance = np.var(values, axis=0, ddof=1)
     squared = np.sum(flat(ONE) ** 2)
     assert report.variance == pytest.approx(variance.sum() / squared, rel=1e-4)
@@ -106,16 +113,16 @@ def test_batches_change_nothing(batch_size):
 
 
 def test_a_large_mean_hides_no_variance():
-    exact = jnp.full(4, 1e4)
-    report = gradient_report(exact, lambda key: exact + jax.random.normal(key, (4,)), KEYS)
+    exact = np.full(4, 1e4, np.float32)
+    report = report_of(lambda key: exact + jax.random.normal(key, (4,)), exact)(KEYS)
     assert report.variance * report.norm**2 == pytest.approx(4, rel=0.05)
 
 
 def test_what_is_exact_and_certain_has_neither_bias_nor_variance():
-    report = gradient_report(ONE, lambda key: ONE, KEYS[:10])
+    report = report_of(lambda key: ONE)(KEYS[:10])
     assert report.bias == report.variance == report.largest_z == 0
     assert report.cosine == pytest.approx(1, abs=1e-6)
-    wrong = gradient_report(ONE, lambda key: scaled(ONE, 2), KEYS[:10])
+    wrong = report_of(lambda key: scaled(ONE, 2))(KEYS[:10])
     assert wrong.bias == pytest.approx(1, rel=1e-5)
     assert wrong.variance < 1e-10
 

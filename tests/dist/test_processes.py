@@ -29,10 +29,11 @@ def free_port():
 def start_pair(out, cache, *flags):
     """Start two processes with a device each."""
     environment = {name: text for name, text in os.environ.items() if name != "XLA_FLAGS"}
+    environment.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache))
     environment |= {
         "JAX_NUM_CPU_DEVICES": "1",
         "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
-        "JAX_COMPILATION_CACHE_DIR": str(cache),
+        "JAX_ENABLE_COMPILATION_CACHE": "True",
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
     }
     words = [sys.executable, "-m", "tests.dist.pair", "identity", "--out", str(out), *flags]

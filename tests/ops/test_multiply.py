@@ -1,3 +1,6 @@
+import itertools
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -6,6 +9,7 @@ from jax.experimental import checkify
 
 from sparse_hyper_jax.ops import sparse_multiply
 from sparse_hyper_jax.types import SparseEntries
+from tests.folding import folded
 from tests.ops.examples import assert_close, scatter
 
 RANKS = [
@@ -24,25 +28,35 @@ def example(out_shape, in_shape, *, features=(), count=30, seed=0):
     shape = (*out_shape, *in_shape)
     indices = generator.integers(0, shape, (count, len(shape)))
     values, x = generator.normal(size=count), generator.normal(size=(*in_shape, *features))
-    return (
-        jnp.asarray(indices, jnp.int32),
-        jnp.asarray(values, jnp.float32),
-        jnp.asarray(x, jnp.float32),
-    )
+    return indices.astype(np.int32), values.astype(np.float32), x.astype(np.float32)
 
 
 def dense_product(indices, values, x, out_shape):
     in_rank = indices.shape[1] - len(out_shape)
     shape = (*out_shape, *x.shape[:in_rank])
-    matrix = jnp.zeros(shape).at[tuple(indices.T)].add(values)
+    matrix = jnp.zeros(shape).at[tuple(jnp.asarray(indices).T)].add(values)
     return jnp.tensordot(matrix, x, axes=in_rank)
 
 
-@pytest.mark.parametrize("features", [(), (2,), (2, 3)])
+FEATURES = [(), (2,), (2, 3)]
+
+
+@folded
+def products():
+    return {
+        (out_shape, in_shape, features): (
+            partial(sparse_multiply, out_shape=out_shape),
+            *example(out_shape, in_shape, features=features),
+        )
+        for (out_shape, in_shape), features in itertools.product(RANKS, FEATURES)
+    }
+
+
+@pytest.mark.parametrize("features", FEATURES)
 @pytest.mark.parametrize(("out_shape", "in_shape"), RANKS)
 def test_equals_the_dense_product(out_shape, in_shape, features):
     indices, values, x = example(out_shape, in_shape, features=features)
-    y = sparse_multiply(indices, values, x, out_shape)
+    y = products(out_shape, in_shape, features)
     matrix = scatter(SparseEntries(indices, values), (*out_shape, *in_shape))
     assert y.shape == (*out_shape, *features)
     assert_close(y, np.tensordot(matrix, x, axes=len(in_shape)), rtol=1e-4)
@@ -51,7 +65,7 @@ def test_equals_the_dense_product(out_shape, in_shape, features):
 @pytest.mark.parametrize(("out_shape", "in_shape"), [((), (4,)), ((2, 3), (2, 2))])
 def test_gradients_equal_those_of_the_dense_product(out_shape, in_shape):
     indices, values, x = example(out_shape, in_shape, features=(2,))
-    direction = jnp.cos(jnp.arange(values.size))
+    direction = np.cos(np.arange(values.size, dtype=np.float32))
 
     def loss(product):
         return lambda values, x: jnp.sin(product(indices, values, x, out_shape)).sum()
@@ -67,6 +81,11 @@ def test_gradients_equal_those_of_the_dense_product(out_shape, in_shape):
         assert_close(ours(values, x), dense(values, x), rtol=1e-4, atol=1e-5)
 
 
+multiply = jax.jit(
+    sparse_multiply, static_argnums=3, static_argnames=("row_layout", "indices_are_sorted")
+)
+
+
 def sparse_multiply_plain(indices, values, x, out_shape):
     return sparse_multiply(indices, values, x, out_shape)
 
@@ -78,7 +97,7 @@ def test_row_layout_equals_the_scatter(out_shape, per_cell):
     inputs = np.random.default_rng(1).integers(0, 6, (len(values), 1))
     indices = np.concatenate([np.repeat(cells, per_cell, axis=0), inputs], axis=1)
     results = {
-        name: sparse_multiply(indices, values, x, out_shape, **{name: True} if name else {})
+        name: multiply(indices, values, x, out_shape, **{name: True} if name else {})
         for name in ("", "row_layout", "indices_are_sorted")
     }
     assert_close(results["row_layout"], results[""])
@@ -92,7 +111,7 @@ def test_row_layout_needs_no_scatter():
 
 
 def test_no_entries_give_zero():
-    y = sparse_multiply(jnp.zeros((0, 2), jnp.int32), jnp.zeros(0), jnp.ones(4), (3,))
+    y = multiply(np.zeros((0, 2), np.int32), jnp.zeros(0), jnp.ones(4), (3,))
     assert_close(y, np.zeros(3))
 
 
@@ -102,13 +121,14 @@ def test_entries_of_16_bits_are_summed_in_32(dtype, row_layout):
     count = 4096
     indices, ones = jnp.zeros((count, 2), jnp.int32), jnp.ones(count, dtype)
 
+    @jax.jit
     def product(values, x):
         return sparse_multiply(indices, values, x, (1,), row_layout=row_layout)[0]
 
     x = jnp.ones(1, dtype)
     assert product(ones, x).dtype == dtype
     assert product(ones, x) == count
-    assert jax.grad(product, argnums=1)(ones, x)[0] == count
+    assert jax.jit(jax.grad(product, argnums=1))(ones, x)[0] == count
 
 
 def test_gradient_of_values_sums_features_in_32_bits():
@@ -118,7 +138,7 @@ def test_gradient_of_values_sums_features_in_32_bits():
         product = sparse_multiply(jnp.zeros((1, 2), jnp.int32), values, x, (1,))
         return product.astype(jnp.float32).sum()
 
-    assert jax.grad(total)(jnp.ones(1, jnp.bfloat16))[0] == 4096
+    assert jax.jit(jax.grad(total))(jnp.ones(1, jnp.bfloat16))[0] == 4096
 
 
 @pytest.mark.parametrize(
@@ -131,13 +151,13 @@ def test_gradient_of_values_sums_features_in_32_bits():
 )
 def test_the_result_has_the_dtype_of_x(x_dtype, value_dtype, result):
     values, x = jnp.ones(2, value_dtype), jnp.ones(3, x_dtype)
-    assert sparse_multiply(jnp.zeros((2, 2), jnp.int32), values, x, (3,)).dtype == result
+    assert multiply(np.zeros((2, 2), np.int32), values, x, (3,)).dtype == result
 
 
 def test_numpy_arrays_are_welcome_under_jit():
-    indices, values, x = (np.asarray(part) for part in example((3,), (4,)))
+    indices, values, x = example((3,), (4,))
     compiled = jax.jit(lambda values: sparse_multiply(indices, values, x, (3,)))
-    assert_close(compiled(values), dense_product(indices, values, x, (3,)))
+    assert_close(compiled(values), scatter(SparseEntries(indices, values), (3, 4)) @ x)
 
 
 OUTSIDE = [[-1, 0], [0, -1], [3, 0], [0, 4], [2**30, 0]]

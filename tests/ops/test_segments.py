@@ -3,10 +3,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sparse_hyper_jax.ops import segment_normalize, segment_softmax
+from sparse_hyper_jax import ops
 from tests.ops.examples import all_finite, assert_close
 
 SHAPE = (4, 5)
+STATIC = ("num_segments", "method", "indices_are_sorted")
+segment_softmax = jax.jit(ops.segment_softmax, static_argnums=2, static_argnames=STATIC[::2])
+segment_normalize = jax.jit(ops.segment_normalize, static_argnums=2, static_argnames=STATIC)
 METHODS = {
     "none": lambda v: v,
     "abs": np.abs,
@@ -35,7 +38,7 @@ def dense_softmax(cells, values, axis):
 def test_softmax_equals_the_dense_one(column, scale):
     cells, values = sparse_matrix(scale)
     values = values.astype(np.float32)
-    ours = segment_softmax(jnp.asarray(values), cells[:, column], SHAPE[column])
+    ours = segment_softmax(values, cells[:, column], SHAPE[column])
     assert_close(ours, dense_softmax(cells, values.astype(np.float64), 1 - column), rtol=1e-4)
 
 
@@ -44,7 +47,7 @@ def test_softmax_equals_the_dense_one(column, scale):
 def test_normalize_equals_the_dense_one(column, method):
     cells, values = sparse_matrix(1.0, seed=1)
     ours = segment_normalize(
-        jnp.asarray(values, jnp.float32), cells[:, column], SHAPE[column], method=method
+        values.astype(np.float32), cells[:, column], SHAPE[column], method=method
     )
     part = METHODS[method](values)
     sums = np.zeros(SHAPE[column])
@@ -66,9 +69,9 @@ each_function = pytest.mark.parametrize("function", FUNCTIONS.values(), ids=FUNC
 @each_function
 def test_masked_entries_take_no_part(function):
     cells, values = sparse_matrix(1.0, seed=2)
-    values, rows = jnp.asarray(np.abs(values), jnp.float32), cells[:, 0]
+    values, rows = np.abs(values).astype(np.float32), cells[:, 0]
     mask = np.array([True, False, True, True, False, True, True])
-    ours = function(values, rows, 4, mask=mask)
+    ours = np.asarray(function(values, rows, 4, mask=mask))
     assert_close(ours[mask], function(values[mask], rows[mask], 4))
     assert (ours[~mask] == 0).all()
 
@@ -81,27 +84,28 @@ def test_a_nan_in_a_masked_entry_stays_there(function):
     def first(values):
         return function(values, jnp.zeros(4, jnp.int32), 1, mask=mask)[0]
 
-    value, grad = jax.value_and_grad(first)(values)
+    value, grad = jax.jit(jax.value_and_grad(first))(values)
     assert all_finite((value, grad))
-    assert (grad[2:] == 0).all()
+    assert (np.asarray(grad)[2:] == 0).all()
 
 
 @each_function
 def test_segments_without_kept_entries_are_zero(function):
     values, ids = jnp.array([3.0, 4.0, 5.0]), jnp.array([0, 2, 2])
     mask = jnp.array([False, True, True])
-    value, grad = jax.value_and_grad(lambda v: function(v, ids, 5, mask=mask)[0])(values)
+    first = jax.jit(jax.value_and_grad(lambda v: function(v, ids, 5, mask=mask)[0]))
+    value, grad = first(values)
     assert value == 0
-    assert (grad == 0).all()
+    assert not np.any(grad)
 
 
 @each_function
 def test_features_are_normalised_one_by_one(function):
-    values = jax.random.uniform(jax.random.key(0), (6, 2, 3))
-    ids, mask = jnp.array([0, 1, 1, 0, 2, 1]), jnp.array([1, 1, 0, 1, 1, 1], bool)
+    values = np.random.default_rng(0).uniform(size=(6, 2, 3)).astype(np.float32)
+    ids, mask = np.array([0, 1, 1, 0, 2, 1]), np.array([1, 1, 0, 1, 1, 1], bool)
     together = function(values, ids, 3, mask=mask)
     alone = [function(column, ids, 3, mask=mask) for column in values.reshape(6, 6).T]
-    assert_close(together.reshape(6, 6), jnp.stack(alone, axis=1))
+    assert_close(np.reshape(together, (6, 6)), np.stack(alone, axis=1))
 
 
 @each_function
@@ -113,8 +117,10 @@ def test_sorted_ids_give_the_same(function):
 @pytest.mark.parametrize("method", ["none", "abs", "relu"])
 def test_a_sum_of_zero_gives_zero_with_a_finite_gradient(method):
     values = jnp.zeros(3)
-    result, grad = jax.value_and_grad(
-        lambda v: segment_normalize(v, jnp.zeros(3, jnp.int32), 1, method=method).sum()
+    result, grad = jax.jit(
+        jax.value_and_grad(
+            lambda v: segment_normalize(v, jnp.zeros(3, jnp.int32), 1, method=method).sum()
+        )
     )(values)
     assert result == 0
     assert all_finite(grad)
@@ -123,9 +129,9 @@ def test_a_sum_of_zero_gives_zero_with_a_finite_gradient(method):
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
 @each_function
 def test_sums_of_16_bits_are_taken_in_32(function, dtype):
-    shares = function(jnp.ones(4096, dtype), jnp.zeros(4096, jnp.int32), 1)
+    shares = function(np.ones(4096, dtype), np.zeros(4096, np.int32), 1)
     assert shares.dtype == dtype
-    assert_close(shares.astype(jnp.float32), np.full(4096, 1 / 4096))
+    assert_close(np.asarray(shares, np.float32), np.full(4096, 1 / 4096))
 
 
 def test_whole_numbers_give_shares():
