@@ -1,0 +1,83 @@
+"""How one sorted sequence is compared with its right order, by three ways to get a gradient."""
+
+from typing import Protocol
+
+import jax
+import jax.numpy as jnp
+
+from sparse_hyper_jax.estimators import score_function_loss
+from sparse_hyper_jax.sort import (
+    cross_entropy,
+    draw_sort,
+    order_loss,
+    quicksort,
+    rank_loss,
+    soft_sort,
+    sort_loss,
+    squared_error,
+    standardise,
+)
+
+LOSSES = {
+    "soft": ("order", "ranks", "plain"),
+    "mixture": ("plain", "means", "separate"),
+    "rloo": ("plain",),
+}
+"""What can be compared with each method."""
+
+
+class Sorting(Protocol):
+    """What the loss needs to know of the recipe."""
+
+    @property
+    def n(self) -> int: ...  # noqa: D102
+
+    @property
+    def method(self) -> str: ...  # noqa: D102
+
+    @property
+    def loss(self) -> str: ...  # noqa: D102
+
+    @property
+    def payload(self) -> str: ...  # noqa: D102
+
+    @property
+    def num_candidates(self) -> int: ...  # noqa: D102
+
+    @property
+    def num_near(self) -> int: ...  # noqa: D102
+
+    @property
+    def num_samples(self) -> int: ...  # noqa: D102
+
+
+def sequence_loss(
+    recipe: Sorting,
+    key: jax.Array,
+    keys: jax.Array,
+    images: jax.Array,
+    labels: jax.Array,
+    *,
+    certainty: jax.Array | float,
+) -> jax.Array:
+    """Compare one sequence, sorted by its keys, with the order of its labels."""
+    keys = standardise(keys)
+    if recipe.loss == "order":
+        return order_loss(keys, labels, certainty=certainty)
+    if recipe.loss == "ranks":
+        return rank_loss(keys, labels, certainty=certainty)
+    payload = jnp.eye(recipe.n) if recipe.payload == "positions" else images
+    target = payload[jnp.argsort(labels, stable=True)]
+    if recipe.method == "soft":
+        return jnp.mean(cross_entropy(soft_sort(keys, payload, certainty=certainty), target))
+    options = {"num_candidates": recipe.num_candidates, "certainty": certainty}
+    if recipe.method == "mixture":
+        result = quicksort(key, keys, payload, target=target, num_near=recipe.num_near, **options)
+        return sort_loss(result, target, kind=recipe.loss)
+
+    def drawn_loss(key: jax.Array) -> tuple[jax.Array, jax.Array]:
+        drawn = draw_sort(key, keys, payload, **options)
+        return jnp.mean(squared_error(drawn.payload, target)), drawn.log_probability
+
+    drawn = jax.vmap(drawn_loss)(jax.random.split(key, recipe.num_samples))
+    return score_function_loss(*drawn, baseline="leave_one_out")
