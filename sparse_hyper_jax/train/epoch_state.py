@@ -1,4 +1,4 @@
-"""What training on a resident data set changes, epoch by epoch, and one update of it."""
+"""What training changes, and one update of it; of a resident data set also the place in it."""
 
 from typing import Any, NamedTuple
 
@@ -9,8 +9,16 @@ import optax
 from sparse_hyper_jax.train.data.epochs import first_order
 
 
+class TrainState(NamedTuple):
+    """What training on data that are made anew in every step changes."""
+
+    parameters: Any
+    optimizer: Any
+    """State of the optimizer."""
+
+
 class EpochState(NamedTuple):
-    """What training changes."""
+    """What training on a resident data set changes, epoch by epoch."""
 
     parameters: Any
     optimizer: Any

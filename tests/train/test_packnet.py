@@ -107,12 +107,6 @@ def test_without_protection_tasks_are_forgotten(tmp_path):
     assert result["test_accuracy"] < result["test_accuracy_when_learned"] - 0.1
 
 
-def test_seeds_of_tasks_must_differ(tmp_path):
-    recipe = dataclasses.replace(SMALL, seed=2**32 - 1, out=tmp_path / "run")
-    assert_names_itself_and_its_cure(recipe.run, "--seed 4294967295 for 3 tasks", "seed", "--seed")
-    assert not (tmp_path / "run").exists()
-
-
 def test_tasks_share_what_is_compiled(tmp_path):
     recipe = dataclasses.replace(SMALL, steps=100, out=tmp_path / "run")
     traces = []

@@ -5,13 +5,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from sparse_hyper_jax.train.recipes.images import to_arrays
-from sparse_hyper_jax.train.recipes.perceptron import l1_penalty
 
 from sparse_hyper_jax.parameter_paths import is_kernel, selected_leaves
 from sparse_hyper_jax.pruning import apply_masks
 from sparse_hyper_jax.reparam import powerprop
 from sparse_hyper_jax.train.data import load_splits
+from sparse_hyper_jax.train.data.epochs import to_arrays
+from sparse_hyper_jax.train.models.perceptron import l1_penalty
 from sparse_hyper_jax.train.recipes.powerprop import (
     DENSITIES,
     PowerpropRecipe,

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -31,44 +31,10 @@ TEST_SEED = 2**31 - 1
 TEST_INSTANCES = 10_000
 
 
-class Problem(Protocol):
-    """What the losses need to know of the recipe."""
-
-    @property
-    def size(self) -> int: ...  # noqa: D102
-
-    @property
-    def batch(self) -> int: ...  # noqa: D102
-
-    @property
-    def sample_groups(self) -> int: ...  # noqa: D102
-
-    @property
-    def num_global(self) -> int: ...  # noqa: D102
-
-    @property
-    def num_local(self) -> int: ...  # noqa: D102
-
-    @property
-    def region(self) -> int: ...  # noqa: D102
-
-    @property
-    def chunk_size(self) -> int | None: ...  # noqa: D102
-
-    @property
-    def tuple_density(self) -> str: ...  # noqa: D102
-
-    @property
-    def method(self) -> str: ...  # noqa: D102
-
-    @property
-    def num_samples(self) -> int: ...  # noqa: D102
-
-    @property
-    def mesh(self) -> str | None: ...  # noqa: D102
-
-    def tuples(self, parameters: Mapping[str, jax.Array]) -> ContinuousTuples:
-        """Bound the parameters."""
+Problem = Any
+"""The recipe ``identity``: ``size``, ``batch``, ``sample_groups``, ``num_global``, ``num_local``,
+``region``, ``chunk_size``, ``tuple_density``, ``method``, ``num_samples``, ``mesh``, and
+``tuples(parameters)``, which bounds the parameters."""
 
 
 def draw_inputs(recipe: Problem, key: jax.Array) -> jax.Array:

@@ -1,6 +1,6 @@
 """How one sorted sequence is compared with its right order, by three ways to get a gradient."""
 
-from typing import Protocol
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -26,33 +26,8 @@ LOSSES = {
 """What can be compared with each method."""
 
 
-class Sorting(Protocol):
-    """What the loss needs to know of the recipe."""
-
-    @property
-    def n(self) -> int: ...  # noqa: D102
-
-    @property
-    def method(self) -> str: ...  # noqa: D102
-
-    @property
-    def loss(self) -> str: ...  # noqa: D102
-
-    @property
-    def payload(self) -> str: ...  # noqa: D102
-
-    @property
-    def num_candidates(self) -> int: ...  # noqa: D102
-
-    @property
-    def num_near(self) -> int: ...  # noqa: D102
-
-    @property
-    def num_samples(self) -> int: ...  # noqa: D102
-
-
 def sequence_loss(
-    recipe: Sorting,
+    recipe: Any,
     key: jax.Array,
     keys: jax.Array,
     images: jax.Array,
@@ -60,7 +35,10 @@ def sequence_loss(
     *,
     certainty: jax.Array | float,
 ) -> jax.Array:
-    """Compare one sequence, sorted by its keys, with the order of its labels."""
+    """Compare one sequence, sorted by its keys, with the order of its labels.
+
+    The recipe has ``n``, ``method``, ``loss``, ``payload`` and the options of the methods.
+    """
     keys = standardise(keys)
     if recipe.loss == "order":
         return order_loss(keys, labels, certainty=certainty)

@@ -11,7 +11,6 @@ import numpy as np
 import optax
 from flax import nnx
 
-from sparse_hyper_jax.checks import require
 from sparse_hyper_jax.continual import (
     PackedNetwork,
     Train,
@@ -93,17 +92,6 @@ class PacknetRecipe(ImageRecipe):
 
     retrain_steps: Count = 1000
     """PackNet: training steps after pruning."""
-
-    def check(self) -> None:
-        """Raise also if the seeds of the tasks are no longer different ones."""
-        super().check()
-        largest = self.seed * max(1000, self.tasks) + 2 * self.tasks
-        require(
-            largest < 2**32,
-            f"--seed {self.seed} for {self.tasks} tasks",
-            "a seed of at most some four million, of which that of every task is made",
-            "lower --seed",
-        )
 
     def ignored(self) -> Iterator[tuple[str, Sequence[str]]]:
         """Each way to pack has its own options."""

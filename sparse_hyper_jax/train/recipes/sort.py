@@ -25,7 +25,9 @@ from sparse_hyper_jax.train.data import (
     index_by_class,
     make_sequences,
 )
+from sparse_hyper_jax.train.epoch_state import TrainState
 from sparse_hyper_jax.train.limits import Count, NotNegative, Positive, Whole, at_least, said
+from sparse_hyper_jax.train.models.sequence_losses import LOSSES, sequence_loss
 from sparse_hyper_jax.train.recipe import ImageRecipe, Plan
 from sparse_hyper_jax.train.run_folder import RunFolder
 
@@ -33,13 +35,6 @@ TEST_SEED = 2**31 - 1
 TEST_SEQUENCES = 10_000
 TEST_PARTS = 20
 SHOWN = 3
-
-
-class SortState(NamedTuple):
-    """What training changes."""
-
-    parameters: "SortParameters"
-    optimizer: optax.OptState
 
 
 class SortParameters(NamedTuple):
@@ -157,10 +152,10 @@ class SortRecipe(ImageRecipe):
         keys_of, state = make_model(self, data["train"].images.shape[1:])
         measure = make_measure(self, keys_of)
 
-        def evaluate(folder: RunFolder, step: int, state: SortState) -> dict[str, float]:
+        def evaluate(folder: RunFolder, step: int, state: TrainState) -> dict[str, float]:
             return measure(state.parameters.network, data["validation"])
 
-        def finish(folder: RunFolder, state: SortState) -> dict[str, Any]:
+        def finish(folder: RunFolder, state: TrainState) -> dict[str, Any]:
             network, log_certainty = state.parameters
             draw(self, folder, keys_of, network, data["test"])
             tested = measure(network, data["test"])
@@ -175,7 +170,7 @@ Keys = Callable[[nnx.State, jax.Array], jax.Array]
 """Maps parameters and images ``(..., h, w)`` to keys ``(...)``."""
 
 
-def make_model(recipe: SortRecipe, size: tuple[int, int]) -> tuple[Keys, SortState]:
+def make_model(recipe: SortRecipe, size: tuple[int, int]) -> tuple[Keys, TrainState]:
     """Build the key network and the state before training.
 
     Args:
@@ -190,7 +185,7 @@ def make_model(recipe: SortRecipe, size: tuple[int, int]) -> tuple[Keys, SortSta
         return nnx.merge(graph, parameters)(images)
 
     learned = SortParameters(parameters, jnp.log(jnp.float32(recipe.certainty)))
-    return keys_of, SortState(learned, optimizer_of(recipe).init(learned))
+    return keys_of, TrainState(learned, optimizer_of(recipe).init(learned))
 
 
 def optimizer_of(recipe: SortRecipe) -> optax.GradientTransformation:
@@ -219,7 +214,7 @@ def draw_sequences(recipe: SortRecipe, key: jax.Array, index: ClassIndex, batch:
 
 def make_step(
     recipe: SortRecipe, keys_of: Keys, loss: Callable[..., jax.Array] | None = None
-) -> Callable[[SortState, jax.Array, ClassIndex], tuple[SortState, dict[str, jax.Array]]]:
+) -> Callable[[TrainState, jax.Array, ClassIndex], tuple[TrainState, dict[str, jax.Array]]]:
     """Make the pure training step: fresh sequences, warped images, loss of the soft sort.
 
     Args:
@@ -242,11 +237,11 @@ def make_step(
         )
 
     def step(
-        state: SortState, key: jax.Array, index: ClassIndex
-    ) -> tuple[SortState, dict[str, jax.Array]]:
+        state: TrainState, key: jax.Array, index: ClassIndex
+    ) -> tuple[TrainState, dict[str, jax.Array]]:
         loss, gradient = jax.value_and_grad(loss_of)(state.parameters, key, index)
         updates, moments = optimizer.update(gradient, state.optimizer, state.parameters)
-        return SortState(optax.apply_updates(state.parameters, updates), moments), {"loss": loss}
+        return TrainState(optax.apply_updates(state.parameters, updates), moments), {"loss": loss}
 
     return step
 
