@@ -8,6 +8,9 @@ import optax
 
 from sparse_hyper_jax.train.data.epochs import first_order
 
+Metrics = dict[str, jax.Array]
+"""Scalars that a training step tells."""
+
 
 class TrainState(NamedTuple):
     """What training on data that are made anew in every step changes."""

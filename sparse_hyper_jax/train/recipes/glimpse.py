@@ -17,7 +17,7 @@ from sparse_hyper_jax.nn import parameter_labels
 from sparse_hyper_jax.nn.glimpse_classifiers import Classified, glimpse_classifier
 from sparse_hyper_jax.train.data import load_cluttered
 from sparse_hyper_jax.train.data.canvases import Canvases, make_canvases, ready_canvases
-from sparse_hyper_jax.train.epoch_state import TrainState
+from sparse_hyper_jax.train.epoch_state import Metrics, TrainState
 from sparse_hyper_jax.train.limits import Count, NotNegative, Positive, Whole, said
 from sparse_hyper_jax.train.recipe import ImageRecipe, Plan
 from sparse_hyper_jax.train.run_folder import RunFolder
@@ -170,7 +170,7 @@ class GlimpseRecipe(ImageRecipe):
             return {"accuracy": accuracy} | deviations(self, data, state.parameters)
 
         def finish(folder: RunFolder, state: TrainState) -> dict[str, Any]:
-            draw(self, folder, data, state.parameters)
+            draw(self, folder, data, state)
             parts = ("train", "validation", "test")
             figures = {f"{part}_accuracy": measure(state.parameters, part) for part in parts}
             return figures | deviations(self, data, state.parameters)
@@ -179,21 +179,18 @@ class GlimpseRecipe(ImageRecipe):
         return Plan(step, state, finish, (source,), evaluate, self.evaluate_every)
 
 
-def draw(
-    recipe: GlimpseRecipe, folder: RunFolder, canvases: Canvases, parameters: nnx.State
-) -> None:
+def draw(recipe: GlimpseRecipe, folder: RunFolder, canvases: Canvases, state: TrainState) -> None:
     """Draw where the classifier looks in some test images, and what it sees there."""
     if recipe.method == "conv":
         return
     from sparse_hyper_jax.train import plots  # matplotlib is slow to import
 
     images, _ = canvases.show("test", SHOWN)
-    attention = rebuild(recipe, canvases, parameters).attention
+    attention = rebuild(recipe, canvases, state.parameters).attention
     corners = attention.corners(attention.numbers(images))
     windows = attention.read(images, corners, deterministic=True)
-    figure = plots.plot_glimpses(
-        np.asarray(images), np.asarray(corners), np.asarray(windows[..., 0])
-    )
+    shown = map(np.asarray, (images, corners, windows[..., 0]))
+    figure = plots.plot_glimpses(*shown)
     figure.savefig(folder.path / "glimpses.png", dpi=150)
 
 
@@ -225,7 +222,7 @@ def build(recipe: GlimpseRecipe, canvases: Canvases) -> nnx.Module:
     )
 
 
-def rebuild(recipe: GlimpseRecipe, canvases: Canvases, parameters: nnx.State) -> nnx.Module:
+def rebuild(recipe: GlimpseRecipe, canvases: Canvases, parameters: nnx.State) -> Any:
     """Make the classifier with given parameters."""
     graph, _, rest = nnx.split(build(recipe, canvases), nnx.Param, ...)
     return nnx.merge(graph, parameters, rest)
@@ -265,14 +262,12 @@ def optimizer_of(recipe: GlimpseRecipe, parameters: nnx.State) -> optax.Gradient
 
 def make_step(
     recipe: GlimpseRecipe, canvases: Canvases, apply: Apply
-) -> Callable[..., tuple[TrainState, dict[str, jax.Array]]]:
+) -> Callable[..., tuple[TrainState, Metrics]]:
     """Make the pure training step: fresh canvases, cross-entropy, one update."""
     _, like, _ = nnx.split(build(recipe, canvases), nnx.Param, ...)
     optimizer = optimizer_of(recipe, like)
 
-    def loss_of(
-        parameters: nnx.State, key: jax.Array, source: Any
-    ) -> tuple[jax.Array, dict[str, jax.Array]]:
+    def loss_of(parameters: nnx.State, key: jax.Array, source: Any) -> tuple[jax.Array, Metrics]:
         draw_key, model_key = jax.random.split(key)
         images, labels = canvases.draw(draw_key, source, recipe.batch)
         classified = apply(parameters, images, model_key)
@@ -284,9 +279,7 @@ def make_step(
         baseline = "leave_one_out"  # the other images of the batch
         return score_function_loss(losses, classified.log_probability, baseline=baseline), metrics
 
-    def step(
-        state: TrainState, key: jax.Array, source: Any
-    ) -> tuple[TrainState, dict[str, jax.Array]]:
+    def step(state: TrainState, key: jax.Array, source: Any) -> tuple[TrainState, Metrics]:
         gradient, metrics = jax.grad(loss_of, has_aux=True)(state.parameters, key, source)
         updates, moments = optimizer.update(gradient, state.optimizer, state.parameters)
         return TrainState(optax.apply_updates(state.parameters, updates), moments), metrics

@@ -20,6 +20,7 @@ from sparse_hyper_jax.ops import (
     relocate,
     sparse_multiply,
 )
+from sparse_hyper_jax.train.epoch_state import Metrics
 from sparse_hyper_jax.train.limits import Count, NotNegative, Positive, Whole, at_least, said
 from sparse_hyper_jax.train.models.sampled_matrix import LOSSES, draw_inputs, measure, sampling_of
 from sparse_hyper_jax.train.recipe import Plan, Recipe
@@ -32,8 +33,8 @@ FRAMES = 60
 class IdentityState(NamedTuple):
     """What training changes."""
 
-    parameters: dict[str, jax.Array]
-    """``means (n, 2)`` and ``spreads (n,)``, before bounding."""
+    parameters: Any
+    """Dict of ``means (n, 2)`` and ``spreads (n,)``, before bounding."""
 
     optimizer: optax.OptState
     count: jax.Array
@@ -223,7 +224,7 @@ def optimizer_of(recipe: IdentityRecipe) -> optax.GradientTransformation:
     """Give the recipe's optimizer."""
     factor = min(1.0, 128 / recipe.size)
 
-    def slow_means(updates: dict[str, jax.Array], _: Any) -> dict[str, jax.Array]:
+    def slow_means(updates: Any, _: Any) -> Any:
         return updates | {"means": factor * updates["means"]}
 
     return optax.chain(optax.adam(recipe.learning_rate), optax.stateless(slow_means))
@@ -242,13 +243,13 @@ def initial_state(recipe: IdentityRecipe) -> IdentityState:
 
 def make_step(
     recipe: IdentityRecipe,
-) -> Callable[[IdentityState, jax.Array], tuple[IdentityState, dict[str, jax.Array]]]:
+) -> Callable[..., tuple[IdentityState, Metrics]]:
     """Make the pure training step of a recipe."""
     loss = LOSSES[recipe.method]
     moves = recipe.relocate_every > 0 and recipe.method == "hyperlayer"
     optimizer = optimizer_of(recipe)
 
-    def step(state: IdentityState, key: jax.Array) -> tuple[IdentityState, dict[str, jax.Array]]:
+    def step(state: IdentityState, key: jax.Array) -> tuple[IdentityState, Metrics]:
         loss_key, move_key = jax.random.split(key)
         value, gradient = jax.value_and_grad(loss, argnums=2)(recipe, loss_key, state.parameters)
         updates, moments = optimizer.update(gradient, state.optimizer, state.parameters)

@@ -25,7 +25,7 @@ from sparse_hyper_jax.train.data import (
     index_by_class,
     make_sequences,
 )
-from sparse_hyper_jax.train.epoch_state import TrainState
+from sparse_hyper_jax.train.epoch_state import Metrics, TrainState
 from sparse_hyper_jax.train.limits import Count, NotNegative, Positive, Whole, at_least, said
 from sparse_hyper_jax.train.models.sequence_losses import LOSSES, sequence_loss
 from sparse_hyper_jax.train.recipe import ImageRecipe, Plan
@@ -170,7 +170,7 @@ Keys = Callable[[nnx.State, jax.Array], jax.Array]
 """Maps parameters and images ``(..., h, w)`` to keys ``(...)``."""
 
 
-def make_model(recipe: SortRecipe, size: tuple[int, int]) -> tuple[Keys, TrainState]:
+def make_model(recipe: SortRecipe, size: tuple[int, ...]) -> tuple[Keys, TrainState]:
     """Build the key network and the state before training.
 
     Args:
@@ -194,7 +194,8 @@ def optimizer_of(recipe: SortRecipe) -> optax.GradientTransformation:
     schedule = optax.warmup_cosine_decay_schedule(0.0, peak, warmup, recipe.steps, 0.01 * peak)
 
     def decayed(parameters: SortParameters) -> SortParameters:
-        return SortParameters(jax.tree.map(lambda _: True, parameters.network), False)
+        learned = jax.tree.map(lambda _: True, parameters.network)
+        return parameters._replace(network=learned, log_certainty=False)
 
     adamw = optax.adamw(schedule, weight_decay=recipe.weight_decay, mask=decayed)
     return optax.chain(optax.clip_by_global_norm(1.0), adamw)
@@ -214,7 +215,7 @@ def draw_sequences(recipe: SortRecipe, key: jax.Array, index: ClassIndex, batch:
 
 def make_step(
     recipe: SortRecipe, keys_of: Keys, loss: Callable[..., jax.Array] | None = None
-) -> Callable[[TrainState, jax.Array, ClassIndex], tuple[TrainState, dict[str, jax.Array]]]:
+) -> Callable[..., tuple[TrainState, Metrics]]:
     """Make the pure training step: fresh sequences, warped images, loss of the soft sort.
 
     Args:
@@ -236,9 +237,7 @@ def make_step(
             compare(keys, keys_of(parameters.network, images), images, sequences.labels)
         )
 
-    def step(
-        state: TrainState, key: jax.Array, index: ClassIndex
-    ) -> tuple[TrainState, dict[str, jax.Array]]:
+    def step(state: TrainState, key: jax.Array, index: ClassIndex) -> tuple[TrainState, Metrics]:
         loss, gradient = jax.value_and_grad(loss_of)(state.parameters, key, index)
         updates, moments = optimizer.update(gradient, state.optimizer, state.parameters)
         return TrainState(optax.apply_updates(state.parameters, updates), moments), {"loss": loss}
