@@ -1,4 +1,4 @@
-"""What training on a resident data set changes, epoch by epoch, and one update of it."""
+"""What training changes, and one update of it; of a resident data set also the place in it."""
 
 from typing import Any, NamedTuple
 
@@ -8,9 +8,20 @@ import optax
 
 from sparse_hyper_jax.train.data.epochs import first_order
 
+Metrics = dict[str, jax.Array]
+"""Scalars that a training step tells."""
+
+
+class TrainState(NamedTuple):
+    """What training on data that are made anew in every step changes."""
+
+    parameters: Any
+    optimizer: Any
+    """State of the optimizer."""
+
 
 class EpochState(NamedTuple):
-    """What training changes."""
+    """What training on a resident data set changes, epoch by epoch."""
 
     parameters: Any
     optimizer: Any

@@ -110,7 +110,7 @@ def test_only_the_first_process_reports(whole):
 
 
 def test_two_processes_train_as_one(whole, tmp_path, monkeypatch):
-    monkeypatch.setattr(identity.IdentityRecipe, "_draw", lambda recipe, folder: None)
+    monkeypatch.setattr(identity, "draw", lambda recipe, folder: None)
     identity.IdentityRecipe(**OPTIONS, out=tmp_path / "run", quiet=True).run()
     alone, together = final_tuples(tmp_path / "run"), final_tuples(whole[0])
     for name, values in alone.items():

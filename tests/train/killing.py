@@ -5,37 +5,38 @@ from functools import partial
 
 import pytest
 
+from sparse_hyper_jax.train import recipe as skeleton
+from sparse_hyper_jax.train.checkpoint import Checkpoints
 from sparse_hyper_jax.train.loop import train
+from sparse_hyper_jax.train.recipes import packnet
 
-UNLIKE = {"seconds", "out"}
+UNLIKE = {"seconds", "out", "resume"}
 
 
 class Kill(BaseException):
     """Nothing catches this."""
 
 
-def assert_ends_the_same(module, finished, folder, monkeypatch, *, step):
-    """Kill a copy of a finished recipe when it evaluates after a step, resume it, compare.
+def assert_ends_the_same(recipe, result, folder, *, saves=1):
+    """Kill a copy of a finished recipe after some checkpoints, resume it, compare results."""
+    again = dataclasses.replace(recipe, out=folder)
+    save, left = Checkpoints.save, [saves]
 
-    ``module`` is the recipe's, where it finds its training loop; ``finished`` is the recipe and
-    its result.
-    """
-    recipe, result = finished
-    again = dataclasses.replace(recipe, out=folder / "run")
+    def save_and_die(self, *arguments):
+        save(self, *arguments)
+        left[0] -= 1
+        if not left[0]:
+            raise Kill
 
-    def dying(*arguments, evaluate, **options):
-        def evaluate_and_die(now, state):
-            if now == step:
-                raise Kill
-            return evaluate(now, state)
-
-        return train(*arguments, evaluate=evaluate_and_die, checkpoint_seconds=0.0, **options)
-
-    monkeypatch.setattr(module, "train", dying)
-    with pytest.raises(Kill):
-        again.run()
-    monkeypatch.setattr(module, "train", partial(train, checkpoint_seconds=0.0))
-    resumed = dataclasses.replace(again, resume=True).run()
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (skeleton, packnet):
+            patch.setattr(module, "train", partial(train, checkpoint_seconds=0.0))
+        with patch.context() as inner:
+            inner.setattr(Checkpoints, "save", save_and_die)
+            with pytest.raises(Kill):
+                again.run()
+        assert not (folder / "result.json").exists()
+        resumed = dataclasses.replace(again, resume=True).run()
     assert told(resumed) == told(result)
 
 

@@ -4,37 +4,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from sparse_hyper_jax.train.recipes.canvases import PART, load_canvases
 
 from sparse_hyper_jax.nn.glimpse_classifiers import MODELS
-from sparse_hyper_jax.train.recipes import glimpse
-from sparse_hyper_jax.train.recipes.glimpse import GlimpseRecipe, make_model, make_step
-from tests.train.killing import assert_ends_the_same
+from sparse_hyper_jax.train.data.canvases import PART
+from sparse_hyper_jax.train.recipes.glimpse import GlimpseRecipe, deviations, make_model, make_step
+from tests.ops.examples import assert_names_itself_and_its_cure
 
-SMALL = GlimpseRecipe(steps=20, batch=4, canvas=28, features=16, head="mlp", quiet=True)
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    recipe = replace(SMALL, steps=1100, batch=2, out=tmp_path_factory.mktemp("run") / "run")
-    return recipe, recipe.run()
-
-
-def test_a_run_reports_all_errors_and_draws(finished):
-    recipe, result = finished
-    for part in ("train", "validation", "test"):
-        assert 0 <= result[f"{part}_error"] <= 1
-    assert result["canvas"] == 28
-    assert 0 < result["deviation"] < 28
-    assert (recipe.out / "glimpses.png").exists()
-
-
-def test_killed_and_resumed_run_ends_the_same(finished, tmp_path, monkeypatch):
-    assert_ends_the_same(glimpse, finished, tmp_path, monkeypatch, step=1000)
+SMALL = GlimpseRecipe(steps=20, batch=4, canvas=28, width=16, head="mlp", quiet=True)
 
 
 def test_rotated_digits():
-    canvases = load_canvases(replace(SMALL, rotated=True, warp=0.0))
+    canvases = replace(SMALL, rotated=True, warp=0.0).load()
     images, labels = canvases.draw(jax.random.key(0), canvases.parts["train"], 2)
     assert images.shape == (2, 28, 28)
     assert labels.shape == (2,)
@@ -44,8 +24,8 @@ def test_rotated_digits():
 def test_the_loss_reaches_every_parameter(model):
     few = {"num_global": 1, "num_local": 1} if model in ("affine", "quad") else {}
     several = {"head": "conv"} if model == "conv" else {"glimpses": 2}
-    recipe = replace(SMALL, model=model, **few, **several)
-    canvases = load_canvases(recipe)
+    recipe = replace(SMALL, method=model, **few, **several)
+    canvases = recipe.load()
     apply, state = make_model(recipe, canvases)
     step = jax.jit(make_step(recipe, canvases, apply))
     # The schedule starts at zero and the last layers too: it takes some steps to reach the first.
@@ -60,7 +40,7 @@ def test_the_loss_reaches_every_parameter(model):
 
 
 def test_evaluation_shows_fixed_images_of_one_part_only():
-    canvases = load_canvases(SMALL)
+    canvases = SMALL.load()
     shown = {}
     for part, size in (("train", 1200), ("validation", 200), ("test", 300)):
         labels = canvases.over(canvases.parts[part], lambda images, labels: labels)
@@ -82,7 +62,7 @@ def test_evaluation_shows_fixed_images_of_one_part_only():
 
 
 def test_training_images_differ_from_step_to_step():
-    canvases = load_canvases(replace(SMALL, warp=0.0))
+    canvases = replace(SMALL, warp=0.0).load()
     draws = [canvases.draw(jax.random.key(n), canvases.parts["train"], 8) for n in (0, 0, 1)]
     np.testing.assert_array_equal(draws[0][0], draws[1][0])
     assert not np.array_equal(draws[0][0], draws[2][0])
@@ -92,25 +72,21 @@ def test_training_images_differ_from_step_to_step():
 @pytest.mark.parametrize(
     ("wrong", "found"),
     [
-        ({"data": "mnist"}, "data='mnist' without a folder"),
-        ({"learning_rate": 0.0}, "learning_rate=0.0"),
-        ({"variance_rate": -1.0}, "variance_rate=-1.0"),
-        ({"glimpses": 0}, "glimpses=0"),
-        ({"warp": -1.0}, "warp=-1.0"),
-        ({"canvas": 7}, "canvas=7 for digits of 16 pixels"),
-        ({"canvas": 300}, "canvas=300"),
-        ({"window": 0}, "window=0"),
-        ({"model": "reinforce", "batch": 1}, "batch=1 with model='reinforce'"),
-        ({"model": "affine", "reader": "upright"}, "reader='upright' with grid='affine'"),
-        ({"model": "conv"}, "head='mlp' with model='conv'"),
-        ({"model": "stn", "num_local": 1}, "num_local=1 with model='stn'"),
-        ({"draws": "pixel"}, "draws='pixel' with reader='upright'"),
-        ({"rotated": True, "distractor_size": 4}, "distractor_size=4 with rotated=True"),
+        ({"canvas": 7}, "--canvas 7 for digits of 16 pixels"),
+        ({"canvas": 300}, "--canvas 300"),
+        ({"method": "reinforce", "batch": 1}, "--batch 1 --method reinforce"),
+        ({"method": "affine", "reader": "upright"}, "reader='upright' with grid='affine'"),
         ({"distractor_size": 50}, "distractor_size=50"),
-        ({"distractors": -1}, "distractors=-1"),
     ],
 )
 def test_wrong_options(wrong, found, tmp_path):
-    with pytest.raises(ValueError, match="found " + found):
-        replace(SMALL, **wrong, out=tmp_path / "run").run()
+    recipe = replace(SMALL, **wrong, out=tmp_path / "run")
+    assert_names_itself_and_its_cure(recipe.run, found, "", "")
     assert not (tmp_path / "run").exists()
+
+
+def test_deviations_lie_on_the_canvas_and_are_of_hyperlayers_only():
+    canvases = SMALL.load()
+    _, state = make_model(SMALL, canvases)
+    assert 0 < deviations(SMALL, canvases, state.parameters)["deviation"] < 28
+    assert deviations(replace(SMALL, method="stn"), canvases, state.parameters) == {}

@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 
 from sparse_hyper_jax.train.data import index_by_class, load_splits
-from sparse_hyper_jax.train.recipes.sort import LOSSES, SortRecipe, make_model, make_step
+from sparse_hyper_jax.train.models.sequence_losses import LOSSES
+from sparse_hyper_jax.train.recipes.sort import SortRecipe, make_model, make_step
+from tests.ops.examples import assert_names_itself_and_its_cure
 
 SMALL = SortRecipe(n=3, batch=4, steps=20, quiet=True)
-WAYS = [(estimator, loss) for estimator, losses in LOSSES.items() for loss in losses]
+WAYS = [(method, loss) for method, losses in LOSSES.items() for loss in losses]
 
 
 def train_once(recipe):
@@ -22,9 +24,9 @@ def train_once(recipe):
     return state.parameters, second.parameters, metrics
 
 
-@pytest.mark.parametrize(("estimator", "loss"), WAYS)
-def test_every_way_reaches_the_key_network(estimator, loss):
-    before, after, metrics = train_once(replace(SMALL, estimator=estimator, loss=loss))
+@pytest.mark.parametrize(("method", "loss"), WAYS)
+def test_every_way_reaches_the_key_network(method, loss):
+    before, after, metrics = train_once(replace(SMALL, method=method, loss=loss))
     assert np.isfinite(metrics["loss"])
     moved = jax.tree.map(lambda a, b: float(jnp.abs(a - b).max()), before.network, after.network)
     assert all(0 < leaf < 1 for leaf in jax.tree.leaves(moved))
@@ -36,21 +38,21 @@ def test_certainty_is_learned_if_asked_for(learned):
     assert (after.log_certainty != before.log_certainty) == learned
 
 
-def test_a_run_reports_test_digits(tmp_path):
-    result = replace(SMALL, out=tmp_path / "run").run()
-    assert 0 <= result["exact_match"] <= result["element_match"] <= 1
-    assert (tmp_path / "run" / "sorted.png").exists()
-
-
 @pytest.mark.parametrize(
     ("wrong", "found"),
     [
-        ({"estimator": "rloo"}, "loss='order' with estimator='rloo'"),
-        ({"loss": "means"}, "loss='means' with estimator='soft'"),
-        ({"warp": -1.0}, "warp=-1.0"),
-        ({"certainty": 0.0}, "certainty=0.0"),
+        ({"method": "rloo", "learn_certainty": True}, "--loss order --method rloo"),
+        ({"loss": "means"}, "--loss means --method soft"),
+        ({"n": 11}, "--n 11 distinct numbers of 1 digits"),
+        (
+            {"method": "mixture", "loss": "plain", "num_near": 16},
+            "--num-near 16 --num-candidates 16",
+        ),
+        ({"digits": 12}, "12"),
+        ({"channels": ()}, "channels"),
     ],
 )
-def test_wrong_options(wrong, found):
-    with pytest.raises(ValueError, match="found " + found):
-        replace(SMALL, **wrong).run()
+def test_wrong_options(wrong, found, tmp_path):
+    recipe = replace(SMALL, out=tmp_path / "run", **wrong)
+    assert_names_itself_and_its_cure(recipe.run, found, "", "")
+    assert not (tmp_path / "run").exists()

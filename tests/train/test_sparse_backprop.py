@@ -1,6 +1,5 @@
 import dataclasses
 import json
-from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -8,25 +7,23 @@ import numpy as np
 import pytest
 
 from sparse_hyper_jax.backprop import CandidateTopK, Memory, TopK, UnifiedTopK
-from sparse_hyper_jax.train.best_parameters import BestParameters
 from sparse_hyper_jax.train.data import load_splits
-from sparse_hyper_jax.train.loop import train as train_loop
-from sparse_hyper_jax.train.recipes import sparse_backprop
+from sparse_hyper_jax.train.data.epochs import to_arrays
+from sparse_hyper_jax.train.models.perceptron import make_measure
+from sparse_hyper_jax.train.models.sparse_perceptron import make_diagnose
+from sparse_hyper_jax.train.recipe import Images
 from sparse_hyper_jax.train.recipes.sparse_backprop import (
     SPARSIFIERS,
     SparseBackpropRecipe,
-    make_diagnose,
-    make_measure,
     make_model,
     make_step,
-    to_arrays,
 )
 from sparse_hyper_jax.train.run_folder import RunFolder
 from tests.ops.examples import assert_close, assert_names_itself_and_its_cure
 
 from .toy import compiled_once, digest
 
-SMALL = SparseBackpropRecipe(hidden=32, ratio=0.1, epochs=3, learning_rate=5e-3, quiet=True)
+SMALL = SparseBackpropRecipe(hidden=(32, 32), ratio=0.1, learning_rate=5e-3, quiet=True)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -43,7 +40,7 @@ def train_set():
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     path = tmp_path_factory.mktemp("recipe") / "run"
-    recipe = dataclasses.replace(SMALL, epochs=12, out=path)
+    recipe = dataclasses.replace(SMALL, steps=300, out=path)
     return recipe, recipe.run()
 
 
@@ -60,17 +57,17 @@ def train(recipe, train_set, steps):
 
 
 def memories(state):
-    return jax.tree.leaves(state.memory, is_leaf=lambda node: isinstance(node, Memory))
+    return jax.tree.leaves(state.slots, is_leaf=lambda node: isinstance(node, Memory))
 
 
 def test_run_learns_and_reports_its_figures(finished):
     recipe, result = finished
     assert result["test_accuracy"] > 0.7
     assert result["validation_accuracy"] > 0.7
-    assert 0 < result["best_step"] <= result["steps"] == 12 * 25
+    assert 0 < result["best_step"] <= result["steps"] == 300
     assert 0 < result["cosine"] < 1
     assert 0 < result["units_used"] <= 1
-    assert {"select", "ratio", "memory", "hidden", "optimizer", "data", "seed"} <= set(result)
+    assert {"method", "ratio", "memory", "hidden", "optimizer", "data", "seed"} <= set(result)
     assert json.loads((recipe.out / "result.json").read_text()) == result
 
 
@@ -98,58 +95,33 @@ def test_it_compares_with_the_dense_gradient_as_often_as_asked(tmp_path):
     assert used == sorted(used)
 
 
-def test_killed_and_resumed_run_ends_the_same(finished, tmp_path, monkeypatch):
-    recipe, result = finished
-    again = dataclasses.replace(recipe, out=tmp_path / "run")
-    offer = BestParameters.offer
-
-    class Kill(BaseException):
-        pass
-
-    def die(self, score, step, parameters):
-        offer(self, score, step, parameters)
-        if step == 200:
-            raise Kill
-
-    saving = partial(train_loop, checkpoint_seconds=0.0)
-    monkeypatch.setattr(sparse_backprop, "train", saving)
-    monkeypatch.setattr(BestParameters, "offer", die)
-    with pytest.raises(Kill):
-        again.run()
-    monkeypatch.setattr(BestParameters, "offer", offer)
-    assert any(RunFolder(again.out).checkpoints.iterdir())
-    resumed = dataclasses.replace(again, resume=True).run()
-    same = set(result) - {"seconds", "out"}
-    assert {name: resumed[name] for name in same} == {name: result[name] for name in same}
-
-
 def hidden_kernels(state):
     return [np.asarray(layer["kernel"][...]) for layer in state.parameters["hidden"].values()]
 
 
-@pytest.mark.parametrize("select", [*SPARSIFIERS, "dense", "error-feedback"])
-def test_every_selection_trains_the_hidden_layers(select, train_set):
-    memory = 0.0 if select in ("random-rescaled", "importance") else 0.8
-    recipe = dataclasses.replace(SMALL, select=select, memory=memory, ratio=0.25)
+@pytest.mark.parametrize("method", [*SPARSIFIERS, "dense", "error-feedback"])
+def test_every_selection_trains_the_hidden_layers(method, train_set):
+    memory = 0.0 if method in ("random-rescaled", "importance") else 0.8
+    recipe = dataclasses.replace(SMALL, method=method, memory=memory, ratio=0.25)
     apply, start = make_model(recipe, train_set, classes=10)
     _, state, log = train(recipe, train_set, 60)
     assert np.mean(log["loss"][-10:]) < 0.8 * np.mean(log["loss"][:5])
     for before, after in zip(hidden_kernels(start), hidden_kernels(state), strict=True):
         assert np.mean(before != after) > 0.1
         assert np.abs(after - before).max() > 0.01
-    if select in SPARSIFIERS:
+    if method in SPARSIFIERS:
         assert (
-            make_diagnose(apply, recipe.batch)(state.parameters, state.memory, train_set)["cosine"]
+            make_diagnose(apply, recipe.batch)(state.parameters, state.slots, train_set)["cosine"]
             > 0.1
         )
-    assert len(memories(state)) == (2 if select in SPARSIFIERS else 0)
+    assert len(memories(state)) == (2 if method in SPARSIFIERS else 0)
     for memory in memories(state):
         assert memory.uses == 1
-        assert (memory.peak is not None) == select.startswith("adaptive")
+        assert (memory.peak is not None) == method.startswith("adaptive")
 
 
 def test_error_feedback_changes_few_weights_of_hidden_layers(train_set):
-    recipe = dataclasses.replace(SMALL, select="error-feedback", optimizer="sgd", ratio=0.1)
+    recipe = dataclasses.replace(SMALL, method="error-feedback", optimizer="sgd", ratio=0.1)
     apply, state = make_model(recipe, train_set, classes=10)
     following, _ = make_step(recipe, apply)(state, jax.random.key(0), train_set)
     for before, after in zip(hidden_kernels(state), hidden_kernels(following), strict=True):
@@ -159,14 +131,14 @@ def test_error_feedback_changes_few_weights_of_hidden_layers(train_set):
 
 
 def test_sgd_follows_the_gradient(train_set):
-    recipe = dataclasses.replace(SMALL, select="dense", optimizer="sgd", learning_rate=0.5)
+    recipe = dataclasses.replace(SMALL, method="dense", optimizer="sgd", learning_rate=0.5)
     apply, state = make_model(recipe, train_set, classes=10)
     following, log = make_step(recipe, apply)(state, jax.random.key(0), train_set)
     chosen = following.order[: recipe.batch]
     images, labels = (array[chosen] for array in train_set)
 
     def loss_of(parameters):
-        scores = jax.nn.log_softmax(apply(parameters, state.memory, images, None))
+        scores = jax.nn.log_softmax(apply(parameters, state.slots, images, None))
         return -jnp.mean(scores[jnp.arange(recipe.batch), labels])
 
     loss, gradient = jax.value_and_grad(loss_of)(state.parameters)
@@ -176,7 +148,7 @@ def test_sgd_follows_the_gradient(train_set):
 
 
 def test_an_epoch_shows_every_image_at_most_once(train_set):
-    recipe = dataclasses.replace(SMALL, select="dense")
+    recipe = dataclasses.replace(SMALL, method="dense")
     apply, state = make_model(recipe, train_set, classes=10)
     step = jax.jit(make_step(recipe, apply))
     orders = []
@@ -200,16 +172,16 @@ def test_no_memory_is_no_residue(train_set):
 def test_full_budget_is_the_dense_network(train_set):
     full = dataclasses.replace(SMALL, ratio=1.0)
     apply, state, log = train(full, train_set, 30)
-    dense = train(dataclasses.replace(SMALL, select="dense"), train_set, 30)
+    dense = train(dataclasses.replace(SMALL, method="dense"), train_set, 30)
     assert_close(log["loss"], dense[2]["loss"], rtol=1e-3, atol=1e-3)
-    figures = make_diagnose(apply, full.batch)(state.parameters, state.memory, train_set)
+    figures = make_diagnose(apply, full.batch)(state.parameters, state.slots, train_set)
     assert_close(figures, {"cosine": 1.0, "norm_ratio": 1.0, "units_used": 1.0}, rtol=1e-4)
 
 
 def test_diagnosis_leaves_the_state_alone_and_sees_what_is_missing(train_set):
     apply, state, _ = train(SMALL, train_set, 30)
     before = digest(state)
-    figures = make_diagnose(apply, SMALL.batch)(state.parameters, state.memory, train_set)
+    figures = make_diagnose(apply, SMALL.batch)(state.parameters, state.slots, train_set)
     assert digest(state) == before
     assert 0 < figures["cosine"] < 0.99
     assert figures["units_used"] < 1
@@ -218,20 +190,19 @@ def test_diagnosis_leaves_the_state_alone_and_sees_what_is_missing(train_set):
 def test_measure_is_the_share_of_right_answers(train_set):
     apply, state = make_model(SMALL, train_set, classes=10)
     images, labels = train_set
-    right = np.argmax(apply(state.parameters, state.memory, images, None), axis=1) == labels
-    assert make_measure(apply, state.memory)(state.parameters, train_set) == pytest.approx(
-        right.mean()
-    )
+    right = np.argmax(apply(state.parameters, state.slots, images, None), axis=1) == labels
+    measure = make_measure(lambda parameters, images: apply(parameters, state.slots, images, None))
+    assert measure(state.parameters, train_set) == pytest.approx(right.mean())
 
 
 @pytest.mark.parametrize(
     ("options", "sparsifier"),
     [
-        ({"select": "row"}, TopK(0.1)),
-        ({"select": "unified"}, UnifiedTopK(0.1)),
-        ({"select": "candidates"}, CandidateTopK(0.1)),
-        ({"select": "unified", "ratio": 1}, UnifiedTopK(1.0)),
-        ({"select": "dense"}, None),
+        ({"method": "row"}, TopK(0.1)),
+        ({"method": "unified"}, UnifiedTopK(0.1)),
+        ({"method": "candidates"}, CandidateTopK(0.1)),
+        ({"method": "unified", "ratio": 1}, UnifiedTopK(1.0)),
+        ({"method": "dense"}, None),
     ],
 )
 def test_selection_names_a_sparsifier(options, sparsifier):
@@ -241,21 +212,17 @@ def test_selection_names_a_sparsifier(options, sparsifier):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"ratio": 0.0}, ("ratio=0.0", "(0, 1]", "ratio")),
-        ({"memory": 1.5}, ("memory=1.5", "0 to 1", "memory")),
-        ({"select": "rows"}, ("select='rows'", "'row'", "choose")),
-        ({"optimizer": "lion"}, ("optimizer='lion'", "'adam'", "choose")),
-        ({"granularity": "x"}, ("granularity='x'", "'slot'", "choose")),
-        ({"hidden": 0}, ("hidden=0", "at least 1", "hidden")),
-        ({"layers": 0}, ("layers=0", "at least 1", "layers")),
-        ({"steps": 0}, ("steps=0", "at least 1", "steps")),
-        ({"evaluate_every": 0}, ("evaluate_every=0", "at least 1", "evaluate_every")),
-        ({"learning_rate": 0.0}, ("learning_rate=0.0", "more than 0", "learning_rate")),
-        ({"select": "importance"}, ("select='importance'", "grow without bound", "--memory 0")),
-        ({"data": "mnist"}, ("without a folder", "folder", "--data-dir")),
-        ({"batch": 5000}, ("batch=5000 with 1297", "at most", "--batch")),
+        ({"hidden": ()}, ("--hidden without a layer", "at least one", "--hidden")),
+        ({"method": "importance"}, ("--method importance", "grow without bound", "--memory 0")),
     ],
 )
 def test_nonsense_is_refused(tmp_path, options, words):
     recipe = dataclasses.replace(SMALL, out=tmp_path / "run", **options)
     assert_names_itself_and_its_cure(recipe.run, *words)
+    assert not (tmp_path / "run").exists()
+
+
+def test_by_default_it_trains_for_twenty_epochs_and_validates_after_each(train_set):
+    images = Images(train_set, train_set, train_set, 10)
+    settled = SparseBackpropRecipe(batch=100).settle(images)
+    assert (settled.steps, settled.evaluate_every, settled.learning_rate) == (240, 12, 1e-3)

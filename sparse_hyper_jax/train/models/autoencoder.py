@@ -11,7 +11,7 @@ from flax import nnx
 
 from sparse_hyper_jax.estimators import Estimator, expectation
 from sparse_hyper_jax.train.data.epochs import Arrays, next_batch
-from sparse_hyper_jax.train.epoch_state import EpochState, next_state
+from sparse_hyper_jax.train.epoch_state import EpochState, Metrics, next_state
 
 
 class Autoencoder(nnx.Module):
@@ -70,7 +70,7 @@ def make_step(
     optimizer: optax.GradientTransformation,
     *,
     batch: int,
-) -> Callable[[EpochState, jax.Array, Arrays], tuple[EpochState, dict[str, jax.Array]]]:
+) -> Callable[..., tuple[EpochState, Metrics]]:
     """Make the pure training step.
 
     Args:
@@ -79,9 +79,7 @@ def make_step(
         batch: images per step.
     """
 
-    def step(
-        state: EpochState, key: jax.Array, train_set: Arrays
-    ) -> tuple[EpochState, dict[str, jax.Array]]:
+    def step(state: EpochState, key: jax.Array, train_set: Arrays) -> tuple[EpochState, Metrics]:
         order_key, key = jax.random.split(key)
         order, (images, _) = next_batch(order_key, state.order, state.count, train_set, batch=batch)
         loss, gradient = jax.value_and_grad(loss_of)(state.parameters, key, images)

@@ -1,6 +1,7 @@
 """Estimators by name, with the options that a command line gives."""
 
 import dataclasses
+from typing import Any
 
 from sparse_hyper_jax import checks
 from sparse_hyper_jax.estimators import ESTIMATORS, Estimator
@@ -15,7 +16,7 @@ def make_estimator(
         ValueError: an unknown name, or an option that the estimator does not have.
     """
     checks.check_choice("method", name, tuple(ESTIMATORS))
-    base = ESTIMATORS[name]
+    base: Any = ESTIMATORS[name]
     known = {field.name for field in dataclasses.fields(base)}
     given = {"num_samples": num_samples, "temperature": temperature}
     options = {option: value for option, value in given.items() if value is not None}

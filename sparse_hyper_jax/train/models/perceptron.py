@@ -11,7 +11,7 @@ from flax import nnx
 
 from sparse_hyper_jax.parameter_paths import is_kernel, selected_leaves
 from sparse_hyper_jax.train.data.epochs import Arrays, next_batch
-from sparse_hyper_jax.train.epoch_state import EpochState, next_state
+from sparse_hyper_jax.train.epoch_state import EpochState, Metrics, next_state
 
 Apply = Callable[[Any, jax.Array], jax.Array]
 """``apply(weights, images)`` gives logits."""
@@ -46,7 +46,7 @@ def make_update(
     *,
     batch: int,
     l1: float,
-) -> Callable[..., tuple[EpochState, dict[str, jax.Array]]]:
+) -> Callable[..., tuple[EpochState, Metrics]]:
     """Make the part of a training step that follows the weights.
 
     Args:
@@ -62,7 +62,7 @@ def make_update(
 
     def update(
         state: EpochState, key: jax.Array, train_set: Arrays, weights: nnx.State, **extra: Any
-    ) -> tuple[EpochState, dict[str, jax.Array]]:
+    ) -> tuple[EpochState, Metrics]:
         order, (images, labels) = next_batch(key, state.order, state.count, train_set, batch=batch)
 
         def loss_of(weights: nnx.State) -> jax.Array:

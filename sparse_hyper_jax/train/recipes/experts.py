@@ -13,7 +13,7 @@ from flax import nnx
 from sparse_hyper_jax.estimators.routing import RULES
 from sparse_hyper_jax.nn import DefaultVectors, Mixed, Mixture
 from sparse_hyper_jax.train.data.epochs import Arrays, next_batch
-from sparse_hyper_jax.train.epoch_state import EpochState, next_state, start_state
+from sparse_hyper_jax.train.epoch_state import EpochState, Metrics, next_state, start_state
 from sparse_hyper_jax.train.limits import Count, NotNegative, Positive, at_least, at_most
 from sparse_hyper_jax.train.models.perceptron import cross_entropy
 from sparse_hyper_jax.train.recipe import ImageRecipe, Images, Plan
@@ -143,15 +143,11 @@ def make_model(recipe: ExpertsRecipe, train_set: Arrays, classes: int) -> tuple[
     return apply, start_state(parameters, optimizer, len(images), slots=defaults)
 
 
-def make_step(
-    recipe: ExpertsRecipe, apply: Apply
-) -> Callable[[EpochState, jax.Array, Arrays], tuple[EpochState, dict[str, jax.Array]]]:
+def make_step(recipe: ExpertsRecipe, apply: Apply) -> Callable[..., tuple[EpochState, Metrics]]:
     """Make the pure training step: the next batch of the epoch, its gradient, the next defaults."""
     optimizer = optax.adam(recipe.learning_rate)
 
-    def step(
-        state: EpochState, key: jax.Array, train_set: Arrays
-    ) -> tuple[EpochState, dict[str, jax.Array]]:
+    def step(state: EpochState, key: jax.Array, train_set: Arrays) -> tuple[EpochState, Metrics]:
         order_key, layer_key = jax.random.split(key)
         order, (images, labels) = next_batch(
             order_key, state.order, state.count, train_set, batch=recipe.batch
@@ -180,8 +176,8 @@ def make_measure(apply: Apply) -> Callable[[EpochState, Arrays], tuple[float, fl
     ) -> tuple[jax.Array, jax.Array, jax.Array]:
         images, labels = part
         logits, mixed = apply(parameters, defaults, images, None)
-        experts = parameters["mixture"]["router"]["kernel"].shape[-1]
-        load = jnp.bincount(mixed.expert, length=experts) / len(labels)
+        kernel: Any = parameters["mixture"]["router"]["kernel"]
+        load = jnp.bincount(mixed.expert, length=kernel.shape[-1]) / len(labels)
         right = jnp.argmax(logits, axis=-1) == labels
         return jnp.mean(right), cross_entropy(logits, labels), load
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Literal, NamedTuple, Self
+from typing import Any, ClassVar, Literal, Self
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +17,7 @@ from sparse_hyper_jax.nn import parameter_labels
 from sparse_hyper_jax.nn.glimpse_classifiers import Classified, glimpse_classifier
 from sparse_hyper_jax.train.data import load_cluttered
 from sparse_hyper_jax.train.data.canvases import Canvases, make_canvases, ready_canvases
+from sparse_hyper_jax.train.epoch_state import Metrics, TrainState
 from sparse_hyper_jax.train.limits import Count, NotNegative, Positive, Whole, said
 from sparse_hyper_jax.train.recipe import ImageRecipe, Plan
 from sparse_hyper_jax.train.run_folder import RunFolder
@@ -25,13 +26,6 @@ SHOWN = 8
 OURS = ("scale", "box", "affine", "quad")
 READING = ("reader", "points_per", "num_global", "num_local", "variance_scale", "variance_rate")
 """Options of hyperlayers."""
-
-
-class GlimpseState(NamedTuple):
-    """What training changes."""
-
-    parameters: nnx.State
-    optimizer: optax.OptState
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,39 +161,36 @@ class GlimpseRecipe(ImageRecipe):
 
     def plan(self, data: Canvases) -> Plan:
         """Judge by the accuracy on fixed canvases, read without sampling."""
+        source = data.parts["train"]
         apply, state = make_model(self, data)
         measure = make_measure(data, apply)
 
-        def evaluate(folder: RunFolder, step: int, state: GlimpseState) -> dict[str, float]:
+        def evaluate(folder: RunFolder, step: int, state: TrainState) -> dict[str, float]:
             accuracy = measure(state.parameters, "validation")
             return {"accuracy": accuracy} | deviations(self, data, state.parameters)
 
-        def finish(folder: RunFolder, state: GlimpseState) -> dict[str, Any]:
-            draw(self, folder, data, state.parameters)
+        def finish(folder: RunFolder, state: TrainState) -> dict[str, Any]:
+            draw(self, folder, data, state)
             parts = ("train", "validation", "test")
             figures = {f"{part}_accuracy": measure(state.parameters, part) for part in parts}
             return figures | deviations(self, data, state.parameters)
 
         step = make_step(self, data, apply)
-        constants = (data.parts["train"],)
-        return Plan(step, state, finish, constants, evaluate, self.evaluate_every)
+        return Plan(step, state, finish, (source,), evaluate, self.evaluate_every)
 
 
-def draw(
-    recipe: GlimpseRecipe, folder: RunFolder, canvases: Canvases, parameters: nnx.State
-) -> None:
+def draw(recipe: GlimpseRecipe, folder: RunFolder, canvases: Canvases, state: TrainState) -> None:
     """Draw where the classifier looks in some test images, and what it sees there."""
     if recipe.method == "conv":
         return
     from sparse_hyper_jax.train import plots  # matplotlib is slow to import
 
     images, _ = canvases.show("test", SHOWN)
-    attention = rebuild(recipe, canvases, parameters).attention
+    attention = rebuild(recipe, canvases, state.parameters).attention
     corners = attention.corners(attention.numbers(images))
     windows = attention.read(images, corners, deterministic=True)
-    figure = plots.plot_glimpses(
-        np.asarray(images), np.asarray(corners), np.asarray(windows[..., 0])
-    )
+    shown = map(np.asarray, (images, corners, windows[..., 0]))
+    figure = plots.plot_glimpses(*shown)
     figure.savefig(folder.path / "glimpses.png", dpi=150)
 
 
@@ -231,7 +222,7 @@ def build(recipe: GlimpseRecipe, canvases: Canvases) -> nnx.Module:
     )
 
 
-def rebuild(recipe: GlimpseRecipe, canvases: Canvases, parameters: nnx.State) -> nnx.Module:
+def rebuild(recipe: GlimpseRecipe, canvases: Canvases, parameters: nnx.State) -> Any:
     """Make the classifier with given parameters."""
     graph, _, rest = nnx.split(build(recipe, canvases), nnx.Param, ...)
     return nnx.merge(graph, parameters, rest)
@@ -247,7 +238,7 @@ def deviations(
     return {"deviation": float(jnp.mean(jnp.sqrt(variances)))}
 
 
-def make_model(recipe: GlimpseRecipe, canvases: Canvases) -> tuple[Apply, GlimpseState]:
+def make_model(recipe: GlimpseRecipe, canvases: Canvases) -> tuple[Apply, TrainState]:
     """Build the classifier as a function, and the state before training."""
     graph, parameters, rest = nnx.split(build(recipe, canvases), nnx.Param, ...)
 
@@ -255,7 +246,7 @@ def make_model(recipe: GlimpseRecipe, canvases: Canvases) -> tuple[Apply, Glimps
         model = nnx.merge(graph, parameters, rest)
         return model(images, deterministic=key is None, rngs=key)
 
-    return apply, GlimpseState(parameters, optimizer_of(recipe, parameters).init(parameters))
+    return apply, TrainState(parameters, optimizer_of(recipe, parameters).init(parameters))
 
 
 def optimizer_of(recipe: GlimpseRecipe, parameters: nnx.State) -> optax.GradientTransformation:
@@ -271,14 +262,12 @@ def optimizer_of(recipe: GlimpseRecipe, parameters: nnx.State) -> optax.Gradient
 
 def make_step(
     recipe: GlimpseRecipe, canvases: Canvases, apply: Apply
-) -> Callable[..., tuple[GlimpseState, dict[str, jax.Array]]]:
+) -> Callable[..., tuple[TrainState, Metrics]]:
     """Make the pure training step: fresh canvases, cross-entropy, one update."""
     _, like, _ = nnx.split(build(recipe, canvases), nnx.Param, ...)
     optimizer = optimizer_of(recipe, like)
 
-    def loss_of(
-        parameters: nnx.State, key: jax.Array, source: Any
-    ) -> tuple[jax.Array, dict[str, jax.Array]]:
+    def loss_of(parameters: nnx.State, key: jax.Array, source: Any) -> tuple[jax.Array, Metrics]:
         draw_key, model_key = jax.random.split(key)
         images, labels = canvases.draw(draw_key, source, recipe.batch)
         classified = apply(parameters, images, model_key)
@@ -290,12 +279,10 @@ def make_step(
         baseline = "leave_one_out"  # the other images of the batch
         return score_function_loss(losses, classified.log_probability, baseline=baseline), metrics
 
-    def step(
-        state: GlimpseState, key: jax.Array, source: Any
-    ) -> tuple[GlimpseState, dict[str, jax.Array]]:
+    def step(state: TrainState, key: jax.Array, source: Any) -> tuple[TrainState, Metrics]:
         gradient, metrics = jax.grad(loss_of, has_aux=True)(state.parameters, key, source)
         updates, moments = optimizer.update(gradient, state.optimizer, state.parameters)
-        return GlimpseState(optax.apply_updates(state.parameters, updates), moments), metrics
+        return TrainState(optax.apply_updates(state.parameters, updates), moments), metrics
 
     return step
 

@@ -15,29 +15,26 @@ from sparse_hyper_jax.ops import (
     ContinuousTuples,
     bound_means,
     bound_variances,
-    hyperlayer_hard,
     invert_means,
     relax,
     relocate,
-    round_means,
     sparse_multiply,
 )
+from sparse_hyper_jax.train.epoch_state import Metrics
 from sparse_hyper_jax.train.limits import Count, NotNegative, Positive, Whole, at_least, said
-from sparse_hyper_jax.train.models.sampled_matrix import LOSSES, draw_inputs, sampling_of
+from sparse_hyper_jax.train.models.sampled_matrix import LOSSES, draw_inputs, measure, sampling_of
 from sparse_hyper_jax.train.recipe import Plan, Recipe
 from sparse_hyper_jax.train.run_folder import RunFolder
 from sparse_hyper_jax.train.snapshots import read_snapshots, save_snapshot
 
-TEST_SEED = 2**31 - 1
-TEST_INSTANCES = 10_000
 FRAMES = 60
 
 
 class IdentityState(NamedTuple):
     """What training changes."""
 
-    parameters: dict[str, jax.Array]
-    """``means (n, 2)`` and ``spreads (n,)``, before bounding."""
+    parameters: Any
+    """Dict of ``means (n, 2)`` and ``spreads (n,)``, before bounding."""
 
     optimizer: optax.OptState
     count: jax.Array
@@ -114,7 +111,7 @@ class IdentityRecipe(Recipe):
     """Number of processes."""
 
     def check(self) -> None:
-        """Raise also if points, chunks, groups or processes do not fit together."""
+        """Raise also if points, chunks or groups do not fit together."""
         super().check()
         require(
             self.method != "arm" or not (self.num_global or self.num_local),
@@ -133,12 +130,6 @@ class IdentityRecipe(Recipe):
             said(self, "batch", "sample_groups"),
             "a number of groups that divides the batch",
             "change one of the two",
-        )
-        require(
-            self.mesh is not None or self.num_processes == 1,
-            said(self, "num_processes") + " without a mesh",
-            "a mesh of the devices of all processes",
-            f"pass for instance --mesh tuples={self.num_processes}",
         )
 
     def ignored(self) -> Iterator[tuple[str, Sequence[str]]]:
@@ -195,6 +186,12 @@ class IdentityRecipe(Recipe):
 
 def placement(recipe: IdentityRecipe) -> tuple[Callable[[Any], Any], Callable[[Any], Any]]:
     """Give the functions that spread the state over the mesh, and parameters to all of it."""
+    require(
+        recipe.mesh is not None or recipe.num_processes == 1,
+        said(recipe, "num_processes") + " without a mesh",
+        "a mesh of the devices of all processes",
+        f"pass for instance --mesh tuples={recipe.num_processes}",
+    )
     if recipe.mesh is None:
         return lambda state: state, lambda parameters: parameters
     mesh = dist.make_mesh(recipe.mesh)
@@ -227,7 +224,7 @@ def optimizer_of(recipe: IdentityRecipe) -> optax.GradientTransformation:
     """Give the recipe's optimizer."""
     factor = min(1.0, 128 / recipe.size)
 
-    def slow_means(updates: dict[str, jax.Array], _: Any) -> dict[str, jax.Array]:
+    def slow_means(updates: Any, _: Any) -> Any:
         return updates | {"means": factor * updates["means"]}
 
     return optax.chain(optax.adam(recipe.learning_rate), optax.stateless(slow_means))
@@ -246,13 +243,13 @@ def initial_state(recipe: IdentityRecipe) -> IdentityState:
 
 def make_step(
     recipe: IdentityRecipe,
-) -> Callable[[IdentityState, jax.Array], tuple[IdentityState, dict[str, jax.Array]]]:
+) -> Callable[..., tuple[IdentityState, Metrics]]:
     """Make the pure training step of a recipe."""
     loss = LOSSES[recipe.method]
     moves = recipe.relocate_every > 0 and recipe.method == "hyperlayer"
     optimizer = optimizer_of(recipe)
 
-    def step(state: IdentityState, key: jax.Array) -> tuple[IdentityState, dict[str, jax.Array]]:
+    def step(state: IdentityState, key: jax.Array) -> tuple[IdentityState, Metrics]:
         loss_key, move_key = jax.random.split(key)
         value, gradient = jax.value_and_grad(loss, argnums=2)(recipe, loss_key, state.parameters)
         updates, moments = optimizer.update(gradient, state.optimizer, state.parameters)
@@ -296,27 +293,3 @@ def move_surplus(recipe: IdentityRecipe, key: jax.Array, state: IdentityState) -
     moments = jax.tree.map(lambda leaf: write(leaf, 0.0) if leaf.ndim else leaf, state.optimizer)
     parameters = {name: write(leaf, fresh[name]) for name, leaf in state.parameters.items()}
     return IdentityState(parameters, moments, state.count)
-
-
-@jax.jit
-def measure_on_device(tuples: ContinuousTuples) -> dict[str, jax.Array]:
-    """Evaluate rounded tuples: error on fresh vectors, number of diagonal cells found."""
-    size = len(tuples.values)
-    x = jax.random.normal(jax.random.key(TEST_SEED), (size, TEST_INSTANCES))
-    y = hyperlayer_hard(tuples, x, (size,))
-    row, column = round_means(tuples.means, (size, size)).T
-    found = jnp.zeros(size, bool).at[row].max(row == column)
-    return {"mse": jnp.mean(jnp.square(y - x)), "cells_found": jnp.sum(found)}
-
-
-def measure(tuples: ContinuousTuples) -> dict[str, float]:
-    """Evaluate rounded tuples on the host; see :func:`measure_on_device`.
-
-    Args:
-        tuples: ``n`` continuous tuples on n x n cells.
-
-    Returns:
-        ``mse`` over 10,000 test vectors, and ``cells_found`` of the n on the diagonal.
-    """
-    figures = jax.device_get(measure_on_device(tuples))
-    return {"mse": float(figures["mse"]), "cells_found": int(figures["cells_found"])}

@@ -11,7 +11,6 @@ import numpy as np
 import optax
 from flax import nnx
 
-from sparse_hyper_jax.checks import require
 from sparse_hyper_jax.continual import (
     PackedNetwork,
     Train,
@@ -28,7 +27,7 @@ from sparse_hyper_jax.pruning import Masks, apply_masks, combine_masks
 from sparse_hyper_jax.reparam import add_power_decay, powerprop, scale_by_power_jacobian
 from sparse_hyper_jax.train.checkpoint import Checkpoints
 from sparse_hyper_jax.train.data.epochs import Arrays
-from sparse_hyper_jax.train.epoch_state import EpochState, start_state
+from sparse_hyper_jax.train.epoch_state import EpochState, Metrics, start_state
 from sparse_hyper_jax.train.limits import Count, NotNegative, Positive, Share, at_least
 from sparse_hyper_jax.train.loop import Step, Trained, train
 from sparse_hyper_jax.train.models.perceptron import (
@@ -40,8 +39,26 @@ from sparse_hyper_jax.train.models.perceptron import (
 from sparse_hyper_jax.train.recipe import ImageRecipe, Images, Plan
 from sparse_hyper_jax.train.run_folder import RunFolder
 
-TENTHS = tuple(number / 10 for number in range(1, 9))
-SPARSITIES = (*TENTHS, 0.84, 0.88, 0.9, 0.92, 0.94, 0.95, 0.96, 0.97, 0.98, 0.99)
+SPARSITIES = (
+    0.1,
+    0.2,
+    0.3,
+    0.4,
+    0.5,
+    0.6,
+    0.7,
+    0.8,
+    0.84,
+    0.88,
+    0.9,
+    0.92,
+    0.94,
+    0.95,
+    0.96,
+    0.97,
+    0.98,
+    0.99,
+)
 TASKS = "tasks"
 """Folder of the checkpoints of the network; those of a task's training lie beside it."""
 
@@ -93,17 +110,6 @@ class PacknetRecipe(ImageRecipe):
 
     retrain_steps: Count = 1000
     """PackNet: training steps after pruning."""
-
-    def check(self) -> None:
-        """Raise also if the seeds of the tasks are no longer different ones."""
-        super().check()
-        largest = self.seed * max(1000, self.tasks) + 2 * self.tasks
-        require(
-            largest < 2**32,
-            f"--seed {self.seed} for {self.tasks} tasks",
-            "a seed of at most some four million, of which that of every task is made",
-            "lower --seed",
-        )
 
     def ignored(self) -> Iterator[tuple[str, Sequence[str]]]:
         """Each way to pack has its own options."""
@@ -306,7 +312,7 @@ def make_step(recipe: PacknetRecipe, apply: Apply) -> Step:
 
     def step(
         state: EpochState, key: jax.Array, train_set: Arrays, frozen: Masks, masks: Masks
-    ) -> tuple[EpochState, dict[str, jax.Array]]:
+    ) -> tuple[EpochState, Metrics]:
         weights = apply_masks(to_weights(state.parameters), masks)
         return update(state, key, train_set, weights, frozen=frozen)
 

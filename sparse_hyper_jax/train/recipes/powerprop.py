@@ -33,7 +33,7 @@ from sparse_hyper_jax.reparam import (
     scale_by_power_jacobian,
 )
 from sparse_hyper_jax.train.data.epochs import Arrays
-from sparse_hyper_jax.train.epoch_state import EpochState, start_state
+from sparse_hyper_jax.train.epoch_state import EpochState, Metrics, start_state
 from sparse_hyper_jax.train.limits import (
     Count,
     NotNegative,
@@ -226,13 +226,11 @@ def weights_in_use(reparam: Reparametrization, state: EpochState) -> nnx.State:
 
 def make_step(
     recipe: PowerpropRecipe, apply: Apply, reparam: Reparametrization
-) -> Callable[[EpochState, jax.Array, Arrays], tuple[EpochState, dict[str, jax.Array]]]:
+) -> Callable[..., tuple[EpochState, Metrics]]:
     """Make the pure training step."""
     update = make_update(apply, optimizer_of(recipe), batch=recipe.batch, l1=recipe.l1)
 
-    def step(
-        state: EpochState, key: jax.Array, train_set: Arrays
-    ) -> tuple[EpochState, dict[str, jax.Array]]:
+    def step(state: EpochState, key: jax.Array, train_set: Arrays) -> tuple[EpochState, Metrics]:
         return update(state, key, train_set, weights_in_use(reparam, state))
 
     return step

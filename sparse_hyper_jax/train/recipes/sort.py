@@ -12,20 +12,11 @@ import optax
 from flax import nnx
 
 from sparse_hyper_jax.checks import require
-from sparse_hyper_jax.estimators import score_function_loss
 from sparse_hyper_jax.nn import NumberKeyNetwork
 from sparse_hyper_jax.sort import (
-    cross_entropy,
-    draw_sort,
     element_match,
     exact_match,
-    order_loss,
     quicksort,
-    rank_loss,
-    soft_sort,
-    sort_loss,
-    squared_error,
-    standardise,
 )
 from sparse_hyper_jax.train.data import (
     ClassIndex,
@@ -34,7 +25,9 @@ from sparse_hyper_jax.train.data import (
     index_by_class,
     make_sequences,
 )
+from sparse_hyper_jax.train.epoch_state import Metrics, TrainState
 from sparse_hyper_jax.train.limits import Count, NotNegative, Positive, Whole, at_least, said
+from sparse_hyper_jax.train.models.sequence_losses import LOSSES, sequence_loss
 from sparse_hyper_jax.train.recipe import ImageRecipe, Plan
 from sparse_hyper_jax.train.run_folder import RunFolder
 
@@ -42,19 +35,6 @@ TEST_SEED = 2**31 - 1
 TEST_SEQUENCES = 10_000
 TEST_PARTS = 20
 SHOWN = 3
-LOSSES = {
-    "soft": ("order", "ranks", "plain"),
-    "mixture": ("plain", "means", "separate"),
-    "rloo": ("plain",),
-}
-"""What can be compared with each method."""
-
-
-class SortState(NamedTuple):
-    """What training changes."""
-
-    parameters: "SortParameters"
-    optimizer: optax.OptState
 
 
 class SortParameters(NamedTuple):
@@ -172,10 +152,10 @@ class SortRecipe(ImageRecipe):
         keys_of, state = make_model(self, data["train"].images.shape[1:])
         measure = make_measure(self, keys_of)
 
-        def evaluate(folder: RunFolder, step: int, state: SortState) -> dict[str, float]:
+        def evaluate(folder: RunFolder, step: int, state: TrainState) -> dict[str, float]:
             return measure(state.parameters.network, data["validation"])
 
-        def finish(folder: RunFolder, state: SortState) -> dict[str, Any]:
+        def finish(folder: RunFolder, state: TrainState) -> dict[str, Any]:
             network, log_certainty = state.parameters
             draw(self, folder, keys_of, network, data["test"])
             tested = measure(network, data["test"])
@@ -190,7 +170,7 @@ Keys = Callable[[nnx.State, jax.Array], jax.Array]
 """Maps parameters and images ``(..., h, w)`` to keys ``(...)``."""
 
 
-def make_model(recipe: SortRecipe, size: tuple[int, int]) -> tuple[Keys, SortState]:
+def make_model(recipe: SortRecipe, size: tuple[int, ...]) -> tuple[Keys, TrainState]:
     """Build the key network and the state before training.
 
     Args:
@@ -205,7 +185,7 @@ def make_model(recipe: SortRecipe, size: tuple[int, int]) -> tuple[Keys, SortSta
         return nnx.merge(graph, parameters)(images)
 
     learned = SortParameters(parameters, jnp.log(jnp.float32(recipe.certainty)))
-    return keys_of, SortState(learned, optimizer_of(recipe).init(learned))
+    return keys_of, TrainState(learned, optimizer_of(recipe).init(learned))
 
 
 def optimizer_of(recipe: SortRecipe) -> optax.GradientTransformation:
@@ -214,7 +194,8 @@ def optimizer_of(recipe: SortRecipe) -> optax.GradientTransformation:
     schedule = optax.warmup_cosine_decay_schedule(0.0, peak, warmup, recipe.steps, 0.01 * peak)
 
     def decayed(parameters: SortParameters) -> SortParameters:
-        return SortParameters(jax.tree.map(lambda _: True, parameters.network), False)
+        learned = jax.tree.map(lambda _: True, parameters.network)
+        return parameters._replace(network=learned, log_certainty=False)
 
     adamw = optax.adamw(schedule, weight_decay=recipe.weight_decay, mask=decayed)
     return optax.chain(optax.clip_by_global_norm(1.0), adamw)
@@ -234,7 +215,7 @@ def draw_sequences(recipe: SortRecipe, key: jax.Array, index: ClassIndex, batch:
 
 def make_step(
     recipe: SortRecipe, keys_of: Keys, loss: Callable[..., jax.Array] | None = None
-) -> Callable[[SortState, jax.Array, ClassIndex], tuple[SortState, dict[str, jax.Array]]]:
+) -> Callable[..., tuple[TrainState, Metrics]]:
     """Make the pure training step: fresh sequences, warped images, loss of the soft sort.
 
     Args:
@@ -256,46 +237,12 @@ def make_step(
             compare(keys, keys_of(parameters.network, images), images, sequences.labels)
         )
 
-    def step(
-        state: SortState, key: jax.Array, index: ClassIndex
-    ) -> tuple[SortState, dict[str, jax.Array]]:
+    def step(state: TrainState, key: jax.Array, index: ClassIndex) -> tuple[TrainState, Metrics]:
         loss, gradient = jax.value_and_grad(loss_of)(state.parameters, key, index)
         updates, moments = optimizer.update(gradient, state.optimizer, state.parameters)
-        return SortState(optax.apply_updates(state.parameters, updates), moments), {"loss": loss}
+        return TrainState(optax.apply_updates(state.parameters, updates), moments), {"loss": loss}
 
     return step
-
-
-def sequence_loss(
-    recipe: SortRecipe,
-    key: jax.Array,
-    keys: jax.Array,
-    images: jax.Array,
-    labels: jax.Array,
-    *,
-    certainty: jax.Array | float,
-) -> jax.Array:
-    """Compare one sequence, sorted by its keys, with the order of its labels."""
-    keys = standardise(keys)
-    if recipe.loss == "order":
-        return order_loss(keys, labels, certainty=certainty)
-    if recipe.loss == "ranks":
-        return rank_loss(keys, labels, certainty=certainty)
-    payload = jnp.eye(recipe.n) if recipe.payload == "positions" else images
-    target = payload[jnp.argsort(labels, stable=True)]
-    if recipe.method == "soft":
-        return jnp.mean(cross_entropy(soft_sort(keys, payload, certainty=certainty), target))
-    options = {"num_candidates": recipe.num_candidates, "certainty": certainty}
-    if recipe.method == "mixture":
-        result = quicksort(key, keys, payload, target=target, num_near=recipe.num_near, **options)
-        return sort_loss(result, target, kind=recipe.loss)
-
-    def drawn_loss(key: jax.Array) -> tuple[jax.Array, jax.Array]:
-        drawn = draw_sort(key, keys, payload, **options)
-        return jnp.mean(squared_error(drawn.payload, target)), drawn.log_probability
-
-    drawn = jax.vmap(drawn_loss)(jax.random.split(key, recipe.num_samples))
-    return score_function_loss(*drawn, baseline="leave_one_out")
 
 
 def warp_digits(recipe: SortRecipe, key: jax.Array, images: jax.Array) -> jax.Array:

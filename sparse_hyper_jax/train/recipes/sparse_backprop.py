@@ -25,7 +25,7 @@ from sparse_hyper_jax.checks import require
 from sparse_hyper_jax.nn import BackpropMemory, next_memories
 from sparse_hyper_jax.train.best_parameters import BestParameters
 from sparse_hyper_jax.train.data.epochs import Arrays, next_batch
-from sparse_hyper_jax.train.epoch_state import EpochState, next_state, start_state
+from sparse_hyper_jax.train.epoch_state import EpochState, Metrics, next_state, start_state
 from sparse_hyper_jax.train.limits import Count, Positive, Share, at_least, at_most, said
 from sparse_hyper_jax.train.models.perceptron import cross_entropy, make_measure
 from sparse_hyper_jax.train.models.sparse_perceptron import (
@@ -236,13 +236,11 @@ def are_hidden_kernels(parameters: nnx.State) -> Any:
 
 def make_step(
     recipe: SparseBackpropRecipe, apply: Apply
-) -> Callable[[EpochState, jax.Array, Arrays], tuple[EpochState, dict[str, jax.Array]]]:
+) -> Callable[..., tuple[EpochState, Metrics]]:
     """Make the pure training step: the next batch of the epoch, its gradient, the next memory."""
     optimizer = optimizer_of(recipe)
 
-    def step(
-        state: EpochState, key: jax.Array, train_set: Arrays
-    ) -> tuple[EpochState, dict[str, jax.Array]]:
+    def step(state: EpochState, key: jax.Array, train_set: Arrays) -> tuple[EpochState, Metrics]:
         order_key, layer_key = jax.random.split(key)
         order, (images, labels) = next_batch(
             order_key, state.order, state.count, train_set, batch=recipe.batch

@@ -36,9 +36,9 @@ PARTS = ("train", "validation", "test")
 def compared_estimators(classes: int) -> dict[str, Estimator]:
     """Give what is compared at the final parameters, RLOO also at the evaluations of ARSM."""
     same = ARSM().evaluations((1, classes))
-    many = {} if same <= 2 else {f"rloo_{same}": RLOO(same)}
-    some = {"arsm": ARSM(), "rloo_2": RLOO(2), **many, "rebar": REBAR()}
-    return some | {"gumbel_straight_through": GumbelStraightThrough()}
+    few: dict[str, Estimator] = {"arsm": ARSM(), "rloo_2": RLOO(2)}
+    many: dict[str, Estimator] = {} if same <= 2 else {f"rloo_{same}": RLOO(same)}
+    return few | many | {"rebar": REBAR(), "gumbel_straight_through": GumbelStraightThrough()}
 
 
 @dataclass(frozen=True, kw_only=True)
