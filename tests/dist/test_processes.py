@@ -141,7 +141,7 @@ def test_processes_stop_together_where_one_is_told_to(whole, cache, tmp_path):
     pair[1].send_signal(signal.SIGTERM)
     codes, outputs, errors = outcome(pair)
     assert codes == [143, 143], errors
-    assert outputs == ("", "")
+    assert "{" not in "".join(outputs)
     steps = [line["step"] for line in RunFolder(out).metrics()]
     assert steps[-1] < STEPS
     assert (out / "checkpoints" / str(steps[-1])).exists()
