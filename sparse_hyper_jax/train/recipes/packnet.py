@@ -117,7 +117,7 @@ class PacknetRecipe(ImageRecipe):
         """Learn all tasks; test every task after each one is learned."""
         learner = Learner(self, data)
         state = start_state(learner.fresh(0), optimizer_of(self), len(data.train[0]))
-        frozen = empty_network(state.parameters, filter=is_shared).used
+        frozen = empty_network(state.parameters, select=is_shared).used
 
         def fit(folder: RunFolder) -> Trained:
             network, lines = learner.learn_all(folder)

@@ -1,0 +1,206 @@
+"""Rows of the room ``nn``.
+
+A layer is made anew in each call, inside of all transforms, and its parameters are replaced by
+arguments, which the batch shares.
+"""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from sparse_hyper_jax import nn
+from sparse_hyper_jax.backprop import TopK, UnifiedRandomK
+from tests.table.columns import Table
+from tests.table.examples import BATCH, SAMPLED, eighths
+from tests.table.row import Room, Row
+
+IMAGES = eighths(BATCH, 8, 8, 1, low=0.0, high=1.0)
+TOKENS = eighths(BATCH, 4, seed=1)
+SMALL = {"channels": (2, 2), "strides": (2, 2), "features": 3}
+SECOND = {"second": "of the functions a layer is made of, which have rows"}
+IN_A_TREE = {"lists": "in a tree of parameters a list is a tree"}
+REVERSE = {"jvp": "the documentation of sparse_dense says: reverse mode only"} | SECOND
+
+
+def with_parameters(make, *parameters, rngs):
+    """The layer that ``make`` makes, with other parameters."""
+    graph, state, rest = nnx.split(make(rngs), nnx.Param, ...)
+    return nnx.merge(graph, jax.tree.unflatten(jax.tree.structure(state), parameters), rest)
+
+
+def shapes(make):
+    layer = nnx.eval_shape(lambda: make(nnx.Rngs(0)))
+    return [leaf.shape for leaf in jax.tree.leaves(nnx.state(layer, nnx.Param))]
+
+
+def first(output):
+    """The output proper, where a layer returns more: that is not of the same precision."""
+    return output[0] if isinstance(output, tuple) else output
+
+
+def call(make, key, x, *parameters):
+    layer = with_parameters(make, *parameters, rngs=nnx.Rngs(params=0, sample=key))
+    return first(layer(x, rngs=key))
+
+
+def row(name, make, x, function=call, **options):
+    parameters = [
+        eighths(*shape, low=-0.375, high=0.5, seed=n) for n, shape in enumerate(shapes(make))
+    ]
+    shared = tuple(range(1, 1 + len(parameters)))
+    skips = IN_A_TREE | options.pop("skips", {})
+    arguments = (x, *parameters)
+    return Row(name, partial(function, make), arguments, shared=shared, skips=skips, **options)
+
+
+def hyper(rngs):
+    source = nn.FreeTuples((3, 4), 5, rngs=rngs)
+    return nn.HyperLayer(source, (3,), bias="dense", **SAMPLED, rngs=rngs)
+
+
+def mixture(router):
+    return lambda rngs: nn.Mixture(4, 3, 2, 3, router=router, product="all", rngs=rngs)
+
+
+def attention(reader):
+    return lambda rngs: nn.GlimpseAttention(
+        8, 8, (2, 2), grid="scale", reader=reader, **SMALL, rngs=rngs
+    )
+
+
+def key_network(rngs):
+    return nn.NumberKeyNetwork(1, 8, 8, **SMALL, hidden=2, rngs=rngs)
+
+
+def classifier(rngs):
+    return nn.glimpse_classifier(
+        "reinforce", 8, 8, (4, 4), head="mlp", hidden=2, classes=2, **SMALL, rngs=rngs
+    )
+
+
+def linear(rngs):
+    sparsifier = UnifiedRandomK(2)
+    return nn.SparseBackpropLinear(4, 5, sparsifier=sparsifier, rngs=rngs)
+
+
+def remembering(rngs):
+    return nn.SparseBackpropLinear(4, 5, sparsifier=TopK(2), memory="shared", rngs=rngs)
+
+
+def without_key(make, x, *parameters):
+    return first(with_parameters(make, *parameters, rngs=nnx.Rngs(params=0))(x))
+
+
+def linear_loss(y):
+    return (y * eighths(BATCH, 5).astype(y.dtype)).sum(dtype=jnp.promote_types(y.dtype, "float32"))
+
+
+def remember(make, x, *parameters):
+    """The gradient that is left for the optimizer when the memories are taken out."""
+    layer = with_parameters(make, *parameters, rngs=nnx.Rngs(params=0))
+    differentiate = nnx.grad(lambda layer: linear_loss(layer(x)), nnx.DiffState(0, nn.TRAINED))
+    rest = nn.carry_memory(layer, differentiate(layer))
+    nn.reset_memory(layer)
+    return jax.tree.leaves(rest)
+
+
+def memories_after(make, x, *parameters):
+    layer = with_parameters(make, *parameters, rngs=nnx.Rngs(params=0))
+    graph, memories, rest = nnx.split(layer, nn.BackpropMemory, ...)
+    memories = nnx.to_pure_dict(memories)
+
+    def loss(memories):
+        return linear_loss(nnx.merge(graph, nnx.State(memories), rest)(x))
+
+    return nn.next_memories(memories, jax.grad(loss)(memories))
+
+
+LINEAR = dict.fromkeys((1, 2), "the loss is linear in the output")
+SAMPLING = {"keyed": True, "exact": False, "skips": SECOND}
+
+ROWS = [
+    row(
+        "FreeHyperLayer",
+        lambda rngs: nn.FreeHyperLayer((4,), (3,), 5, **SAMPLED, rngs=rngs),
+        TOKENS,
+        wide=False,
+        **SAMPLING,
+    ),
+    row(
+        "HyperLayer, FreeTuples, RawMeans, RawVariances, TupleValues",
+        hyper,
+        TOKENS,
+        wide=False,
+        **SAMPLING,
+    ),
+    row(
+        "Mixture, midpoint, Mixed",
+        mixture("midpoint"),
+        TOKENS,
+        wide=False,
+        redraws=True,
+        **SAMPLING,
+    ),
+    row(
+        "Mixture, default, DefaultVectors",
+        mixture("default"),
+        TOKENS,
+        function=without_key,
+        wide=False,
+        exact=False,
+        skips=SECOND,
+    ),
+    row(
+        "GlimpseAttention",
+        attention("upright"),
+        IMAGES,
+        function=without_key,
+        exact=False,
+        skips=SECOND,
+    ),
+    row("glimpse_classifier, Classified", classifier, IMAGES, wide=False, redraws=True, **SAMPLING),
+    row(
+        "NumberKeyNetwork",
+        key_network,
+        IMAGES[..., 0],
+        function=without_key,
+        wide=False,
+        exact=False,
+        skips=SECOND,
+    ),
+    row(
+        "SparseBackpropLinear",
+        linear,
+        TOKENS,
+        wide=False,
+        keyed=True,
+        exact=False,
+        skips=REVERSE,
+    ),
+    row(
+        "carry_memory, reset_memory, BackpropMemory, TRAINED",
+        remembering,
+        TOKENS,
+        function=remember,
+        wide=False,
+        exact=None,
+        dropped=LINEAR,
+    ),
+    row(
+        "next_memories",
+        remembering,
+        TOKENS,
+        function=memories_after,
+        exact=None,
+        dropped={0: "a residue is in units of the cotangent"} | LINEAR,
+        skips={"x64": "a memory of this layer is one of float32"},
+    ),
+]
+
+EXCEPTIONS = {"parameter_labels": "strings"}
+
+
+class TestNN(Table):
+    room = Room(nn, ROWS, EXCEPTIONS)

@@ -1,0 +1,123 @@
+"""Rows of the room ``sort``."""
+
+import numpy as np
+
+from sparse_hyper_jax import sort
+from tests.table.columns import Table
+from tests.table.examples import distinct, eighths, integers
+from tests.table.row import Room, Row
+
+KEYS = distinct(5, seed=1)
+FOUR = distinct(4, seed=2)
+PAYLOAD = eighths(5, 2, seed=3)
+LABELS = np.array([3, 1, 4, 0, 2], np.float32)
+LISTS = integers(0, 1, 0, 1, 0)
+SHARES = eighths(4, low=0.125, high=1.0, seed=4)
+TARGETS = eighths(4, low=0.125, high=1.0, seed=5)
+WITH_LISTS = {
+    "outside": "segments are names, any integer is one",
+}
+
+
+def moved_and_back(key, keys, payload):
+    keys, payload, split = sort.half_split(key, keys, payload, num_candidates=2, certainty=1.0)
+    return keys, sort.apply_split(split, payload), sort.reverse_split(split, payload)
+
+
+def quicksort(key, keys, payload):
+    done = sort.quicksort(key, keys, payload, num_candidates=2, num_near=1, certainty=1.0)
+    return done.payload, done.keys
+
+
+def loss(key, keys, payload, target):
+    done = sort.quicksort(key, keys, payload, num_candidates=2, certainty=1.0, target=target)
+    return sort.sort_loss(done, target, kind="means")
+
+
+def draw(key, keys):
+    payload = np.arange(4)
+    return tuple(sort.draw_sort(key, keys, payload, num_candidates=2, certainty=1.0))[::2]
+
+
+ROWS = [
+    Row("standardise", sort.standardise, (KEYS,), wide=False),
+    Row("neural_sort", sort.neural_sort, (KEYS,)),
+    Row(
+        "soft_sort",
+        lambda keys, payload: sort.soft_sort(keys, payload, certainty=2.0),
+        (KEYS, PAYLOAD),
+        wide=False,
+    ),
+    Row(
+        "soft_sort, in lists",
+        lambda keys, payload, lists: sort.soft_sort(keys, payload, segment_ids=lists),
+        (KEYS, PAYLOAD, LISTS),
+        wide=False,
+        skips=WITH_LISTS,
+    ),
+    Row(
+        "soft_sort, hard",
+        lambda keys, payload: sort.soft_sort(keys, payload, hard=True),
+        (KEYS, PAYLOAD),
+        wide=False,
+        dropped={0: "a NaN goes last"},
+    ),
+    Row("soft_ranks", lambda keys: sort.soft_ranks(keys, certainty=2.0), (KEYS,)),
+    Row("soft_top_k", lambda keys: sort.soft_top_k(keys, 2, certainty=2.0), (KEYS,)),
+    Row(
+        "order_loss",
+        lambda keys, labels: sort.order_loss(keys, labels, certainty=2.0),
+        (KEYS, LABELS),
+    ),
+    Row(
+        "rank_loss",
+        lambda keys, labels, lists: sort.rank_loss(keys, labels, segment_ids=lists),
+        (KEYS, LABELS, LISTS),
+        skips=WITH_LISTS,
+    ),
+    Row(
+        "half_split, apply_split, reverse_split",
+        moved_and_back,
+        (FOUR, SHARES),
+        keyed=True,
+        redraws=True,
+        wide=False,
+    ),
+    Row("quicksort", quicksort, (FOUR, SHARES), keyed=True, redraws=True, wide=False),
+    Row(
+        "sort_loss",
+        loss,
+        (FOUR, SHARES, TARGETS),
+        keyed=True,
+        redraws=True,
+        skips={"second": "of the sort, which has a row"},
+    ),
+    Row("draw_sort", draw, (FOUR,), keyed=True, redraws=True),
+    Row("cross_entropy", sort.cross_entropy, (SHARES, TARGETS)),
+    Row("squared_error", sort.squared_error, (SHARES, TARGETS)),
+    Row(
+        "element_match",
+        sort.element_match,
+        (KEYS, LABELS),
+        exact=False,
+        dropped="a NaN goes last",
+        skips={"x64": "a share of places has nothing of the precision of the keys"},
+    ),
+    Row(
+        "exact_match",
+        sort.exact_match,
+        (KEYS, LABELS),
+        exact=None,
+        dropped="the output is a truth value",
+    ),
+]
+
+EXCEPTIONS = {
+    "Drawn": "a type",
+    "HalfPermutation": "a type",
+    "Sorted": "a type",
+}
+
+
+class TestSort(Table):
+    room = Room(sort, ROWS, EXCEPTIONS)
