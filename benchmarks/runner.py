@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.lines import RESULTS, ROOT, Facts, Line, Lines, commit, surroundings
@@ -61,9 +62,14 @@ class Benchmark:
     summary: str = ""
 
 
+def module_of(name: str) -> ModuleType:
+    """Import the file of a benchmark."""
+    return importlib.import_module(f"benchmarks.{name}")
+
+
 def load(name: str) -> Benchmark:
-    """Import a benchmark."""
-    module = importlib.import_module(f"benchmarks.{name}")
+    """Give a benchmark with the name and the summary of its file."""
+    module = module_of(name)
     return replace(module.BENCHMARK, name=name, summary=(module.__doc__ or "").split("\n")[0])
 
 

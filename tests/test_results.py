@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from matplotlib.figure import Figure
 
 from benchmarks import NAMES, PAGES, __main__, lines, recipes, runner, tables
 from benchmarks.lines import ROOT, Lines
@@ -15,6 +16,9 @@ from benchmarks.lines import ROOT, Lines
 WITHOUT_TABLE = ("sparse_backprop_speed", "gpu")
 UNFINISHED = ("gpu", "sort_quality", "glimpse_table", "shard")
 """Benchmarks of which not all settings were measured."""
+
+MEASURED_BY_A_PROGRAM = {("kind", "gradient"), ("part", "time"), ("bias", True)}
+TRAINED = [name for name in NAMES if hasattr(runner.module_of(name), "train")]
 
 
 def page(path):
@@ -40,6 +44,14 @@ def test_rows_in_the_readme_are_those_of_the_docs():
     rows = re.findall(r"^\| (alpha \d[^|]*(?:\| \d[^|]*){6})\|$", page("README.md"), flags=re.M)
     assert len(rows) >= 5
     assert all(f"| SGD, {row}|" in page("docs/powerprop.md") for row in rows)
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if runner.load(name).draw])
+def test_the_figure_shows_lines(name):
+    benchmark, figure = runner.load(name), Figure()
+    benchmark.draw(figure, Lines.of(name))
+    assert any(len(ax.lines) >= 2 for ax in figure.axes)
+    assert (ROOT / "docs" / f"{benchmark.figure}.png").exists()
 
 
 def test_tables_need_no_jax():
@@ -69,6 +81,25 @@ def test_every_setting_has_its_line(name, mnist):
         pytest.skip("was not trained with MNIST")
     asked = runner.Asked(mnist=mnist, seeds=benchmark.seeds)
     assert all(found.where(**facts) for facts in benchmark.settings(asked, found))
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_every_setting_is_one_that_its_recipe_takes(name, monkeypatch):
+    taken = []
+
+    def train(recipe, asked, *, curves=(), seconds=False, **options):
+        recipes.recipe_of(recipe, asked, **options).check()
+        taken.append(recipe)
+        return {"curve": {name: [0, 1] for name in ("steps", *curves)}}
+
+    monkeypatch.setattr(f"benchmarks.{name}.train", train)
+    benchmark = runner.load(name)
+    for folder in (None, Path("folder")):
+        asked = runner.Asked(mnist=folder, cluttered=folder, seeds=[0])
+        for facts in benchmark.settings(asked, Lines.of(name)):
+            if not MEASURED_BY_A_PROGRAM & facts.items():
+                benchmark.measure(facts, asked)
+    assert taken
 
 
 def toy(measured, *, tiny=()):
