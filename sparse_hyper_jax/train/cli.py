@@ -2,38 +2,23 @@
 
 The last line on standard output is the result as one JSON object; everything else goes to standard
 error. Of several processes only the first one prints the result. Exit codes: 0 done, 1 a fault in
-the program, 2 an option, file or number that the message names, 130 interrupted.
+the program, 2 an option, file or number that the message names, 130 interrupted, 143 told to end.
+Whatever needs no recipe, such as the list of them, is said without importing JAX.
 """
 
 import argparse
 import contextlib
-import dataclasses
-import importlib
 import importlib.util
 import json
 import os
-import shlex
+import signal
 import sys
+import threading
 import traceback
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
 
 from sparse_hyper_jax import __version__
-
-
-class Entry(NamedTuple):
-    """One subcommand."""
-
-    target: str
-    """``module:Class`` of a frozen dataclass, imported only when it is asked for.
-
-    It has the fields ``out``, ``resume``, ``quiet`` and its own, and a method ``run() -> dict``;
-    if it can run as several processes also ``coordinator``, ``rank`` and ``num_processes``.
-    """
-
-    summary: str
-    """What the recipe does, in a line."""
-
+from sparse_hyper_jax.train.command import Command, Entry, in_flags
 
 RECIPES = {
     "sort": Entry(
@@ -109,23 +94,18 @@ def main(arguments: Sequence[str] | None = None, *, recipes: Mapping[str, Entry]
             f"found no {', '.join(missing)}; expected the packages that training needs;"
             ' pip install "sparse_hyper_jax[train]"'
         )
-    from sparse_hyper_jax.train.run_folder import to_plain
-
-    try:
-        recipe, resume = _configure(asked.recipe, asked.flags, recipes[asked.recipe])
-    except (ValueError, OSError) as error:
-        return _complain(error)
-    first = not getattr(recipe, "rank", 0)
-    try:
-        with contextlib.redirect_stdout(sys.stderr):
-            if recipe.out and first and not recipe.quiet:
-                print(f"run folder: {recipe.out}")
-            result = to_plain(recipe.run(), finite=True)
-    except KeyboardInterrupt:
-        return _complain(f"interrupted; go on from the last checkpoint with: {resume}", code=130)
-    except (ValueError, OSError, FloatingPointError) as error:
-        return _complain(error)
-    if first:
+    command = Command(asked.recipe, tuple(asked.flags))
+    with _terminable():
+        try:
+            command = command.read(recipes[asked.recipe])
+            result = command.run()
+        except KeyboardInterrupt:
+            return _complain(f"interrupted; {command.how_to_go_on()}", code=130)
+        except _TerminatedError:
+            return _complain(f"told to end; {command.how_to_go_on()}", code=143)
+        except (ValueError, OSError, FloatingPointError) as error:
+            return _complain(error, command.fields())
+    if command.is_first:
         print(json.dumps(result), flush=True)
     return 0
 
@@ -154,28 +134,34 @@ def _parser(recipes: Mapping[str, Entry]) -> argparse.ArgumentParser:
     return parser
 
 
-def _configure(name: str, flags: Sequence[str], entry: Entry) -> tuple[Any, str]:
-    import tyro  # of the extra, which a plain installation does not have
-
-    from sparse_hyper_jax.train.run_folder import default_path
-
-    module, _, attribute = entry.target.partition(":")
-    kind = getattr(importlib.import_module(module), attribute)
-    recipe = tyro.cli(kind, prog=f"sparse-hyper {name}", args=list(flags))
-    resume = ["sparse-hyper", name, *flags]
-    alone = getattr(recipe, "coordinator", None) is None
-    if recipe.out is None and not recipe.resume and alone:
-        # Settled here and not in the recipe, to be able to say how an interrupted run goes on.
-        recipe = dataclasses.replace(recipe, out=default_path(name))
-        resume += ["--out", str(recipe.out)]
-    return recipe, shlex.join(resume if recipe.resume else [*resume, "--resume"])
+class _TerminatedError(BaseException):
+    """SIGTERM, which training delivers once it has saved."""
 
 
-def _complain(message: Exception | str, *, code: int = 2) -> int:
+@contextlib.contextmanager
+def _terminable() -> Iterator[None]:
+    def end(*_: object) -> None:
+        raise _TerminatedError
+
+    polite = signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    if not polite or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _complain(message: Exception | str, fields: Sequence[str] = (), *, code: int = 2) -> int:
     if isinstance(message, Exception):
         if os.environ.get(TRACEBACK):
             traceback.print_exception(message)
-        message = f"{type(message).__name__}: {message} ({TRACEBACK}=1 shows where)"
+        text = in_flags(str(message), fields)
+        # What is told in three parts needs no name of a class before them.
+        kind = "" if text.startswith("found ") else f"{type(message).__name__}: "
+        message = f"{kind}{text} ({TRACEBACK}=1 shows where)"
     print(f"sparse-hyper: {message}", file=sys.stderr)
     return code
 

@@ -61,7 +61,11 @@ def plot_tuples(
     means, variances, values = (np.asarray(leaf, np.float64) for leaf in tuples)
     colours = VALUES(0.5 + 0.5 * np.tanh(values))
     (_plot_ellipses if rank == 2 else _plot_bars)(ax, means, np.sqrt(variances), colours, shape)
-    return ax.figure
+    return _figure_of(ax)
+
+
+def _figure_of(ax: Axes) -> Figure:
+    return ax.figure if isinstance(ax.figure, Figure) else ax.figure.figure
 
 
 def _plot_ellipses(
@@ -72,10 +76,11 @@ def _plot_ellipses(
     ax.scatter(*grid.T, s=max(0.3, 60 / max(shape)), color=LATTICE, linewidths=0, zorder=0)
     colours = colours.copy()
     colours[:, 3] = np.clip(1 / (1 + deviations.prod(axis=1)), 0.08, 0.9)
-    widths = 2 * deviations[:, ::-1].T
+    heights, widths = np.maximum(2 * deviations, 0.35).T
     ax.add_collection(
         EllipseCollection(
-            *np.maximum(widths, 0.35),
+            widths,
+            heights,
             np.zeros(len(means)),
             units="xy",
             offsets=means[:, ::-1],
@@ -124,7 +129,7 @@ def plot_matrix(
     """
     matrix = np.asarray(matrix, np.float64)
     ax = Figure(figsize=(4, 4), layout="constrained").subplots() if ax is None else ax
-    limit = max(np.nanmax(np.abs(matrix)), 1e-12) if limit is None else limit
+    limit = max(float(np.nanmax(np.abs(matrix))), 1e-12) if limit is None else float(limit)
     colours = mpl.colormaps["RdBu"].with_extremes(bad="0.87")
     ax.imshow(matrix, cmap=colours, vmin=-1.25 * limit, vmax=1.25 * limit)
     ax.set(xticks=_ends(matrix.shape[1]), yticks=_ends(matrix.shape[0]))
@@ -134,7 +139,7 @@ def plot_matrix(
         if abs(value) >= 0.005:
             colour = "white" if abs(value) > 0.7 * limit else INK
             ax.text(column, row, f"{value:.2f}", ha="center", va="center", size=7, color=colour)
-    return ax.figure
+    return _figure_of(ax)
 
 
 def read_curve(folder: RunFolder, name: str) -> tuple[np.ndarray, np.ndarray]:

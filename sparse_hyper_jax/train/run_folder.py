@@ -15,37 +15,22 @@ starts from. Of several processes the first one writes these files; all of them 
 import contextlib
 import dataclasses
 import datetime
-import json
 import secrets
 import tempfile
-import warnings
 from collections.abc import Iterator, Mapping
-from importlib import metadata
 from pathlib import Path
 from typing import Any, Self
 
 import jax
 
-from sparse_hyper_jax import __version__
 from sparse_hyper_jax.checks import require
 from sparse_hyper_jax.dist.processes import first_does
-from sparse_hyper_jax.train.json_files import PARTIAL, read_json, to_plain, write_json
+from sparse_hyper_jax.train.configuration import CONFIG, check_same, describe_run, read_config
+from sparse_hyper_jax.train.json_files import PARTIAL, to_plain, write_json
 from sparse_hyper_jax.train.metrics_file import append_metrics, cut_metrics, read_metrics
 from sparse_hyper_jax.train.owner import OWNER, Owner
 
-FREE_FIELDS = (
-    *("out", "resume", "quiet", "animate", "download", "data_dir"),
-    *("coordinator", "rank", "num_processes"),
-)
-"""Fields of a recipe that cannot change a number, so that a resumed run may differ in them.
-
-``steps`` is not among them: a learning-rate schedule that spans the run depends on it from the
-first step on.
-"""
-
-CONFIG, RESULT = "config.json", "result.json"
-
-_ABSENT = "(absent)"
+RESULT = "result.json"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -173,7 +158,7 @@ def open_run(
         recipe: name of the recipe; part of the default folder's name.
         out: the folder, by default :func:`default_path`; for a new run it must be empty.
         resume: go on with the run that ``out`` holds. Its configuration must agree in every field
-            but those of :data:`FREE_FIELDS`.
+            but those of :data:`~sparse_hyper_jax.train.configuration.FREE_FIELDS`.
 
     Returns:
         The folder, in which a file has been written and removed again as a test. Of several
@@ -187,15 +172,13 @@ def open_run(
     """
     _check_out(out, resume=resume)
     path = default_path(recipe) if out is None else Path(out)
-    versions = {name: metadata.version(name) for name in ("jax", "flax", "optax")}
-    versions["sparse_hyper_jax"] = __version__
-    content = {"recipe": recipe, "fields": to_plain(config), "versions": versions}
+    content = describe_run(config, recipe=recipe)
     opened: list[RunFolder] = []
     if resume:
         first_does(lambda: opened.append(_reopen(path, content)))
     else:
         first_does(lambda: opened.append(_create(path, content)))
-    return opened[0] if opened else RunFolder(path, writes=False, run=_read_config(path)["run"])
+    return opened[0] if opened else RunFolder(path, writes=False, run=read_config(path)["run"])
 
 
 def _check_out(out: str | Path | None, *, resume: bool) -> None:
@@ -227,10 +210,10 @@ def _create(path: Path, content: dict[str, Any]) -> RunFolder:
 
 
 def _reopen(path: Path, content: dict[str, Any]) -> RunFolder:
-    _read_config(path)  # before anything is written to what may be no run's folder
+    read_config(path)  # before anything is written to what may be no run's folder
     with _owned(path) as owner:
-        stored = _read_config(path)
-        _check_same(path / CONFIG, stored, content)
+        stored = read_config(path)
+        check_same(path / CONFIG, stored, content)
         return RunFolder(path, run=stored["run"], owner=owner)
 
 
@@ -278,57 +261,3 @@ def _names(path: Path) -> list[str]:
         return sorted(entry.name for entry in path.iterdir())
     except NotADirectoryError:
         return []  # told by what tries to write there
-
-
-def _check_same(stored: Path, old: dict[str, Any], config: dict[str, Any]) -> None:
-    require(
-        old["recipe"] == config["recipe"],
-        f"a run of the recipe {old['recipe']!r} in {stored.parent}",
-        f"one of {config['recipe']!r}",
-        "resume it by its own recipe, or start a new run with another --out DIR and no --resume",
-    )
-    differing = []
-    for name in sorted({*old["fields"], *config["fields"]} - set(FREE_FIELDS)):
-        before, now = (side["fields"].get(name, _ABSENT) for side in (old, config))
-        # Compared as text: 1, 1.0 and True are equal to Python, but not always to a recipe.
-        if json.dumps(before) != json.dumps(now):
-            differing.append(f"{name} was {before!r} and is now {now!r}")
-    require(
-        not differing,
-        "; ".join(differing),
-        f"the configuration in {stored}",
-        "pass the options of that run, or start a new one with another --out DIR and no --resume",
-    )
-    if old.get("versions") != config["versions"]:
-        warnings.warn(
-            f"{stored.parent} was written with {old.get('versions')}; the resumed run uses"
-            f" {config['versions']} and may differ in the last digits",
-            stacklevel=8,
-        )
-
-
-def _read_config(path: Path) -> dict[str, Any]:
-    stored = path / CONFIG
-    require(
-        stored.is_file(),
-        f"no run in {path}",
-        "the folder of a run, with its config.json",
-        "correct --out DIR, or drop --resume to start a new run there",
-    )
-    change = "start a new run with another --out DIR and no --resume"
-    content = read_json(stored, change=change)
-    require(
-        isinstance(content, dict)
-        and isinstance(content.get("fields"), dict)
-        and isinstance(content.get("recipe"), str),
-        f"{stored} without recipe and fields",
-        "the configuration of a run as JSON",
-        change,
-    )
-    require(
-        isinstance(content.get("run"), str) and content["run"] != "",
-        f"{stored} without the name of its run",
-        "that name, which versions before 0.1.0 did not write",
-        change,
-    )
-    return content

@@ -133,6 +133,23 @@ def test_killed_processes_resume_to_the_same_end(whole, cache, tmp_path):
     assert without_seconds(out) == without_seconds(whole[0])
 
 
+def test_processes_stop_together_where_one_is_told_to(whole, cache, tmp_path):
+    out = tmp_path / "run"
+    pair = start_pair(out, cache, "--quiet")
+    wait_for_step(out, 10, pair)
+    pair[1].send_signal(signal.SIGTERM)
+    codes, outputs, errors = outcome(pair)
+    assert codes == [143, 143], errors
+    assert "{" not in "".join(outputs)
+    steps = [line["step"] for line in RunFolder(out).metrics()]
+    assert steps[-1] < STEPS
+    assert (out / "checkpoints" / str(steps[-1])).exists()
+    codes, _, errors = outcome(start_pair(out, cache, "--quiet", "--resume"))
+    assert codes == [0, 0], errors
+    for name, values in final_tuples(whole[0]).items():
+        np.testing.assert_array_equal(final_tuples(out)[name], values)
+
+
 def test_an_error_in_the_first_process_ends_all(whole, cache):
     codes, outputs, errors = outcome(start_pair(whole[0], cache))
     assert codes == [2, 2], errors

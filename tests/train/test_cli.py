@@ -12,6 +12,7 @@ import pytest
 from sparse_hyper_jax import __version__
 from sparse_hyper_jax.train import cli
 from sparse_hyper_jax.train.cli import Entry, main
+from sparse_hyper_jax.train.command import Command, in_flags
 
 from .toy import RECIPES, ToyRecipe, compiled_once
 
@@ -75,15 +76,17 @@ def test_wrong_words_are_named(capsys, words, message):
     assert message in errors
 
 
-def test_help_loads_neither_recipes_nor_extras():
+@pytest.mark.parametrize("words", [["--help"], ["--version"], ["nothing"], [], ["--hlep"]])
+def test_what_needs_no_recipe_loads_neither_jax_nor_extras(words):
     program = (
         "import sys\nfrom sparse_hyper_jax.train.cli import main\n"
-        "try: main(['--help'])\nexcept SystemExit: pass\n"
-        "print(*{'tyro', 'orbax', 'tqdm', 'optax', 'flax'} & sys.modules.keys(), file=sys.stderr)"
+        f"try: main({words})\nexcept SystemExit: pass\n"
+        "heavy = {'jax', 'numpy', 'tyro', 'orbax', 'tqdm', 'optax', 'flax'}\n"
+        "print('loaded', *heavy & sys.modules.keys(), file=sys.stderr)"
     )
     words = [sys.executable, "-c", program]
     ended = subprocess.run(words, capture_output=True, text=True, check=True)
-    assert ended.stderr == "\n"
+    assert ended.stderr.splitlines()[-1] == "loaded"
 
 
 def test_result_is_the_only_line_on_standard_output(tmp_path, capsys):
@@ -120,6 +123,17 @@ def test_recipe_of_a_folder_by_default(tmp_path, monkeypatch, capsys):
         (["--resume"], "found --resume without --out"),
         (["--out", "run", "--resume", "--steps", "9"], "steps was 2 and is now 9"),
         (["--fault", "value"], "ValueError: a fault"),
+        (
+            ["--fault", "api"],
+            "found --data-dir 3 with --resume; expected an int; pass another",
+        ),
+        (["--out", ""], 'found --out ""; expected the name of a folder; pass --out DIR'),
+        (["--data_dir="], 'found --data-dir ""'),
+        (["--seed", "-1"], "found --seed -1; expected a whole number from 0 to 4294967295; pass"),
+        (["--seed", "99999999999999999999"], "found --seed 99999999999999999999;"),
+        (["--pause", "inf"], "found --pause inf; expected a finite number; pass another --pause"),
+        (["--pause", "nan"], "found --pause nan"),
+        (["--rates", "1", "nan"], "found --rates nan"),
     ],
 )
 def test_errors_of_the_user_are_one_line(tmp_path, monkeypatch, capsys, words, message):
@@ -134,6 +148,8 @@ def test_errors_of_the_user_are_one_line(tmp_path, monkeypatch, capsys, words, m
     assert message in errors
     assert "Traceback" not in errors
     assert errors.splitlines()[-1].startswith("sparse-hyper: ")
+    assert not [*tmp_path.glob("runs/*")]
+    assert not (tmp_path / "config.json").exists()
 
 
 def test_traceback_on_request(tmp_path, monkeypatch, capsys):
@@ -147,16 +163,44 @@ def test_faults_of_the_program_keep_their_traceback(tmp_path):
         call("toy", "--out", tmp_path, "--fault", "type")
 
 
-def test_interrupt_tells_how_to_go_on(tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize(("fault", "code"), [("stop", 130), ("end", 143)])
+def test_interrupt_before_anything_was_saved_promises_nothing(
+    tmp_path, monkeypatch, capsys, fault, code
+):
     monkeypatch.chdir(tmp_path)
-    assert call("toy", "--fault", "stop") == 130
-    errors = capsys.readouterr().err
-    (folder,) = Path("runs").iterdir()
-    words = shlex.split(errors.splitlines()[-1].partition("with: ")[2])
-    assert words == ["sparse-hyper", "toy", "--fault", "stop", "--out", str(folder), "--resume"]
+    before = signal.getsignal(signal.SIGTERM)
+    assert call("toy", "--fault", fault) == code
+    assert signal.getsignal(signal.SIGTERM) is before
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert "nothing was saved, start again with: " in last
+    assert shlex.split(last.partition("with: ")[2]) == ["sparse-hyper", "toy", "--fault", fault]
+    assert not any(Path("runs").iterdir())
 
 
-def test_interrupted_process_goes_on_with_the_command_it_names(tmp_path):
+@pytest.mark.parametrize("named", [True, False])
+@pytest.mark.parametrize("saved", [True, False])
+def test_command_to_go_on_with_names_the_folder_and_what_is_there(tmp_path, saved, named):
+    flags = ("--steps", "3", *(["--out", str(tmp_path)] if named else []))
+    command = Command("toy", flags, ToyRecipe(out=tmp_path))
+    assert command.how_to_go_on() == f"nothing was saved, start again with: {command_of(flags)}"
+    (tmp_path / "config.json").write_text("{}")
+    if saved:
+        (tmp_path / "checkpoints" / "10").mkdir(parents=True)
+        (tmp_path / "checkpoints" / "10" / "_CHECKPOINT_METADATA").write_text("")
+    what = "go on from the last checkpoint" if saved else "no checkpoint yet, start over"
+    again = ("--steps", "3", "--out", str(tmp_path), "--resume")
+    assert command.how_to_go_on() == f"{what} with: {command_of(again)}"
+    resumed = Command("toy", again, ToyRecipe(out=tmp_path, resume=True))
+    assert resumed.how_to_go_on() == f"{what} with: {command_of(again)}"
+    assert Command("toy", ("-x",)).how_to_go_on().endswith("with: sparse-hyper toy -x")
+
+
+def command_of(flags):
+    return shlex.join(["sparse-hyper", "toy", *flags])
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_stopped_process_goes_on_with_the_command_it_names(tmp_path, number, code):
     words = [sys.executable, "-m", "tests.train.toy", "toy", "--out", str(tmp_path / "a run")]
     words += ["--steps", "45", "--pause", "0.1"]
     options = {"cwd": ROOT, "text": True}
@@ -168,14 +212,38 @@ def test_interrupted_process_goes_on_with_the_command_it_names(tmp_path):
         not metrics.exists() or '"step": 20,' not in metrics.read_text()
     ):
         time.sleep(0.01)
-    os.kill(process.pid, signal.SIGINT)
+    os.kill(process.pid, number)
     output, errors = process.communicate()
-    assert process.returncode == 130, errors
+    assert process.returncode == code, errors
     assert output == ""
+    assert "saving first" in errors
+    assert "go on from the last checkpoint" in errors
     command = shlex.split(errors.splitlines()[-1].partition("with: ")[2])
     assert command[:2] == ["sparse-hyper", "toy"]
     ended = subprocess.run([*words[:3], *command[1:]], capture_output=True, check=True, **options)
     assert json.loads(ended.stdout.splitlines()[-1])["count"] == 45
+    assert "going on from step" in ended.stderr
+
+
+def test_refused_option_leaves_no_folder_for_the_corrected_command(tmp_path, capsys):
+    out = tmp_path / "run"
+    assert call("toy", "--out", out, "--steps", 0) == 2
+    assert "found --steps 0; expected" in capsys.readouterr().err
+    assert not out.exists()
+    assert call("toy", "--out", out, "--steps", 2, "--quiet") == 0
+
+
+@pytest.mark.parametrize(
+    ("message", "told"),
+    [
+        ("found seed=3; pass seed=4", "found --seed 3; pass --seed 4"),
+        ("found data_dir=None", "found --data-dir None"),
+        ("pass resume=True or another", "pass --resume or another"),
+        ("my_seed=3 a.seed=3 seed==3", "my_seed=3 a.seed=3 seed==3"),
+    ],
+)
+def test_messages_speak_of_flags(message, told):
+    assert in_flags(message, ["seed", "data_dir", "resume"]) == told
 
 
 def test_missing_extra_is_named(monkeypatch, capsys):
@@ -185,6 +253,19 @@ def test_missing_extra_is_named(monkeypatch, capsys):
     assert output == ""
     assert "found no no-such-package;" in errors
     assert 'pip install "sparse_hyper_jax[train]"' in errors
+
+
+@pytest.mark.parametrize("name", cli.RECIPES)
+def test_typo_in_a_flag_is_told_before_anything_runs(tmp_path, monkeypatch, capsys, name):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as ended:
+        main([name, "--sead", "3"])
+    output, errors = capsys.readouterr()
+    assert ended.value.code == 2
+    assert output == ""
+    assert "--sead" in errors
+    assert "--seed" in errors
+    assert not list(tmp_path.iterdir())
 
 
 def test_recipes_are_named_by_module_and_class():

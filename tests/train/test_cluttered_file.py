@@ -3,6 +3,7 @@ import pytest
 
 from sparse_hyper_jax.train.data import load_cluttered
 from sparse_hyper_jax.train.data.cluttered_file import FILE
+from tests.hostile import hostile_npz
 
 COUNTS = {"train": 30, "valid": 10, "test": 20}
 
@@ -46,7 +47,9 @@ def test_no_file(tmp_path):
 @pytest.mark.parametrize("content", [b"", b"no npz", b"PK\x03\x04 cut off"])
 def test_damaged_file(tmp_path, content):
     (tmp_path / FILE).write_bytes(content)
-    with pytest.raises(ValueError, match=r"damaged or no npz file .*; expected an npz .*; fetch"):
+    with pytest.raises(
+        ValueError, match=r"damaged or no npz file .*; expected a complete npz .*; fetch"
+    ):
         load_cluttered(tmp_path)
 
 
@@ -75,7 +78,7 @@ def test_a_single_array_is_no_npz_file(tmp_path):
 
 def test_code_in_the_file_is_not_run(tmp_path):
     pickled = np.array([{"any": "object"}] * 10, dtype=object)[:, None]
-    with pytest.raises(ValueError, match=r"damaged or no npz file .*allow_pickle"):
+    with pytest.raises(ValueError, match=r"y_valid.npy.* of dtype object; expected .*numbers"):
         load_cluttered(save(tmp_path, y_valid=pickled))
 
 
@@ -103,3 +106,18 @@ def test_missing_arrays(tmp_path):
 def test_wrong_arrays(tmp_path, changes, message):
     with pytest.raises(ValueError, match=message):
         load_cluttered(save(tmp_path, **changes))
+
+
+@pytest.mark.parametrize(("damage", "write"), hostile_npz(good_arrays(), "y_train").items())
+def test_hostile_file_is_told_in_three_parts(tmp_path, damage, write):
+    write(tmp_path / FILE)
+    with pytest.raises(ValueError, match=r"^found .*; expected .*; fetch"):
+        load_cluttered(tmp_path)
+
+
+@pytest.mark.parametrize("offset", [2**32, 2**33])
+@pytest.mark.parametrize("dtype", [np.int64, np.uint64])
+def test_labels_do_not_wrap(tmp_path, offset, dtype):
+    labels = good_arrays()["y_test"].astype(dtype) + dtype(offset)
+    with pytest.raises(ValueError, match=rf"found labels from {offset} to {offset + 9}; expected"):
+        load_cluttered(save(tmp_path, y_test=labels))

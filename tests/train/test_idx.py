@@ -120,8 +120,8 @@ def test_what_a_header_hides_is_not_unpacked(tmp_path):
 
 
 def test_memory_follows_the_bytes_that_arrive(tmp_path):
-    # A file that could hold 20 MB by its size, announces them, and holds 30 kB.
-    path = write_idx(tmp_path / "labels.gz", make_pixels(2000), sizes=(20_000_000,))
+    # A file that could hold 16 MB by its size, announces them, and holds 30 kB.
+    path = write_idx(tmp_path / "labels.gz", make_pixels(2000), sizes=(16_000_000,))
     tracemalloc.start()
     try:
         with pytest.raises(ValueError, match="only 30000 bytes"):
@@ -130,6 +130,32 @@ def test_memory_follows_the_bytes_that_arrive(tmp_path):
     finally:
         tracemalloc.stop()
     assert peak < 2**22
+
+
+def test_small_file_that_honestly_announces_a_hundred_megabytes_is_refused(tmp_path):
+    # 0.1 MB of gzip, all black, which would be half a gigabyte as float32.
+    path = tmp_path / "images.gz"
+    path.write_bytes(gzip.compress(idx_bytes(np.zeros((10_000, 100, 100), np.uint8))))
+    assert path.stat().st_size < 2**17
+    labels = write_idx(tmp_path / "labels", np.zeros(10_000))
+    tracemalloc.start()
+    try:
+        with pytest.raises(ValueError, match=r"announcing 100000000 bytes.*; expected .*; unpack"):
+            load_pair(path, labels)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 2**20
+    assert read_header(write_idx(tmp_path / "plain", np.zeros((9, 9, 9))), rank=3) == (9, 9, 9)
+
+
+def test_system_errors_keep_their_kind(tmp_path):
+    message = r"found .*none.*cannot be read.*; expected .*; fetch"
+    with pytest.raises(FileNotFoundError, match=message):
+        read_idx(tmp_path / "none", rank=1)
+    (tmp_path / "folder.gz").mkdir()
+    with pytest.raises(IsADirectoryError, match=r"found .*; expected a gzip file"):
+        read_idx(tmp_path / "folder.gz", rank=1)
 
 
 def test_pieces_end_at_the_limit():
@@ -194,6 +220,13 @@ def test_pair_values(tmp_path):
     assert (data.images.dtype, data.labels.dtype) == (np.float32, np.int32)
     np.testing.assert_array_equal(data.images, pixels.astype(np.float32) / np.float32(255))
     np.testing.assert_array_equal(data.labels, labels)
+
+
+def test_count_mismatch_is_told_by_the_headers_alone(tmp_path):
+    images = write_idx(tmp_path / "i.gz", make_pixels(6))
+    labels = write_idx(tmp_path / "l.gz", np.zeros(5), sizes=(5_000,))
+    with pytest.raises(ValueError, match=r"6 images in .*i\.gz and 5000 labels in .*l\.gz"):
+        load_pair(images, labels)
 
 
 def test_count_mismatch(tmp_path):

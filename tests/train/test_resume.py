@@ -10,10 +10,12 @@ import time
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import pytest
 
 from sparse_hyper_jax.train.checkpoint import Checkpoints
 from sparse_hyper_jax.train.loop import train
+from sparse_hyper_jax.train.owner import Owner
 from sparse_hyper_jax.train.run_folder import RunFolder
 
 from .toy import DISPATCH, STEPS, compiled_once, digest, norm, toy_run, toy_state, toy_step
@@ -117,6 +119,28 @@ def test_killed_processes_resume_to_the_same_end(tmp_path):
     assert first == second
     lines = [RunFolder(tmp_path / name).metrics() for name in ("whole", "parts")]
     assert without_seconds(lines[0]) == without_seconds(lines[1])
+
+
+def test_second_resumption_of_one_run_is_refused_and_the_first_unharmed(tmp_path):
+    path = tmp_path / "run"
+    part = start(path)
+    wait_for_a_line(path / "metrics.jsonl", part)
+    part.send_signal(signal.SIGTERM)
+    part.communicate()
+    assert part.returncode == 143
+    before = (path / "metrics.jsonl").read_bytes()
+    first = Owner(path)
+    second = start(path, "--resume")
+    _, errors = second.communicate()
+    assert second.returncode == 2
+    assert f"found {path} in use by process {os.getpid()} on ".encode() in errors
+    assert (path / "metrics.jsonl").read_bytes() == before
+    first.release()
+    third = start(path, "--resume")
+    third.communicate()
+    assert third.returncode == 0
+    steps = [line["step"] for line in RunFolder(path).metrics()]
+    assert steps == [*range(0, 301, 10), 305]
 
 
 def test_finished_run_trains_nothing(tmp_path, whole):
@@ -250,6 +274,22 @@ def test_signal_saves_at_the_next_boundary_and_then_does_its_work(tmp_path, whol
     resumed = toy_run(tmp_path, evaluate=norm, resume=True)
     assert digest(resumed.state) == digest(whole[0].state)
     assert without_seconds(RunFolder(tmp_path).metrics()) == without_seconds(whole[1])
+
+
+def test_signal_while_compiling_is_heeded_at_the_first_boundary(tmp_path):
+    def step(state, key):
+        if not traced:
+            traced.append(state)
+            signal.raise_signal(signal.SIGINT)
+        return state + 1, {}
+
+    traced = []
+    options = {"steps": 30, "seed": 0, "steps_per_dispatch": 10, "quiet": True}
+    with pytest.raises(KeyboardInterrupt):
+        train(step, jnp.zeros(2), folder=RunFolder(tmp_path), **options)
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["10"]
+    trained = train(step, jnp.zeros(2), folder=RunFolder(tmp_path), resume=True, **options)
+    assert trained.state.tolist() == [30, 30]
 
 
 def test_second_interrupt_waits_for_nothing(tmp_path):

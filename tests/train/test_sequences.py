@@ -68,8 +68,13 @@ def test_index_groups_every_image_once():
 
 
 def test_index_refuses_a_gap():
+    huge = Dataset(np.zeros((2, 2, 2), np.float32), np.array([0, 2**31 - 1], np.int32))
+    with pytest.raises(ValueError, match=r"no image of classes \[1, 2\] among 2"):
+        index_by_class(huge)
     with pytest.raises(ValueError, match=r"no image of classes \[1, 3\] among 3"):
         index_by_class(Dataset(np.zeros((3, 2, 2), np.float32), np.array([0, 2, 4])))
+    with pytest.raises(ValueError, match="found a label -1"):
+        index_by_class(Dataset(np.zeros((2, 2, 2), np.float32), np.array([-1, 0])))
     with pytest.raises(ValueError, match="among 0"):
         index_by_class(Dataset(np.zeros((0, 2, 2), np.float32), np.zeros(0, np.int32)))
 

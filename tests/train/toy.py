@@ -3,6 +3,8 @@
 import contextlib
 import dataclasses
 import hashlib
+import math
+import signal
 import sys
 import time
 from pathlib import Path
@@ -22,6 +24,7 @@ RECIPES = {"toy": Entry("tests.train.toy:ToyRecipe", "fit the mean of random vec
 OPTIMIZER = optax.adam(1e-2)
 STEPS, DISPATCH = 45, 10
 FAULTS = {"value": ValueError, "type": TypeError, "stop": KeyboardInterrupt}
+API = "found data_dir=3 with resume=True; expected an int; pass a static Python int as data_dir"
 
 
 class ToyState(NamedTuple):
@@ -106,6 +109,12 @@ class ToyRecipe:
     pause: float = 0.0
     """Seconds that every evaluation takes."""
 
+    data_dir: Path | None = None
+    """Folder of files that are not read."""
+
+    rates: tuple[float, ...] = (math.inf, 0.5)
+    """Numbers that are not used, nor refused where they are not finite by default."""
+
     fault: str = ""
     """Name of an error to raise."""
 
@@ -114,6 +123,10 @@ class ToyRecipe:
         with open_run(self, recipe="toy", out=self.out, resume=self.resume) as folder:
             print("a line that belongs on standard error")
             if self.fault:
+                if self.fault == "end":
+                    signal.raise_signal(signal.SIGTERM)
+                if self.fault == "api":
+                    raise ValueError(API)
                 raise FAULTS[self.fault]("a fault")
             return self._train(folder)
 

@@ -116,8 +116,8 @@ def _add(canvases: jax.Array, patches: jax.Array, corners: jax.Array) -> jax.Arr
         window = jax.lax.dynamic_slice(canvas, corner, patch.shape)
         return jax.lax.dynamic_update_slice(canvas, window + patch, corner), None
 
-    def fill(canvas: jax.Array, *pieces: jax.Array) -> jax.Array:
-        return jax.lax.scan(step, canvas, pieces)[0]
+    def fill(canvas: jax.Array, patches: jax.Array, corners: jax.Array) -> jax.Array:
+        return jax.lax.scan(step, canvas, (patches, corners))[0]
 
     return jnp.minimum(jax.vmap(fill)(canvases, patches, corners), 1.0)
 
@@ -190,8 +190,8 @@ def make_cluttered(
     last = (canvas - height - border, canvas - width - border)
     corners = _draw_corners(digit_key, (batch, digits), low=border, high=last)
     crops = _draw_crops(crop_key, index.images, (batch, distractors), distractor_size)
-    furthest = (canvas - distractor_size,) * 2
-    places = _draw_corners(clutter_key, (batch, distractors), low=0, high=furthest)
+    furthest = canvas - distractor_size
+    places = _draw_corners(clutter_key, (batch, distractors), low=0, high=(furthest, furthest))
     black = jnp.zeros((batch, canvas, canvas), jnp.float32)
     images = _add(_add(black, crops, places), index.images[rows], corners)
     # Halves are exact in floating point.

@@ -1,37 +1,18 @@
 """Reader for a ready-made set of cluttered digits: 40x40 pixels, five pieces of 5x5 on each."""
 
-import zipfile
-import zlib
 from pathlib import Path
 
 import numpy as np
 
 from sparse_hyper_jax.checks import require
 from sparse_hyper_jax.train.data.dataset import Dataset, Splits, make_dataset
+from sparse_hyper_jax.train.npz import read_npz
 
 FILE = "mnist_sequence1_sample_5distortions5x5.npz"
 SIDE, CLASSES = 40, 10
 PARTS = ("train", "valid", "test")
 ARRAYS = tuple(f"{kind}_{part}" for part in PARTS for kind in "Xy")
 CHANGE = f"fetch {FILE} again, from daviddao/spatial-transformer-tensorflow on GitHub"
-
-
-def _read_arrays(path: Path) -> dict[str, np.ndarray]:
-    """Read the six arrays once each: an open npz unpacks an array anew at every access."""
-    try:
-        # No pickle: a file of data must not be able to run code.
-        with np.load(path, allow_pickle=False) as stored:
-            missing = [name for name in ARRAYS if name not in stored]
-            arrays = {name: stored[name] for name in ARRAYS if name not in missing}
-    except (ValueError, TypeError, EOFError, OSError, zipfile.BadZipFile, zlib.error) as error:
-        raise ValueError(
-            f"found {path} damaged or no npz file ({error}); expected an npz file of plain arrays; "
-            + CHANGE
-        ) from error
-    require(
-        not missing, f"no {', '.join(missing)} in {path}", f"arrays {', '.join(ARRAYS)}", CHANGE
-    )
-    return arrays
 
 
 def _make_part(part: str, pixels: np.ndarray, labels: np.ndarray) -> Dataset:
@@ -77,5 +58,5 @@ def load_cluttered(folder: Path) -> Splits:
         "the ready-made set of cluttered digits",
         f"pass the folder that holds it, or {CHANGE}",
     )
-    arrays = _read_arrays(path)
+    arrays = read_npz(path, names=ARRAYS, change=CHANGE)
     return Splits(*(_make_part(part, arrays[f"X_{part}"], arrays[f"y_{part}"]) for part in PARTS))

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sparse_hyper_jax.checks import check_shape, require
+from sparse_hyper_jax.checks import INT32_CELLS, check_shape, require
 
 
 class Dataset(NamedTuple):
@@ -40,7 +40,7 @@ def make_dataset(pixels: np.ndarray, labels: np.ndarray, *, white: float) -> Dat
 
     Args:
         pixels: ``(n, h, w)`` non-negative numbers, at most ``white``.
-        labels: ``(n,)`` integers, 0 or more.
+        labels: ``(n,)`` integers from 0 to 2**31 - 1.
         white: the largest value a pixel can have, for instance 255.
 
     Returns:
@@ -52,6 +52,12 @@ def make_dataset(pixels: np.ndarray, labels: np.ndarray, *, white: float) -> Dat
     check_shape("pixels", pixels, (None, None, None), "(n, h, w): one image per row")
     check_shape("labels", labels, (len(pixels),), "(n,): one label per image")
     require(pixels.size > 0, f"pixels of shape {pixels.shape}", "at least one pixel", "pass images")
+    require(
+        pixels.dtype.kind in "biuf",
+        f"pixels of type {pixels.dtype}",
+        "numbers",
+        "pass brightness, from 0 for black to white",
+    )
     low, high = pixels.min(), pixels.max()
     require(
         low >= 0 and high <= white,
@@ -60,9 +66,16 @@ def make_dataset(pixels: np.ndarray, labels: np.ndarray, *, white: float) -> Dat
         "pass the largest possible pixel as white",
     )
     require(
-        np.issubdtype(labels.dtype, np.integer) and labels.min() >= 0,
-        f"labels of type {labels.dtype} from {labels.min()}",
-        "integer labels of 0 or more",
+        np.issubdtype(labels.dtype, np.integer),
+        f"labels of type {labels.dtype}",
+        "integer labels",
+        "number the classes from 0",
+    )
+    # Before they are cast: 2**32 + 3 would become 3.
+    require(
+        labels.min() >= 0 and labels.max() < INT32_CELLS,
+        f"labels from {labels.min()} to {labels.max()}",
+        "labels from 0 to 2**31 - 1",
         "number the classes from 0",
     )
     # Dividing with a float32 result keeps 60,000 images from passing through float64.

@@ -1,5 +1,7 @@
 """The small handwritten digits bundled with scikit-learn: real data without a download."""
 
+import numpy as np
+
 from sparse_hyper_jax.train.data.dataset import Dataset, make_dataset
 
 WHITE = 16  # each pixel counts the dark ones of a 4x4 block
@@ -24,5 +26,5 @@ def load_digits() -> Dataset:
             "found no scikit-learn; expected it to be installed, for it brings these digits; "
             'run pip install "sparse_hyper_jax[train]"'
         ) from error
-    bundled = datasets.load_digits()
-    return make_dataset(bundled.images, bundled.target, white=WHITE)
+    pixels, labels = datasets.load_digits(return_X_y=True)
+    return make_dataset(np.reshape(pixels, (-1, 8, 8)), np.asarray(labels), white=WHITE)

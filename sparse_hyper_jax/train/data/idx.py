@@ -12,16 +12,16 @@ only used for bytes that have arrived, and never for more than the header announ
 import gzip
 import math
 import struct
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO, cast
 
 import numpy as np
 
 from sparse_hyper_jax.checks import check_count, require
 from sparse_hyper_jax.train.data.dataset import Dataset, make_dataset
+from sparse_hyper_jax.train.reading import check_expansion, reading
 
 TRAIN_FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte")
 """Images and labels to learn from, each with or without ``.gz``."""
@@ -37,19 +37,17 @@ CHUNK = 2**20
 
 
 @contextmanager
-def _reading(path: Path) -> Iterator[BinaryIO]:
+def _reading(path: Path) -> Iterator[IO[bytes]]:
     """Open a plain or gzip file and turn damage found while reading into one clear error."""
-    opener = gzip.open if path.suffix == ".gz" else open
-    try:
-        with opener(path, "rb") as stream:
-            yield stream
-    except (gzip.BadGzipFile, zlib.error, EOFError) as error:
-        require(
-            False,
-            f"{path} damaged or no gzip file ({error})",
-            "a complete gzip file",
-            "fetch it again, or drop .gz from its name if it is not compressed",
-        )
+    packed = path.suffix == ".gz"
+    change = "fetch it again, or drop .gz from its name if it is not compressed"
+    # What is raised in the caller's block comes from its reads: checks follow after it.
+    with reading(path, "gzip file" if packed else "file", change), _open(path, packed) as stream:
+        yield stream
+
+
+def _open(path: Path, packed: bool) -> IO[bytes]:
+    return cast(IO[bytes], gzip.open(path, "rb")) if packed else path.open("rb")
 
 
 def _header_bytes(rank: int) -> int:
@@ -68,7 +66,7 @@ def read_header(path: Path, *, rank: int) -> tuple[int, ...]:
 
     Raises:
         ValueError: a damaged or short file, a wrong magic number, type or rank, an empty axis, or
-            more elements than the file can hold.
+            more elements than the file can hold, or than a packed file should.
     """
     wanted = _header_bytes(rank)
     with _reading(path) as stream:
@@ -106,9 +104,12 @@ def _check_size(path: Path, shape: tuple[int, ...], change: str) -> None:
         f"at most {room} bytes in a file of that size",
         change,
     )
+    if packed:
+        unpack = "unpack it with gunzip if it is meant to"
+        check_expansion(str(path), packed=stored, unpacked=size, change=unpack)
 
 
-def _read_at_most(stream: BinaryIO, limit: int) -> bytearray:
+def _read_at_most(stream: IO[bytes], limit: int) -> bytearray:
     """Read up to ``limit`` bytes in pieces: one large ``read`` would allocate them all first."""
     body = bytearray()
     while len(body) < limit:
@@ -164,14 +165,15 @@ def load_pair(images: Path, labels: Path, *, num_classes: int = 10) -> Dataset:
         ValueError: a damaged file, different counts, or a label out of range.
     """
     check_count("num_classes", num_classes, 1)
-    # Both headers and the small file first, so that a mismatch costs nothing.
-    count, names = read_header(images, rank=3)[0], read_idx(labels, rank=1)
+    # Both headers first, so that a mismatch costs nothing.
+    (count, *_), (named,) = read_header(images, rank=3), read_header(labels, rank=1)
     require(
-        count == len(names),
-        f"{count} images in {images} and {len(names)} labels in {labels}",
+        count == named,
+        f"{count} images in {images} and {named} labels in {labels}",
         "as many images as labels",
         "use two files that belong together",
     )
+    names = read_idx(labels, rank=1)
     require(
         names.max() < num_classes,
         f"label {names.max()} in {labels}",

@@ -6,6 +6,7 @@ The flow: key -> crops of other images -> each turned, stretched and placed -> l
 
 import functools
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
@@ -137,7 +138,7 @@ def lay_over(canvas: jax.Array, patch: jax.Array, pose: Pose, *, window: int) ->
     return jax.lax.dynamic_update_slice(canvas, front * front + (1.0 - front) * behind, corner)
 
 
-def _window(shape: tuple[int, int], canvas: int, max_scale: float, max_aspect: float) -> int:
+def _window(shape: Sequence[int], canvas: int, max_scale: float, max_aspect: float) -> int:
     """Return the side of a square that holds a patch in any pose."""
     # A bilinear patch fades out over one pixel on each side; rounding moves the window by a half.
     tall, wide = (max_scale * (side + 1) for side in shape)

@@ -52,13 +52,17 @@ def index_by_class(dataset: Dataset) -> ClassIndex:
         The grouped images.
 
     Raises:
-        ValueError: a label between 0 and the largest has no image.
+        ValueError: a label is negative, or one between 0 and the largest has no image.
     """
     labels = np.asarray(dataset.labels)
-    counts = np.bincount(labels)
+    # Not by bincount: one label of a thousand million would count as many classes.
+    classes, counts = np.unique(labels, return_counts=True)
+    least = labels.min(initial=0)
+    require(least >= 0, f"a label {least}", "labels of 0 or more", "number the classes from 0")
+    missing = np.setdiff1d(np.arange(min(labels.max(initial=0), len(labels)) + 1), classes)
     require(
-        len(counts) > 0 and counts.min() > 0,
-        f"no image of classes {np.flatnonzero(counts == 0).tolist()} among {len(labels)}",
+        len(missing) == 0,
+        f"no image of classes {missing[:10].tolist()} among {len(labels)}",
         "an image of every class from 0 to the largest label",
         "number the classes without gaps, or bring images of the missing ones",
     )

@@ -162,6 +162,7 @@ def load_splits(
 
 def _checked_folder(data: str, data_dir: Path | None, download: bool) -> Path:
     """Return the folder of the files after checking the options that concern it."""
+    folder = Path("" if data_dir is None else data_dir)
     require(
         data_dir is not None,
         f"data={data!r} without a folder",
@@ -174,4 +175,4 @@ def _checked_folder(data: str, data_dir: Path | None, download: bool) -> Path:
         "a download only for data='mnist', the one set with a known address",
         "drop --download and put your files into the folder",
     )
-    return Path(data_dir)
+    return folder
