@@ -19,6 +19,7 @@ from sparse_hyper_jax.train.data import load_cluttered
 from sparse_hyper_jax.train.data.canvases import Canvases, make_canvases, ready_canvases
 from sparse_hyper_jax.train.epoch_state import Metrics, TrainState
 from sparse_hyper_jax.train.limits import Count, NotNegative, Positive, Whole, said
+from sparse_hyper_jax.train.loop import Step
 from sparse_hyper_jax.train.recipe import ImageRecipe, Plan
 from sparse_hyper_jax.train.run_folder import RunFolder
 
@@ -260,9 +261,7 @@ def optimizer_of(recipe: GlimpseRecipe, parameters: nnx.State) -> optax.Gradient
     return optax.chain(optax.clip_by_global_norm(1.0), adamw, rate)
 
 
-def make_step(
-    recipe: GlimpseRecipe, canvases: Canvases, apply: Apply
-) -> Callable[..., tuple[TrainState, Metrics]]:
+def make_step(recipe: GlimpseRecipe, canvases: Canvases, apply: Apply) -> Step:
     """Make the pure training step: fresh canvases, cross-entropy, one update."""
     _, like, _ = nnx.split(build(recipe, canvases), nnx.Param, ...)
     optimizer = optimizer_of(recipe, like)

@@ -39,26 +39,8 @@ from sparse_hyper_jax.train.models.perceptron import (
 from sparse_hyper_jax.train.recipe import ImageRecipe, Images, Plan
 from sparse_hyper_jax.train.run_folder import RunFolder
 
-SPARSITIES = (
-    0.1,
-    0.2,
-    0.3,
-    0.4,
-    0.5,
-    0.6,
-    0.7,
-    0.8,
-    0.84,
-    0.88,
-    0.9,
-    0.92,
-    0.94,
-    0.95,
-    0.96,
-    0.97,
-    0.98,
-    0.99,
-)
+TENTHS = tuple(number / 10 for number in range(1, 9))
+SPARSITIES = (*TENTHS, 0.84, 0.88, 0.9, 0.92, 0.94, 0.95, 0.96, 0.97, 0.98, 0.99)
 TASKS = "tasks"
 """Folder of the checkpoints of the network; those of a task's training lie beside it."""
 
@@ -131,9 +113,8 @@ class PacknetRecipe(ImageRecipe):
             return Trained((network, lines), seconds, self.steps)
 
         def finish(folder: RunFolder, learned: tuple[PackedNetwork, list[Line]]) -> dict[str, Any]:
-            network, lines = learned
-            digests = [learner.digest(network, number) for number in range(self.tasks)]
-            figures = summarize(lines, digests)
+            digests = [learner.digest(learned[0], number) for number in range(self.tasks)]
+            figures = summarize(learned[1], digests)
             draw(folder, figures)
             return figures
 
@@ -146,9 +127,9 @@ def draw(folder: RunFolder, figures: Mapping[str, Any]) -> None:
     from sparse_hyper_jax.train import plots  # matplotlib is slow to import
 
     names = {"test_accuracy_of_tasks": "test accuracy", "share_used": "share of weights used"}
-    curves = {label: np.asarray(figures[name]) for name, label in names.items()}
-    numbered = {label: (np.arange(1, len(ys) + 1), ys) for label, ys in curves.items()}
-    plots.plot_curves(numbered, x_label="task").savefig(folder.path / "tasks.png", dpi=150)
+    tasks = np.arange(1, len(figures["share_used"]) + 1)
+    curves = {label: (tasks, np.asarray(figures[name])) for name, label in names.items()}
+    plots.plot_curves(curves, x_label="task").savefig(folder.path / "tasks.png", dpi=150)
 
 
 Line = dict[str, Any]
@@ -168,7 +149,7 @@ class Learner:
         self.logits = jax.jit(self.apply)
 
     def learn_all(self, folder: RunFolder) -> tuple[PackedNetwork, list[Line]]:
-        """Learn the tasks that the folder does not have yet, and keep the network after each."""
+        """Learn what the folder does not have yet, and keep the network after every task."""
         with Checkpoints(folder.path / TASKS) as checkpoints:
             network, lines = self.start(checkpoints)
             for number in range(len(lines), self.recipe.tasks):

@@ -27,6 +27,7 @@ from sparse_hyper_jax.train.data import (
 )
 from sparse_hyper_jax.train.epoch_state import Metrics, TrainState
 from sparse_hyper_jax.train.limits import Count, NotNegative, Positive, Whole, at_least, said
+from sparse_hyper_jax.train.loop import Step
 from sparse_hyper_jax.train.models.sequence_losses import LOSSES, sequence_loss
 from sparse_hyper_jax.train.recipe import ImageRecipe, Plan
 from sparse_hyper_jax.train.run_folder import RunFolder
@@ -158,8 +159,7 @@ class SortRecipe(ImageRecipe):
         def finish(folder: RunFolder, state: TrainState) -> dict[str, Any]:
             network, log_certainty = state.parameters
             draw(self, folder, keys_of, network, data["test"])
-            tested = measure(network, data["test"])
-            figures = {f"test_{name}": value for name, value in tested.items()}
+            figures = {f"test_{name}": x for name, x in measure(network, data["test"]).items()}
             return figures | {"learned_certainty": round(float(jnp.exp(log_certainty)), 2)}
 
         step = make_step(self, keys_of)
@@ -215,7 +215,7 @@ def draw_sequences(recipe: SortRecipe, key: jax.Array, index: ClassIndex, batch:
 
 def make_step(
     recipe: SortRecipe, keys_of: Keys, loss: Callable[..., jax.Array] | None = None
-) -> Callable[..., tuple[TrainState, Metrics]]:
+) -> Step:
     """Make the pure training step: fresh sequences, warped images, loss of the soft sort.
 
     Args:
@@ -297,5 +297,4 @@ def draw(
     stages = [np.asarray(stage) for stage in sort(keys, sequences.images)]
     between = [f"after split {number}" for number in range(1, len(stages) - 1)]
     names = ["unsorted", *(["half-sorted"] if len(between) == 1 else between), "sorted"]
-    figure = plots.plot_image_rows(stages, names[: len(stages)])
-    figure.savefig(folder.path / "sorted.png", dpi=150)
+    plots.plot_image_rows(stages, names[: len(stages)]).savefig(folder.path / "sorted.png", dpi=150)
