@@ -3,7 +3,6 @@
 from functools import partial
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from sparse_hyper_jax import glimpse
@@ -11,7 +10,9 @@ from sparse_hyper_jax.glimpse.points import draw_points
 
 SAMPLED = {"num_global": 1, "num_local": 1, "region": (3, 4)}
 
-extract = jax.jit(glimpse.extract, static_argnames=("num_global", "num_local", "region", "draws"))
+OPTIONS = ("num_global", "num_local", "region", "draws")
+extract = jax.jit(glimpse.extract, static_argnames=OPTIONS)
+drawn = jax.jit(draw_points, static_argnums=3, static_argnames=OPTIONS)
 key = partial(jax.random.key, 0)
 
 
@@ -29,8 +30,8 @@ def places(*window, shape, seed=0):
 def points_of(key, means, shape, **options):
     """Rows, columns and flags ``(points, pixels)`` of the points that ``extract`` draws."""
     options = SAMPLED | {"draws": "glimpse"} | options
-    rows, columns = jnp.asarray(means).reshape(-1, 2).T
-    points = draw_points(key, rows, columns, shape, **options)
+    rows, columns = np.asarray(means).reshape(-1, 2).T
+    points = drawn(key, rows, columns, shape, **options)
     return tuple(
         np.stack([np.broadcast_to(np.asarray(part), rows.shape) for part in parts])
         for parts in zip(*points, strict=True)

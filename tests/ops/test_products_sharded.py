@@ -71,11 +71,15 @@ def test_gradients_of_what_devices_share_are_summed_over_them(name, own):
     close(result, jax.jit(jax.grad(total, argnums=(0, 1)))(*arguments[2:]), rtol=1e-3)
 
 
+# In what is given to the compiler: some compilers write a scatter as a loop of their own.
+LOOP = "stablehlo.while"
+
+
 def test_devices_run_a_loop_of_their_own():
     own = (False, False, False, True)
     arguments = batched("spmm", (None, None, None, 0), count=DEVICES)
     function = spread(lambda *parts: PAIRS["spmm"][0](*parts)[None], own, P("data"))
-    assert " while(" in function.lower(*arguments).compile().as_text()
+    assert LOOP in function.lower(*arguments).as_text()
 
 
 @pytest.mark.parametrize("spec", [P("data"), P(None, "data"), P()], ids=str)
@@ -94,9 +98,9 @@ def test_where_the_compiler_spreads_the_work_there_is_no_loop(name, way, spec):
         )
 
     placed = jax.device_put(right, NamedSharding(mesh(), spec))
-    compiled = jax.jit(partial(run, ours)).lower(left, placed).compile()
-    assert " while(" not in compiled.as_text()
-    close(compiled(left, placed), run(dense, left, right))
+    lowered = jax.jit(partial(run, ours)).lower(left, placed)
+    assert LOOP not in lowered.as_text()
+    close(lowered.compile()(left, placed), run(dense, left, right))
 
 
 @pytest.mark.parametrize("manual", [("data",), ("data", "rows")], ids=str)
@@ -110,8 +114,8 @@ def test_a_loop_runs_only_where_all_axes_are_mapped(manual):
 
     specs = {"in_specs": P("data"), "out_specs": P("data"), "axis_names": set(manual)}
     function = jax.jit(jax.shard_map(inside, mesh=both, **specs))
-    compiled = function.lower(xs).compile()
-    assert (" while(" in compiled.as_text()) == (len(manual) == 2)
+    lowered = function.lower(xs)
+    assert (LOOP in lowered.as_text()) == (len(manual) == 2)
     expected = PAIRS["spmm"][1](target, source, values, x)
     close(function(xs), jnp.stack([expected, 2 * expected]))
 
