@@ -321,13 +321,13 @@ MISTAKES = {
         lambda: balance_loss(PAIR, jnp.zeros(3, jnp.int32)),
         "index of shape (3,) and dtype int32",
         "integers of shape (2,)",
-        "the index of the Route",
+        "the expert of the Route",
     ),
     "an index of floats": (
         lambda: fill_with_defaults(PAIR, jnp.ones((2, 1)), jnp.zeros(2), jnp.ones((EXPERTS, 1))),
         "dtype float32",
         "integers",
-        "the index of the Route",
+        "the expert of the Route",
     ),
     "no tokens": (
         lambda: balance_loss(PAIR[:0], jnp.zeros(0, jnp.int32)),

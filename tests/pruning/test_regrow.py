@@ -249,3 +249,13 @@ MISTAKES = {
 @pytest.mark.parametrize(("call", "found", "expected", "change"), MISTAKES.values(), ids=MISTAKES)
 def test_a_mistake_names_itself_and_its_cure(call, found, expected, change):
     assert_names_itself_and_its_cure(call, found, expected, change)
+
+
+def test_names_of_methods_have_the_options_of_the_method():
+    """What makes a method repeats its defaults; equal ones are one static argument for jit."""
+    assert SET(900) == DropAndGrow(900, grow="random")
+    assert RigL(900) == DropAndGrow(900)
+    assert hash(RigL(900, every=3)) == hash(RigL(900, every=3))
+    options = {"every": 4, "drop_fraction": 0.2, "grown_size": 0.5}
+    assert SET(900, **options) == DropAndGrow(900, grow="random", **options)
+    assert RigL(900, **options) == DropAndGrow(900, **options)
