@@ -27,7 +27,8 @@ class Row:
         wide: float outputs are float32 also for 16-bit arguments; if false they have the dtype of
             the last float argument.
         exact: automatic derivatives are those of the values, up to second order; false where a
-            gradient is stopped by design, or estimated; None where no output is a float.
+            gradient is stopped by design, or estimated; None where no output is a float, or the row
+            is a step of training, which takes gradients itself.
         shared: numbers of the arguments that all instances of a batch share, where the function
             takes a batch itself: the others have a leading axis of ``BATCH``. None where batches
             come by ``jax.vmap``.

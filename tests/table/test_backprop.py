@@ -179,6 +179,14 @@ EXCEPTIONS = {
 MARKS = {
     "K7": {
         "lists": [
+            "sparsify, TopK",
+            "sparsify, UnifiedTopK",
+            "sparsify, CandidateTopK",
+            "sparsify, BlockTopK",
+            "sparsify, Threshold",
+            "sparsify, RandomK",
+            "sparsify, UnifiedRandomK",
+            "sparsify, ImportanceSampling",
             "sparse_dense",
             "top_k_mask",
         ],

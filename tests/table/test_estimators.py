@@ -185,6 +185,37 @@ EXCEPTIONS = {
 }
 
 MARKS = {
+    "K1": {
+        "float16": [
+            "perturb_given_winner",
+            "cell_expectation",
+        ],
+        "bfloat16": [
+            "perturb_given_winner",
+            "cell_expectation",
+            "score_function_loss",
+        ],
+        "jvp": [
+            "cell_expectation",
+        ],
+        "x64": [
+            "cell_expectation",
+        ],
+    },
+    "K2": {
+        "nan": [
+            "perturb_given_winner",
+            "sample_without_replacement",
+        ],
+    },
+    "K4": {
+        "outside": [
+            "balance_loss",
+            "fill_with_defaults",
+            "update_defaults",
+            "pseudo_actions",
+        ],
+    },
     "K7": {
         "lists": [
             "expectation, ScoreFunction",
@@ -203,6 +234,9 @@ MARKS = {
             "cell_choices",
             "axis_choices",
             "balance_loss",
+            "top_route",
+            "sparse_mixer, midpoint",
+            "sparse_mixer, heun",
             "fill_with_defaults",
             "update_defaults",
             "perturb_given_winner",

@@ -80,6 +80,12 @@ MARKS = {
     },
     "K7": {
         "lists": [
+            "scale_corners",
+            "box_corners",
+            "affine_corners",
+            "quad_corners",
+            "affine_corners, bounded=False",
+            "grid_means, upright_means",
             "extract",
             "extract, draws=pixel",
             "extract_hard",

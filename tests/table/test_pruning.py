@@ -181,6 +181,11 @@ EXCEPTIONS = {
 }
 
 MARKS = {
+    "K2": {
+        "nan": [
+            "prox_2_to_4",
+        ],
+    },
     "K7": {
         "lists": [
             "keep_largest",

@@ -73,6 +73,12 @@ ROWS = [
 EXCEPTIONS = {"is_kernel": "a predicate of names and shapes"}
 
 MARKS = {
+    "K7": {
+        "lists": [
+            "group_power",
+            "inverse_group_power",
+        ],
+    },
     "K11": {
         "strict": [
             "group_power",

@@ -128,6 +128,7 @@ MARKS = {
     "K7": {
         "lists": [
             "standardise",
+            "neural_sort",
             "soft_sort",
             "soft_sort, in lists",
             "soft_sort, hard",
