@@ -14,7 +14,11 @@ from sparse_hyper_jax.checks import require
 from sparse_hyper_jax.estimators import score_function_loss
 from sparse_hyper_jax.glimpse import UPRIGHT
 from sparse_hyper_jax.nn import parameter_labels
-from sparse_hyper_jax.nn.glimpse_classifiers import Classified, glimpse_classifier
+from sparse_hyper_jax.nn.glimpse_classifiers import (
+    AttentionOptions,
+    Classified,
+    glimpse_classifier,
+)
 from sparse_hyper_jax.train.data import load_cluttered
 from sparse_hyper_jax.train.data.canvases import Canvases, make_canvases, ready_canvases
 from sparse_hyper_jax.train.epoch_state import Metrics, TrainState
@@ -201,13 +205,16 @@ Apply = Callable[..., Classified]
 
 def build(recipe: GlimpseRecipe, canvases: Canvases) -> nnx.Module:
     """Make the classifier before training."""
-    sampling = {
-        "reader": recipe.reads(),
-        "draws": recipe.points_per,
-        "num_global": recipe.num_global,
-        "num_local": recipe.num_local,
-        "variance_scale": recipe.variance_scale,
-    }
+    reading: AttentionOptions = {}
+    reader = recipe.reads()
+    if reader is not None:  # baselines have no such options
+        reading = {
+            "reader": reader,
+            "draws": recipe.points_per,
+            "num_global": recipe.num_global,
+            "num_local": recipe.num_local,
+            "variance_scale": recipe.variance_scale,
+        }
     return glimpse_classifier(
         recipe.method,
         canvases.side,
@@ -219,7 +226,7 @@ def build(recipe: GlimpseRecipe, canvases: Canvases) -> nnx.Module:
         head=recipe.head,
         features=recipe.width,
         coordinates=recipe.coordinates,
-        **(sampling if recipe.method in OURS else {}),
+        **reading,
     )
 
 
