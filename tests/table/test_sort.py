@@ -123,6 +123,7 @@ MARKS = {
         "nan": [
             "order_loss",
             "rank_loss",
+            "draw_sort",
         ],
     },
     "K7": {
