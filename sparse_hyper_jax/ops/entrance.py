@@ -1,4 +1,4 @@
-"""Continuous tuples at the entrance of a public function: checked and cast here, and only here.
+"""Continuous tuples at the entrance of a public function: cast and checked here, and only here.
 
 What lies behind trusts them. So does it trust the options of a :class:`~.plan.Plan`.
 """
@@ -13,7 +13,7 @@ from sparse_hyper_jax.types import ContinuousTuples
 
 
 def enter_tuples(tuples: Iterable[jax.Array]) -> ContinuousTuples:
-    """Check that the parts of continuous tuples agree, and cast each to at least float32.
+    """Cast each part of continuous tuples to at least float32, and check that they agree.
 
     Args:
         tuples: means ``(k, r)``, variances ``(k, r)``, values ``(k,)``; anything that
@@ -25,6 +25,7 @@ def enter_tuples(tuples: Iterable[jax.Array]) -> ContinuousTuples:
     Raises:
         ValueError: as :func:`~sparse_hyper_jax.checks.check_tuples`.
     """
-    tuples = ContinuousTuples(*tuples)
+    # Cast first: JAX is about to refuse lists where it asks for shapes.
+    tuples = ContinuousTuples(*map(at_least_float32, tuples))
     checks.check_tuples(*tuples)
-    return ContinuousTuples(*map(at_least_float32, tuples))
+    return tuples
