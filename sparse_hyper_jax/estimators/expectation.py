@@ -48,12 +48,12 @@ def expectation(
     expected score is 0, and an ordinary gradient would only add noise.
 
     Args:
+        key: a typed key.
+        logits: ``(..., C)``: independent variables with ``C`` classes each, one instance; batches
+            come by ``jax.vmap`` over keys and logits.
         f: maps int32 classes ``(...)`` to a scalar; for estimators that differentiate it
             (:class:`StraightThrough`, :class:`GumbelStraightThrough`, :class:`REBAR`), rows
             ``(..., C)``.
-        logits: ``(..., C)``: independent variables with ``C`` classes each, one instance; batches
-            come by ``jax.vmap`` over keys and logits.
-        key: a typed key.
         estimator: an :class:`Estimator`, or its name with default options.
 
     Returns:
