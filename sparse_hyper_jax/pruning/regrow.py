@@ -1,6 +1,6 @@
 """Drop small weights and grow others: SET and RigL."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import jax
@@ -46,9 +46,6 @@ class DropAndGrow(Method):
     grown_size: float = 0.0
     """Size of grown weights, as a share of the mean magnitude of the kept ones."""
 
-    schedule: Schedule = field(init=False, repr=False, compare=False)
-    """Changes between the first step and the last, none at either end."""
-
     grows: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
@@ -64,9 +61,12 @@ class DropAndGrow(Method):
             "a first change before the end",
             "lower every; for random masks that stay, take Prune(score='random')",
         )
+
+    @property
+    def schedule(self) -> Schedule:
+        """Changes between the first step and the last, none at either end."""
         full = periodic(self.every, end=max(self.end - 1, 0))
-        schedule = full._replace(due=lambda steps: full.due(steps) & (steps > 0))
-        object.__setattr__(self, "schedule", schedule)  # frozen for everyone else
+        return full._replace(due=lambda steps: full.due(steps) & (steps > 0))
 
     @property
     def random(self) -> bool:

@@ -1,7 +1,7 @@
 """Use the largest weights and train some more: Top-KAST."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -37,15 +37,16 @@ class TopKAST(Method):
     penalty: float = 0.0
     """Exploration penalty."""
 
-    schedule: Schedule = field(init=False, repr=False, compare=False)
-    """All the time."""
-
     def __post_init__(self) -> None:
         checks.check_count("every", self.every, least=1)
         extra = self.trained_extra
         checks.require(0 <= extra <= 1, f"trained_extra={extra}", "from 0 to 1", "change it")
         checks.require(self.penalty >= 0, f"penalty={self.penalty}", "at least 0", "change it")
-        object.__setattr__(self, "schedule", periodic(self.every))  # frozen for everyone else
+
+    @property
+    def schedule(self) -> Schedule:
+        """All the time."""
+        return periodic(self.every)
 
     def change(self, key: Any, seen: Snapshot) -> Kept:
         """Choose A and B by magnitude."""
