@@ -26,7 +26,15 @@ from sparse_hyper_jax.train.data import (
     make_sequences,
 )
 from sparse_hyper_jax.train.epoch_state import Metrics, TrainState
-from sparse_hyper_jax.train.limits import Count, NotNegative, Positive, Whole, at_least, said
+from sparse_hyper_jax.train.limits import (
+    Count,
+    Counts,
+    NotNegative,
+    Positive,
+    Whole,
+    at_least,
+    said,
+)
 from sparse_hyper_jax.train.loop import Step
 from sparse_hyper_jax.train.models.sequence_losses import LOSSES, sequence_loss
 from sparse_hyper_jax.train.recipe import ImageRecipe, Plan
@@ -69,7 +77,7 @@ class SortRecipe(ImageRecipe):
     batch: Count = 64
     """Sequences per step."""
 
-    channels: tuple[Count, ...] | None = None
+    channels: Counts | None = None
     """Channels of the key network's convolutions; by default as many as suit the images."""
 
     learning_rate: Positive = 2e-3
