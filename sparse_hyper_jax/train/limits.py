@@ -44,6 +44,7 @@ def above(bound: float) -> Limit:
 
 
 Count = Annotated[int, at_least(1)]
+Several = Annotated[int, at_least(2)]
 Whole = Annotated[int, at_least(0)]
 Positive = Annotated[float, above(0)]
 NotNegative = Annotated[float, at_least(0)]
