@@ -1,4 +1,5 @@
 import os
+import signal
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
@@ -21,6 +22,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Set JAX up before a test file imports it, for this process and for those that tests start."""
+    # A shell starts what runs in its background with SIGINT ignored; tests of Ctrl-C need it.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     full = config.getoption("--full")
     settings = compiling.FULL if full else compiling.cheap_settings()
     os.environ |= {name.upper(): str(value) for name, value in settings.items()}

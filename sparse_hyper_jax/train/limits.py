@@ -44,10 +44,12 @@ def above(bound: float) -> Limit:
 
 
 Count = Annotated[int, at_least(1)]
+Several = Annotated[int, at_least(2)]
 Whole = Annotated[int, at_least(0)]
 Positive = Annotated[float, above(0)]
 NotNegative = Annotated[float, at_least(0)]
 Share = Annotated[float, above(0), at_most(1)]
+Counts = Annotated[tuple[Count, ...], Limit("of at least one layer", lambda value: len(value) > 0)]
 
 KINDS: dict[Any, tuple[str, Callable[[Any], bool]]] = {
     bool: ("True or False", lambda value: isinstance(value, bool)),

@@ -27,7 +27,7 @@ def uniform(shape, seed=0):
     return np.random.default_rng(seed).uniform(size=shape).astype(np.float32)
 
 
-SIZES = [*range(1, 10), 13, 16, 17, 64, 150]
+SIZES = [*range(1, 18), 64, 150, 256]
 
 
 def example(n):

@@ -49,7 +49,7 @@ def test_certainty_is_learned_if_asked_for(learned):
             "--num-near 16 --num-candidates 16",
         ),
         ({"digits": 12}, "12"),
-        ({"channels": ()}, "channels"),
+        ({"channels": ()}, "--channels"),
     ],
 )
 def test_wrong_options(wrong, found, tmp_path):

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Annotated, Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -26,7 +26,7 @@ from sparse_hyper_jax.train.data import (
     make_sequences,
 )
 from sparse_hyper_jax.train.epoch_state import Metrics, TrainState
-from sparse_hyper_jax.train.limits import Count, NotNegative, Positive, Whole, at_least, said
+from sparse_hyper_jax.train.limits import Count, Counts, NotNegative, Positive, Several, Whole, said
 from sparse_hyper_jax.train.loop import Step
 from sparse_hyper_jax.train.models.sequence_losses import LOSSES, sequence_loss
 from sparse_hyper_jax.train.recipe import ImageRecipe, Plan
@@ -69,7 +69,7 @@ class SortRecipe(ImageRecipe):
     batch: Count = 64
     """Sequences per step."""
 
-    channels: tuple[Count, ...] | None = None
+    channels: Counts | None = None
     """Channels of the key network's convolutions; by default as many as suit the images."""
 
     learning_rate: Positive = 2e-3
@@ -79,7 +79,7 @@ class SortRecipe(ImageRecipe):
     """Of AdamW, on the network."""
 
     # One candidate alone has weight 1 whatever the keys are: no gradient.
-    num_candidates: Annotated[int, at_least(2)] = 16
+    num_candidates: Several = 16
     """Proposals per bucket and split."""
 
     num_near: Whole = 0
@@ -105,7 +105,7 @@ class SortRecipe(ImageRecipe):
     """How the gradient is made: by the soft sort, by a quicksort that mixes permutations, or from
     drawn ones by the score function with a leave-one-out baseline (payload only)."""
 
-    num_samples: Annotated[int, at_least(2)] = 4
+    num_samples: Several = 4
     """Permutations drawn per sequence, for rloo."""
 
     def check(self) -> None:
