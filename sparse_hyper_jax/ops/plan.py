@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import jax
+import numpy as np
 
 from sparse_hyper_jax import checks
 from sparse_hyper_jax.ops.densities import check_density
@@ -192,7 +193,7 @@ def _check_active(
         "leave out active, or chunk_size and template",
     )
     checks.check_count("active count", active[1], least=1)
-    start = active[0] if isinstance(active[0], int) else 0
+    start = int(active[0]) if isinstance(active[0], int | np.integer) else 0
     checks.require(
         0 <= start <= count - active[1],
         f"active={active} for {count} tuples",

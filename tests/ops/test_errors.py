@@ -1,5 +1,6 @@
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from sparse_hyper_jax import ops
@@ -272,6 +273,12 @@ MISTAKES = {
         "active tuples together with chunks",
         "one context",
         "leave out active",
+    ),
+    "active tuples beyond the last, counted by NumPy": (
+        lambda: ops.relax(None, tuples(), (4, 3), active=(np.int32(3), 2)),
+        "for 4 tuples",
+        "(start, count) of a range that lies inside",
+        "lower the start or the count",
     ),
     "active tuples beyond the last": (
         lambda: ops.relax(None, tuples(), (4, 3), active=(3, 2)),
