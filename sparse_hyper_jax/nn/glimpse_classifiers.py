@@ -14,10 +14,7 @@ from sparse_hyper_jax.nn.image_encoder import ImageEncoder
 from sparse_hyper_jax.nn.keys import Randomness, draw_key
 
 MODELS = ("box", "scale", "affine", "quad", "stn", "reinforce", "conv")
-BASELINES = {
-    "stn": "affine",
-    "reinforce": "scale",
-}
+BASELINES = {"stn": "affine", "reinforce": "scale"}
 """Models that read bilinearly, and their grids."""
 
 HEADS = ("conv", "mlp")

@@ -10,7 +10,7 @@ For ``k`` tuples of rank ``r`` with ``q = 2**r + num_global + num_local`` points
          |                              (P, r) -> (P,) bool
     kept mask           densities.py    log_densities, proportions
          |                              (P, r), (k, r) -> (P, k)
-    proportions         mix.py          mix_values             nearby.py: with nearby points only
+    proportions         mix.py          mix_values          locality.py, nearby.py: near points only
          |                              (P, k), (k,) -> (P,)
     sparse entries      multiply.py     sparse_multiply
          |                              (P, R), (P,), x -> y
