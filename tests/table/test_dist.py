@@ -83,13 +83,6 @@ MARKS = {
             "hyperlayer_hard",
         ],
     },
-    "K7": {
-        "lists": [
-            "relax",
-            "hyperlayer",
-            "hyperlayer_hard",
-        ],
-    },
     "K11": {
         "strict": [
             "relax",

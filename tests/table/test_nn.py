@@ -203,6 +203,10 @@ ROWS = [
 EXCEPTIONS = {"parameter_labels": "strings"}
 
 MARKS = {
+    "K1": {
+        "float16": ["glimpse_classifier, Classified"],
+        "bfloat16": ["glimpse_classifier, Classified"],
+    },
     "K2": {
         "nan": [
             "glimpse_classifier, Classified",
