@@ -18,6 +18,18 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="compile every case on its own, with all of XLA's passes and without a cache",
     )
+    parser.addoption(
+        "--notebooks", action="store_true", help="run the notebooks too; so does --full"
+    )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what trains for minutes unless it is asked for."""
+    if config.getoption("--notebooks") or config.getoption("--full"):
+        return
+    minutes = [item for item in items if item.get_closest_marker("minutes")]
+    config.hook.pytest_deselected(items=minutes)
+    items[:] = [item for item in items if item not in minutes]
 
 
 def pytest_configure(config: pytest.Config) -> None:

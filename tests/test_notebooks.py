@@ -13,6 +13,7 @@ def test_there_are_notebooks():
     assert all(number.isdigit() for number in numbers)
 
 
+@pytest.mark.minutes
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_notebook_runs(path, tmp_path, monkeypatch):
     # A notebook runs each of its few programs long: the expensive passes pay.
