@@ -129,7 +129,7 @@ def _parser(recipes: Mapping[str, Entry]) -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"sparse-hyper {__version__}")
     parser.add_argument("recipe", choices=recipes, metavar="recipe", help="one of the above")
     parser.add_argument(
-        "flags", nargs=argparse.REMAINDER, metavar="...", help="fields of the recipe"
+        "flags", nargs=argparse.REMAINDER, metavar="...", help="flags of the recipe"
     )
     return parser
 

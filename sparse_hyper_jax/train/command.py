@@ -51,11 +51,13 @@ class Command:
         """
         import tyro  # of the extra, which a plain installation does not have
 
+        from sparse_hyper_jax.train.optional_flags import optional_flags
         from sparse_hyper_jax.train.run_folder import default_path
 
         module, _, attribute = entry.target.partition(":")
         kind = getattr(importlib.import_module(module), attribute)
-        recipe = tyro.cli(kind, prog=f"sparse-hyper {self.name}", args=list(self.flags))
+        with optional_flags():
+            recipe = tyro.cli(kind, prog=f"sparse-hyper {self.name}", args=list(self.flags))
         self._check_words(recipe)
         _check_numbers(recipe)
         alone = getattr(recipe, "coordinator", None) is None

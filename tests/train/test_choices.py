@@ -9,6 +9,7 @@ import pytest
 
 from sparse_hyper_jax.estimators import ARSM, Enumeration, Subset
 from sparse_hyper_jax.train.models.autoencoder import make_coder
+from sparse_hyper_jax.train.models.estimators import make_estimator
 from sparse_hyper_jax.train.recipe import Images
 from sparse_hyper_jax.train.recipes.subset_bias import SubsetBiasRecipe, compared, measure
 from sparse_hyper_jax.train.recipes.univariate import (
@@ -109,3 +110,11 @@ def test_options_of_an_estimator_are_settled():
     settled = dataclasses.replace(TOY, method="gumbel_straight_through").settle(None)
     assert settled.num_samples is None
     assert settled.temperature == settled.estimator.temperature > 0
+
+
+@pytest.mark.parametrize(("name", "has"), [("arsm", "it has none"), ("rloo", "(--num-samples)")])
+def test_only_options_that_are_flags_are_offered(name, has):
+    def make():
+        make_estimator(name, temperature=1.0)
+
+    assert_names_itself_and_its_cure(make, f"--temperature 1.0 with --method {name}", has, "leave")

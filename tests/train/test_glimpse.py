@@ -75,7 +75,7 @@ def test_training_images_differ_from_step_to_step():
         ({"canvas": 7}, "--canvas 7 for digits of 16 pixels"),
         ({"canvas": 300}, "--canvas 300"),
         ({"method": "reinforce", "batch": 1}, "--batch 1 --method reinforce"),
-        ({"method": "affine", "reader": "upright"}, "reader='upright' with grid='affine'"),
+        ({"method": "affine", "reader": "upright"}, "--reader upright --method affine"),
         ({"distractor_size": 50}, "distractor_size=50"),
     ],
 )

@@ -50,6 +50,7 @@ def test_certainty_is_learned_if_asked_for(learned):
         ),
         ({"digits": 12}, "12"),
         ({"channels": ()}, "--channels"),
+        ({"channels": (4, 4, 4, 4)}, "--channels 4 4 4 4 with digits of 8 x 8"),
     ],
 )
 def test_wrong_options(wrong, found, tmp_path):

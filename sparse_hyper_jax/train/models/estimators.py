@@ -5,6 +5,7 @@ from typing import Any
 
 from sparse_hyper_jax import checks
 from sparse_hyper_jax.estimators import ESTIMATORS, Estimator
+from sparse_hyper_jax.train.limits import flag
 
 
 def make_estimator(
@@ -20,12 +21,13 @@ def make_estimator(
     known = {field.name for field in dataclasses.fields(base)}
     given = {"num_samples": num_samples, "temperature": temperature}
     options = {option: value for option, value in given.items() if value is not None}
+    allowed = [flag(option) for option in given if option in known]
     for option, value in options.items():
         checks.require(
             option in known,
-            f"--{option.replace('_', '-')} {value} with --method {name}",
-            f"an option of it ({', '.join(sorted(known)) or 'it has none'})",
-            f"leave out --{option.replace('_', '-')}",
+            f"{flag(option)} {value} with --method {name}",
+            f"an option of it ({', '.join(allowed) or 'it has none'})",
+            f"leave out {flag(option)}",
         )
     return dataclasses.replace(base, **options)
 

@@ -113,8 +113,14 @@ class GlimpseRecipe(ImageRecipe):
     """Whether its first convolution sees where a pixel lies."""
 
     def check(self) -> None:
-        """Raise also if an image would have no baseline."""
+        """Raise also if an image would have no baseline, or a window turn that cannot."""
         super().check()
+        require(
+            self.reader != "upright" or self.method in UPRIGHT,
+            said(self, "reader", "method"),
+            f"one of the methods whose windows are upright, {' or '.join(UPRIGHT)}",
+            "leave out --reader, or change --method",
+        )
         require(
             self.method != "reinforce" or self.batch >= 2,
             said(self, "batch", "method"),

@@ -95,8 +95,8 @@ class IdentityRecipe(Recipe):
     """Steps between moves of surplus tuples to the cells that gain most; 0 for never."""
 
     relocation_points: Whole | None = None
-    """Points per tuple drawn from all cells when tuples move; by default num_global. A missing cell
-    is found where a point happens to fall, which takes long in a large matrix."""
+    """Points per tuple drawn from all cells when tuples move; by default --num-global. A missing
+    cell is found where a point happens to fall, which takes long in a large matrix."""
 
     mesh: str | None = None
     """Devices, for instance data=4,tuples=2: data divides the batch and tuples the tuples."""

@@ -13,11 +13,7 @@ from flax import nnx
 
 from sparse_hyper_jax.checks import require
 from sparse_hyper_jax.nn import NumberKeyNetwork
-from sparse_hyper_jax.sort import (
-    element_match,
-    exact_match,
-    quicksort,
-)
+from sparse_hyper_jax.sort import element_match, exact_match, quicksort
 from sparse_hyper_jax.train.data import (
     ClassIndex,
     Sequences,
@@ -150,7 +146,15 @@ class SortRecipe(ImageRecipe):
 
     def plan(self, data: dict[str, ClassIndex]) -> Plan:
         """Judge by the sequences that the keys put into the right order."""
-        keys_of, state = make_model(self, data["train"].images.shape[1:])
+        height, width = data["train"].images.shape[1:]
+        most = min(height, width).bit_length() - 1
+        require(
+            self.channels is None or len(self.channels) <= most,
+            f"{said(self, 'channels')} with digits of {height} x {width}",
+            f"at most {most} layers, each of which halves the sides",
+            "pass fewer numbers to --channels",
+        )
+        keys_of, state = make_model(self, (height, width))
         measure = make_measure(self, keys_of)
 
         def evaluate(folder: RunFolder, step: int, state: TrainState) -> dict[str, float]:
