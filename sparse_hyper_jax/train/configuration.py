@@ -9,6 +9,7 @@ from typing import Any
 from sparse_hyper_jax import __version__
 from sparse_hyper_jax.checks import require
 from sparse_hyper_jax.train.json_files import read_json, to_plain
+from sparse_hyper_jax.train.limits import flag
 
 CONFIG = "config.json"
 """Name of the file in the run folder."""
@@ -55,10 +56,10 @@ def check_same(stored: Path, old: dict[str, Any], config: dict[str, Any]) -> Non
         before, now = (side["fields"].get(name, _ABSENT) for side in (old, config))
         # Compared as text: 1, 1.0 and True are equal to Python, but not always to a recipe.
         if json.dumps(before) != json.dumps(now):
-            differing.append(f"{name} was {before!r} and is now {now!r}")
+            differing.append(f"{flag(name)} was {before!r} and is now {now!r}")
     require(
         not differing,
-        "; ".join(differing),
+        f"that {'; '.join(differing)}",
         f"the configuration in {stored}",
         "pass the options of that run, or start a new one with another --out DIR and no --resume",
     )

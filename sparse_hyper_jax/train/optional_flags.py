@@ -26,19 +26,22 @@ def _rule(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
     kinds = [_bare(one) for one in get_args(info.type) if one is not types.NoneType]
     if info.type_origin not in (Union, types.UnionType) or len(kinds) != 1:
         return None
-    kind = kinds[0]
+    many = get_origin(kinds[0]) is tuple
+    kind = _bare(get_args(kinds[0])[0]) if many else kinds[0]
     if kind not in NAMES:
         return None
 
     def read(words: Sequence[str]) -> Any:
-        return None if words[0] == "None" else kind(words[0])
+        if list(words) == ["None"]:
+            return None
+        return tuple(map(kind, words)) if many else kind(words[0])
 
     return PrimitiveConstructorSpec(
-        nargs=1,
-        metavar=NAMES[kind],
+        nargs="*" if many else 1,
+        metavar=f"[{NAMES[kind]} ...]" if many else NAMES[kind],
         instance_from_str=read,
-        is_instance=lambda value: value is None or isinstance(value, kind),
-        str_from_instance=lambda value: [str(value)],
+        is_instance=lambda value: value is None or isinstance(value, tuple if many else kind),
+        str_from_instance=lambda value: list(map(str, value)) if value and many else [str(value)],
     )
 
 

@@ -121,7 +121,7 @@ def test_recipe_of_a_folder_by_default(tmp_path, monkeypatch, capsys):
         (["--out", "run"], "found a run in run;"),
         (["--out", "none", "--resume"], "found no run in none;"),
         (["--resume"], "found --resume without --out"),
-        (["--out", "run", "--resume", "--steps", "9"], "steps was 2 and is now 9"),
+        (["--out", "run", "--resume", "--steps", "9"], "found that --steps was 2 and is now 9;"),
         (["--fault", "value"], "ValueError: a fault"),
         (
             ["--fault", "api"],

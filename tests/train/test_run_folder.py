@@ -182,7 +182,7 @@ def test_folder_that_cannot_be_locked_is_used_with_a_warning(tmp_path, monkeypat
         ({"steps": 100.0}, "steps was 100 and is now 100.0"),
         ({"sizes": (3, 4, 5)}, r"sizes was \[3, 4\] and is now \[3, 4, 5\]"),
         ({"inner": Inner(rate=0.1)}, "inner was .*0.001.* and is now .*0.1"),
-        ({"steps": 1, "sizes": ()}, "sizes was .*; steps was"),
+        ({"steps": 1, "sizes": ()}, "sizes was .*; --steps was"),
     ],
 )
 def test_resume_names_the_differing_fields(tmp_path, changes, message):
