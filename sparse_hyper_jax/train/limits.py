@@ -43,8 +43,11 @@ def above(bound: float) -> Limit:
     return Limit(f"greater than {bound}", lambda value: value > bound)
 
 
-Count = Annotated[int, at_least(1)]
-Several = Annotated[int, at_least(2)]
+# Steps are counted, and arrays measured, in 32 bits.
+LARGEST = 2**31 - 1
+
+Count = Annotated[int, at_least(1), at_most(LARGEST)]
+Several = Annotated[int, at_least(2), at_most(LARGEST)]
 Whole = Annotated[int, at_least(0)]
 Positive = Annotated[float, above(0)]
 NotNegative = Annotated[float, at_least(0)]
