@@ -100,7 +100,7 @@ class Command:
     def _check_words(self, recipe: Any) -> None:
         # An empty path is the current folder once it has been read, and nobody means that.
         paths = {f"--{one.name.replace('_', '-')}" for one in _path_fields(recipe)}
-        for word, following in zip(self.flags, (*self.flags[1:], None), strict=True):
+        for word, following in zip(self.flags, [*self.flags, None][1:], strict=True):
             flag, equals, value = word.partition("=")
             given = value if equals else following
             _require(

@@ -58,6 +58,12 @@ def test_help_of_a_recipe_shows_its_fields(capsys):
         assert word in output
 
 
+def test_no_flags_at_all_run_the_defaults(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert call("toy") == 0
+    assert json.loads(capsys.readouterr().out)["count"] == ToyRecipe().steps
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
