@@ -1,10 +1,14 @@
 """Checks of static facts while tracing: what was found, what was expected, what to change."""
 
 import math
+import operator
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
+import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
 
 Value = TypeVar("Value")
 
@@ -82,19 +86,91 @@ def check_integers(name: str, array: Any) -> None:
     )
 
 
-def check_count(name: str, count: int, least: int = 0) -> None:
-    """Raise unless ``count`` is a Python int of at least ``least``.
+def check_count(name: str, count: Any, least: int = 0, most: int | None = None) -> int:
+    """Return ``count`` as a Python int: anything that counts, as a size computed by NumPy does.
+
+    Args:
+        name: the argument's name.
+        count: a static int, of Python or NumPy; no bool, and not traced.
+        least: the smallest that is allowed.
+        most: the largest; None for any.
 
     Raises:
-        ValueError: ``count`` is no int, or too small.
+        ValueError: ``count`` is no int, too small or too large.
     """
-    is_int = isinstance(count, int) and not isinstance(count, bool)
-    require(
-        is_int and count >= least,
-        f"{name}={count!r}",
-        f"an int of at least {least}",
-        f"pass a static Python int as {name}",
+    try:
+        number = None if isinstance(count, bool | np.bool_) else operator.index(count)
+    except (TypeError, jax.errors.JAXTypeError):
+        number = None
+    limits = f"of at least {least}" if most is None else f"from {least} to {most}"
+    if number is None or number < least or (most is not None and number > most):
+        raise ValueError(
+            f"found {name}={count!r}; expected an int {limits}; pass a static int as {name}"
+        )
+    return number
+
+
+def check_number(
+    name: str,
+    number: Any,
+    *,
+    at_least: float = -math.inf,
+    above: float = -math.inf,
+    at_most: float = math.inf,
+    below: float = math.inf,
+) -> None:
+    """Raise unless ``number`` is one real number between limits, as far as its value is known.
+
+    One that is traced may follow a schedule: then its type and shape alone are checked.
+
+    Args:
+        name: the argument's name.
+        number: a number of Python or NumPy, or a JAX array of shape (); no bool.
+        at_least: the smallest that is allowed.
+        above: what it has to exceed; for a divisor the smallest normal number, not 0.
+        at_most: the largest that is allowed.
+        below: what has to exceed it.
+
+    Raises:
+        ValueError: no real number, NaN, or beyond a limit.
+    """
+    limits = {"at least": at_least, "above": above, "at most": at_most, "below": below}
+    expected = " and ".join(
+        f"{word} {limit:g}" for word, limit in limits.items() if math.isfinite(limit)
     )
+    known = None if isinstance(number, Tracer) else _float_of(number)
+    fits = known is None or (
+        at_least <= known <= at_most
+        and (above == -math.inf or known > above)
+        and (below == math.inf or known < below)
+    )
+    require(
+        is_real(number) and jnp.shape(number) == () and fits,
+        f"{name}={number!r}",
+        f"one number {expected}".strip(),
+        f"change {name}",
+    )
+
+
+def is_real(number: Any) -> bool:
+    """Say whether this is a number or an array of real numbers: no bool, string, list or None."""
+    if isinstance(number, int | float):
+        return not isinstance(number, bool)
+    return isinstance(number, np.ndarray | np.generic | jax.Array) and (
+        jnp.issubdtype(number.dtype, jnp.integer) or jnp.issubdtype(number.dtype, jnp.floating)
+    )
+
+
+def check_flag(name: str, flag: Any) -> bool:
+    """Return ``flag`` as a Python bool; a string like ``"no"`` would count as true.
+
+    Raises:
+        ValueError: anything but True and False.
+    """
+    require(
+        isinstance(flag, bool | np.bool_), f"{name}={flag!r}", "True or False", f"change {name}"
+    )
+    return bool(flag)
 
 
 def check_index_shape(name: str, shape: Sequence[int]) -> tuple[int, ...]:
@@ -177,3 +253,8 @@ def check_tuples(means: Any, variances: Any, values: Any = None) -> tuple[int, i
     if values is not None:
         check_shape("values", values, (k,), "one value per tuple")
     return k, r
+
+
+def _float_of(number: Any) -> float:
+    """The value, NaN where there is none: no limit holds for it."""
+    return float(number) if is_real(number) and jnp.shape(number) == () else math.nan

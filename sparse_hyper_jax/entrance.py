@@ -1,0 +1,108 @@
+"""What callers pass becomes what is computed with: once, at the entrance of a public function.
+
+Lists and numbers become arrays; anything else is refused here, in three parts, and not by an error
+from deep inside. What lies behind trusts what came through.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from sparse_hyper_jax.checks import require
+
+KINDS: dict[str, tuple[type, ...]] = {
+    "real numbers": (jnp.floating, jnp.integer, jnp.bool_),
+    "floats": (jnp.floating,),
+    "integers": (jnp.integer,),
+    "flags": (jnp.bool_,),
+}
+
+
+def as_array(name: str, array: Any, kind: str = "real numbers") -> jax.Array:
+    """Return what was passed as an array of one of ``KINDS``.
+
+    Args:
+        name: the argument's name.
+        array: an array of JAX or NumPy, a number, or a list of numbers of any depth.
+        kind: a key of ``KINDS``; nothing is cast to it.
+
+    Returns:
+        the same numbers, in the dtype that ``jnp.asarray`` gives them.
+
+    Raises:
+        ValueError: no array, a ragged list, or numbers of another kind.
+    """
+    if not isinstance(array, jax.Array):
+        array = _converted(name, array, kind)
+    require(
+        any(jnp.issubdtype(array.dtype, known) for known in KINDS[kind]),
+        f"{name} of dtype {array.dtype}",
+        f"{kind}",
+        f"convert {name}",
+    )
+    return array
+
+
+def _converted(name: str, array: Any, kind: str) -> jax.Array:
+    """Make an array, where JAX would take None for NaN and cut long integers off."""
+    try:
+        if any(leaf is None for leaf in jax.tree.leaves(array, is_leaf=lambda x: x is None)):
+            raise TypeError
+        converted = jnp.asarray(array)
+    except (TypeError, ValueError, OverflowError):
+        raise ValueError(
+            f"found {name}={array!r:.80}; expected an array of {kind}, or a list of numbers that "
+            f"fit into one; convert {name}"
+        ) from None
+    if isinstance(array, np.ndarray | np.generic) and array.dtype.kind in "iu" and array.size:
+        limits = jnp.iinfo(converted.dtype)
+        require(
+            limits.min <= int(array.min()) and int(array.max()) <= limits.max,
+            f"{name} from {array.min()} to {array.max()}",
+            f"integers that fit into {converted.dtype}",
+            f"lower {name}, or switch jax_enable_x64 on",
+        )
+    return converted
+
+
+def check_random_key(key: Any) -> None:
+    """Raise unless ``key`` is one random key of JAX.
+
+    Raises:
+        ValueError: None, a seed, a batch of keys.
+    """
+    is_array = isinstance(key, jax.Array)
+    typed = is_array and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
+    # The bare words of a key, as jax.random.PRNGKey gives them.
+    bare = is_array and key.dtype == jnp.uint32 and key.ndim == 1
+    require(
+        bare or (typed and key.ndim == 0),
+        f"keys of shape {jnp.shape(key)}" if typed else f"key={key!r:.80}",
+        "one random key",
+        "pass jax.random.key(seed), or use jax.vmap over several",
+    )
+
+
+def check_instance(name: str, value: Any, *kinds: type) -> None:
+    """Raise unless ``value`` is an instance of one of these types; the type itself is none.
+
+    Raises:
+        ValueError: anything else.
+    """
+    names = " or ".join(kind.__name__ for kind in kinds)
+    change = f"write {value.__name__}(...)" if isinstance(value, type) else f"change {name}"
+    require(isinstance(value, kinds), f"{name}={value!r:.80}", f"an instance of {names}", change)
+
+
+def check_same_shape(**arrays: Any) -> tuple[int, ...]:
+    """Return the one shape of arrays, which are not broadcast against each other.
+
+    Raises:
+        ValueError: two shapes differ.
+    """
+    shapes = {name: tuple(jnp.shape(array)) for name, array in arrays.items()}
+    found = ", ".join(f"{name} of shape {shape}" for name, shape in shapes.items())
+    require(len(set(shapes.values())) == 1, found, "the same shape", "reshape or broadcast them")
+    return next(iter(shapes.values()))

@@ -1,0 +1,117 @@
+"""What callers pass: taken where it is meant, refused in three parts where it is not."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from sparse_hyper_jax import checks
+from sparse_hyper_jax.entrance import (
+    as_array,
+    check_instance,
+    check_random_key,
+    check_same_shape,
+)
+
+THREE_PARTS = "found .*; expected .*; "
+
+
+def refused(function, *arguments, **options):
+    with pytest.raises(ValueError, match=THREE_PARTS):
+        function(*arguments, **options)
+
+
+@pytest.mark.parametrize("count", [3, np.int64(3), np.prod((3, 1)), np.array(3), jnp.array(3)])
+def test_counts_are_whatever_counts(count):
+    found = checks.check_count("n", count, 3, 3)
+    assert found == 3
+    assert type(found) is int
+
+
+@pytest.mark.parametrize("count", [True, np.bool_(1), 2.0, "2", None, [2], -1, 5, jnp.array([2])])
+def test_other_counts_are_refused(count):
+    refused(checks.check_count, "n", count, 0, 4)
+
+
+@pytest.mark.parametrize("number", [1, 0.5, np.float32(0.5), np.int8(1), jnp.array(0.5)])
+def test_numbers_between_limits(number):
+    checks.check_number("rate", number, above=0, at_most=1)
+    checks.check_number("rate", number, at_least=number, at_most=number)
+
+
+@pytest.mark.parametrize(
+    "number",
+    [
+        *(0, -1.0, 1.5, np.float32(-1), jnp.array(-1.0), np.nan, np.inf),
+        *("1", True, jnp.array(True), None, [0.5], jnp.array([0.5]), 1j, float),
+    ],
+)
+def test_other_numbers_are_refused(number):
+    refused(checks.check_number, "rate", number, above=0, at_most=1)
+
+
+def test_infinity_is_a_number_where_no_limit_excludes_it():
+    checks.check_number("rate", np.inf, at_least=0)
+    refused(checks.check_number, "rate", np.inf, below=np.inf, at_most=1e30)
+
+
+def test_a_traced_number_is_checked_for_its_type_alone():
+    def step(number):
+        checks.check_number("rate", number, above=0, at_most=1)
+        refused(checks.check_count, "n", number)
+        return number
+
+    jax.eval_shape(step, 7.0)
+    refused(jax.eval_shape, step, jnp.ones(2))
+    refused(jax.eval_shape, step, True)
+
+
+def test_flags():
+    assert [checks.check_flag("hard", flag) for flag in (True, np.bool_(0))] == [True, False]
+    for flag in ("no", 1, 0, None):
+        refused(checks.check_flag, "hard", flag)
+
+
+@pytest.mark.parametrize("array", [1, 2.5, [1, 2], ((1, 2), [3, 4]), [], np.ones(2, np.float16)])
+def test_arrays_and_lists_become_arrays(array):
+    found = as_array("x", array)
+    assert isinstance(found, jax.Array)
+    np.testing.assert_array_equal(found, np.asarray(array))
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        *(None, "x", {"a": 1}, [None, 1.0], [[1], [2, 3]], 1j, object(), float, ["word"]),
+        *(2**40, np.array([2**33]), np.array([-(2**31) - 1]), np.array([None])),
+    ],
+)
+def test_what_is_no_array_of_real_numbers_is_refused(array):
+    refused(as_array, "x", array)
+
+
+def test_kinds_of_arrays():
+    for kind, array in {"floats": [1.0], "integers": [1], "flags": [True]}.items():
+        as_array("x", array, kind)
+        for other in {"floats", "integers", "flags"} - {kind}:
+            refused(as_array, "x", array, other)
+
+
+def test_lists_of_traced_numbers_become_arrays():
+    assert jax.eval_shape(lambda x: as_array("x", [x, 1.0]), 2.0).shape == (2,)
+
+
+def test_keys():
+    check_random_key(jax.random.key(0))
+    check_random_key(jax.random.PRNGKey(0))
+    jax.eval_shape(check_random_key, jax.random.key(0))
+    for key in (None, 0, 1.5, jnp.ones(2), jax.random.split(jax.random.key(0)), "key"):
+        refused(check_random_key, key)
+
+
+def test_instances_and_shapes():
+    check_instance("sizes", (1,), tuple, list)
+    for value in (tuple, 1, None):
+        refused(check_instance, "sizes", value, tuple, list)
+    assert check_same_shape(x=np.ones((2, 1)), y=jnp.ones((2, 1))) == (2, 1)
+    refused(check_same_shape, x=np.ones((3, 1)), y=np.ones(3))
