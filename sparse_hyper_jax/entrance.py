@@ -17,6 +17,7 @@ KINDS: dict[str, tuple[type, ...]] = {
     "floats": (jnp.floating,),
     "integers": (jnp.integer,),
     "flags": (jnp.bool_,),
+    "numbers": (jnp.number, jnp.bool_),
 }
 
 

@@ -40,6 +40,23 @@ def wide_dtype(*arrays: Any) -> np.dtype:
     return np.result_type(*map(_widened, arrays))
 
 
+def sum_dtype(*arrays: Any) -> np.dtype:
+    """Give the dtype in which to add up entries, which stay exact if all of them are whole numbers.
+
+    Args:
+        *arrays: arrays, dtypes, or anything with a dtype; at least one.
+
+    Returns:
+        an integer dtype of 32 bits or more if all are integers or booleans, else as
+        :func:`wide_dtype`.
+    """
+    kinds = [jnp.result_type(array) for array in arrays]
+    if any(jnp.issubdtype(kind, jnp.inexact) for kind in kinds):
+        return wide_dtype(*kinds)
+    wide = [kind if kind.itemsize >= 4 else np.dtype(np.int32) for kind in kinds]
+    return jax.dtypes.canonicalize_dtype(np.result_type(*wide))
+
+
 def _widened(array: Any) -> np.dtype:
     dtype = jnp.result_type(array)
     # Eight bytes: float64 or complex64, the narrowest of its kind that is not below float32.

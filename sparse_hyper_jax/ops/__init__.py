@@ -25,7 +25,8 @@ axis of ``x``.
 from sparse_hyper_jax.ops.bounds import bound_means, bound_variances, invert_means
 from sparse_hyper_jax.ops.sample import round_means, sample_tuples
 from sparse_hyper_jax.ops.duplicates import first_occurrence
-from sparse_hyper_jax.ops.densities import DENSITIES, log_densities, proportions
+from sparse_hyper_jax.ops.distances import DENSITIES
+from sparse_hyper_jax.ops.densities import log_densities, proportions
 from sparse_hyper_jax.ops.mix import mix_values
 from sparse_hyper_jax.ops.locality import Locality, fit_locality
 from sparse_hyper_jax.ops.nearby import Nearby, mix_nearby

@@ -7,7 +7,10 @@ import jax
 import jax.numpy as jnp
 
 from sparse_hyper_jax import checks
+from sparse_hyper_jax.entrance import as_array, check_random_key
+from sparse_hyper_jax.ops.device_axes import spread_alike
 from sparse_hyper_jax.precision import at_least_float32
+from sparse_hyper_jax.types import ContinuousTuples
 
 Loss = Callable[[jax.Array, Any, Any, tuple[jax.Array, int]], jax.Array]
 
@@ -18,8 +21,8 @@ def accumulate_over_ranges(
     tuple_parameters: Any,
     shared_parameters: Any,
     *,
-    num_tuples: int,
     range_size: int,
+    tuples_of: Callable[[Any], ContinuousTuples] | None = None,
 ) -> tuple[jax.Array, Any, Any]:
     """Sum a loss's gradients over passes that each relax one range of tuples.
 
@@ -39,46 +42,82 @@ def accumulate_over_ranges(
         key: a typed key; pass ``i`` gets ``fold_in(key, i)``.
         loss: ``loss(key, tuple_parameters, shared_parameters, active) -> scalar``, which hands
             ``active`` to :func:`~sparse_hyper_jax.ops.hyperlayer`.
-        tuple_parameters: pytree.
-        shared_parameters: pytree.
-        num_tuples: ``k``.
+        tuple_parameters: pytree of floats. Every leaf has one row per tuple, as the parts of
+            continuous tuples have, so that their number ``k`` is known; else see ``tuples_of``.
+        shared_parameters: pytree of floats.
         range_size: tuples relaxed per pass; divides ``k``.
+        tuples_of: for other tuple parameters, such as those of a source network: the function that
+            makes tuples of them. The loss then takes the tuples in their place.
 
     Returns:
         mean loss over the passes, gradient of ``tuple_parameters``, gradient of
         ``shared_parameters``.
 
     Raises:
-        ValueError: a range size that does not divide the number of tuples.
+        ValueError: a range size that does not divide the number of tuples, or parameters of which
+            no number of tuples can be told.
 
     Reference: Bloem 2018, arXiv 1810.09184.
     """
-    checks.check_count("num_tuples", num_tuples, least=1)
-    checks.check_count("range_size", range_size, least=1)
+    check_random_key(key)
+    tuple_parameters, shared_parameters = (
+        jax.tree_util.tree_map_with_path(_enter, tree, is_leaf=lambda leaf: leaf is None)
+        for tree in (tuple_parameters, shared_parameters)
+    )
+    make = (lambda given: given) if tuples_of is None else tuples_of
+    count = _count_rows(jax.eval_shape(make, tuple_parameters))
+    range_size = checks.check_count("range_size", range_size, least=1)
     checks.require(
-        num_tuples % range_size == 0,
-        f"{num_tuples} tuples in ranges of {range_size}",
+        count % range_size == 0,
+        f"{count} tuples in ranges of {range_size}",
         "a range size that divides the number of tuples",
         "change range_size",
     )
-    passes = num_tuples // range_size
+    passes = count // range_size
+
+    def one_loss(tuple_parameters: Any, shared_parameters: Any, number: jax.Array) -> jax.Array:
+        pass_key, active = jax.random.fold_in(key, number), (number * range_size, range_size)
+        value = loss(pass_key, make(tuple_parameters), shared_parameters, active)
+        value = as_array("loss", value, "floats")
+        checks.check_shape("loss", value, (), "one number")
+        return value
 
     def one_pass(number: jax.Array) -> Any:
-        return jax.value_and_grad(loss, argnums=(1, 2))(
-            jax.random.fold_in(key, number),
-            tuple_parameters,
-            shared_parameters,
-            (number * range_size, range_size),
+        return jax.value_and_grad(one_loss, argnums=(0, 1))(
+            tuple_parameters, shared_parameters, number
         )
 
     def add_pass(total: Any, number: jax.Array) -> tuple[Any, None]:
-        return jax.tree.map(jnp.add, total, one_pass(number)), None
+        return jax.tree.map(
+            lambda sums, part: sums + part.astype(sums.dtype), total, one_pass(number)
+        ), None
 
     shapes = jax.eval_shape(one_pass, jnp.zeros((), jnp.int32))
     # At least float32: a sum over many passes would stand still in 16 bits.
     zeros = jax.tree.map(lambda leaf: at_least_float32(jnp.zeros(leaf.shape, leaf.dtype)), shapes)
-    (value, (grad_tuples, grad_shared)), _ = jax.lax.scan(add_pass, zeros, jnp.arange(passes))
+    leaves, structure = jax.tree.flatten(zeros)
+    parameters = jax.tree.leaves((tuple_parameters, shared_parameters))
+    zeros = structure.unflatten(spread_alike(*leaves, *parameters)[: len(leaves)])
+    numbers = jnp.arange(passes, dtype=jnp.int32)
+    (value, (grad_tuples, grad_shared)), _ = jax.lax.scan(add_pass, zeros, numbers)
     value, grad_shared = jax.tree.map(lambda leaf: leaf / passes, (value, grad_shared))
     results = (value, (grad_tuples, grad_shared))
     value, grads = jax.tree.map(lambda leaf, like: leaf.astype(like.dtype), results, shapes)
     return value, *grads
+
+
+def _enter(path: Any, leaf: Any) -> jax.Array:
+    return as_array(f"parameter {jax.tree_util.keystr(path)}", leaf, "floats")
+
+
+def _count_rows(tuples: Any) -> int:
+    """Give the number of tuples: the one length that all leading axes have."""
+    shapes = [leaf.shape for leaf in jax.tree.leaves(tuples)]
+    lengths = {shape[0] if shape else None for shape in shapes}
+    checks.require(
+        len(lengths) == 1 and None not in lengths and 0 not in lengths,
+        f"tuple parameters of shapes {shapes}",
+        "one row per tuple in each of them, and at least one tuple",
+        "pass continuous tuples, or tuples_of, which makes them of other parameters",
+    )
+    return lengths.pop()

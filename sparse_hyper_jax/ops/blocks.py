@@ -6,7 +6,22 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from sparse_hyper_jax.ops.device_axes import vary_alike
+from sparse_hyper_jax.ops.device_axes import spread_alike, vary_alike
+
+
+def largest_block(cells: int, row: int) -> int:
+    """Give the number of rows of a block of at most so many cells, at least one.
+
+    A power of two, which is often a divisor of the number of all rows.
+
+    Args:
+        cells: of the block.
+        row: cells of a row. One that is not known yet, in a program that is exported for any
+            number, makes a single block.
+    """
+    if not isinstance(row, int):
+        return cells
+    return 1 << max(1, cells // max(1, row)).bit_length() - 1
 
 
 def sum_over_blocks(
@@ -26,14 +41,14 @@ def sum_over_blocks(
         add: ``add(total, term) -> total``.
         zeros: where the sum starts.
         arrays: pytree of arrays of equal length. Rows of zeros are added to fill the last block.
-        block_size: rows per block.
+        block_size: rows per block; an unknown number of rows is one block.
 
     Returns:
         the total.
     """
     leaves = jax.tree.leaves(arrays)
-    count = len(leaves[0])
-    if block_size >= count:
+    count = leaves[0].shape[0]
+    if not isinstance(count, int) or block_size >= count:
         return add(zeros, term(arrays))
     blocks = -(-count // block_size)
 
@@ -45,5 +60,5 @@ def sum_over_blocks(
     def step(total: jax.Array, block: Any) -> tuple[jax.Array, None]:
         return add(total, term(block)), None
 
-    zeros, *_ = vary_alike(zeros, *leaves)
+    zeros, *_ = spread_alike(*vary_alike(zeros, *leaves))
     return jax.lax.scan(step, zeros, jax.tree.map(cut, arrays))[0]

@@ -1,11 +1,14 @@
 """Raw parameters to continuous tuples: means inside the index space, positive variances."""
 
+import math
 from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from sparse_hyper_jax import checks
+from sparse_hyper_jax.entrance import as_array
 from sparse_hyper_jax.precision import at_least_float32
 
 MEAN_METHODS = ("sigmoid", "clamp", "modulo")
@@ -40,13 +43,13 @@ def bound_means(raw: jax.Array, shape: Sequence[int], *, method: str = "sigmoid"
     """
     checks.check_choice("method", method, MEAN_METHODS)
     shape = checks.check_index_shape("shape", shape)
-    raw = at_least_float32(raw)
+    raw = at_least_float32(as_array("raw", raw))
     checks.check_last_axis("raw", raw, len(shape))
-    sizes = jnp.asarray(shape, raw.dtype)
+    sizes = _along(shape, raw)
     if method == "sigmoid":
         return jax.nn.sigmoid(raw) * (sizes - 1)
     if method == "clamp":
-        return jnp.clip(raw, 0, sizes - 1)
+        return jnp.clip(raw, jnp.zeros_like(sizes), sizes - 1)
     wrapped = jnp.mod(raw, sizes)
     # Rounding can give exactly S (for instance for -1e-9): that cell is 0 on the circle.
     return jnp.where(wrapped >= sizes, wrapped - sizes, wrapped)
@@ -61,20 +64,23 @@ def invert_means(means: jax.Array, shape: Sequence[int], *, margin: float = 5e-5
     Args:
         means: ``(..., r)`` places in index units.
         shape: the ``r`` lengths of the index space.
-        margin: relative distance kept from both ends.
+        margin: relative distance kept from both ends, less than a half; may be traced.
 
     Returns:
         ``(..., r)`` raw parameters for ``bound_means(..., method="sigmoid")``; an axis of length 1
-        gives 0.
+        gives 0, a place outside of its axis NaN.
 
     Raises:
-        ValueError: a last axis that does not match ``shape``.
+        ValueError: a last axis that does not match ``shape``, or a margin out of range.
     """
     shape = checks.check_index_shape("shape", shape)
-    means = at_least_float32(means)
+    means = at_least_float32(as_array("means", means))
     checks.check_last_axis("means", means, len(shape))
-    last = jnp.asarray([max(size - 1, 1) for size in shape], means.dtype)
-    centred = jnp.where(jnp.asarray(shape) == 1, 0.5, means / last)
+    checks.check_number("margin", margin, at_least=0, below=0.5)
+    margin = jnp.asarray(margin, means.dtype)
+    last = _along([max(size - 1, 1) for size in shape], means)
+    single = np.reshape(np.asarray(shape) == 1, last.shape)
+    centred = jnp.where(single, 0.5, means / last)
     return jax.scipy.special.logit(margin + (1 - 2 * margin) * centred)
 
 
@@ -96,21 +102,35 @@ def bound_variances(
     Args:
         raw: ``(...)`` one real number per tuple, shared by its axes.
         shape: the ``r`` lengths of the index space.
-        scale: variance in units of the axis length.
+        scale: variance in units of the axis length, at least 0; this and the next two may be
+            traced.
         boost: shift that makes fresh tuples wide.
-        floor: least variance, in squared index units.
+        floor: least variance, in squared index units, at least 0.
         reference: put the floor where the original code has it.
 
     Returns:
         ``(..., r)`` variances in squared index units, float32 or wider.
 
     Raises:
-        ValueError: ``shape`` is no tuple of positive ints.
+        ValueError: ``shape`` is no tuple of positive ints, or a number out of range.
 
     Reference: Bloem 2018, arXiv 1810.09184.
     """
-    sizes = jnp.asarray(checks.check_index_shape("shape", shape), jnp.float32)
-    spread = jax.nn.softplus(at_least_float32(raw) + boost)[..., None]
-    if reference:
-        return scale * sizes * (spread + floor)
-    return scale * sizes * spread + floor
+    shape = checks.check_index_shape("shape", shape)
+    raw = at_least_float32(as_array("raw", raw))[..., None]
+    for name, number, least in (
+        ("scale", scale, 0),
+        ("boost", boost, -math.inf),
+        ("floor", floor, 0),
+    ):
+        checks.check_number(name, number, at_least=least)
+    scale, boost, floor = (jnp.asarray(number, raw.dtype) for number in (scale, boost, floor))
+    spread = jax.nn.softplus(raw + boost)
+    if checks.check_flag("reference", reference):
+        return scale * _along(shape, raw) * (spread + floor)
+    return scale * _along(shape, raw) * spread + floor
+
+
+def _along(numbers: Sequence[int], like: jax.Array) -> jax.Array:
+    """Give one number per axis of the index space, as an array of the same rank and dtype."""
+    return jnp.asarray(numbers, like.dtype).reshape((1,) * (like.ndim - 1) + (len(numbers),))

@@ -7,37 +7,49 @@ import jax.numpy as jnp
 from jax.experimental import sparse
 
 from sparse_hyper_jax import checks
+from sparse_hyper_jax.entrance import check_instance
 from sparse_hyper_jax.ops.duplicates import flat_index
-from sparse_hyper_jax.precision import at_least_float32
+from sparse_hyper_jax.ops.entrance import enter_entries
+from sparse_hyper_jax.ops.inside import check_in_range, clip_inside, is_inside
+from sparse_hyper_jax.precision import sum_dtype
 from sparse_hyper_jax.types import SparseEntries
 
 
-def to_dense(entries: SparseEntries, shape: Sequence[int]) -> jax.Array:
+def to_dense(entries: SparseEntries, shape: Sequence[int], *, debug: bool = False) -> jax.Array:
     """Write the entries into a dense array; equal indices add up.
 
     Args:
-        entries: ``n`` entries of rank ``R``.
+        entries: ``n`` entries of rank ``R``. One whose index lies outside of ``shape`` is padding:
+            it counts for nothing and has slope 0.
         shape: the ``R`` lengths of the tensor.
+        debug: check by ``checkify`` that all indices lie inside.
 
     Returns:
-        array of ``shape``; 16-bit values are summed in float32.
+        array of ``shape`` in the dtype of the values. Those of 16 bits are summed in float32, whole
+        numbers exactly.
 
     Raises:
         ValueError: a rank that does not match, or a dense size of 2**31 cells or more.
     """
-    shape = _check(entries, shape)
+    shape = checks.check_index_shape("shape", shape)
     cells = checks.check_flat_size("shape", shape)
-    values = at_least_float32(entries.values)
-    dense = jax.ops.segment_sum(values, flat_index(entries.indices, shape), cells)
-    return dense.astype(entries.values.dtype).reshape(shape)
+    indices, values = enter_entries(entries, len(shape))
+    if checks.check_flag("debug", debug):
+        check_in_range(indices, shape)
+    indices, inside = clip_inside(indices, shape)
+    wide = jnp.where(inside, values.astype(sum_dtype(values)), 0)
+    dense = jax.ops.segment_sum(wide, flat_index(indices, shape), cells)
+    return dense.astype(values.dtype).reshape(shape)
 
 
-def to_bcoo(entries: SparseEntries, shape: Sequence[int]) -> sparse.BCOO:
-    """Wrap the entries as a ``jax.experimental.sparse.BCOO`` matrix, without copying.
+def to_bcoo(entries: SparseEntries, shape: Sequence[int], *, debug: bool = False) -> sparse.BCOO:
+    """Wrap the entries as a ``jax.experimental.sparse.BCOO`` matrix.
 
     Args:
-        entries: ``n`` entries of rank ``R``.
+        entries: ``n`` entries of rank ``R``. One whose index lies outside of ``shape`` becomes
+            padding as BCOO has it, of value 0 and at the index ``shape``.
         shape: the ``R`` lengths of the tensor.
+        debug: check by ``checkify`` that all indices lie inside.
 
     Returns:
         BCOO of ``shape`` with ``nse = n``; duplicates stay, as BCOO allows.
@@ -45,15 +57,20 @@ def to_bcoo(entries: SparseEntries, shape: Sequence[int]) -> sparse.BCOO:
     Raises:
         ValueError: a rank that does not match.
     """
-    shape = _check(entries, shape)
-    return sparse.BCOO((entries.values, entries.indices), shape=shape)
+    shape = checks.check_index_shape("shape", shape)
+    indices, values = enter_entries(entries, len(shape))
+    if checks.check_flag("debug", debug):
+        check_in_range(indices, shape)
+    clipped, inside = clip_inside(indices, shape)
+    padding = jnp.broadcast_to(jnp.asarray(shape, jnp.int32), clipped.shape)
+    indices = jnp.where(inside[:, None], clipped, padding)
+    return sparse.BCOO((jnp.where(inside, values, 0), indices), shape=shape)
 
 
 def from_bcoo(matrix: sparse.BCOO) -> SparseEntries:
     """Take the entries out of a BCOO matrix without batch or dense axes.
 
-    BCOO pads with indices outside the matrix; these become entries of value 0 on cell 0, because
-    here an index must stay inside.
+    BCOO pads with indices outside the matrix; these become entries of value 0 on cell 0.
 
     Args:
         matrix: BCOO with ``n_batch = n_dense = 0``.
@@ -64,21 +81,13 @@ def from_bcoo(matrix: sparse.BCOO) -> SparseEntries:
     Raises:
         ValueError: batch or dense axes.
     """
+    check_instance("matrix", matrix, sparse.BCOO)
     checks.require(
         matrix.n_batch == 0 and matrix.n_dense == 0,
         f"a BCOO matrix with n_batch={matrix.n_batch} and n_dense={matrix.n_dense}",
         "one without batch and dense axes",
         "vmap from_bcoo over the batch, or convert with bcoo_update_layout",
     )
-    inside = jnp.all(matrix.indices < jnp.asarray(matrix.shape), axis=1)
+    inside = is_inside(matrix.indices, matrix.shape)
     indices = jnp.where(inside[:, None], matrix.indices, 0).astype(jnp.int32)
     return SparseEntries(indices, jnp.where(inside, matrix.data, 0))
-
-
-def _check(entries: SparseEntries, shape: Sequence[int]) -> tuple[int, ...]:
-    shape = checks.check_index_shape("shape", shape)
-    meaning = "(n, R): one column per axis of shape"
-    checks.check_shape("indices", entries.indices, (None, len(shape)), meaning)
-    checks.check_integers("indices", entries.indices)
-    checks.check_shape("values", entries.values, entries.indices.shape[:1], "one value per row")
-    return shape

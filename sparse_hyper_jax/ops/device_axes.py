@@ -1,6 +1,9 @@
-"""Arrays inside ``jax.shard_map``: over which axes of the mesh they differ between devices."""
+"""Arrays on a mesh of devices: over which of its axes they differ between these."""
+
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 
 def vary_alike(*arrays: jax.Array) -> list[jax.Array]:
@@ -21,3 +24,42 @@ def vary_alike(*arrays: jax.Array) -> list[jax.Array]:
         jax.lax.pcast(array, tuple(union - own), to="varying") if union - own else array
         for array, own in zip(arrays, axes, strict=True)
     ]
+
+
+def spread_alike(*arrays: jax.Array) -> list[jax.Array]:
+    """Let all arrays be spread over devices as any of them is, on a mesh of ``Explicit`` axes.
+
+    There, an array that all instances of a batch share cannot be read at places that each instance
+    has for itself. On other meshes, and on none, nothing happens.
+
+    Args:
+        arrays: of any shapes, inside of ``jax.vmap`` over a batch that is spread over devices.
+
+    Returns:
+        the same numbers.
+    """
+    if not any(_has_explicit_axes(array) for array in arrays):
+        return list(arrays)
+    # A nothing that depends on all of them. Of flags: a NaN times 0 would not be 0.
+    firsts = [jnp.any(jnp.ravel(array)[:1] != 0).astype(jnp.int32) for array in arrays]
+    nothing = jnp.minimum(sum(firsts), 0)
+    return [array + nothing.astype(array.dtype) for array in arrays]
+
+
+def explicit_axes(array: jax.Array, axis: int | None) -> tuple[jax.sharding.AbstractMesh, Any]:
+    """Give the mesh of an array, and over which of its ``Explicit`` axes an axis is spread.
+
+    Args:
+        array: anything.
+        axis: of the array; None for no axis.
+
+    Returns:
+        mesh, and the entry of a partition spec, None if it is not spread.
+    """
+    sharding = jax.typeof(array).sharding
+    return sharding.mesh, None if axis is None else sharding.spec[axis]
+
+
+def _has_explicit_axes(array: jax.Array) -> bool:
+    meshes = jax.sharding.get_abstract_mesh(), jax.typeof(array).sharding.mesh
+    return any(jax.sharding.AxisType.Explicit in mesh.axis_types for mesh in meshes)

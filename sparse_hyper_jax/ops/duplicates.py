@@ -7,9 +7,11 @@ import jax
 import jax.numpy as jnp
 
 from sparse_hyper_jax import checks
+from sparse_hyper_jax.ops.entrance import enter_points
+from sparse_hyper_jax.ops.inside import check_in_range, is_inside
 
 
-def first_occurrence(points: jax.Array, shape: Sequence[int]) -> jax.Array:
+def first_occurrence(points: jax.Array, shape: Sequence[int], *, debug: bool = False) -> jax.Array:
     """Mark the first occurrence of every distinct point.
 
     Exact for any rank and size, with static shapes. Points are sorted together with their
@@ -17,23 +19,29 @@ def first_occurrence(points: jax.Array, shape: Sequence[int]) -> jax.Array:
     columns otherwise; the first of each run of equal points is kept.
 
     Args:
-        points: int32 ``(P, r)``, inside ``shape``.
+        points: int ``(P, r)``. One outside of ``shape`` is padding, and never marked.
         shape: the ``r`` lengths of the index space.
+        debug: check by ``checkify`` that all points lie inside.
 
     Returns:
-        bool ``(P,)``: false where an equal point stands earlier.
+        bool ``(P,)``: false where an equal point stands earlier, and outside.
 
     Raises:
         ValueError: a rank that does not match ``shape``.
     """
     shape = checks.check_index_shape("shape", shape)
-    checks.check_shape("points", points, (None, len(shape)), "(P, r): one row per point")
-    checks.check_integers("points", points)
-    return mark_first(jnp.asarray(points, jnp.int32), shape)
+    points = enter_points(points, len(shape), "shape")
+    if checks.check_flag("debug", debug):
+        check_in_range(points, shape)
+    inside = is_inside(points, shape)
+    # A point that no other equals: its key is negative, and cannot overflow.
+    nowhere = jnp.asarray([-1, *[0] * (len(shape) - 1)][: len(shape)], jnp.int32)
+    nowhere = jnp.broadcast_to(nowhere, points.shape)
+    return mark_first(jnp.where(inside[:, None], points.astype(jnp.int32), nowhere), shape) & inside
 
 
 def mark_first(points: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    """Do what :func:`first_occurrence` says, without checks."""
+    """Do what :func:`first_occurrence` says for int32 points inside, without checks."""
     if math.prod(shape) < checks.INT32_CELLS:
         columns = [flat_index(points, shape)]
     else:
@@ -58,7 +66,7 @@ def flat_index(indices: jax.Array, shape: Sequence[int]) -> jax.Array:
 
 
 def _first_of_equal(columns: list[jax.Array]) -> jax.Array:
-    count = len(columns[0])
+    count = columns[0].shape[0]
     position = jnp.arange(count, dtype=jnp.int32)
     # The position as last sort key makes the order total, so that the first copy leads its run.
     *ordered, position = jax.lax.sort((*columns, position), num_keys=len(columns) + 1)

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from sparse_hyper_jax import checks
+from sparse_hyper_jax.entrance import as_array, check_instance
 from sparse_hyper_jax.ops.entrance import enter_tuples
 from sparse_hyper_jax.ops.locality import Locality
 from sparse_hyper_jax.ops.multiply import check_sides, contract
@@ -13,6 +14,9 @@ from sparse_hyper_jax.ops.plan import Active, learned_shape, plan_relaxation
 from sparse_hyper_jax.ops.relax import relax_as_planned, settle_tuples
 from sparse_hyper_jax.ops.templates import Template
 from sparse_hyper_jax.types import ContinuousTuples, SparseEntries
+
+COIN = 2**32 - 1
+"""Beyond the numbers that ``jax.random.split`` gives to its keys."""
 
 
 def hyperlayer(
@@ -30,7 +34,7 @@ def hyperlayer(
     density: str = "gaussian",
     block_size: int | None = None,
     locality: Locality | None = None,
-    sample_probability: float = 1.0,
+    sample_probability: float | jax.Array = 1.0,
     wrap: bool = False,
     debug: bool = False,
 ) -> jax.Array:
@@ -57,7 +61,8 @@ def hyperlayer(
         block_size: see :func:`~sparse_hyper_jax.ops.mix_values`.
         locality: for many thousands of tuples; see :func:`~sparse_hyper_jax.ops.mix_nearby`.
         sample_probability: chance that this pass samples; otherwise it is
-            :func:`hyperlayer_hard`, through which means and variances get no gradient.
+            :func:`hyperlayer_hard`, through which means and variances get no gradient. It may be
+            traced, and so follow a schedule. The same key samples the same points whatever it is.
         wrap: every learned axis is a circle.
         debug: check means and indices by ``checkify``.
 
@@ -70,7 +75,7 @@ def hyperlayer(
     Reference: Bloem 2018, arXiv 1810.09184.
     """
     out_shape = checks.check_index_shape("out_shape", out_shape)
-    tuples, x = enter_tuples(tuples), jnp.asarray(x)
+    tuples, x = enter_tuples(tuples), as_array("x", x, "numbers")
     plan = plan_relaxation(
         key,
         tuples,
@@ -126,8 +131,9 @@ def hyperlayer_hard(
         ValueError: ranks that do not fit.
     """
     out_shape = checks.check_index_shape("out_shape", out_shape)
-    tuples, x = enter_tuples(tuples), jnp.asarray(x)
+    tuples, x = enter_tuples(tuples), as_array("x", x, "numbers")
     shape = learned_shape(tuples, tensor_shape(tuples, x, out_shape, template), template)
+    wrap, debug = checks.check_flag("wrap", wrap), checks.check_flag("debug", debug)
     entries = settle_tuples(tuples, shape, template=template, wrap=wrap, debug=debug)
     return _multiply(entries, x, out_shape, template, debug=debug)
 
@@ -146,6 +152,8 @@ def tensor_shape(
     Raises:
         ValueError: ranks that do not fit, or sides of 2**31 cells or more.
     """
+    if template is not None:
+        check_instance("template", template, Template)
     rank = tuples.means.shape[1] if template is None else template.rows.shape[1]
     in_rank = rank - len(out_shape)
     checks.require(
@@ -160,7 +168,7 @@ def tensor_shape(
 
 def sometimes(
     key: jax.Array | None,
-    probability: float,
+    probability: float | jax.Array,
     sampled: Callable[[jax.Array | None], jax.Array],
     settled: Callable[[jax.Array], jax.Array],
 ) -> jax.Array:
@@ -168,25 +176,21 @@ def sometimes(
 
     Args:
         key: a typed key; may be None where nothing is random.
-        probability: chance of the first pass.
+        probability: chance of the first pass; may be traced.
         sampled: function of a key.
         settled: the other pass; takes the same and does not use it.
 
     Raises:
         ValueError: no probability, or no key.
     """
-    checks.require(
-        0 <= probability <= 1,
-        f"sample_probability={probability}",
-        "a probability from 0 to 1",
-        "pass 1 to sample in every pass",
-    )
-    if probability == 1:
+    checks.check_number("sample_probability", probability, at_least=0, at_most=1)
+    if not isinstance(probability, jax.Array) and probability == 1:
         return sampled(key)
     key = checks.require_given(key, "key=None", "a key to draw the kind of pass", "pass a key")
-    coin_key, sample_key = jax.random.split(key)
-    heads = jax.random.bernoulli(coin_key, probability)
-    return jax.lax.cond(heads, sampled, settled, sample_key)
+    # Folded, not split off: the points that a key samples do not depend on the probability.
+    coin = jax.random.uniform(jax.random.fold_in(key, COIN), (), jnp.float32)
+    heads = coin < jnp.asarray(probability, jnp.float32)
+    return jax.lax.cond(heads, sampled, settled, key)
 
 
 def _multiply(

@@ -16,17 +16,20 @@ some axis. No grid is held, so the number of cells costs nothing.
 
 import itertools
 import math
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from sparse_hyper_jax import checks
+from sparse_hyper_jax.ops.device_axes import spread_alike
 from sparse_hyper_jax.ops.duplicates import flat_index, mark_first
 from sparse_hyper_jax.ops.entrance import enter_tuples
+from sparse_hyper_jax.ops.inside import is_inside
 from sparse_hyper_jax.ops.sample import check_counts, draw_tuples, nearest_cells
 from sparse_hyper_jax.types import LEAST_VARIANCE, ContinuousTuples
 
@@ -44,11 +47,35 @@ class Locality:
         tolerance: largest share of a tuple's value that may be missing, as far as can be told
             without looking; None accepts any. Narrow tuples see less far on the last axis, as far
             as the tolerance allows.
+
+    Raises:
+        ValueError: a radius or capacity below 1, capacities out of order, or a negative tolerance.
     """
 
     radius: int
     capacities: tuple[int, ...]
     tolerance: float | None = 1e-3
+
+    def __post_init__(self):
+        radius = checks.check_count("radius", self.radius, least=1)
+        checks.require(
+            isinstance(self.capacities, tuple | list) and len(self.capacities) >= 1,
+            f"capacities={self.capacities!r}",
+            "a tuple of at least one number, in ascending order",
+            "take it from fit_locality, or put one capacity into a tuple",
+        )
+        capacities = [checks.check_count("capacity", count, least=1) for count in self.capacities]
+        checks.require(
+            capacities == sorted(capacities),
+            f"capacities={self.capacities!r}",
+            "a tuple of at least one number, in ascending order",
+            "sort them",
+        )
+        if self.tolerance is not None:
+            _check_static("tolerance", self.tolerance, at_least=0)
+        # Python numbers, whatever counted them, so that equal localities have equal hashes.
+        object.__setattr__(self, "radius", radius)
+        object.__setattr__(self, "capacities", tuple(capacities))
 
 
 class Runs(NamedTuple):
@@ -116,8 +143,16 @@ def fit_locality(
         ValueError: a number that makes no sense, or as :func:`sample_tuples`.
     """
     shape = checks.check_index_shape("shape", shape)
-    _check_fit(tolerance, slack, num_parts)
+    _check_static("tolerance", tolerance, above=0)
+    _check_static("slack", slack, at_least=1)
+    num_parts = checks.check_count("num_parts", num_parts, least=1)
     tuples = enter_tuples(tuples)
+    checks.require(
+        not any(isinstance(part, jax.core.Tracer) for part in tuples),
+        "traced tuples",
+        "numbers: a locality is a static fact",
+        "call fit_locality outside of jax.jit",
+    )
     checks.check_shape("means", tuples.means, (None, len(shape)), "(k, r): one row per tuple")
     counts = check_counts(key, shape, num_global, num_local, region)
     points = draw_tuples(key, tuples.means, shape, counts, wrap=False)
@@ -154,42 +189,17 @@ def look_around(
     """
     keys, order = _sort(points, mask, shape, locality.radius)
     origins = nearest_cells(tuples.means, shape, wrap=False)
-    reach = _reach(tuples.variances, len(points), shape, locality)
+    reach = _reach(tuples.variances, points.shape[0], shape, locality)
     return Sight(order, origins, reach, _find_runs(keys, origins, reach, shape, locality.radius))
 
 
 def cut_by_length(runs: Runs, count: int) -> list[jax.Array]:
     """Cut the tuples, in order of their longest run, into equal parts: their numbers."""
     if count == 1:
-        return [jnp.arange(len(runs.lengths))]
+        return [jnp.arange(runs.lengths.shape[0])]
     order = jnp.argsort(jnp.max(runs.lengths, axis=1))
-    bounds = [len(order) * part // count for part in range(count + 1)]
+    bounds = [order.shape[0] * part // count for part in range(count + 1)]
     return [order[first:stop] for first, stop in itertools.pairwise(bounds)]
-
-
-def check_locality(locality: Locality) -> None:
-    """Raise unless a locality makes sense.
-
-    Raises:
-        ValueError: a radius or capacity below 1, capacities out of order, or a negative tolerance.
-    """
-    checks.check_count("radius", locality.radius, least=1)
-    checks.require(
-        isinstance(locality.capacities, tuple)
-        and len(locality.capacities) >= 1
-        and list(locality.capacities) == sorted(locality.capacities),
-        f"capacities={locality.capacities!r}",
-        "a tuple of at least one number, in ascending order",
-        "take it from fit_locality, or put one capacity into a tuple",
-    )
-    for capacity in locality.capacities:
-        checks.check_count("capacity", capacity, least=1)
-    checks.require(
-        locality.tolerance is None or locality.tolerance >= 0,
-        f"tolerance={locality.tolerance}",
-        "a share of at least 0, or None",
-        "raise the tolerance",
-    )
 
 
 def _strips(shape: tuple[int, ...], radius: int) -> tuple[list[int], list[int]]:
@@ -209,9 +219,9 @@ def _sort(
 ) -> tuple[jax.Array, jax.Array]:
     """Sort points by strip and last coordinate, dropped ones last; give keys and numbers."""
     widths, counts = _strips(shape, radius)
-    strips = flat_index(points[:, :-1] // jnp.asarray(widths, jnp.int32), counts)
+    strips = flat_index(points[:, :-1] // jnp.asarray(widths, jnp.int32)[None], counts)
     keys = jnp.where(mask, strips * shape[-1] + points[:, -1], LAST_KEY)
-    numbers = jnp.arange(len(points), dtype=jnp.int32)
+    numbers = jnp.arange(points.shape[0], dtype=jnp.int32)
     keys, order = jax.lax.sort((keys, numbers), num_keys=1)
     return keys, order
 
@@ -222,7 +232,7 @@ def _reach(
     """Give how far every tuple sees on the last axis: int32 ``(k,)``, at most the radius."""
     radius = min(locality.radius, max(shape))
     if not locality.tolerance:
-        return jnp.full(len(variances), radius, jnp.int32)
+        return jnp.full(variances.shape[0], radius, jnp.int32)
     widest = jnp.maximum(jnp.max(jax.lax.stop_gradient(variances), axis=1), LEAST_VARIANCE)
     log_ratio = max(0.0, math.log(max(1, num_points) / locality.tolerance))
     enough = jnp.ceil(jnp.sqrt(2 * widest * log_ratio))
@@ -234,23 +244,44 @@ def _find_runs(
     keys: jax.Array, origins: jax.Array, reach: jax.Array, shape: tuple[int, ...], radius: int
 ) -> Runs:
     widths, counts = _strips(shape, radius)
-    own = origins[:, :-1] // jnp.asarray(widths, jnp.int32)
+    own = origins[:, :-1] // jnp.asarray(widths, jnp.int32)[None]
     last, end = origins[:, -1], shape[-1] - 1
     # In an order that cannot overflow.
     low, high = jnp.maximum(last, reach) - reach, jnp.minimum(last, end - reach) + reach
-    starts, lengths = [], []
     # Of up to three strips all are looked at, otherwise the own one and its neighbours.
-    few = [count <= 3 for count in counts]
+    few = jnp.asarray([count <= 3 for count in counts], bool)[None]
     choices = [range(count) if count <= 3 else (-1, 0, 1) for count in counts]
+    insides, ends = [], []
     for choice in itertools.product(*choices):
-        strips = jnp.where(jnp.asarray(few, bool), 0, own) + jnp.asarray(choice, jnp.int32)
-        inside = jnp.all((strips >= 0) & (strips < jnp.asarray(counts, jnp.int32)), axis=1)
+        strips = jnp.where(few, 0, own) + jnp.asarray(choice, jnp.int32)[None]
+        insides.append(is_inside(strips, counts))
         first = flat_index(strips, counts) * shape[-1]
-        start = jnp.searchsorted(keys, first + low, side="left")
-        stop = jnp.searchsorted(keys, first + high, side="right")
-        starts.append(jnp.where(inside, start, 0))
-        lengths.append(jnp.where(inside, stop - start, 0))
-    return Runs(jnp.stack(starts, axis=1), jnp.stack(lengths, axis=1))
+        ends += [first + low, first + high + 1]
+    starts, stops = (
+        jnp.moveaxis(_count_below(keys, jnp.stack(ends)), 0, 1)
+        .reshape(-1, len(insides), 2)
+        .transpose(2, 0, 1)
+    )
+    inside = jnp.stack(insides, axis=1)
+    return Runs(jnp.where(inside, starts, 0), jnp.where(inside, stops - starts, 0))
+
+
+def _count_below(keys: jax.Array, limits: jax.Array) -> jax.Array:
+    """Count the sorted keys below each limit, by halving; at least one key.
+
+    ``jnp.searchsorted`` does not run on a mesh of ``Explicit`` axes.
+    """
+
+    def halve(_: Any, ends: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        low, high = ends
+        middle = (low + high) // 2
+        below = keys.at[middle].get(mode="promise_in_bounds") < limits
+        return jnp.where(below, middle, low), jnp.where(below, high, middle)
+
+    count = keys.shape[0]
+    ends = jnp.zeros(limits.shape, jnp.int32), jnp.full(limits.shape, count, jnp.int32)
+    low, high, *_ = spread_alike(*ends, limits)
+    return jax.lax.fori_loop(0, count.bit_length(), halve, (low, high))[1]
 
 
 def _widest_variance(tuples: ContinuousTuples) -> jax.Array:
@@ -264,12 +295,12 @@ def _widest_variance(tuples: ContinuousTuples) -> jax.Array:
     return widest
 
 
-def _check_fit(tolerance: float, slack: float, num_parts: int) -> None:
-    for name, number, least in (("tolerance", tolerance, 0), ("slack", slack, 1)):
-        checks.require(
-            math.isfinite(number) and number >= least and number > 0,
-            f"{name}={number}",
-            f"a positive number of at least {least}",
-            f"raise {name}",
-        )
-    checks.check_count("num_parts", num_parts, least=1)
+def _check_static(name: str, number: float, **limits: float) -> None:
+    """Raise unless this is one finite number that is known while tracing."""
+    checks.check_number(name, number, at_most=sys.float_info.max, **limits)
+    checks.require(
+        not isinstance(number, jax.Array),
+        f"{name}={number!r}",
+        "a number of Python or NumPy, which is known while tracing",
+        f"pass {name} as a float",
+    )

@@ -1,13 +1,17 @@
 """Proportions to sparse entries: the value of every point, mixed from all tuples."""
 
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
 
 from sparse_hyper_jax import checks
-from sparse_hyper_jax.ops.blocks import sum_over_blocks
-from sparse_hyper_jax.ops.densities import check_density, check_points, coordinates, share_values
+from sparse_hyper_jax.ops.blocks import largest_block, sum_over_blocks
+from sparse_hyper_jax.ops.densities import check_density, places_of, some_of
 from sparse_hyper_jax.ops.device_axes import vary_alike
-from sparse_hyper_jax.ops.entrance import enter_tuples
+from sparse_hyper_jax.ops.distances import coordinates
+from sparse_hyper_jax.ops.entrance import enter_mask, enter_tuples
+from sparse_hyper_jax.ops.shares import share_values
 from sparse_hyper_jax.precision import wide_dtype
 from sparse_hyper_jax.types import ContinuousTuples
 
@@ -23,8 +27,9 @@ def mix_values(
     values: jax.Array,
     *,
     density: str = "gaussian",
-    period: tuple[int, ...] | None = None,
+    period: Sequence[int] | None = None,
     block_size: int | None = None,
+    debug: bool = False,
 ) -> jax.Array:
     """Give every point the sum of its shares of the tuples' values.
 
@@ -33,8 +38,9 @@ def mix_values(
     compute it again.
 
     Args:
-        points: int ``(P, r)``.
-        mask: bool ``(P,)``, the kept mask.
+        points: int ``(P, r)``; one outside is dropped, see
+            :func:`~sparse_hyper_jax.ops.log_densities`.
+        mask: bool ``(P,)``, the kept mask; if nothing is kept, all values are 0.
         means: ``(k, r)`` in index units.
         variances: ``(k, r)`` in squared index units.
         values: ``(k,)``.
@@ -42,6 +48,7 @@ def mix_values(
         period: see :func:`~sparse_hyper_jax.ops.log_densities`.
         block_size: tuples per block; changes the result by rounding only. By default as many as
             keep the table in a cache; ``k`` makes a single one.
+        debug: check by ``checkify`` that no point lies outside.
 
     Returns:
         ``(P,)`` mixed values, float32 or wider.
@@ -52,12 +59,14 @@ def mix_values(
     Reference: Bloem 2018, arXiv 1810.09184.
     """
     tuples = enter_tuples((means, variances, values))
-    check_points(points, tuples.means.shape[1], mask)
     check_density(density)
-    check_block_size(block_size)
-    return mix_in_blocks(
-        points, mask, tuples, density=density, period=period, block_size=block_size
+    block_size = check_block_size(block_size)
+    points, inside, period = places_of(points, tuples.means.shape[1], period, debug=debug)
+    kept = enter_mask(mask, points) & inside
+    mixed = mix_in_blocks(
+        points, some_of(kept), tuples, density=density, period=period, block_size=block_size
     )
+    return jnp.where(kept, mixed, 0)
 
 
 def mix_in_blocks(
@@ -71,23 +80,21 @@ def mix_in_blocks(
 ) -> jax.Array:
     """Do what :func:`mix_values` says, without checks."""
     if block_size is None:
-        # A power of two, which is often a divisor of the number of tuples.
-        block_size = 1 << max(1, TABLE_CELLS // max(1, len(points))).bit_length() - 1
+        block_size = largest_block(TABLE_CELLS, points.shape[0])
     axes = coordinates(points, tuples.means)
 
     def share(block: ContinuousTuples) -> jax.Array:
         return share_values(axes, mask, block, density=density, period=period, summed=True)
 
     # Points may differ between the devices of a shard_map where tuples do not.
-    zeros, *_ = vary_alike(jnp.zeros(len(points), wide_dtype(*tuples)), *axes, mask, *tuples)
+    zeros, *_ = vary_alike(jnp.zeros(points.shape[0], wide_dtype(*tuples)), *axes, mask, *tuples)
     return sum_over_blocks(share, jnp.add, zeros, tuples, block_size)
 
 
-def check_block_size(block_size: int | None) -> None:
-    """Raise unless so many tuples make a block.
+def check_block_size(block_size: int | None) -> int | None:
+    """Return how many tuples make a block, unless it is to be chosen.
 
     Raises:
         ValueError: no positive int.
     """
-    if block_size is not None:
-        checks.check_count("block_size", block_size, least=1)
+    return None if block_size is None else checks.check_count("block_size", block_size, least=1)

@@ -8,18 +8,21 @@ import jax.numpy as jnp
 from jax.experimental import checkify
 
 from sparse_hyper_jax import checks
-from sparse_hyper_jax.ops.blocks import sum_over_blocks
-from sparse_hyper_jax.ops.densities import check_points, coordinates, share_among
-from sparse_hyper_jax.ops.entrance import enter_tuples
+from sparse_hyper_jax.entrance import check_instance
+from sparse_hyper_jax.ops.blocks import largest_block, sum_over_blocks
+from sparse_hyper_jax.ops.device_axes import spread_alike
+from sparse_hyper_jax.ops.distances import coordinates
+from sparse_hyper_jax.ops.entrance import enter_mask, enter_points, enter_tuples
+from sparse_hyper_jax.ops.inside import check_in_range, clip_inside
 from sparse_hyper_jax.ops.locality import (
     LAST_KEY,
     Locality,
     Runs,
     Sight,
-    check_locality,
     cut_by_length,
     look_around,
 )
+from sparse_hyper_jax.ops.shares import share_among
 from sparse_hyper_jax.precision import wide_dtype
 from sparse_hyper_jax.types import LEAST_VARIANCE, ContinuousTuples
 
@@ -61,6 +64,7 @@ def mix_nearby(
     *,
     shape: Sequence[int],
     locality: Locality,
+    debug: bool = False,
 ) -> Nearby:
     """Mix values as :func:`mix_values` does, with every tuple shared among nearby points only.
 
@@ -75,13 +79,14 @@ def mix_nearby(
     ``O(k + P)``.
 
     Args:
-        points: int ``(P, r)``, inside ``shape``.
+        points: int ``(P, r)``; one outside of ``shape`` is dropped.
         mask: bool ``(P,)``, the kept mask.
         means: ``(k, r)`` in index units.
         variances: ``(k, r)`` in squared index units.
         values: ``(k,)``.
         shape: the ``r`` lengths of the index space.
         locality: radius, capacity and tolerance.
+        debug: check by ``checkify`` that all points lie inside, and that the locality suffices.
 
     Returns:
         values, longest runs and bound.
@@ -91,10 +96,17 @@ def mix_nearby(
     """
     shape = checks.check_index_shape("shape", shape)
     tuples = enter_tuples((means, variances, values))
-    check_points(points, len(shape), mask)
     checks.check_last_axis("means", tuples.means, len(shape))
-    check_locality(locality)
-    return mix_what_is_seen(jnp.asarray(points, jnp.int32), mask, tuples, shape, locality)
+    points = enter_points(points, len(shape))
+    mask = enter_mask(mask, points)
+    check_instance("locality", locality, Locality)
+    if checks.check_flag("debug", debug):
+        check_in_range(points, shape)
+    points, inside = clip_inside(points, shape)
+    nearby = mix_what_is_seen(points, mask & inside, tuples, shape, locality)
+    if debug:
+        check_nearby(nearby, locality)
+    return nearby
 
 
 def mix_what_is_seen(
@@ -107,17 +119,18 @@ def mix_what_is_seen(
     """Do what :func:`mix_nearby` says, without checks."""
     dtype = wide_dtype(*tuples)
     tuples = ContinuousTuples(*(part.astype(dtype) for part in tuples))
+    points, mask, *_ = spread_alike(points, mask, *tuples)
     sight = look_around(points, mask, tuples, shape, locality)
     views = _Views(tuples, sight.origins.astype(dtype), sight.runs)
     # With fewer tuples than capacities, the largest of these: no part is empty.
-    capacities = locality.capacities[-max(1, len(tuples.values)) :]
-    capacities = [max(1, min(capacity, len(points))) for capacity in capacities]
+    capacities = locality.capacities[-max(1, tuples.values.shape[0]) :]
+    capacities = [max(1, min(capacity, points.shape[0])) for capacity in capacities]
     # Behind the last point stand as many as a run may reach beyond it.
     fill = (0, capacities[-1])
     places = [jnp.pad(axis[sight.order], fill) for axis in coordinates(points, tuples.means)]
     total, longest = _add_parts(places, views, capacities)
-    mixed = jnp.zeros(len(points), dtype)
-    mixed = mixed.at[sight.order].set(total[: len(points)], unique_indices=True)
+    count = points.shape[0]
+    mixed = jnp.zeros(count, dtype).at[sight.order].set(total[:count], unique_indices=True)
     neglected = _bound(jnp.sum(mask), tuples.variances, sight)
     accepted = jnp.all(longest <= jnp.asarray(capacities))
     if locality.tolerance is not None:
@@ -167,7 +180,7 @@ def _add_part(total: jax.Array, places: list[jax.Array], views: _Views, capacity
         return block.runs.starts, _share_nearby(places, block, capacity)
 
     columns = views.runs.starts.shape[1] * capacity
-    block_size = 1 << max(1, BLOCK_CELLS // columns).bit_length() - 1
+    block_size = largest_block(BLOCK_CELLS, columns)
     return sum_over_blocks(share, _add_windows, total, views, block_size)
 
 
@@ -176,7 +189,7 @@ def _share_nearby(sorted_places: list[jax.Array], views: _Views, capacity: int) 
     starts, lengths = views.runs
     flat = (len(starts), starts.shape[1] * capacity)
     places = [_windows(place, starts, capacity).reshape(flat) for place in sorted_places]
-    seen = (jnp.arange(capacity) < lengths[..., None]).reshape(flat)
+    seen = (jnp.arange(capacity)[None, None] < lengths[..., None]).reshape(flat)
     # A tuple that sees nothing, such as one that fills up a block, would divide 0 by 0.
     mask = seen | ~jnp.any(seen, axis=1, keepdims=True)
     shared = share_among(places, mask, views.tuples, views.origins, density="gaussian")
@@ -209,7 +222,9 @@ def _bound(kept: jax.Array, variances: jax.Array, sight: Sight) -> jax.Array:
     """Bound the share of any tuple that lies where it does not look."""
     widest = jnp.maximum(jnp.max(jax.lax.stop_gradient(variances), axis=1), LEAST_VARIANCE)
     # The reach is the least distance on any axis: a radius in cells on the others.
-    density = jnp.exp(-0.5 * sight.reach * (sight.reach + 1.0) / widest)
+    reach = sight.reach.astype(widest.dtype)
+    density = jnp.exp(-0.5 * reach * (reach + 1) / widest)
     seen = jnp.sum(sight.runs.lengths, axis=1)
-    missed = jnp.where((seen == 0) & (kept > 0), jnp.inf, (kept - seen) * density)
+    unseen = (kept - seen).astype(density.dtype)
+    missed = jnp.where((seen == 0) & (kept > 0), jnp.inf, unseen * density)
     return jnp.max(missed, initial=0.0)

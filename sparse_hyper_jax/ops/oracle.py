@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from sparse_hyper_jax import checks
+from sparse_hyper_jax.ops.entrance import enter_tuples
 from sparse_hyper_jax.ops.mix import mix_values
 from sparse_hyper_jax.types import ContinuousTuples
 
@@ -38,6 +39,7 @@ def dense_relaxation(
     shape = checks.check_index_shape("shape", shape)
     count = checks.check_flat_size("shape", shape)
     cells = jnp.asarray(np.indices(shape).reshape(len(shape), count).T, jnp.int32)
-    period = shape if wrap else None
+    period = shape if checks.check_flag("wrap", wrap) else None
+    tuples = enter_tuples(tuples)
     kept = jnp.ones(count, bool)
     return mix_values(cells, kept, *tuples, density=density, period=period).reshape(shape)

@@ -4,11 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import jax
-import numpy as np
+import jax.numpy as jnp
 
 from sparse_hyper_jax import checks
+from sparse_hyper_jax.entrance import check_instance
 from sparse_hyper_jax.ops.densities import check_density
-from sparse_hyper_jax.ops.locality import Locality, check_locality
+from sparse_hyper_jax.ops.locality import Locality
 from sparse_hyper_jax.ops.mix import check_block_size
 from sparse_hyper_jax.ops.sample import Counts, check_counts
 from sparse_hyper_jax.ops.templates import Template, check_chunks
@@ -94,15 +95,16 @@ def plan_relaxation(
         ValueError: ranks, chunks or options that do not fit.
     """
     learned = learned_shape(tuples, shape, template)
-    count = len(tuples.values)
+    count = tuples.values.shape[0]
     if active is not None:
-        _check_active(count, active, chunk_size, template)
+        active = _check_active(count, active, chunk_size, template)
     counts = check_counts(key, learned, num_global, num_local, region)
     check_density(density)
-    check_block_size(block_size)
+    block_size = check_block_size(block_size)
+    wrap, debug = checks.check_flag("wrap", wrap), checks.check_flag("debug", debug)
     if locality is not None:
+        check_instance("locality", locality, Locality)
         _check_locality_alone(density, block_size, wrap=wrap)
-        check_locality(locality)
     return Plan(
         shape=learned,
         counts=counts,
@@ -132,6 +134,7 @@ def learned_shape(
     """
     count, rank = tuples.means.shape
     if template is not None:
+        check_instance("template", template, Template)
         rows, columns = template.rows.shape
         checks.require(
             rows == count and columns == len(shape),
@@ -166,9 +169,7 @@ def _chunk_size(count: int, chunk_size: int | None, template: Template | None) -
             "leave chunk_size out: the template has it",
         )
         chunk_size = template.chunk_size
-    chunk_size = count if chunk_size is None else chunk_size
-    check_chunks(count, chunk_size)
-    return chunk_size
+    return count if chunk_size is None else check_chunks(count, chunk_size)
 
 
 def _check_locality_alone(density: str, block_size: int | None, *, wrap: bool) -> None:
@@ -185,18 +186,31 @@ def _check_active(
     active: Active,
     chunk_size: int | None,
     template: Template | None,
-) -> None:
+) -> Active:
+    checks.require(
+        isinstance(active, tuple | list) and len(active) == 2,
+        f"active={active!r}",
+        "(start, count) of the tuples to relax",
+        "pass two numbers, of which only the start may be traced",
+    )
     checks.require(
         template is None and chunk_size in (None, count),
         "active tuples together with chunks or a template",
         "one context without fixed columns",
         "leave out active, or chunk_size and template",
     )
-    checks.check_count("active count", active[1], least=1)
-    start = int(active[0]) if isinstance(active[0], int | np.integer) else 0
+    start, size = active
+    size = checks.check_count("active count", size, least=1)
+    if isinstance(start, jax.core.Tracer):
+        checks.check_shape("active start", start, (), "one number")
+        checks.check_integers("active start", start)
+        start, known = start.astype(jnp.int32), 0
+    else:
+        start = known = checks.check_count("active start", start)
     checks.require(
-        0 <= start <= count - active[1],
+        known <= count - size,
         f"active={active} for {count} tuples",
         "(start, count) of a range that lies inside",
         "lower the start or the count",
     )
+    return start, size

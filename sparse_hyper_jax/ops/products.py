@@ -23,7 +23,7 @@ import jax.numpy as jnp
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
-from sparse_hyper_jax.ops.device_axes import vary_alike
+from sparse_hyper_jax.ops.device_axes import explicit_axes, vary_alike
 
 STRIP = 64
 """Features that the loop treats at once; XLA unrolls a row of up to so many and no longer one."""
@@ -222,12 +222,15 @@ def _sddmm_transpose(
 def _spmm_batch(operands: Any, axes: Any, *, out_cells: int, layout: str) -> tuple[jax.Array, int]:
     """Put the instances' matrices on one block diagonal, or a batch of ``x`` among its features."""
     params = {"out_cells": out_cells, "layout": layout}
-    if axes[:3] == (None, None, None):
+    count, spread = _count_instances(operands, axes)
+    if axes[:3] == (None, None, None) and not spread:
         target, source, values, x = operands
         x = jnp.moveaxis(x, axes[3], 1)
         flat = x.reshape(x.shape[0], x.shape[1] * x.shape[2])
         return spmm(target, source, values, flat, **params).reshape(out_cells, *x.shape[1:]), 1
-    count, (target, source, values, x), mapped = _instances_first(operands, axes)
+    if spread or not isinstance(count, int):
+        return jax.vmap(partial(_spmm, **params))(*_apart(operands, axes, count)), 0
+    (target, source, values, x), mapped = _instances_first(operands, axes)
     if count * max(out_cells, x.shape[-2]) > LAST_INDEX:
         return jax.vmap(partial(_spmm, **params), in_axes=axes)(*operands), 0
     params["out_cells"] *= count
@@ -242,7 +245,10 @@ def _spmm_batch(operands: Any, axes: Any, *, out_cells: int, layout: str) -> tup
 
 
 def _sddmm_batch(operands: Any, axes: Any) -> tuple[jax.Array, int]:
-    count, (target, source, left, right), mapped = _instances_first(operands, axes)
+    count, spread = _count_instances(operands, axes)
+    if spread or not isinstance(count, int):
+        return jax.vmap(_sddmm)(*_apart(operands, axes, count)), 0
+    (target, source, left, right), mapped = _instances_first(operands, axes)
     if count * max(left.shape[-2], right.shape[-2]) > LAST_INDEX:
         return jax.vmap(_sddmm, in_axes=axes)(*operands), 0
     entries = target.shape[-1]
@@ -254,18 +260,41 @@ def _sddmm_batch(operands: Any, axes: Any) -> tuple[jax.Array, int]:
     return sddmm(target, source, left, right).reshape(count, entries), 0
 
 
-def _instances_first(operands: Any, axes: Any) -> tuple[int, list[jax.Array], list[bool]]:
+def _count_instances(operands: Any, axes: Any) -> tuple[int, bool]:
+    """Count a batch, and tell whether it is spread over devices on a mesh of ``Explicit`` axes.
+
+    Then a device has its own instances, of which no other needs to know. How many there are may be
+    a symbol, in a program that is exported for any batch.
+    """
+    pairs = list(zip(operands, axes, strict=True))
+    count = next(operand.shape[axis] for operand, axis in pairs if axis is not None)
+    return count, any(explicit_axes(*pair)[1] is not None for pair in pairs)
+
+
+def _apart(operands: Any, axes: Any, count: int) -> list[jax.Array]:
+    """Give every instance its own operands, spread over devices as any of them is."""
+    found = [explicit_axes(operand, axis) for operand, axis in zip(operands, axes, strict=True)]
+    mesh, spread = next((pair for pair in found if pair[1] is not None), (None, None))
+    moved = []
+    for operand, axis in zip(operands, axes, strict=True):
+        if axis is None:
+            operand = jnp.broadcast_to(operand[None], (count, *operand.shape))
+        else:
+            operand = jnp.moveaxis(operand, axis, 0)
+        if mesh is not None:
+            place = jax.P(spread, *[None] * (operand.ndim - 1))
+            operand = jax.sharding.reshard(operand, jax.NamedSharding(mesh, place))
+        moved.append(operand)
+    return moved
+
+
+def _instances_first(operands: Any, axes: Any) -> tuple[list[jax.Array], list[bool]]:
     mapped = [axis is not None for axis in axes]
-    count = next(
-        operand.shape[axis]
-        for operand, axis, flag in zip(operands, axes, mapped, strict=True)
-        if flag
-    )
     moved = [
         jnp.moveaxis(operand, axis, 0) if flag else operand
         for operand, axis, flag in zip(operands, axes, mapped, strict=True)
     ]
-    return count, moved, mapped
+    return moved, mapped
 
 
 def _shift(indices: jax.Array, count: int, stride: int) -> jax.Array:

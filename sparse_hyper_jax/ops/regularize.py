@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 
+from sparse_hyper_jax.entrance import as_array
 from sparse_hyper_jax.precision import at_least_float32
 from sparse_hyper_jax.types import LEAST_VARIANCE
 
@@ -18,7 +19,8 @@ def variance_log_mean(variances: jax.Array) -> jax.Array:
 
     Reference: Bloem 2018, arXiv 1810.09184 (its code).
     """
-    return -jnp.log(jnp.maximum(jnp.mean(at_least_float32(variances)), LEAST_VARIANCE))
+    variances = at_least_float32(as_array("variances", variances))
+    return -jnp.log(jnp.maximum(jnp.mean(variances), LEAST_VARIANCE))
 
 
 def variance_norm(variances: jax.Array) -> jax.Array:
@@ -30,7 +32,10 @@ def variance_norm(variances: jax.Array) -> jax.Array:
     Returns:
         scalar, float32 or wider; the gradient at all zeros is 0.
     """
-    square = jnp.sum(jnp.square(at_least_float32(variances)))
-    # The square root has no derivative at 0: take it at 1 there and discard it.
-    some = square > 0
-    return jnp.where(some, jnp.sqrt(jnp.where(some, square, 1.0)), 0.0)
+    variances = at_least_float32(as_array("variances", variances))
+    # In units of the largest, whose square neither overflows nor becomes zero.
+    unit = jax.lax.stop_gradient(jnp.max(jnp.abs(variances), initial=0))
+    # The square root has no derivative at 0: take the norm of ones there and replace the result.
+    some = ~(unit < jnp.finfo(unit.dtype).tiny)
+    scaled = jnp.where(some, variances / jnp.where(some, unit, 1), 1)
+    return jnp.where(some, unit * jnp.sqrt(jnp.sum(scaled * scaled)), 0)

@@ -12,7 +12,7 @@ from sparse_hyper_jax.ops.locality import Locality
 from sparse_hyper_jax.ops.mix import mix_in_blocks
 from sparse_hyper_jax.ops.nearby import check_nearby, mix_what_is_seen
 from sparse_hyper_jax.ops.plan import Active, Plan, learned_shape, plan_relaxation
-from sparse_hyper_jax.ops.sample import check_inside, draw_tuples, nearest_cells
+from sparse_hyper_jax.ops.sample import check_inside, check_range, draw_tuples, nearest_cells
 from sparse_hyper_jax.ops.templates import Template, with_template
 from sparse_hyper_jax.types import ContinuousTuples, SparseEntries
 
@@ -51,14 +51,16 @@ def relax(
         chunk_size: tuples per context; a template brings its own.
         template: fixed columns; then the tuples live on its learned columns only.
         active: ``(start, count)``: relax these tuples only and let all others enter rounded and
-            without gradient; ``start`` may be traced. Neither with chunks nor with a template.
+            without gradient; ``start`` may be traced, and of a range that reaches beyond the tuples
+            only what lies inside counts. Neither with chunks nor with a template.
         density: see :func:`~sparse_hyper_jax.ops.log_densities`.
         block_size: see :func:`~sparse_hyper_jax.ops.mix_values`.
         locality: let tuples see nearby points only, for many thousands of them; see
             :func:`~sparse_hyper_jax.ops.mix_nearby`. Neither with ``wrap`` nor with a density other
             than the Gaussian. If it does not suffice, all values are NaN, and ``debug`` says why.
         wrap: every learned axis is a circle.
-        debug: check by ``checkify`` that the means lie inside, and that the locality suffices.
+        debug: check by ``checkify`` that the means and the active tuples lie inside, and that the
+            locality suffices.
 
     Returns:
         ``k * q`` entries of rank ``len(shape)`` (``k`` more with ``active``), values 0 at repeated
@@ -101,7 +103,9 @@ def settle(
     """Round every tuple to its nearest cell: the sparse tensor of evaluation.
 
     The limit of :func:`relax` for variances towards 0, with densities that fall off exponentially
-    (gaussian, laplace). Coincident tuples add up.
+    (gaussian, laplace), but for means exactly between two cells: there :func:`relax` gives half to
+    each, and this all to the even one. Coincident tuples add up. Means outside count as the nearest
+    cell; one of NaN makes the value of its tuple NaN.
 
     Args:
         tuples: ``k`` continuous tuples of rank ``r``.
@@ -119,6 +123,7 @@ def settle(
     shape = checks.check_index_shape("shape", shape)
     tuples = enter_tuples(tuples)
     learned = learned_shape(tuples, shape, template)
+    wrap, debug = checks.check_flag("wrap", wrap), checks.check_flag("debug", debug)
     return settle_tuples(tuples, learned, template=template, wrap=wrap, debug=debug)
 
 
@@ -143,7 +148,10 @@ def settle_tuples(
         check_inside(tuples.means, learned, wrap=wrap)
     cells = nearest_cells(tuples.means, learned, wrap=wrap)
     indices = cells if template is None else with_template(cells[:, None], template)
-    return SparseEntries(indices, tuples.values)
+    # A factor, not a choice: the gradient has to be NaN as well.
+    lost = jnp.any(jnp.isnan(jax.lax.stop_gradient(tuples.means)), axis=1)
+    factors = jnp.where(lost, jnp.nan, 1).astype(tuples.values.dtype)
+    return SparseEntries(indices, tuples.values * factors)
 
 
 def _relax_context(
@@ -169,7 +177,7 @@ def _relax_context(
 def _relax_chunks(
     key: jax.Array | None, tuples: ContinuousTuples, plan: Plan
 ) -> tuple[jax.Array, jax.Array]:
-    count = len(tuples.values)
+    count = tuples.values.shape[0]
     if plan.chunk_size == count:
         return _relax_context(key, tuples, plan)
     num_chunks = count // plan.chunk_size
@@ -188,15 +196,23 @@ def _relax_range(
     key: jax.Array | None, tuples: ContinuousTuples, plan: Plan, active: Active
 ) -> SparseEntries:
     start, size = active
-    # As dynamic_slice does with a traced start: the last range that lies inside.
-    start = jnp.clip(start, 0, len(tuples.values) - size)
-    chosen = jax.tree.map(lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, start, size), tuples)
+    count = tuples.values.shape[0]
+    number = jnp.arange(count, dtype=jnp.int32)
+    wanted = (number >= start) & (number < start + size)
+    if plan.debug:
+        check_range(start, size, count)
+    # What a traced start asks for beyond the tuples is not there: the last range that lies inside
+    # takes its place, in which some tuples are not wanted.
+    start = jnp.clip(start, 0, count - size)
+    chosen, kept = jax.tree.map(
+        lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, start, size), (tuples, wanted)
+    )
+    chosen = chosen._replace(values=jnp.where(kept, chosen.values, 0))
     points, values = _relax_context(key, chosen, plan)
     rest = settle_tuples(
         jax.lax.stop_gradient(tuples), plan.shape, template=None, wrap=plan.wrap, debug=False
     )
-    number = jnp.arange(len(tuples.values))
-    passive = jnp.where((number >= start) & (number < start + size), 0, rest.values)
+    passive = jnp.where(wanted, 0, rest.values)
     return SparseEntries(
         jnp.concatenate([jax.lax.collapse(points, 0, 2), rest.indices]),
         jnp.concatenate([values, passive.astype(values.dtype)]),

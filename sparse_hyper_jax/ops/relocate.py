@@ -15,9 +15,11 @@ import jax
 import jax.numpy as jnp
 
 from sparse_hyper_jax import checks
+from sparse_hyper_jax.entrance import as_array
 from sparse_hyper_jax.ops.duplicates import first_occurrence, mark_first
-from sparse_hyper_jax.ops.entrance import enter_tuples
+from sparse_hyper_jax.ops.entrance import enter_entries, enter_tuples
 from sparse_hyper_jax.ops.sample import nearest_cells
+from sparse_hyper_jax.precision import at_least_float32
 from sparse_hyper_jax.types import ContinuousTuples, SparseEntries
 
 
@@ -26,7 +28,7 @@ class Relocations(NamedTuple):
 
     Attributes:
         tuples: int32 ``(m,)`` numbers of distinct tuples.
-        cells: int32 ``(m, r)`` distinct target cells.
+        cells: int32 ``(m, r)`` distinct target cells; 0 where nothing is moved.
         moved: bool ``(m,)``; false where there is nothing to move or to gain, and the rest of that
             row is to be ignored.
     """
@@ -40,8 +42,8 @@ def surplus(
     tuples: ContinuousTuples,
     shape: Sequence[int],
     *,
-    settled: float = 1.0,
-    lost: float = 0.25,
+    settled: float | jax.Array = 1.0,
+    lost: float | jax.Array = 0.25,
     wrap: bool = False,
 ) -> jax.Array:
     """Tell how urgently each tuple should be moved elsewhere.
@@ -52,29 +54,36 @@ def surplus(
     Args:
         tuples: ``k`` continuous tuples of rank ``r``.
         shape: the ``r`` lengths of the index space.
-        settled: largest variance of a settled tuple, in squared index units.
-        lost: least variance of a lost tuple, in units of the axis length.
+        settled: largest variance of a settled tuple, in squared index units; may be traced.
+        lost: least variance of a lost tuple, in units of the axis length; may be traced.
         wrap: every axis is a circle.
 
     Returns:
         float32 ``(k,)``: infinite for a settled tuple on the cell of an earlier settled one, the
-        largest ratio of variance to axis length for a lost one, 0 for all others.
+        largest ratio of variance to axis length for a lost one, NaN for one with a mean or variance
+        of NaN, 0 for all others.
 
     Raises:
-        ValueError: a rank that does not match ``shape``.
+        ValueError: a rank that does not match ``shape``, or a negative number.
     """
     shape = checks.check_index_shape("shape", shape)
     means, variances, _ = enter_tuples(tuples)
     checks.check_last_axis("means", means, len(shape))
-    variances = jax.lax.stop_gradient(variances)
+    checks.check_number("settled", settled, at_least=0)
+    checks.check_number("lost", lost, at_least=0)
+    wrap = checks.check_flag("wrap", wrap)
+    means, variances = jax.lax.stop_gradient((means, variances))
+    settled, lost = (jnp.asarray(number, variances.dtype) for number in (settled, lost))
     is_settled = jnp.all(variances < settled, axis=1)
     # Settled tuples first, so that the first occurrence of a cell is held by a settled one.
     order = jnp.argsort(~is_settled, stable=True)
     first = mark_first(nearest_cells(means, shape, wrap=wrap)[order], shape)
-    holds = jnp.zeros(len(order), bool).at[order].set(first, unique_indices=True)
-    width = jnp.max(variances / jnp.asarray(shape, variances.dtype), axis=1)
-    urgency = jnp.where(is_settled & ~holds, jnp.inf, jnp.where(width > lost, width, 0.0))
-    return urgency.astype(jnp.float32)
+    holds = jnp.zeros_like(first).at[order].set(first, unique_indices=True)
+    sizes = jnp.asarray(shape, variances.dtype)[None]
+    width = jnp.max(variances / sizes, axis=1)
+    urgency = jnp.where(is_settled & ~holds, jnp.inf, jnp.where(width > lost, width, 0))
+    unknown = jnp.any(jnp.isnan(means) | jnp.isnan(variances), axis=1)
+    return jnp.where(unknown, jnp.nan, urgency).astype(jnp.float32)
 
 
 def relocate(
@@ -84,9 +93,10 @@ def relocate(
     shape: Sequence[int],
     *,
     limit: int,
-    settled: float = 1.0,
-    lost: float = 0.25,
+    settled: float | jax.Array = 1.0,
+    lost: float | jax.Array = 0.25,
     wrap: bool = False,
+    debug: bool = False,
 ) -> Relocations:
     """Pair the most urgent surplus tuples with the sampled cells that gain most.
 
@@ -97,14 +107,16 @@ def relocate(
 
     Args:
         tuples: ``k`` continuous tuples of rank ``r``.
-        entries: ``n`` sampled entries, from :func:`~sparse_hyper_jax.ops.relax`.
+        entries: ``n`` sampled entries, from :func:`~sparse_hyper_jax.ops.relax`. One with an index
+            outside takes no tuple.
         gains: ``(n,)``, for tuples of value 1 the negative gradient with respect to
-            ``entries.values``.
+            ``entries.values``. Neither a gain of NaN nor a tuple of NaN moves anything.
         shape: the ``r`` lengths of the index space.
         limit: largest number of moves, static.
         settled: see :func:`surplus`.
         lost: see :func:`surplus`.
         wrap: see :func:`surplus`.
+        debug: check by ``checkify`` that all indices lie inside.
 
     Returns:
         ``min(limit, k, n)`` relocations.
@@ -114,12 +126,16 @@ def relocate(
 
     Reference: Evci et al. 2020, arXiv 1911.11134, for drop and grow.
     """
-    checks.check_count("limit", limit, least=1)
-    checks.check_shape("gains", gains, entries.values.shape, "one gain per entry")
+    limit = checks.check_count("limit", limit, least=1)
+    shape = checks.check_index_shape("shape", shape)
+    indices, _ = enter_entries(entries, len(shape))
+    gains = at_least_float32(as_array("gains", gains))
+    checks.check_shape("gains", gains, indices.shape[:1], "one gain per entry")
     urgency = surplus(tuples, shape, settled=settled, lost=lost, wrap=wrap)
-    kept = first_occurrence(entries.indices, shape)
-    limit = min(limit, len(urgency), len(kept))
-    urgencies, chosen = jax.lax.top_k(urgency, limit)
-    best, places = jax.lax.top_k(jnp.where(kept, gains, -jnp.inf), limit)
+    kept = first_occurrence(indices, shape, debug=debug)
+    limit = min(limit, urgency.shape[0], kept.shape[0])
+    urgencies, chosen = jax.lax.top_k(jnp.where(jnp.isnan(urgency), 0, urgency), limit)
+    best, places = jax.lax.top_k(jnp.where(kept & ~jnp.isnan(gains), gains, -jnp.inf), limit)
     moved = (urgencies > 0) & (best > 0)
-    return Relocations(chosen.astype(jnp.int32), entries.indices[places], moved)
+    cells = jnp.where(moved[:, None], indices[places].astype(jnp.int32), 0)
+    return Relocations(chosen.astype(jnp.int32), cells, moved)

@@ -10,6 +10,8 @@ import numpy as np
 from jax.experimental import checkify
 
 from sparse_hyper_jax import checks
+from sparse_hyper_jax.entrance import as_array, check_random_key
+from sparse_hyper_jax.ops.device_axes import spread_alike
 from sparse_hyper_jax.precision import at_least_float32
 
 
@@ -59,7 +61,7 @@ def sample_tuples(
         region: the ``r`` lengths of the window; longer than an axis means the whole axis.
         wrap: every axis is a circle: neighbours and window go round its end.
         debug: check by ``checkify`` that the means lie inside the shape; without it, means
-            outside count as the nearest cell inside.
+            outside count as the nearest cell inside, and NaN as cell 0: points are whole numbers.
 
     Returns:
         int32 ``(k, 2**r + num_global + num_local, r)``, every index inside ``shape``.
@@ -70,10 +72,11 @@ def sample_tuples(
     Reference: Bloem 2018, arXiv 1810.09184.
     """
     shape = checks.check_index_shape("shape", shape)
-    means = at_least_float32(means)
+    means = at_least_float32(as_array("means", means))
     checks.check_shape("means", means, (None, len(shape)), "(k, r): one row per tuple")
     counts = check_counts(key, shape, num_global, num_local, region)
-    if debug:
+    wrap = checks.check_flag("wrap", wrap)
+    if checks.check_flag("debug", debug):
         check_inside(means, shape, wrap=wrap)
     return draw_tuples(key, means, shape, counts, wrap=wrap)
 
@@ -87,19 +90,26 @@ def draw_tuples(
     if key is not None and (counts.num_global or counts.num_local):
         global_key, local_key = jax.random.split(key)
         if counts.num_global:
-            parts.append(_global_points(global_key, len(means), shape, counts.num_global))
+            parts.append(_global_points(global_key, means.shape[0], shape, counts.num_global))
         if counts.num_local:
             parts.append(_local_points(local_key, means, shape, counts, wrap=wrap))
-    return jnp.concatenate(parts, axis=1)
+    # Global points are the same for all instances of a batch that share a key.
+    return jnp.concatenate(spread_alike(*parts), axis=1)
 
 
-def round_means(means: jax.Array, shape: Sequence[int], *, wrap: bool = False) -> jax.Array:
+def round_means(
+    means: jax.Array, shape: Sequence[int], *, wrap: bool = False, debug: bool = False
+) -> jax.Array:
     """Give the cell on which each tuple settles: the nearest one, halves to even.
+
+    A mean of NaN gives cell 0, as no whole number tells of it; the values that :func:`settle` puts
+    there are NaN.
 
     Args:
         means: ``(..., r)`` means in index units.
         shape: the ``r`` lengths of the index space.
         wrap: every axis is a circle, so that ``S - 0.4`` rounds to cell 0.
+        debug: check by ``checkify`` that the means lie inside.
 
     Returns:
         int32 ``(..., r)``, every index inside ``shape``.
@@ -108,8 +118,12 @@ def round_means(means: jax.Array, shape: Sequence[int], *, wrap: bool = False) -
         ValueError: a last axis that does not match ``shape``.
     """
     shape = checks.check_index_shape("shape", shape)
+    means = at_least_float32(as_array("means", means))
     checks.check_last_axis("means", means, len(shape))
-    return nearest_cells(at_least_float32(means), shape, wrap=wrap)
+    wrap = checks.check_flag("wrap", wrap)
+    if checks.check_flag("debug", debug):
+        check_inside(means, shape, wrap=wrap)
+    return nearest_cells(means, shape, wrap=wrap)
 
 
 def nearest_cells(means: jax.Array, shape: tuple[int, ...], *, wrap: bool) -> jax.Array:
@@ -121,21 +135,26 @@ def _inside(cells: jax.Array, shape: tuple[int, ...], *, wrap: bool) -> jax.Arra
     """Turn whole floats into int32 indices, round the circle or at the nearest end."""
     # Saturate before the cast: what a float outside int32 becomes differs between backends.
     cells = jnp.nan_to_num(jnp.clip(cells, -(2.0**30), 2.0**31 - 256)).astype(jnp.int32)
-    sizes = jnp.asarray(shape, jnp.int32)
-    return jnp.mod(cells, sizes) if wrap else jnp.clip(cells, 0, sizes - 1)
+    sizes = _along(shape, cells)
+    return jnp.mod(cells, sizes) if wrap else jnp.clip(cells, jnp.zeros_like(sizes), sizes - 1)
+
+
+def _along(numbers: Sequence[int], like: jax.Array) -> jax.Array:
+    """Give one number per axis of the index space, as an array of the same rank and dtype."""
+    return jnp.asarray(numbers, like.dtype).reshape((1,) * (like.ndim - 1) + (len(numbers),))
 
 
 def _neighbours(means: jax.Array, shape: tuple[int, ...], *, wrap: bool) -> jax.Array:
-    sizes = np.asarray(shape)
     corners = np.asarray(list(itertools.product((0, 1), repeat=len(shape))), np.int32)
     low = _inside(jnp.floor(means), shape, wrap=wrap)[:, None]
     # low + 1 cannot overflow: every size is below 2**31.
-    high = low + corners
-    return jnp.mod(high, sizes) if wrap else jnp.minimum(high, jnp.asarray(sizes - 1, jnp.int32))
+    high = low + corners[None]
+    sizes = _along(shape, high)
+    return jnp.mod(high, sizes) if wrap else jnp.minimum(high, sizes - 1)
 
 
 def _global_points(key: jax.Array, k: int, shape: tuple[int, ...], count: int) -> jax.Array:
-    sizes = jnp.asarray(shape, jnp.int32)
+    sizes = jnp.asarray(shape, jnp.int32)[None, None]
     return jax.random.randint(key, (k, count, len(shape)), 0, sizes, jnp.int32)
 
 
@@ -145,20 +164,14 @@ def _local_points(
     sizes = np.asarray(shape)
     window = np.minimum(np.asarray(counts.region), sizes)
     # The first of `window` cells whose middle is nearest to the mean, for even and odd windows.
-    first = jnp.round(means - (window - 1) / 2)
-    if wrap:
-        low = _inside(first, shape, wrap=True)
-    else:
-        low = jnp.clip(_inside(first, shape, wrap=False), 0, jnp.asarray(sizes - window, jnp.int32))
-    steps = jax.random.randint(
-        key,
-        (len(means), counts.num_local, len(shape)),
-        0,
-        jnp.asarray(window, jnp.int32),
-        jnp.int32,
-    )
-    points = low[:, None] + steps
-    return jnp.mod(points, jnp.asarray(sizes, jnp.int32)) if wrap else points
+    first = jnp.round(means - _along((window - 1) / 2, means))
+    low = _inside(first, shape, wrap=wrap)
+    if not wrap:
+        low = jnp.minimum(low, _along(sizes - window, low))
+    size = (means.shape[0], counts.num_local, len(shape))
+    widths = jnp.asarray(window, jnp.int32)[None, None]
+    points = low[:, None] + jax.random.randint(key, size, 0, widths, jnp.int32)
+    return jnp.mod(points, _along(sizes, points)) if wrap else points
 
 
 def check_counts(
@@ -180,8 +193,10 @@ def check_counts(
     Raises:
         ValueError: negative counts, a missing key, or a region that is missing or does not fit.
     """
-    checks.check_count("num_global", num_global)
-    checks.check_count("num_local", num_local)
+    num_global = checks.check_count("num_global", num_global)
+    num_local = checks.check_count("num_local", num_local)
+    if key is not None:
+        check_random_key(key)
     checks.require(
         key is not None or not (num_global or num_local),
         f"key=None with num_global={num_global} and num_local={num_local}",
@@ -214,7 +229,7 @@ def check_inside(means: jax.Array, shape: tuple[int, ...], *, wrap: bool) -> Non
         shape: the ``r`` lengths of the index space.
         wrap: every axis is a circle: means up to the length itself are inside.
     """
-    sizes = jnp.asarray(shape, means.dtype)
+    sizes = _along(shape, means)
     inside = (means >= 0) & ((means < sizes) if wrap else (means <= sizes - 1))
     checkify.check(
         jnp.all(inside),
@@ -222,4 +237,21 @@ def check_inside(means: jax.Array, shape: tuple[int, ...], *, wrap: bool) -> Non
         + f"{shape}; bound them with bound_means",
         low=jnp.min(means),
         high=jnp.max(means),
+    )
+
+
+def check_range(start: int | jax.Array, size: int, count: int) -> None:
+    """Check by ``checkify`` that a range of active tuples lies inside.
+
+    Args:
+        start: number of the first tuple.
+        size: number of tuples.
+        count: number of all tuples.
+    """
+    start = jnp.asarray(start)
+    checkify.check(
+        (start >= 0) & (start <= count - size),
+        "found active tuples from {start} on; expected a start from 0 to "
+        + f"{count - size}; lower it",
+        start=start,
     )

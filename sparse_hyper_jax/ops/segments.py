@@ -1,19 +1,53 @@
 """Softmax and normalisation over the rows or columns of a sparse matrix."""
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from sparse_hyper_jax import checks
+from sparse_hyper_jax.entrance import as_array
+from sparse_hyper_jax.ops.inside import check_in_range, clip_inside
 from sparse_hyper_jax.precision import at_least_float32
 
 NORMALIZERS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "none": lambda values: values,
-    "softplus": jax.nn.softplus,
     "abs": jnp.abs,
     "relu": jax.nn.relu,
 }
+"""What is divided by its sum, beside ``softplus``, which needs to know the segments."""
+
+METHODS = ("none", "softplus", "abs", "relu")
+
+FAR = 12.0
+"""Below minus this the series of the softplus is exact after three terms."""
+
+
+class Segments(NamedTuple):
+    """Which segment each entry belongs to.
+
+    Attributes:
+        ids: int32 ``(n,)``, inside.
+        count: number of segments.
+        are_sorted: whether the ids never decrease.
+    """
+
+    ids: jax.Array
+    count: int
+    are_sorted: bool
+
+    def totals(self, values: jax.Array) -> jax.Array:
+        """Sum each segment, and give every entry the sum of its own."""
+        return jax.ops.segment_sum(
+            values, self.ids, self.count, indices_are_sorted=self.are_sorted
+        )[self.ids]
+
+    def largest(self, values: jax.Array) -> jax.Array:
+        """Give every entry the largest value of its segment."""
+        return jax.ops.segment_max(
+            values, self.ids, self.count, indices_are_sorted=self.are_sorted
+        )[self.ids]
 
 
 def segment_softmax(
@@ -23,18 +57,23 @@ def segment_softmax(
     *,
     mask: jax.Array | None = None,
     indices_are_sorted: bool = False,
+    debug: bool = False,
 ) -> jax.Array:
     """Take the softmax over each segment, exact and stable.
 
     ``y_i = exp(l_i - m_s) / sum_{j in s} exp(l_j - m_s)`` with ``m_s`` the segment's largest logit,
-    so logits of any size are safe.
+    so logits of any size are safe. A logit of -inf means "never"; one of NaN or +inf makes its
+    segment NaN, as in ``jax.nn.softmax``.
 
     Args:
         logits: ``(n, *features)``.
-        segment_ids: int ``(n,)``, for instance a column of a sparse matrix's indices.
+        segment_ids: int ``(n,)``, for instance a column of a sparse matrix's indices. A number
+            outside of ``0 .. num_segments - 1``, such as -1, marks padding: the entry takes no
+            part, receives 0 and has slope 0, whatever it holds.
         num_segments: static number of segments.
         mask: bool ``(n,)``; false entries take no part and receive 0. None keeps all.
         indices_are_sorted: promise that ``segment_ids`` never decreases.
+        debug: check by ``checkify`` that no segment number lies outside.
 
     Returns:
         ``(n, *features)`` in the dtype of ``logits``; each segment with a kept entry sums to 1, a
@@ -43,20 +82,11 @@ def segment_softmax(
     Raises:
         ValueError: lengths that differ.
     """
-    logits = _check(logits, segment_ids, num_segments, mask)
-    # A logit of -inf says "masked" as well, and may fill a whole segment.
-    kept = _kept(logits, mask) & (logits > -jnp.inf)
-    work = at_least_float32(logits)
-    # A dropped logit becomes the finite lowest number, not -inf: -inf - (-inf) in a segment that
-    # is dropped as a whole would be NaN.
-    work = jnp.where(kept, work, jnp.finfo(work.dtype).min)
-    options = {"num_segments": num_segments, "indices_are_sorted": indices_are_sorted}
-    # The maximum cancels in the result, so its gradient, awkward at ties, is not needed.
-    largest = jax.ops.segment_max(jax.lax.stop_gradient(work), segment_ids, **options)
-    exponent = jnp.where(kept, work - largest[segment_ids], 0.0)
-    powers = jnp.where(kept, jnp.exp(exponent), 0.0)
-    total = jax.ops.segment_sum(powers, segment_ids, **options)
-    return _divide(powers, total[segment_ids]).astype(logits.dtype)
+    logits = as_array("logits", logits)
+    segments, kept = _enter(
+        logits, segment_ids, num_segments, mask, indices_are_sorted=indices_are_sorted, debug=debug
+    )
+    return _softmax(at_least_float32(logits), segments, kept).astype(_share_dtype(logits))
 
 
 def segment_normalize(
@@ -67,19 +97,23 @@ def segment_normalize(
     method: str = "softplus",
     mask: jax.Array | None = None,
     indices_are_sorted: bool = False,
+    debug: bool = False,
 ) -> jax.Array:
     """Divide the values of each segment by their sum.
 
     ``y_i = f(v_i) / sum_{j in s} f(v_j)`` with ``f`` one of ``softplus``, ``abs``, ``relu`` or
-    ``none``.
+    ``none``. Neither very large nor very small values do harm: a segment counts in units of its
+    largest value. NaN makes its segment NaN.
 
     Args:
         values: ``(n, *features)``.
-        segment_ids: int ``(n,)``.
+        segment_ids: int ``(n,)``. A number outside of ``0 .. num_segments - 1`` marks padding, see
+            :func:`segment_softmax`.
         num_segments: static number of segments.
         method: the name of ``f``.
         mask: bool ``(n,)``; false entries take no part and receive 0. None keeps all.
         indices_are_sorted: promise that ``segment_ids`` never decreases.
+        debug: check by ``checkify`` that no segment number lies outside.
 
     Returns:
         ``(n, *features)`` in the dtype of ``values``; a segment whose sum is 0 is all 0.
@@ -87,42 +121,89 @@ def segment_normalize(
     Raises:
         ValueError: lengths that differ, or an unknown method.
     """
-    checks.check_choice("method", method, tuple(NORMALIZERS))
-    values = _check(values, segment_ids, num_segments, mask)
-    kept = _kept(values, mask)
-    # Twice: before f, or a NaN in a dropped row would reach its gradient; after f, as f(0) may
-    # differ from 0.
-    work = jnp.where(kept, at_least_float32(values), 0.0)
-    work = jnp.where(kept, NORMALIZERS[method](work), 0.0)
-    total = jax.ops.segment_sum(
-        work, segment_ids, num_segments, indices_are_sorted=indices_are_sorted
+    checks.check_choice("method", method, METHODS)
+    values = as_array("values", values)
+    segments, kept = _enter(
+        values, segment_ids, num_segments, mask, indices_are_sorted=indices_are_sorted, debug=debug
     )
-    return _divide(work, total[segment_ids]).astype(values.dtype)
+    # Before f, or a NaN in a dropped row would reach its gradient.
+    work = jnp.where(kept, at_least_float32(values), 0)
+    part = _softplus(work, segments, kept) if method == "softplus" else NORMALIZERS[method](work)
+    return _shares(jnp.where(kept, part, 0), segments).astype(_share_dtype(values))
+
+
+def _softmax(logits: jax.Array, segments: Segments, kept: jax.Array) -> jax.Array:
+    # A logit of -inf says "masked" as well, and may fill a whole segment. NaN does not.
+    kept = kept & (logits != -jnp.inf)
+    # A dropped logit becomes the finite lowest number, not -inf: -inf - (-inf) in a segment that
+    # is dropped as a whole would be NaN.
+    logits = jnp.where(kept, logits, jnp.finfo(logits.dtype).min)
+    # The maximum cancels in the result, so its gradient, awkward at ties, is not needed.
+    exponent = logits - segments.largest(jax.lax.stop_gradient(logits))
+    powers = jnp.where(kept, jnp.exp(jnp.where(kept, exponent, 0)), 0)
+    return _divide(powers, segments.totals(powers))
+
+
+def _shares(values: jax.Array, segments: Segments) -> jax.Array:
+    """Divide by the sums of the segments, in units of a power of two near each one's largest."""
+    size = segments.largest(jax.lax.stop_gradient(jnp.abs(values)))
+    # A power of two changes no digit, so that a sum of exactly 0 stays one.
+    _, exponent = jnp.frexp(jnp.where(jnp.isfinite(size), size, 1))
+    limit = jnp.finfo(values.dtype).maxexp - 2
+    unit = jnp.ldexp(jnp.ones_like(size), jnp.clip(-exponent, -limit, limit))
+    values = values * unit
+    return _divide(values, segments.totals(values))
 
 
 def _divide(part: jax.Array, whole: jax.Array) -> jax.Array:
     # Double where: the unused branch must not divide by 0 either, or its gradient is NaN.
-    empty = whole == 0
-    return jnp.where(empty, 0.0, part / jnp.where(empty, 1.0, whole))
+    empty = jnp.abs(whole) < jnp.finfo(whole.dtype).tiny
+    return jnp.where(empty, 0, part / jnp.where(empty, 1, whole))
 
 
-def _kept(array: jax.Array, mask: jax.Array | None) -> jax.Array:
-    if mask is None:
-        return jnp.ones(array.shape, bool)
-    return jnp.broadcast_to(jnp.reshape(mask, (-1, *(1,) * (array.ndim - 1))), array.shape)
+def _softplus(values: jax.Array, segments: Segments, kept: jax.Array) -> jax.Array:
+    """Give ``log(1 + exp(v))``, with a common factor in segments of very negative values.
+
+    There it is next to ``exp(v)``, which would vanish: ``exp(v - m)`` does not.
+    """
+    lowest = jnp.finfo(values.dtype).min
+    largest = segments.largest(jax.lax.stop_gradient(jnp.where(kept, values, lowest)))
+    shift = jnp.clip(largest + FAR, lowest, 0)
+    far = values < -FAR
+    power = jnp.exp(jnp.where(far, values, -FAR))
+    series = jnp.exp(jnp.where(far, values - shift, -FAR)) * (1 - power * (1 / 2 - power / 3))
+    return jnp.where(far, series, jax.nn.softplus(jnp.where(far, 0, values)))
 
 
-def _check(
-    array: jax.Array, segment_ids: jax.Array, num_segments: int, mask: jax.Array | None
-) -> jax.Array:
-    array = jnp.asarray(array)
+def _share_dtype(array: jax.Array) -> jnp.dtype:
+    # Integers would round the shares to 0.
+    return array.dtype if jnp.issubdtype(array.dtype, jnp.floating) else jnp.dtype(jnp.float32)
+
+
+def _enter(
+    array: jax.Array,
+    segment_ids: jax.Array,
+    num_segments: int,
+    mask: jax.Array | None,
+    *,
+    indices_are_sorted: bool,
+    debug: bool,
+) -> tuple[Segments, jax.Array]:
+    """Give the segments, and bool ``(n, *features)`` for entries that take part."""
     checks.require(
         array.ndim >= 1, f"an array of shape {array.shape}", "(n, *features)", "add an axis"
     )
-    checks.check_shape("segment_ids", segment_ids, array.shape[:1], "one segment per entry")
-    checks.check_integers("segment_ids", segment_ids)
-    checks.check_count("num_segments", num_segments, least=1)
+    ids = as_array("segment_ids", segment_ids)
+    checks.check_shape("segment_ids", ids, array.shape[:1], "one segment per entry")
+    checks.check_integers("segment_ids", ids)
+    count = checks.check_count("num_segments", num_segments, least=1, most=checks.INT32_CELLS - 1)
+    if checks.check_flag("debug", debug):
+        check_in_range(ids[:, None], (count,))
+    clipped, kept = clip_inside(ids[:, None], (count,))
     if mask is not None:
+        mask = as_array("mask", mask, "flags")
         checks.check_shape("mask", mask, array.shape[:1], "one flag per entry")
-    # Integers would round the shares to 0.
-    return array if jnp.issubdtype(array.dtype, jnp.inexact) else at_least_float32(array)
+        kept = kept & mask
+    are_sorted = checks.check_flag("indices_are_sorted", indices_are_sorted)
+    kept = jnp.broadcast_to(kept.reshape(-1, *(1,) * (array.ndim - 1)), array.shape)
+    return Segments(clipped[:, 0], count, are_sorted), kept

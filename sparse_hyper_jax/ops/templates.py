@@ -2,38 +2,61 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from sparse_hyper_jax import checks
+from sparse_hyper_jax.entrance import as_array, check_instance
 
 
 @jax.tree_util.register_static
 @dataclass(frozen=True, eq=False)
 class Template:
-    """Fixed columns of ``k`` index tuples; a static fact, made by :func:`make_template`.
+    """Fixed columns of ``k`` index tuples; a static fact, see :func:`make_template`.
 
     Attributes:
         rows: int32 ``(k, R)`` numpy array; its learned columns are placeholders.
         columns: the learned columns, in the order of the means' axes.
         chunk_size: tuples per context; the fixed columns are equal within a chunk.
+
+    Raises:
+        ValueError: as :func:`make_template`.
     """
 
     rows: np.ndarray
     columns: tuple[int, ...]
     chunk_size: int
 
+    def __post_init__(self):
+        rows = _as_rows(self.rows)
+        columns = _as_columns(self.columns, rows.shape[1])
+        chunk_size = check_chunks(len(rows), self.chunk_size)
+        rows[:, list(columns)] = 0
+        _check_fixed_columns(rows, chunk_size)
+        rows = rows.astype(np.int32)
+        rows.setflags(write=False)
+        for name, value in (("rows", rows), ("columns", columns), ("chunk_size", chunk_size)):
+            object.__setattr__(self, name, value)
+
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Template) and self._identity() == other._identity()
+        # By content, so that equal templates share one compiled program.
+        return self is other or (
+            isinstance(other, Template)
+            and (self.columns, self.chunk_size) == (other.columns, other.chunk_size)
+            and np.array_equal(self.rows, other.rows)
+        )
 
     def __hash__(self) -> int:
-        return hash(self._identity())
+        return self._hash
 
-    def _identity(self) -> tuple[object, ...]:
-        # By content, so that equal templates share one compiled program.
-        return self.rows.shape, self.rows.tobytes(), self.columns, self.chunk_size
+    @cached_property
+    def _hash(self) -> int:
+        # Of a million rows, and asked for at every call of what takes the template.
+        return hash((self.rows.shape, self.rows.tobytes(), self.columns, self.chunk_size))
 
     def learned_shape(self, shape: Sequence[int]) -> tuple[int, ...]:
         """Give the lengths of the learned axes of a tensor of ``shape``."""
@@ -77,28 +100,7 @@ def make_template(
 
     Reference: Bloem 2018, arXiv 1810.09184.
     """
-    rows = np.array(rows)
-    checks.check_shape("rows", rows, (None, None), "(k, R): one row per tuple")
-    checks.require(len(rows) >= 1, "a template without rows", "at least one", "add a row")
-    checks.require(
-        np.issubdtype(rows.dtype, np.integer),
-        f"rows of dtype {rows.dtype}",
-        "integers",
-        "give the fixed columns as whole numbers",
-    )
-    count, rank = rows.shape
-    columns = tuple(int(column) for column in columns)
-    checks.require(
-        len(set(columns)) == len(columns) and all(0 <= column < rank for column in columns),
-        f"columns={columns} for rows with {rank} columns",
-        f"distinct numbers from 0 to {rank - 1}",
-        "name each learned column once",
-    )
-    check_chunks(count, chunk_size)
-    rows[:, list(columns)] = 0
-    _check_fixed_columns(rows, chunk_size)
-    rows.setflags(write=False)
-    return Template(rows, columns, chunk_size)
+    return Template(rows, columns, chunk_size)  # type: ignore[arg-type]
 
 
 def stitch(template: Template, points: jax.Array) -> jax.Array:
@@ -106,7 +108,8 @@ def stitch(template: Template, points: jax.Array) -> jax.Array:
 
     Args:
         template: ``k`` rows of rank ``R`` with ``r`` learned columns.
-        points: int32 ``(k, q, r)``.
+        points: int ``(k, q, r)``. They are written as they are: what reads the tuples knows the
+            shape, and drops those outside.
 
     Returns:
         int32 ``(k * q, R)``, tuple by tuple.
@@ -115,9 +118,12 @@ def stitch(template: Template, points: jax.Array) -> jax.Array:
         ValueError: shapes that do not agree.
     """
     meaning = "(k, q, r): k rows and r learned columns, as in the template"
+    check_instance("template", template, Template)
     size = (len(template.rows), None, len(template.columns))
+    points = as_array("points", points)
     checks.check_shape("points", points, size, meaning)
-    return with_template(points, template)
+    checks.check_integers("points", points)
+    return with_template(points.astype(jnp.int32), template)
 
 
 def with_template(points: jax.Array, template: Template | None) -> jax.Array:
@@ -139,19 +145,50 @@ def with_template(points: jax.Array, template: Template | None) -> jax.Array:
     return jax.lax.collapse(rows.at[..., columns].set(points, unique_indices=True), 0, 2)
 
 
-def check_chunks(num_tuples: int, chunk_size: int) -> None:
-    """Raise unless ``num_tuples`` tuples fall into whole chunks.
+def check_chunks(num_tuples: int, chunk_size: int) -> int:
+    """Return the chunk size after checking that so many tuples fall into whole chunks.
 
     Raises:
         ValueError: the chunk size does not divide the number of tuples.
     """
-    checks.check_count("chunk_size", chunk_size, least=1)
+    chunk_size = checks.check_count("chunk_size", chunk_size, least=1)
     checks.require(
         num_tuples % chunk_size == 0,
         f"{num_tuples} tuples in chunks of {chunk_size}",
         "a chunk size that divides the number of tuples",
         "change the number of tuples or chunk_size",
     )
+    return chunk_size
+
+
+def _as_rows(rows: Any) -> np.ndarray:
+    """Copy rows into an array that can be written to."""
+    try:
+        array = np.array(rows)
+    except (TypeError, ValueError, jax.errors.JAXTypeError):
+        array = None
+    checks.require(
+        array is not None and np.issubdtype(array.dtype, np.integer),
+        f"rows={rows!r:.80}" if array is None else f"rows of dtype {array.dtype}",
+        "integers known while tracing",
+        "give the fixed columns as whole numbers",
+    )
+    assert array is not None
+    checks.check_shape("rows", array, (None, None), "(k, R): one row per tuple")
+    checks.require(len(array) >= 1, "a template without rows", "at least one", "add a row")
+    return array
+
+
+def _as_columns(columns: Any, rank: int) -> tuple[int, ...]:
+    numbers = columns if isinstance(columns, Sequence | np.ndarray) else [columns]
+    numbers = tuple(checks.check_count("column", n, most=rank - 1) for n in numbers)
+    checks.require(
+        len(set(numbers)) == len(numbers),
+        f"columns={numbers} for rows with {rank} columns",
+        f"distinct numbers from 0 to {rank - 1}",
+        "name each learned column once",
+    )
+    return numbers
 
 
 def _check_fixed_columns(rows: np.ndarray, chunk_size: int) -> None:
@@ -169,4 +206,10 @@ def _check_fixed_columns(rows: np.ndarray, chunk_size: int) -> None:
         f"the fixed index {rows.min(initial=0)}",
         "indices of at least 0",
         "count cells from 0",
+    )
+    checks.require(
+        bool((rows < checks.INT32_CELLS).all()),
+        f"the fixed index {rows.max(initial=0)}",
+        "indices below 2**31",
+        "split the tensor along that axis",
     )
