@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 import jax
+from jax import export
 
 LEAST_VARIANCE = 1e-12
 """Smaller variances count as this one: far below any cell, yet safe to divide by in float32."""
@@ -36,3 +37,10 @@ class SparseEntries(NamedTuple):
 
     indices: jax.Array
     values: jax.Array
+
+
+for kind in (ContinuousTuples, SparseEntries):
+    # So that an exported program that takes or gives them can be written to a file.
+    export.register_namedtuple_serialization(
+        kind, serialized_name=f"sparse_hyper_jax.{kind.__name__}"
+    )

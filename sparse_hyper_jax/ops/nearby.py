@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax import export
 from jax.experimental import checkify
 
 from sparse_hyper_jax import checks
@@ -45,6 +46,9 @@ class Nearby(NamedTuple):
     values: jax.Array
     longest_runs: jax.Array
     neglected: jax.Array
+
+
+export.register_namedtuple_serialization(Nearby, serialized_name="sparse_hyper_jax.Nearby")
 
 
 class _Views(NamedTuple):

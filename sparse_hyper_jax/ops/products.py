@@ -275,17 +275,18 @@ def _apart(operands: Any, axes: Any, count: int) -> list[jax.Array]:
     """Give every instance its own operands, spread over devices as any of them is."""
     found = [explicit_axes(operand, axis) for operand, axis in zip(operands, axes, strict=True)]
     mesh, spread = next((pair for pair in found if pair[1] is not None), (None, None))
-    moved = []
-    for operand, axis in zip(operands, axes, strict=True):
+
+    def own(operand: jax.Array, axis: int | None) -> jax.Array:
         if axis is None:
             operand = jnp.broadcast_to(operand[None], (count, *operand.shape))
         else:
             operand = jnp.moveaxis(operand, axis, 0)
-        if mesh is not None:
-            place = jax.P(spread, *[None] * (operand.ndim - 1))
-            operand = jax.sharding.reshard(operand, jax.NamedSharding(mesh, place))
-        moved.append(operand)
-    return moved
+        if mesh is None:
+            return operand
+        place = jax.P(spread, *[None] * (operand.ndim - 1))
+        return jax.sharding.reshard(operand, jax.NamedSharding(mesh, place))
+
+    return list(map(own, operands, axes))
 
 
 def _instances_first(operands: Any, axes: Any) -> tuple[list[jax.Array], list[bool]]:

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax import export
 
 from sparse_hyper_jax import checks
 from sparse_hyper_jax.entrance import as_array
@@ -36,6 +37,11 @@ class Relocations(NamedTuple):
     tuples: jax.Array
     cells: jax.Array
     moved: jax.Array
+
+
+export.register_namedtuple_serialization(
+    Relocations, serialized_name="sparse_hyper_jax.Relocations"
+)
 
 
 def surplus(

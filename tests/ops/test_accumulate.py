@@ -51,9 +51,7 @@ def test_equals_a_block_estimator_written_out(range_size):
 
     @jax.jit
     def accumulated(tuples, bias):
-        return accumulate_over_ranges(
-            key, loss, tuples, bias, num_tuples=COUNT, range_size=range_size
-        )
+        return accumulate_over_ranges(key, loss, tuples, bias, range_size=range_size)
 
     assert_close(accumulated(tuples, bias), expected, rtol=1e-4)
 
@@ -66,7 +64,7 @@ def test_a_shared_gradient_is_not_multiplied(range_size):
         return (bias**2).sum() + 0 * tuples.values.sum()
 
     value, by_tuples, by_bias = accumulate_over_ranges(
-        key, only_bias, tuples, bias, num_tuples=COUNT, range_size=range_size
+        key, only_bias, tuples, bias, range_size=range_size
     )
     assert_close((value, by_bias), ((bias**2).sum(), 2 * bias))
     assert all((leaf == 0).all() for leaf in by_tuples)
@@ -79,9 +77,7 @@ def test_every_pass_has_its_own_key_and_range():
         return (jax.lax.dynamic_slice_in_dim(tuples, start, size) * noise).sum() + shared
 
     key = jax.random.key(0)
-    _, noises, _ = accumulate_over_ranges(
-        key, seen, jnp.ones(4), jnp.float32(0), num_tuples=4, range_size=2
-    )
+    _, noises, _ = accumulate_over_ranges(key, seen, jnp.ones(4), jnp.float32(0), range_size=2)
     expected = [jax.random.uniform(jax.random.fold_in(key, number)) for number in range(2)]
     assert_close(noises, np.repeat(expected, 2))
 
@@ -92,7 +88,7 @@ def test_many_passes_of_16_bits_are_summed_in_32():
 
     one = jnp.ones(1, jnp.bfloat16)
     value, by_tuples, by_shared = accumulate_over_ranges(
-        jax.random.key(0), linear, one, one, num_tuples=1024, range_size=1
+        jax.random.key(0), linear, one, one, range_size=1
     )
     assert {value.dtype, by_tuples.dtype, by_shared.dtype} == {jnp.dtype(jnp.bfloat16)}
     assert (value, by_tuples, by_shared) == (2, 1024, 1)

@@ -115,7 +115,7 @@ MISTAKES = {
         lambda: ops.segment_softmax(jnp.ones(5), INDICES[:, 0], 0),
         "num_segments=0",
         "at least 1",
-        "static Python int as num_segments",
+        "static int as num_segments",
     ),
     "unknown normaliser": (
         lambda: ops.segment_normalize(jnp.ones(5), INDICES[:, 0], 2, method="exp"),

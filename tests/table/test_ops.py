@@ -197,7 +197,10 @@ ROWS = [
         "hyperlayer_hard",
         lambda *args: ops.hyperlayer_hard(ContinuousTuples(*args[:3]), args[3], (5,)),
         (*TUPLES, X),
-        dropped={1: "a settled tuple has no width"},
+        dropped={
+            1: "a settled tuple has no width",
+            3: "no settled tuple reads the first input",
+        },
         wide=False,
     ),
     Row(
