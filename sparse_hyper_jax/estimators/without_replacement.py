@@ -8,12 +8,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sparse_hyper_jax import checks
 from sparse_hyper_jax.estimators.beam import check_distinct, sample_without_replacement
 from sparse_hyper_jax.estimators.estimator import (
     Estimate,
     Estimator,
     Objective,
+    check_field,
     evaluate,
     sum_of_scores,
 )
@@ -39,7 +39,7 @@ class WithoutReplacement(Estimator):
 
     Args:
         num_samples: ``n``, from 2 to 12, at most the number of joint choices; the work beside the
-            evaluations grows as ``2 ** n``.
+            evaluations grows as ``2 ** n``. :class:`RLOO` takes any number.
 
     Raises:
         ValueError: another number.
@@ -51,13 +51,7 @@ class WithoutReplacement(Estimator):
     num_samples: int = 4
 
     def __post_init__(self):
-        checks.check_count("num_samples", self.num_samples, least=2)
-        checks.require(
-            self.num_samples <= MOST_SAMPLES,
-            f"num_samples={self.num_samples}",
-            f"at most {MOST_SAMPLES}",
-            "take RLOO for more samples",
-        )
+        check_field(self, "num_samples", least=2, most=MOST_SAMPLES)
 
     def evaluations(self, shape: Sequence[int]) -> int:
         """Count the evaluations of ``f``."""
@@ -72,6 +66,7 @@ class WithoutReplacement(Estimator):
         samples = jnp.where(alive[:, None], samples, samples[0])
         values = evaluate(f, samples)
         first, second = leave_out_ratios(log_p, _log_rest(logits, samples, log_p))
+        log_p, first, second = (one.astype(values.dtype) for one in (log_p, first, second))
         weights = jnp.where(alive, jnp.exp(log_p + first), 0)
         # The shares of a baseline sum to one. Differences to one value: a constant in f cancels.
         relative = jnp.where(alive, values - values[0], 0)
