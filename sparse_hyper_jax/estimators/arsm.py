@@ -12,6 +12,7 @@ Backpropagation Through Categorical Variables", arXiv 1905.01413.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any
 
 import jax
@@ -232,19 +233,19 @@ def _race_again(log_pi: jax.Array, logits: jax.Array, pairs: jax.Array) -> jax.A
         race = log_pi - logits
         # top_k puts the lower of two equal runners first, as the tie rule wants.
         _, leaders = jax.lax.top_k(-race, min(3, classes))
-        entered = (leaders != first[:, None]) & (leaders != second[:, None])
+        entered = (leaders[None] != first[:, None]) & (leaders[None] != second[:, None])
         best = leaders[jnp.argmax(entered, axis=-1)].astype(jnp.int32)
-        runners = jnp.stack([best, first, second])
-        scores = jnp.stack(
-            [
-                # With two classes there may be no other runner.
-                jnp.where(entered.any(axis=-1), race[best], jnp.inf),
-                log_pi[second] - logits[first],
-                log_pi[first] - logits[second],
-            ]
+        scores = (
+            # With two classes there may be no other runner.
+            jnp.where(entered.any(axis=-1), race[best], jnp.inf),
+            log_pi[second] - logits[first],
+            log_pi[first] - logits[second],
         )
-        winning = scores == jnp.min(scores, axis=0)
-        return jnp.min(jnp.where(winning, runners, classes), axis=0)
+        winning = reduce(jnp.minimum, scores)
+        runners = zip(scores, (best, first, second), strict=True)
+        return reduce(
+            jnp.minimum, [jnp.where(score == winning, runner, classes) for score, runner in runners]
+        )
 
     return jax.vmap(of_row, out_axes=1)(log_pi, logits)
 

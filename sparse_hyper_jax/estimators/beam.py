@@ -73,7 +73,9 @@ def _search(key: jax.Array, logits: jax.Array, count: int) -> tuple[jax.Array, j
         return (so_far, scores, choices), None
 
     alive = jnp.where(jnp.arange(count) == 0, 0.0, -jnp.inf).astype(log_probabilities.dtype)
-    start = (alive, alive, jnp.zeros((count, variables), jnp.int32))
+    # Zeros that are made of the logits are spread over devices as these are.
+    nothing = jnp.isnan(log_probabilities[:, 0]).astype(jnp.int32) * 0
+    start = (alive, alive, jnp.broadcast_to(nothing[None], (count, variables)))
     numbers = jnp.arange(variables, dtype=jnp.int32)
     steps = (jax.random.split(key, variables), log_probabilities, numbers)
     (so_far, _, choices), _ = jax.lax.scan(extend, start, steps)

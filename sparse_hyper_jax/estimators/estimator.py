@@ -196,8 +196,8 @@ def draw(key: jax.Array, logits: jax.Array, count: int) -> jax.Array:
     # A sum over many may step up by rounding where a class is banned.
     cumulative = jnp.where(chances > 0, jnp.cumsum(chances, axis=-1), 0)
     uniform = jax.random.uniform(key, (count, variables), chances.dtype)
-    level = jnp.max(cumulative, axis=-1) * (1 - uniform)  # above 0, at most the largest
-    return jnp.argmax(cumulative >= level[..., None], axis=-1).astype(jnp.int32)
+    level = jnp.max(cumulative, axis=-1)[None] * (1 - uniform)  # above 0, at most the largest
+    return jnp.argmax(cumulative[None] >= level[..., None], axis=-1).astype(jnp.int32)
 
 
 def evaluate(f: Objective, samples: jax.Array) -> jax.Array:

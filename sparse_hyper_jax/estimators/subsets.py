@@ -92,7 +92,9 @@ def restricted(logits: jax.Array, samples: jax.Array, alive: jax.Array, f: Objec
     chosen = jnp.take_along_axis(jax.nn.log_softmax(logits), samples.T, axis=1)
     shares = jax.nn.softmax(jnp.where(alive, jnp.sum(chosen, axis=0), -jnp.inf))
     # What has no share is not evaluated: f may be infinite there.
-    used = jnp.where(shares[:, None] > 0, samples, samples[jnp.argmax(shares)])
+    likeliest = jnp.arange(len(samples)) == jnp.argmax(shares)
+    instead = jnp.sum(jnp.where(likeliest[:, None], samples, 0), axis=0, keepdims=True)
+    used = jnp.where(shares[:, None] > 0, samples, instead)
     values = evaluate(f, used)
     shares = shares.astype(values.dtype)
     value = jnp.sum(shares * values)

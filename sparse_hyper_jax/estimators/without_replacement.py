@@ -70,8 +70,8 @@ class WithoutReplacement(Estimator):
         weights = jnp.where(alive, jnp.exp(log_p + first), 0)
         # The shares of a baseline sum to one. Differences to one value: a constant in f cancels.
         relative = jnp.where(alive, values - values[0], 0)
-        both = alive[:, None] & alive
-        shares = jnp.where(both, jnp.exp(log_p + second), 0)
+        both = alive[:, None] & alive[None]
+        shares = jnp.where(both, jnp.exp(log_p[None] + second), 0)
         baselines = jnp.matmul(shares, relative, precision=jax.lax.Precision.HIGHEST)
         gradient = sum_of_scores(weights * (relative - baselines), samples, logits)
         return Estimate(jnp.sum(weights * jnp.where(alive, values, 0)), gradient, samples)
@@ -116,5 +116,5 @@ def leave_out_ratios(log_p: jax.Array, log_rest: jax.Array) -> tuple[jax.Array, 
     bits = 1 << jnp.arange(n)
     none = jnp.sum(jnp.where(dead, bits, 0))
     single = table[none | bits]
-    pairs = table[none | bits[:, None] | bits]
+    pairs = table[none | bits[:, None] | bits[None]]
     return single - table[none], jnp.where(np.eye(n, dtype=bool), 0, pairs - single[:, None])
