@@ -5,10 +5,11 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
-from jax.flatten_util import ravel_pytree
+import numpy as np
 
 from sparse_hyper_jax import checks
+from sparse_hyper_jax.entrance import as_array
+from sparse_hyper_jax.precision import wide_dtype
 
 
 class GradientReport(NamedTuple):
@@ -53,36 +54,41 @@ def gradient_report(
     backpropagation with a random choice. Deterministic ones have variance 0.
 
     Args:
-        exact: pytree of floating arrays, the gradient by enumeration or ordinary autodiff; not
-            all zero.
+        exact: pytree of arrays, the gradient by enumeration or ordinary autodiff; not all zero.
         estimate: maps a typed key to a pytree of the same shapes.
         keys: ``(n,)`` typed keys, one per estimate, ``n >= 2``.
         batch_size: estimates made together, by ``jax.vmap``; memory grows with it.
 
     Returns:
-        a :class:`GradientReport` of float32 scalars.
+        a :class:`GradientReport` of scalars, float32 or wider; NaN if an entry is.
 
     Raises:
         ValueError: fewer than two keys, or estimates of other shapes than ``exact``.
     """
-    checks.check_shape("keys", keys, (None,), "one typed key per estimate")
-    checks.check_count("batch_size", batch_size, least=1)
-    count = len(keys)
-    checks.require(count >= 2, f"{count} keys", "at least two", "split the key into more")
-    check_same(jax.eval_shape(estimate, keys[0]), exact)
-    target = _as_vector(exact)
-    length = optax.tree.norm(target)
+    count = _count_keys(keys)
+    batch_size = checks.check_count("batch_size", batch_size, least=1)
+    checks.require(
+        callable(estimate), f"estimate={estimate!r:.80}", "a function of a key", "change estimate"
+    )
+    exact = _as_arrays("exact", exact)
+    shapes = jax.eval_shape(lambda: estimate(keys[0]))
+    check_same(shapes, exact)
+    dtype = wide_dtype(*jax.tree.leaves((exact, shapes)))
+    target = _as_vector(exact, dtype)
+    unit = jax.lax.stop_gradient(_largest(target))  # squares then neither vanish nor overflow
+    target = target / unit
+    length = _norm(target)
 
     def one(key: jax.Array) -> tuple[jax.Array, jax.Array]:
-        vector = _as_vector(estimate(key))
+        vector = _as_vector(_as_arrays("estimate", estimate(key)), dtype) / unit
         # Moments of the error: what is exact then has an error of exactly 0.
         return vector - target, gradient_cosine(vector, target)
 
     def add(moments: _Moments, keys: jax.Array) -> tuple[_Moments, None]:
         return _merge(moments, *jax.vmap(one)(keys)), None
 
-    none = jnp.zeros(())
-    moments = _Moments(none, jnp.zeros_like(target), jnp.zeros_like(target), none)
+    none = target * 0  # made of the target, so that it is spread over devices as that is
+    moments = _Moments(jnp.zeros((), dtype), none, none, jnp.sum(none))
     whole = count - count % batch_size
     if whole:
         batches = keys[:whole].reshape(-1, batch_size)
@@ -91,8 +97,7 @@ def gradient_report(
         moments, _ = add(moments, keys[whole:])
     variances = moments.squares / (count - 1)
     error = moments.mean
-    # Sums round: a deviation within the rounding of float32 is none.
-    rounding = 1e-6 * jnp.max(jnp.abs(target))
+    rounding = 1e-6  # sums round: a deviation within the rounding of float32 is none
     variance = jnp.sum(variances)
     return GradientReport(
         bias=jnp.sqrt(jnp.maximum(jnp.sum(error**2) - variance / count, 0)) / length,
@@ -100,7 +105,7 @@ def gradient_report(
         variance=variance / length**2,
         cosine=moments.cosines / count,
         largest_z=jnp.max(jnp.abs(error) / (jnp.sqrt(variances / count) + rounding)),
-        norm=length,
+        norm=length * unit,
     )
 
 
@@ -110,14 +115,39 @@ def _merge(moments: _Moments, vectors: jax.Array, cosines: jax.Array) -> _Moment
     mean = jnp.mean(vectors, axis=0)
     count = moments.number + size
     step = mean - moments.mean
-    squares = jnp.sum(jnp.square(vectors - mean), axis=0)
+    squares = jnp.sum(jnp.square(vectors - mean[None]), axis=0)
     squares += moments.squares + jnp.square(step) * (moments.number * size / count)
     mean = moments.mean + step * (size / count)
     return _Moments(count, mean, squares, moments.cosines + jnp.sum(cosines))
 
 
-def _as_vector(tree: Any) -> jax.Array:
-    return ravel_pytree(jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), tree))[0]
+def _count_keys(keys: Any) -> int:
+    typed = isinstance(keys, jax.Array) and jnp.issubdtype(keys.dtype, jax.dtypes.prng_key)
+    checks.require(
+        typed and keys.ndim == 1,
+        f"keys of shape {keys.shape}" if typed else f"keys={keys!r:.80}",
+        "keys of shape (n,), one typed key per estimate",
+        "pass jax.random.split(jax.random.key(seed), n)",
+    )
+    count = len(keys)
+    checks.require(count >= 2, f"{count} keys", "at least two", "split the key into more")
+    return count
+
+
+def _as_arrays(name: str, tree: Any) -> Any:
+    """Return a tree of arrays after checking that there is one, and that they hold real numbers.
+
+    Raises:
+        ValueError: an empty tree, or a leaf that is no array of real numbers.
+    """
+    checks.require(
+        bool(jax.tree.leaves(tree)), f"{name}={tree!r:.80}", "a tree of arrays", f"change {name}"
+    )
+    return jax.tree.map(lambda leaf: as_array(f"an array of {name}", leaf), tree)
+
+
+def _as_vector(tree: Any, dtype: np.dtype) -> jax.Array:
+    return jnp.concatenate([leaf.astype(dtype).reshape(-1) for leaf in jax.tree.leaves(tree)])
 
 
 def gradient_cosine(gradient: Any, reference: Any) -> jax.Array:
@@ -131,36 +161,36 @@ def gradient_cosine(gradient: Any, reference: Any) -> jax.Array:
         reference: the same structure, for instance the gradient of the dense layers.
 
     Returns:
-        float32 scalar from -1 to 1.
+        scalar from -1 to 1, float32 or wider.
 
     Raises:
-        ValueError: different structures or shapes.
+        ValueError: no arrays, different structures or shapes.
     """
-    check_same(gradient, reference)
-    # Scaled to the largest entry first, so that squares neither vanish nor overflow.
-    first, second = _scaled(gradient), _scaled(reference)
-    product = optax.tree.vdot(first, second)
-    lengths = optax.tree.norm(first) * optax.tree.norm(second)
+    first, second = _scaled_pair(gradient, reference)[0]
+    product = jnp.sum(first * second)
+    lengths = _norm(first) * _norm(second)
     return jnp.where(lengths == 0, 0, product / jnp.where(lengths == 0, 1, lengths))
 
 
 def norm_ratio(gradient: Any, reference: Any) -> jax.Array:
     """Give the length of a gradient relative to another: ``|u| / |v|``.
 
-    Infinite if only v is zero, NaN if both are.
+    Infinite if only v is zero, NaN if both are. At u = 0, where a length has no derivative, it
+    counts as 0.
 
     Args:
         gradient: pytree of arrays.
         reference: the same structure.
 
     Returns:
-        float32 scalar.
+        scalar, float32 or wider.
 
     Raises:
-        ValueError: different structures or shapes.
+        ValueError: no arrays, different structures or shapes.
     """
-    check_same(gradient, reference)
-    return _norm(gradient) / _norm(reference)
+    (first, second), (one, two) = _scaled_pair(gradient, reference)
+    # Lengths themselves could overflow.
+    return _norm(first) / _norm(second) * (one / two)
 
 
 def check_same(gradient: Any, reference: Any) -> None:
@@ -178,16 +208,27 @@ def check_same(gradient: Any, reference: Any) -> None:
     )
 
 
-def _largest(tree: Any) -> jax.Array:
-    sizes = [jnp.max(jnp.abs(leaf), initial=0) for leaf in jax.tree.leaves(tree)]
-    largest = jnp.max(jnp.stack([size.astype(jnp.float32) for size in sizes]))
-    return jnp.where(largest > 0, largest, 1)
+def _scaled_pair(gradient: Any, reference: Any) -> tuple[tuple[jax.Array, ...], ...]:
+    """Give two gradients as vectors whose largest entry is 1, and what they were divided by.
+
+    Squares then neither vanish nor overflow. What is made of vectors and divisors together does not
+    depend on the divisors, which therefore are constants.
+    """
+    gradient, reference = _as_arrays("gradient", gradient), _as_arrays("reference", reference)
+    check_same(gradient, reference)
+    dtype = wide_dtype(*jax.tree.leaves((gradient, reference)))
+    vectors = tuple(_as_vector(tree, dtype) for tree in (gradient, reference))
+    divisors = tuple(jax.lax.stop_gradient(_largest(vector)) for vector in vectors)
+    return tuple(vector / by for vector, by in zip(vectors, divisors, strict=True)), divisors
 
 
-def _scaled(tree: Any) -> Any:
-    largest = _largest(tree)
-    return jax.tree.map(lambda leaf: leaf.astype(jnp.float32) / largest, tree)
+def _largest(vector: jax.Array) -> jax.Array:
+    largest = jnp.max(jnp.abs(vector), initial=0)
+    return jnp.where(largest == 0, 1, largest)  # NaN is no 0 and stays to be seen
 
 
-def _norm(tree: Any) -> jax.Array:
-    return optax.tree.norm(_scaled(tree)) * _largest(tree)
+def _norm(vector: jax.Array) -> jax.Array:
+    """Give the length, whose derivative at 0 is 0."""
+    squares = jnp.sum(jnp.square(vector))
+    # A root has no derivative at 0: take it at 1 there and discard the result (double where).
+    return jnp.where(squares == 0, 0, jnp.sqrt(jnp.where(squares == 0, 1, squares)))

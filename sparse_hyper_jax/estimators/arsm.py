@@ -12,6 +12,7 @@ Backpropagation Through Categorical Variables", arXiv 1905.01413.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any
 
 import jax
@@ -19,7 +20,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from sparse_hyper_jax import checks
-from sparse_hyper_jax.estimators.estimator import Estimate, Estimator, Objective, evaluate
+from sparse_hyper_jax.entrance import as_array
+from sparse_hyper_jax.estimators.estimator import (
+    Estimate,
+    Estimator,
+    Objective,
+    check_field,
+    evaluate,
+)
+from sparse_hyper_jax.precision import wide_dtype
 
 
 @dataclass(frozen=True)
@@ -37,9 +46,10 @@ class AR(Estimator):
     def estimate_rows(self, key: jax.Array, logits: jax.Array, f: Objective) -> Estimate:
         """Estimate for rows ``(K, C)``."""
         log_pi = draw_log_pi(key, logits)
-        samples = pseudo_actions(log_pi, logits, np.zeros((1, 2), int))
+        samples = _race_again(log_pi, logits, jnp.zeros((1, 2), jnp.int32))
         values = evaluate(f, samples)
-        gradient = values[0] * (1 - logits.shape[1] * jnp.exp(log_pi))
+        weights = 1 - logits.shape[1] * jnp.exp(log_pi)
+        gradient = values[0] * weights.astype(values.dtype)
         return Estimate(values[0], gradient, samples)
 
 
@@ -65,7 +75,7 @@ class ARS(Estimator):
     num_references: int = 1
 
     def __post_init__(self):
-        checks.check_count("num_references", self.num_references, least=1)
+        check_field(self, "num_references", least=1)
 
     def evaluations(self, shape: Sequence[int]) -> int:
         """Count the evaluations of ``f``."""
@@ -84,10 +94,10 @@ class ARS(Estimator):
         log_pi = draw_log_pi(pi_key, logits)
         chosen = jax.random.choice(reference_key, classes, (count,), replace=False)
         # Row 0 is the true action; then every reference with the C - 1 classes that differ.
-        others = (chosen[:, None] + jnp.arange(1, classes)) % classes
+        others = (chosen[:, None] + jnp.arange(1, classes)[None]) % classes
         pairs = jnp.stack([jnp.broadcast_to(chosen[:, None], others.shape), others], -1)
         pairs = jnp.concatenate([jnp.zeros((1, 2), pairs.dtype), pairs.reshape(-1, 2)])
-        samples = pseudo_actions(log_pi, logits, pairs)
+        samples = _race_again(log_pi, logits, pairs.astype(jnp.int32))
         values = evaluate(f, samples)
         centred = values - values[0]
         # Column j of the table: differences to the true action, which is also entry (j, j).
@@ -121,6 +131,9 @@ class ARSM(Estimator):
 
     joint: bool = True
 
+    def __post_init__(self):
+        checks.check_flag("joint", self.joint)
+
     def evaluations(self, shape: Sequence[int]) -> int:
         """Count the evaluations of ``f``."""
         *variables, classes = shape
@@ -132,7 +145,7 @@ class ARSM(Estimator):
         variables, classes = logits.shape
         log_pi = draw_log_pi(key, logits)
         pairs, places = _all_pairs(classes)
-        samples = pseudo_actions(log_pi, logits, pairs)
+        samples = _race_again(log_pi, logits, jnp.asarray(pairs, jnp.int32))
         weights = 1 / classes - jnp.exp(log_pi)
         if self.joint:
             values = evaluate(f, samples)
@@ -189,33 +202,50 @@ def pseudo_actions(log_pi: jax.Array, logits: jax.Array, pairs: Any) -> jax.Arra
     Args:
         log_pi: ``(K, C)`` logarithms of points on the simplex.
         logits: ``(K, C)``.
-        pairs: int ``(P, 2)``, classes to be exchanged; a pair of equal ones changes nothing.
+        pairs: int ``(P, 2)``, classes to be exchanged; a pair of equal ones, or with one outside
+            of ``[0, C)``, changes nothing.
 
     Returns:
-        int32 ``(P, K)``.
+        int32 ``(P, K)``; of a row with NaN they mean nothing.
+
+    Raises:
+        ValueError: shapes that do not agree.
 
     Reference: the module's.
     """
+    log_pi, logits = as_array("log_pi", log_pi), as_array("logits", logits)
+    pairs = as_array("pairs", pairs, "integers")
+    checks.check_shape("log_pi", log_pi, (None, None), "(K, C): one row per variable")
+    checks.check_shape("logits", logits, log_pi.shape, "the shape of log_pi")
+    checks.check_shape("pairs", pairs, (None, 2), "(P, 2): two classes to be exchanged")
+    inside = jnp.all((pairs >= 0) & (pairs < log_pi.shape[1]), axis=1, keepdims=True)
+    dtype = wide_dtype(log_pi, logits)
+    rows = log_pi.astype(dtype), logits.astype(dtype)
+    return _race_again(*rows, jnp.where(inside, pairs, 0).astype(jnp.int32))
+
+
+def _race_again(log_pi: jax.Array, logits: jax.Array, pairs: jax.Array) -> jax.Array:
+    """Do what :func:`pseudo_actions` says for int32 pairs, without checks."""
     classes = log_pi.shape[1]
-    first, second = (jnp.asarray(column, jnp.int32) for column in jnp.asarray(pairs).T)
+    first, second = pairs.T
 
     def of_row(log_pi: jax.Array, logits: jax.Array) -> jax.Array:
         race = log_pi - logits
         # top_k puts the lower of two equal runners first, as the tie rule wants.
         _, leaders = jax.lax.top_k(-race, min(3, classes))
-        entered = (leaders != first[:, None]) & (leaders != second[:, None])
+        entered = (leaders[None] != first[:, None]) & (leaders[None] != second[:, None])
         best = leaders[jnp.argmax(entered, axis=-1)].astype(jnp.int32)
-        runners = jnp.stack([best, first, second])
-        scores = jnp.stack(
-            [
-                # With two classes there may be no other runner.
-                jnp.where(entered.any(axis=-1), race[best], jnp.inf),
-                log_pi[second] - logits[first],
-                log_pi[first] - logits[second],
-            ]
+        scores = (
+            # With two classes there may be no other runner.
+            jnp.where(entered.any(axis=-1), race[best], jnp.inf),
+            log_pi[second] - logits[first],
+            log_pi[first] - logits[second],
         )
-        winning = scores == jnp.min(scores, axis=0)
-        return jnp.min(jnp.where(winning, runners, classes), axis=0)
+        winning = reduce(jnp.minimum, scores)
+        runners = zip(scores, (best, first, second), strict=True)
+        return reduce(
+            jnp.minimum, [jnp.where(score == winning, runner, classes) for score, runner in runners]
+        )
 
     return jax.vmap(of_row, out_axes=1)(log_pi, logits)
 
@@ -231,5 +261,6 @@ def _all_pairs(classes: int) -> tuple[np.ndarray, np.ndarray]:
 
 def _merge(table: jax.Array, weights: jax.Array) -> jax.Array:
     """Sum a table ``(C, m)``, centred over its classes, with weights ``(K, m)``: ``(K, C)``."""
-    centred = table - jnp.mean(table, axis=0)
+    centred = table - jnp.mean(table, axis=0, keepdims=True)
+    weights = weights.astype(table.dtype)
     return jnp.matmul(weights, centred.T, precision=jax.lax.Precision.HIGHEST)

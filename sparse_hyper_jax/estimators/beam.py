@@ -1,11 +1,13 @@
 """Distinct joint choices: samples without replacement from a product of categoricals."""
 
 import math
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 
 from sparse_hyper_jax import checks
+from sparse_hyper_jax.entrance import as_array, check_random_key
 from sparse_hyper_jax.precision import at_least_float32
 
 
@@ -21,42 +23,64 @@ def sample_without_replacement(
 
     Args:
         key: a typed key.
-        logits: ``(K, C)`` floating; minus infinity bans a class.
+        logits: ``(K, C)``; minus infinity bans a class.
         count: number of choices, at most ``C ** K``.
 
     Returns:
         int32 choices ``(count, K)`` and their log probabilities ``(count,)``, minus infinity for
-        those in excess of the choices that are not banned. The first is an ordinary sample.
+        those in excess of the choices that are not banned. The first is an ordinary sample. All
+        log probabilities are NaN if a logit is NaN or plus infinity, or a variable has no class
+        that is not banned.
 
     Raises:
-        ValueError: logits of another rank, no choice, or more choices than there are.
+        ValueError: no key, logits of another rank, no choice, or more choices than there are.
 
     Reference: Kool, van Hoof and Welling 2019, "Stochastic Beams and Where to Find Them", arXiv
     1903.06059.
     """
+    check_random_key(key)
+    logits = as_array("logits", logits)
     checks.check_shape("logits", logits, (None, None), "(K, C): one row per variable")
-    checks.check_count("count", count, least=1)
+    count = checks.check_count("count", count, least=1)
     variables, classes = logits.shape
+    checks.require(
+        variables >= 1 and classes >= 1,
+        f"logits of shape {logits.shape}",
+        "at least one variable and one class",
+        "leave out the draw",
+    )
     check_distinct(count, variables, classes)
-    log_probabilities = jax.nn.log_softmax(at_least_float32(logits))
+    return _search(key, at_least_float32(logits), count)
+
+
+# Compiled once for all calls outside of jit, where a scan would be for each.
+@partial(jax.jit, static_argnames="count")
+def _search(key: jax.Array, logits: jax.Array, count: int) -> tuple[jax.Array, jax.Array]:
+    """Do what :func:`sample_without_replacement` says, without checks."""
+    variables, classes = logits.shape
+    log_probabilities = jax.nn.log_softmax(logits)
 
     def extend(beam, step):
-        partial, scores, choices = beam
+        so_far, scores, choices = beam
         key, row, variable = step
-        extended = (partial[:, None] + row).reshape(-1)
+        extended = (so_far[:, None] + row[None]).reshape(-1)
         noise = jax.random.gumbel(key, extended.shape, extended.dtype)
         perturbed = _with_maximum((extended + noise).reshape(count, classes), scores)
         scores, kept = jax.lax.top_k(perturbed.reshape(-1), count)
         choices = choices[kept // classes].at[:, variable].set(kept % classes)
         # A partial choice that is not alive passes its score of minus infinity on.
-        partial = jnp.where(jnp.isneginf(scores), -jnp.inf, extended[kept])
-        return (partial, scores, choices), None
+        so_far = jnp.where(jnp.isneginf(scores), -jnp.inf, extended[kept])
+        return (so_far, scores, choices), None
 
     alive = jnp.where(jnp.arange(count) == 0, 0.0, -jnp.inf).astype(log_probabilities.dtype)
-    start = (alive, alive, jnp.zeros((count, variables), jnp.int32))
-    steps = (jax.random.split(key, variables), log_probabilities, jnp.arange(variables))
-    (partial, _, choices), _ = jax.lax.scan(extend, start, steps)
-    return choices, partial
+    # Zeros that are made of the logits are spread over devices as these are.
+    nothing = jnp.isnan(log_probabilities[:, 0]).astype(jnp.int32) * 0
+    start = (alive, alive, jnp.broadcast_to(nothing[None], (count, variables)))
+    numbers = jnp.arange(variables, dtype=jnp.int32)
+    steps = (jax.random.split(key, variables), log_probabilities, numbers)
+    (so_far, _, choices), _ = jax.lax.scan(extend, start, steps)
+    spoilt = jnp.where(jnp.any(jnp.isnan(log_probabilities)), jnp.nan, 0.0)
+    return choices, so_far + spoilt
 
 
 def check_distinct(count: int, variables: int, classes: int) -> None:

@@ -11,7 +11,8 @@ import jax
 import jax.numpy as jnp
 
 from sparse_hyper_jax import checks
-from sparse_hyper_jax.estimators.estimator import Objective
+from sparse_hyper_jax.entrance import as_array, check_random_key
+from sparse_hyper_jax.estimators.estimator import Objective, check_function, check_scalar
 from sparse_hyper_jax.ops import first_occurrence, log_densities, sample_tuples
 from sparse_hyper_jax.precision import wide_dtype
 from sparse_hyper_jax.types import LEAST_VARIANCE, ContinuousTuples
@@ -32,8 +33,12 @@ class CellChoices(NamedTuple):
     logits: jax.Array
 
     def pick(self, classes: jax.Array) -> jax.Array:
-        """Give the chosen cells, ``(k, r)``, of classes ``(k,)``."""
-        return jnp.take_along_axis(self.points, classes[:, None, None], axis=1)[:, 0]
+        """Give the chosen cells, ``(k, r)``, of classes ``(k,)``; -1 for a class outside."""
+        classes = as_array("classes", classes, "integers")
+        checks.check_shape("classes", classes, self.points.shape[:1], "one class per tuple")
+        inside = ((classes >= 0) & (classes < self.points.shape[1]))[:, None]
+        found = jnp.where(inside, classes[:, None], 0)[:, None]
+        return jnp.where(inside, jnp.take_along_axis(self.points, found, axis=1)[:, 0], -1)
 
 
 def cell_choices(
@@ -74,10 +79,13 @@ def cell_choices(
         ValueError: as :func:`~sparse_hyper_jax.ops.sample_tuples`.
     """
     shape = checks.check_index_shape("shape", shape)
-    checks.check_tuples(tuples.means, tuples.variances)
+    if key is not None:
+        check_random_key(key)
+    means, variances = _places(tuples)
+    wrap = checks.check_flag("wrap", wrap)
     points = sample_tuples(
         key,
-        tuples.means,
+        means,
         shape,
         num_global=num_global,
         num_local=num_local,
@@ -90,7 +98,7 @@ def cell_choices(
         logits = log_densities(points, mean[None], variance[None], density=density, period=period)
         return jnp.where(first_occurrence(points, shape), logits[:, 0], -jnp.inf)
 
-    return CellChoices(points, jax.vmap(of_tuple)(points, tuples.means, tuples.variances))
+    return CellChoices(points, jax.vmap(of_tuple)(points, means, variances))
 
 
 def axis_choices(tuples: ContinuousTuples, shape: Sequence[int]) -> CellChoices:
@@ -111,12 +119,15 @@ def axis_choices(tuples: ContinuousTuples, shape: Sequence[int]) -> CellChoices:
         ValueError: shapes that do not agree.
     """
     shape = checks.check_index_shape("shape", shape)
-    k, r = checks.check_tuples(tuples.means, tuples.variances)
-    checks.check_last_axis("means", tuples.means, len(shape))
+    means, variances = _places(tuples)
+    checks.check_last_axis("means", means, len(shape))
+    k, r = means.shape
     parts = [
         cell_choices(
             None,
-            ContinuousTuples(tuples.means[:, [axis]], tuples.variances[:, [axis]], jnp.zeros(k)),
+            ContinuousTuples(
+                means[:, axis : axis + 1], variances[:, axis : axis + 1], jnp.zeros(k)
+            ),
             (size,),
         )
         for axis, size in enumerate(shape)
@@ -124,6 +135,21 @@ def axis_choices(tuples: ContinuousTuples, shape: Sequence[int]) -> CellChoices:
     points = jnp.stack([part.points for part in parts], axis=1)
     logits = jnp.stack([part.logits for part in parts], axis=1)
     return CellChoices(points.reshape(k * r, 2, 1), logits.reshape(k * r, 2))
+
+
+def _places(tuples: ContinuousTuples) -> tuple[jax.Array, jax.Array]:
+    """Return means and variances of tuples, whose values have to be real numbers but no more."""
+    checks.require(
+        isinstance(tuples, tuple) and len(tuples) == len(ContinuousTuples._fields),
+        f"tuples={tuples!r:.80}",
+        "ContinuousTuples of means, variances and values",
+        "pass ContinuousTuples(means, variances, values)",
+    )
+    names = ContinuousTuples._fields
+    means, variances, values = map(as_array, names, tuples)
+    checks.check_tuples(means, variances, values)
+    dtype = wide_dtype(means, variances)
+    return means.astype(dtype), variances.astype(dtype)
 
 
 def sample_cells(
@@ -142,24 +168,27 @@ def sample_cells(
 
     Returns:
         int32 cells ``(k, r)`` and the scalar ``sum_jc log Normal(t_jc; mu_jc, s_jc)``, through
-        which gradient reaches means and variances, but not ``t``.
+        which gradient reaches means and variances, but not ``t``. Where a mean or a variance is
+        NaN, so is the scalar, and the cells mean nothing.
 
     Raises:
-        ValueError: shapes that do not agree.
+        ValueError: no key, or shapes that do not agree.
     """
+    check_random_key(key)
     shape = checks.check_index_shape("shape", shape)
+    means, variances = as_array("means", means), as_array("variances", variances)
     checks.check_tuples(means, variances)
     checks.check_last_axis("means", means, len(shape))
     dtype = wide_dtype(means, variances)
-    means = jnp.asarray(means, dtype)
-    deviations = jnp.sqrt(jnp.maximum(jnp.asarray(variances, dtype), LEAST_VARIANCE))
+    means = means.astype(dtype)
+    deviations = jnp.sqrt(jnp.maximum(variances.astype(dtype), LEAST_VARIANCE))
     noise = jax.random.normal(key, means.shape, dtype)
     drawn = jax.lax.stop_gradient(means + deviations * noise)
     log_probability = jnp.sum(jax.scipy.stats.norm.logpdf(drawn, means, deviations))
     last = jnp.asarray(shape, jnp.int32) - 1
     # Once as floats, so that the cast is safe, and once as integers: 2**31 - 1 is no float32.
-    cells = jnp.clip(jnp.round(drawn), 0, last.astype(dtype)).astype(jnp.int32)
-    return jnp.clip(cells, 0, last), log_probability
+    cells = jnp.clip(jnp.round(drawn), 0, last[None].astype(dtype)).astype(jnp.int32)
+    return jnp.clip(cells, 0, last[None]), log_probability
 
 
 def score_function_loss(
@@ -171,39 +200,50 @@ def score_function_loss(
 
         mean_i [ grad L_i + (L_i - b_i) grad log p_i ]
 
-    with ``L_i`` and the baseline constant in the second term. ``b_i`` is 0, or with
-    ``"leave_one_out"`` the mean of the other losses, which keeps the estimate unbiased if the draws
-    are independent.
+    ``b_i`` is 0, or with ``"leave_one_out"`` the mean of the other losses, which keeps the estimate
+    unbiased if the draws are independent. Second derivatives are unbiased, too, those of third
+    order mean nothing::
+
+        mean_i [ L_i + (L_i - b_i) (d_i + d_i^2 / 2) ],    d_i = log p_i - stop(log p_i)
 
     Args:
-        losses: ``(m,)``, one per draw, to be minimised.
+        losses: ``(m,)``, one per draw, to be minimised; counts are as good as floats.
         log_probabilities: ``(m,)`` log densities of the draws.
         baseline: ``"none"`` or ``"leave_one_out"`` (``m >= 2``).
 
     Returns:
-        scalar; first derivatives only.
+        scalar, float32 or wider.
 
     Raises:
-        ValueError: shapes that do not agree, an unknown baseline, or one draw to leave out of one.
+        ValueError: no draws, shapes that do not agree, an unknown baseline, or one draw to leave
+            out of one.
 
-    Reference: Williams 1992; Kool et al. 2019 for the leave-one-out baseline.
+    Reference: Williams 1992; Kool et al. 2019 for the leave-one-out baseline; Foerster et al. 2018,
+    arXiv 1802.05098 for higher orders.
     """
     checks.check_choice("baseline", baseline, BASELINES)
+    losses = as_array("losses", losses)
+    logs = as_array("log_probabilities", log_probabilities)
     checks.check_shape("losses", losses, (None,), "one loss per draw")
-    checks.check_shape("log_probabilities", log_probabilities, losses.shape, "one per loss")
-    # A count of errors is an integer; its surrogate is not.
-    losses = losses.astype(jnp.promote_types(losses.dtype, jnp.bfloat16))
-    reward = jax.lax.stop_gradient(losses)
+    checks.check_shape("log_probabilities", logs, losses.shape, "one per loss")
+    count, least = len(losses), 2 if baseline == "leave_one_out" else 1
+    checks.require(
+        count >= least,
+        f"losses of {count} draws",
+        f"at least {least} for baseline={baseline!r}",
+        "draw more samples",
+    )
+    dtype = wide_dtype(losses, logs)
+    losses, logs = losses.astype(dtype), logs.astype(dtype)
+    reward = losses
     if baseline == "leave_one_out":
-        count = len(losses)
-        checks.require(
-            count >= 2, "one draw", "at least 2 for a leave-one-out baseline", "draw more samples"
-        )
-        # L_i - mean of the others = m / (m - 1) * (L_i - mean of all)
-        reward = (reward - jnp.mean(reward)) * (count / (count - 1))
+        # L_i - mean of the others = m / (m - 1) * (L_i - mean of all). The first goes before: a
+        # constant in all losses, which means nothing, would round their differences away.
+        differences = losses - losses[0]
+        reward = (differences - jnp.mean(differences)) * (count / (count - 1))
     # The difference is 0 and its gradient that of the log probability: the value stays the loss.
-    drawing = log_probabilities - jax.lax.stop_gradient(log_probabilities)
-    return jnp.mean(losses + (reward * drawing).astype(losses.dtype))
+    drawing = logs - jax.lax.stop_gradient(logs)
+    return jnp.mean(losses + reward * (drawing + drawing**2 / 2))
 
 
 def cell_expectation(
@@ -226,22 +266,26 @@ def cell_expectation(
         means: ``(k, r)`` in index units.
         variances: ``(k, r)`` in squared index units.
         shape: the ``r`` lengths of the index space.
-        f: maps int32 cells ``(k, r)`` to a scalar; may close over parameters, whose ordinary
+        f: maps int32 cells ``(k, r)`` to a real scalar; may close over parameters, whose ordinary
             gradient is included.
         num_samples: draws, evaluated together.
         baseline: see :func:`score_function_loss`.
 
     Returns:
-        scalar: the mean loss of the draws; differentiate it with respect to means and variances.
+        scalar: the mean loss of the draws; differentiate it with respect to means and variances,
+        up to the second order.
 
     Raises:
-        ValueError: as :func:`sample_cells` and :func:`score_function_loss`.
+        ValueError: as :func:`sample_cells` and :func:`score_function_loss`, or ``f`` that is no
+            function or gives anything but one real number.
     """
-    checks.check_count("num_samples", num_samples, least=1)
+    check_random_key(key)
+    check_function("f", f)
+    num_samples = checks.check_count("num_samples", num_samples, least=1)
 
     def draw(key: jax.Array) -> tuple[jax.Array, jax.Array]:
         cells, log_probability = sample_cells(key, means, variances, shape)
-        return f(cells), log_probability
+        return check_scalar(f(cells)), log_probability
 
     losses, log_probabilities = jax.vmap(draw)(jax.random.split(key, num_samples))
     return score_function_loss(losses, log_probabilities, baseline=baseline)

@@ -3,13 +3,12 @@
 Reference: Panda et al. 2025, arXiv 2504.12463.
 """
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 
 from sparse_hyper_jax import checks
-from sparse_hyper_jax.estimators.routing import check_index, prepare_logits, probability_of
+from sparse_hyper_jax.entrance import as_array
+from sparse_hyper_jax.estimators.routing import check_index, chosen_expert, prepare_logits
 from sparse_hyper_jax.precision import wide_dtype
 
 
@@ -24,11 +23,12 @@ def fill_with_defaults(
     Args:
         logits: ``(..., E)``.
         outputs: ``(..., d)`` of the chosen experts.
-        index: int ``(...)``, the chosen experts.
+        index: int ``(...)``, the chosen experts; a number outside of ``[0, E)`` marks a token as
+            padding.
         defaults: ``(E, d)``, see :func:`update_defaults`.
 
     Returns:
-        ``(..., d)`` in the dtype of ``outputs``.
+        ``(..., d)`` in the dtype of ``outputs`` (float32 if that is of integers); 0 for padding.
 
     Raises:
         ValueError: shapes that do not agree, or an index that is no integer.
@@ -37,19 +37,25 @@ def fill_with_defaults(
     """
     logits = prepare_logits(logits)
     experts = logits.shape[-1]
-    check_index(index, logits.shape[:-1])
+    index = check_index(index, logits.shape[:-1])
+    outputs, defaults = as_array("outputs", outputs), as_array("defaults", defaults)
     checks.check_shape("defaults", defaults, (experts, None), "one row for each of the logits")
-    _check_outputs(outputs, index, jnp.shape(defaults)[1])
-    wide = jnp.asarray(outputs, jnp.promote_types(jnp.result_type(outputs), logits.dtype))
-    probabilities = jax.nn.softmax(logits)
-    others = jnp.where(index[..., None] == jnp.arange(experts), 0, probabilities)
-    constant = jax.lax.stop_gradient(jnp.asarray(defaults, wide.dtype))
-    mixed = probability_of(logits, index)[..., None] * wide + others @ constant
-    return mixed.astype(jnp.result_type(outputs))
+    _check_outputs(outputs, index, defaults.shape[1])
+    dtype = wide_dtype(outputs, logits, defaults)
+    chosen = chosen_expert(index, experts)
+    # What padding holds goes before it is used: its slopes are 0, also beside NaN.
+    inside = jnp.any(chosen, axis=-1, keepdims=True)
+    probabilities = jax.nn.softmax(jnp.where(inside, logits, 0)).astype(dtype)
+    own = jnp.sum(jnp.where(chosen, probabilities, 0), axis=-1, keepdims=True)
+    others = jnp.where(inside & ~chosen, probabilities, 0)
+    constant = jax.lax.stop_gradient(defaults.astype(dtype))
+    typical = jnp.matmul(others, constant, precision=jax.lax.Precision.HIGHEST)
+    mixed = own * jnp.where(inside, outputs.astype(dtype), 0) + typical
+    return mixed.astype(_kept_dtype(outputs))
 
 
 def update_defaults(
-    defaults: jax.Array, outputs: jax.Array, index: jax.Array, *, decay: float
+    defaults: jax.Array, outputs: jax.Array, index: jax.Array, *, decay: float | jax.Array
 ) -> jax.Array:
     """Move every expert's default vector towards the mean of its outputs.
 
@@ -59,11 +65,12 @@ def update_defaults(
     Args:
         defaults: ``(E, d)``, zeros at first.
         outputs: ``(..., d)`` of the chosen experts.
-        index: int ``(...)`` in ``[0, E)``, the chosen experts.
-        decay: from 0 to 1.
+        index: int ``(...)``, the chosen experts; a number outside of ``[0, E)`` marks a token as
+            padding.
+        decay: from 0 to 1; may be traced.
 
     Returns:
-        ``(E, d)`` in the dtype of ``defaults``, without gradient.
+        ``(E, d)`` in the dtype of ``defaults`` (float32 if that is of integers), without gradient.
 
     Raises:
         ValueError: shapes that do not agree, an index that is no integer, or a decay outside.
@@ -71,32 +78,38 @@ def update_defaults(
     Reference: Panda et al. 2025, arXiv 2504.12463.
     """
     check_decay(decay)
+    defaults, outputs = as_array("defaults", defaults), as_array("outputs", outputs)
     checks.check_shape("defaults", defaults, (None, None), "(E, d): one row per expert")
-    experts, features = jnp.shape(defaults)
-    check_index(index, jnp.shape(outputs)[:-1])
+    experts, features = defaults.shape
+    index = check_index(index, outputs.shape[:-1])
     _check_outputs(outputs, index, features)
-    defaults, outputs = jax.lax.stop_gradient((jnp.asarray(defaults), jnp.asarray(outputs)))
+    defaults, outputs = jax.lax.stop_gradient((defaults.astype(_kept_dtype(defaults)), outputs))
     dtype = wide_dtype(defaults, outputs)
     rows, owners = outputs.reshape(-1, features).astype(dtype), index.reshape(-1)
-    count = jnp.bincount(owners, length=experts)[:, None]
+    # A sum over segments drops what lies outside of them.
+    count = jax.ops.segment_sum(jnp.ones(owners.shape, jnp.int32), owners, experts)[:, None]
     # The inner maximum keeps 0/0 out of the branch that is not taken.
     mean = jax.ops.segment_sum(rows, owners, experts) / jnp.maximum(count, 1).astype(dtype)
-    moved = decay * defaults.astype(dtype) + (1 - decay) * mean
+    kept = jnp.asarray(decay, dtype)
+    moved = kept * defaults.astype(dtype) + (1 - kept) * mean
     return jnp.where(count > 0, moved.astype(defaults.dtype), defaults)
 
 
-def check_decay(decay: float) -> None:
-    """Raise unless ``decay`` is a share from 0 to 1."""
-    checks.require(
-        0 <= decay <= 1, f"decay={decay}", "a share from 0 to 1", "pass for instance decay=0.9"
-    )
+def check_decay(decay: float | jax.Array) -> None:
+    """Raise unless ``decay`` is a share from 0 to 1, as far as it is known."""
+    checks.check_number("decay", decay, at_least=0, at_most=1)
 
 
-def _check_outputs(outputs: Any, index: jax.Array, features: int) -> None:
-    wanted = (*jnp.shape(index), features)
+def _kept_dtype(array: jax.Array) -> jnp.dtype:
+    """Give the dtype of an array of floats; whole numbers would round what is mixed into them."""
+    return array.dtype if jnp.issubdtype(array.dtype, jnp.floating) else wide_dtype(array)
+
+
+def _check_outputs(outputs: jax.Array, index: jax.Array, features: int) -> None:
+    wanted = (*index.shape, features)
     checks.require(
-        jnp.shape(outputs) == wanted,
-        f"outputs of shape {jnp.shape(outputs)} with defaults of {features} columns",
+        outputs.shape == wanted,
+        f"outputs of shape {outputs.shape} with defaults of {features} columns",
         f"{wanted}, a row for every token",
         "pass what the chosen experts put out, before the gate",
     )

@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 
 from sparse_hyper_jax import checks
-from sparse_hyper_jax.precision import at_least_float32
+from sparse_hyper_jax.entrance import as_array, check_random_key
+from sparse_hyper_jax.precision import at_least_float32, wide_dtype
 
 Objective = Callable[[jax.Array], Any]
 """``f``: classes, or rows that sum to one, to a scalar."""
@@ -45,22 +46,26 @@ class Estimator(abc.ABC):
 
         Args:
             key: a typed key.
-            logits: ``(..., C)`` floating; minus infinity bans a class. Of 16 bits they count as
+            logits: ``(..., C)``; minus infinity bans a class. Integers and 16 bits count as
                 float32.
             f: maps int32 classes ``(...)`` to a scalar; where :attr:`relaxed`, floating rows
                 ``(..., C)``, each of which sums to one, and is differentiated.
 
         Returns:
             an :class:`Estimate`. The gradient is 0 at banned classes; all is NaN where a logit is
-            or where every class of a variable is banned.
+            NaN or plus infinity, or where every class of a variable is banned; see the page Rules
+            of the documentation.
 
         Raises:
-            ValueError: logits without classes or not of floats, ``f`` of another shape than
-                ``()``, or options that do not fit the shape.
+            ValueError: no key, logits without classes, an ``f`` that is no function or gives
+                anything but one real number, or options that do not fit the shape.
         """
-        shape = check_logits(logits)
+        check_random_key(key)
+        check_function("f", f)
+        logits = check_logits(logits)
+        shape = logits.shape
         *variables, classes = shape
-        rows = jax.lax.stop_gradient(at_least_float32(logits))
+        rows = jax.lax.stop_gradient(logits)
         # A constant in the logits, which means nothing, could be so large that noise is rounded
         # away. A row without any class that is not banned becomes NaN.
         rows -= jnp.max(rows, axis=-1, keepdims=True)
@@ -74,7 +79,8 @@ class Estimator(abc.ABC):
         )
 
         def scalar_of(z: jax.Array) -> jax.Array:
-            return check_scalar(f(z.reshape(given)), smooth=self.relaxed)
+            value = check_scalar(f(z.reshape(given)), smooth=self.relaxed)
+            return value.astype(wide_dtype(value, rows))
 
         value, gradient, samples = self.estimate_rows(key, rows.reshape(-1, classes), scalar_of)
         # What is not a number is not hidden by drawing some class.
@@ -114,27 +120,41 @@ MOST_EVALUATIONS = 2**20
 """More evaluations of ``f`` in one estimate are taken for a mistake."""
 
 
-def check_logits(logits: jax.Array) -> tuple[int, ...]:
-    """Return the shape of logits after checking that there are classes to choose from.
+def check_field(estimator: Estimator, name: str, least: int, most: int | None = None) -> None:
+    """Check the count in a field of a frozen estimator, and keep it as an int of Python.
 
     Raises:
-        ValueError: a scalar, an empty array, or integers.
+        ValueError: as :func:`~sparse_hyper_jax.checks.check_count`.
     """
-    shape = jnp.shape(logits)
+    count = checks.check_count(name, getattr(estimator, name), least, most)
+    object.__setattr__(estimator, name, count)
+
+
+def check_logits(logits: Any) -> jax.Array:
+    """Return logits in float32 or wider after checking that there are classes to choose from.
+
+    Raises:
+        ValueError: a scalar, an empty array, or no real numbers.
+    """
+    logits = as_array("logits", logits)
     checks.require(
-        len(shape) >= 1 and math.prod(shape) >= 1,
-        f"logits of shape {shape}",
+        logits.ndim >= 1 and math.prod(logits.shape) >= 1,
+        f"logits of shape {logits.shape}",
         "(..., C): one row of C >= 1 classes per variable",
         "put the classes on the last axis",
     )
-    dtype = jnp.result_type(logits)
+    return at_least_float32(logits)
+
+
+def check_function(name: str, function: Any) -> None:
+    """Raise unless this can be called.
+
+    Raises:
+        ValueError: anything else.
+    """
     checks.require(
-        jnp.issubdtype(dtype, jnp.floating),
-        f"logits of dtype {dtype}",
-        "floating-point logits",
-        "convert them, for instance with logits.astype(float)",
+        callable(function), f"{name}={function!r:.80}", "a function", f"pass a function as {name}"
     )
-    return shape
 
 
 def check_scalar(value: Any, *, name: str = "f", smooth: bool = False) -> jax.Array:
@@ -146,11 +166,12 @@ def check_scalar(value: Any, *, name: str = "f", smooth: bool = False) -> jax.Ar
         smooth: whether it is differentiated.
 
     Raises:
-        ValueError: another shape, or integers from a function that is differentiated.
+        ValueError: another shape, no real number, or integers from a function that is
+            differentiated.
     """
-    value = jnp.asarray(value)
+    value = as_array(f"what {name} returned", value)
     checks.require(
-        not smooth or jnp.issubdtype(value.dtype, jnp.inexact),
+        not smooth or jnp.issubdtype(value.dtype, jnp.floating),
         f"{name} that returns {value.dtype}",
         "floats: this estimator differentiates it",
         "make it smooth in the rows, or take an estimator that needs values only",
@@ -175,8 +196,8 @@ def draw(key: jax.Array, logits: jax.Array, count: int) -> jax.Array:
     # A sum over many may step up by rounding where a class is banned.
     cumulative = jnp.where(chances > 0, jnp.cumsum(chances, axis=-1), 0)
     uniform = jax.random.uniform(key, (count, variables), chances.dtype)
-    level = jnp.max(cumulative, axis=-1) * (1 - uniform)  # above 0, at most the largest
-    return jnp.argmax(cumulative >= level[..., None], axis=-1).astype(jnp.int32)
+    level = jnp.max(cumulative, axis=-1)[None] * (1 - uniform)  # above 0, at most the largest
+    return jnp.argmax(cumulative[None] >= level[..., None], axis=-1).astype(jnp.int32)
 
 
 def evaluate(f: Objective, samples: jax.Array) -> jax.Array:
@@ -197,4 +218,4 @@ def sum_of_scores(weights: jax.Array, samples: jax.Array, logits: jax.Array) -> 
     """
     chosen = jax.nn.one_hot(samples, logits.shape[1], dtype=weights.dtype)
     hits = jnp.einsum("n,nkc->kc", weights, chosen, precision=jax.lax.Precision.HIGHEST)
-    return hits - jnp.sum(weights) * jax.nn.softmax(logits)
+    return hits - jnp.sum(weights) * jax.nn.softmax(logits).astype(weights.dtype)

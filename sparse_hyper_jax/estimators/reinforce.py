@@ -6,11 +6,11 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 
-from sparse_hyper_jax import checks
 from sparse_hyper_jax.estimators.estimator import (
     Estimate,
     Estimator,
     Objective,
+    check_field,
     draw,
     evaluate,
     sum_of_scores,
@@ -36,7 +36,7 @@ class ScoreFunction(Estimator):
     num_samples: int = 1
 
     def __post_init__(self):
-        checks.check_count("num_samples", self.num_samples, least=1)
+        check_field(self, "num_samples", least=1)
 
     def evaluations(self, shape: Sequence[int]) -> int:
         """Count the evaluations of ``f``."""
@@ -69,7 +69,7 @@ class RLOO(Estimator):
     num_samples: int = 4
 
     def __post_init__(self):
-        checks.check_count("num_samples", self.num_samples, least=2)
+        check_field(self, "num_samples", least=2)
 
     def evaluations(self, shape: Sequence[int]) -> int:
         """Count the evaluations of ``f``."""

@@ -10,14 +10,20 @@ Ordinary training keeps grad1, the gradient of the gate, and drops grad0. Since 
 sum to 0, ``l(h_D) - l(0)`` may stand for ``l(h_D)`` in grad0: ``l(0)`` is the control. That
 difference is an integral along the ray from 0 to ``h_D``, and a quadrature needs the derivative of
 the loss at no more than two of its points: rays are walked by scaling the gate.
+
+An expert's number outside of ``[0, E)`` marks a token as padding, which counts for nothing. A token
+with a logit of NaN or plus infinity gets a gate of NaN, whatever its expert. See the page Rules of
+the documentation.
 """
 
+import math
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from sparse_hyper_jax import checks
+from sparse_hyper_jax.entrance import as_array, check_random_key
 from sparse_hyper_jax.precision import at_least_float32
 
 
@@ -60,7 +66,7 @@ def sparse_mixer(
     *,
     method: str = "midpoint",
     exact_at_argmax: bool = True,
-    jitter: float | None = None,
+    jitter: float | jax.Array | None = None,
 ) -> Route:
     """Draw an expert for each token, with a gate whose gradient trains the router.
 
@@ -92,18 +98,22 @@ def sparse_mixer(
             evaluation (the authors' choice; of first order there). False gives the degrees of the
             table.
         jitter: ignore experts with ``(max_j s_j - s_i) / max(|s_i|, max_j s_j) > 2 jitter``; ``pi``
-            is then the softmax over the others. The authors take 0.1; None keeps all.
+            is then the softmax over the others. The authors take 0.1; None keeps all. A number
+            may be traced.
 
     Returns:
         expert and gate ``(...)``.
 
     Raises:
-        ValueError: logits without experts, an unknown method, or a negative jitter.
+        ValueError: no key, logits without experts, an unknown method, a flag that is none, or a
+            negative jitter.
 
     Reference: Liu et al. 2023, arXiv 2310.00811 (midpoint); Liu et al. 2024, arXiv 2409.12136
     (Heun's third-order method).
     """
+    check_random_key(key)
     checks.check_choice("method", method, tuple(RULES))
+    exact_at_argmax = checks.check_flag("exact_at_argmax", exact_at_argmax)
     check_jitter(jitter)
     logits = prepare_logits(logits)
     if jitter is not None:
@@ -115,7 +125,7 @@ def sparse_mixer(
     if exact_at_argmax:
         whole |= index == jnp.argmax(logits, axis=-1)
     chosen = probability_of(logits, index)
-    value = jax.lax.stop_gradient(jnp.where(whole, 1.0, rule.scale) * chosen)
+    value = jax.lax.stop_gradient(jnp.where(whole, 1.0, rule.scale).astype(chosen.dtype) * chosen)
     # The difference is 0 and its gradient that of the probability.
     return Route(index, value + rule.factor * (chosen - jax.lax.stop_gradient(chosen)))
 
@@ -150,10 +160,11 @@ def balance_loss(logits: jax.Array, index: jax.Array) -> jax.Array:
 
     Args:
         logits: ``(..., E)``, all leading axes tokens.
-        index: int ``(...)``, the experts they went to.
+        index: int ``(...)``, the experts they went to; a number outside of ``[0, E)`` marks a token
+            as padding.
 
     Returns:
-        scalar in float32 or wider.
+        scalar in float32 or wider; 0 if all tokens are padding.
 
     Raises:
         ValueError: no tokens, no experts, or an index of another shape or dtype.
@@ -161,32 +172,35 @@ def balance_loss(logits: jax.Array, index: jax.Array) -> jax.Array:
     Reference: Fedus et al. 2021, arXiv 2101.03961.
     """
     logits = prepare_logits(logits)
-    check_index(index, logits.shape[:-1])
-    tokens, experts = index.size, logits.shape[-1]
+    index = check_index(index, logits.shape[:-1])
+    experts, every = logits.shape[-1], tuple(range(index.ndim))
     checks.require(
-        tokens > 0, f"logits of shape {logits.shape}", "at least one token", "leave out the loss"
+        math.prod(index.shape) > 0,
+        f"logits of shape {logits.shape}",
+        "at least one token",
+        "leave out the loss",
     )
-    share = jnp.bincount(index.reshape(-1), length=experts).astype(logits.dtype) / tokens
-    mean = jnp.mean(jax.nn.softmax(logits).reshape(tokens, experts), axis=0)
-    return experts * jnp.sum(share * mean)
+    chosen = chosen_expert(index, experts)
+    inside = jnp.any(chosen, axis=-1, keepdims=True)
+    probabilities = jnp.where(inside, jax.nn.softmax(jnp.where(inside, logits, 0)), 0)
+    # The maximum keeps 0/0 out: without tokens both sums are 0.
+    tokens = jnp.maximum(jnp.sum(inside, dtype=jnp.int32), 1).astype(logits.dtype)
+    share = jnp.sum(chosen, axis=every, dtype=jnp.int32).astype(logits.dtype) / tokens
+    return experts * jnp.sum(share * (jnp.sum(probabilities, axis=every) / tokens))
 
 
-def check_jitter(jitter: float | None) -> None:
-    """Raise unless ``jitter`` is None or a number of at least 0."""
-    checks.require(
-        jitter is None or jitter >= 0,
-        f"jitter={jitter}",
-        "None or at least 0",
-        "pass None to keep all experts, or 0.1 as the authors",
-    )
+def check_jitter(jitter: float | jax.Array | None) -> None:
+    """Raise unless ``jitter`` is None or a number of at least 0, as far as it is known."""
+    if jitter is not None:
+        checks.check_number("jitter", jitter, at_least=0)
 
 
 def prepare_logits(logits: Any) -> jax.Array:
     """Give logits in float32 or wider after checking that there are experts."""
-    shape = jnp.shape(logits)
+    logits = as_array("logits", logits)
     checks.require(
-        len(shape) >= 1 and shape[-1] >= 1,
-        f"logits of shape {shape}",
+        logits.ndim >= 1 and logits.shape[-1] >= 1,
+        f"logits of shape {logits.shape}",
         "(..., E) with at least one expert",
         "give logits a last axis with one number per expert",
     )
@@ -198,7 +212,15 @@ def probability_of(logits: jax.Array, index: jax.Array) -> jax.Array:
     return jnp.take_along_axis(jax.nn.softmax(logits), index[..., None], axis=-1)[..., 0]
 
 
-def _near_the_top(logits: jax.Array, jitter: float) -> jax.Array:
+def chosen_expert(index: jax.Array, experts: int) -> jax.Array:
+    """Mark each token's expert among all, ``(..., E)``; none, if its number is outside."""
+    # At least 32 bits: in 8, the number 256 would be 0.
+    index = index if index.dtype.itemsize >= 4 else index.astype(jnp.int32)
+    numbers = jnp.arange(experts, dtype=index.dtype).reshape((1,) * index.ndim + (experts,))
+    return index[..., None] == numbers
+
+
+def _near_the_top(logits: jax.Array, jitter: float | jax.Array) -> jax.Array:
     logits = jax.lax.stop_gradient(logits)
     top = jnp.max(logits, axis=-1, keepdims=True)
     size = jnp.maximum(jnp.abs(logits), top)
@@ -206,15 +228,21 @@ def _near_the_top(logits: jax.Array, jitter: float) -> jax.Array:
     # belongs to an expert that has no probability to lose.
     regular = (logits != -jnp.inf) & (size != 0)
     distance = jnp.where(regular, top - logits, 0) / jnp.where(regular, size, 1)
-    return ~(distance > 2 * jitter)  # not <=, so that NaN stays to be seen
+    least = 2 * jnp.asarray(jitter, logits.dtype)
+    return ~(distance > least)  # not <=, so that NaN stays to be seen
 
 
-def check_index(index: Any, shape: tuple[int, ...]) -> None:
-    """Raise unless there is an integer for every token."""
-    found, dtype = jnp.shape(index), jnp.result_type(index)
+def check_index(index: Any, shape: tuple[int, ...]) -> jax.Array:
+    """Return the experts of tokens as an array, one integer for every token.
+
+    Raises:
+        ValueError: another shape, or no integers.
+    """
+    index = as_array("index", index, "integers")
     checks.require(
-        found == shape and jnp.issubdtype(dtype, jnp.integer),
-        f"index of shape {found} and dtype {dtype}",
+        index.shape == shape,
+        f"index of shape {index.shape}",
         f"integers of shape {shape}, the expert of every token",
         "pass the expert of the Route",
     )
+    return index

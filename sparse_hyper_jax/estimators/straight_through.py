@@ -6,7 +6,6 @@ from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
-from jax.core import Tracer
 
 from sparse_hyper_jax import checks
 from sparse_hyper_jax.estimators.estimator import Estimate, Estimator, Objective, draw
@@ -43,15 +42,15 @@ class GumbelStraightThrough(Estimator):
     variance. One evaluation with its derivative.
 
     Args:
-        temperature: positive.
+        temperature: at least the smallest normal number of float32; may be traced.
 
     Raises:
-        ValueError: a temperature that is not.
+        ValueError: a temperature that is known and smaller.
 
     Reference: Jang, Gu and Poole 2017, arXiv 1611.01144.
     """
 
-    temperature: float = 0.67
+    temperature: float | jax.Array = 0.67
     relaxed: ClassVar[bool] = True
 
     def __post_init__(self):
@@ -66,43 +65,35 @@ class GumbelStraightThrough(Estimator):
         noisy = logits + jax.random.gumbel(key, logits.shape, logits.dtype)
         samples = jnp.argmax(noisy, axis=-1)[None]
 
-        def soften(noisy: jax.Array) -> jax.Array:
-            # The largest goes before the division, which could overflow.
-            largest = jax.lax.stop_gradient(jnp.max(noisy, axis=-1, keepdims=True))
-            return jax.nn.softmax((noisy - largest) / self.temperature)
-
-        return _straight_through(f, samples, soften, noisy)
+        return _straight_through(f, samples, lambda z: soften(z, self.temperature), noisy)
 
 
 def _straight_through(
     f: Objective,
     samples: jax.Array,
-    soften: Callable[[jax.Array], jax.Array],
+    relaxed: Callable[[jax.Array], jax.Array],
     logits: jax.Array,
 ) -> Estimate:
-    """Evaluate ``f`` at one-hot rows and pull its slope back through ``soften(logits)``."""
+    """Evaluate ``f`` at one-hot rows and pull its slope back through ``relaxed(logits)``."""
     one_hot = jax.nn.one_hot(samples[0], logits.shape[1], dtype=logits.dtype)
     value, slope = jax.value_and_grad(f)(one_hot)
-    _, pull_back = jax.vjp(soften, logits)
+    _, pull_back = jax.vjp(relaxed, logits)
     (gradient,) = pull_back(slope)
     return Estimate(value, gradient, samples)
 
 
+def soften(rows: jax.Array, temperature: float | jax.Array) -> jax.Array:
+    """Give ``softmax(rows / temperature)``."""
+    # The largest goes before the division, which could overflow.
+    largest = jax.lax.stop_gradient(jnp.max(rows, axis=-1, keepdims=True))
+    return jax.nn.softmax((rows - largest) / jnp.asarray(temperature, rows.dtype))
+
+
 def check_temperature(temperature: float | jax.Array) -> None:
-    """Raise unless a static temperature is positive; one that is traced is not checked.
+    """Raise unless a temperature is a divisor; one that is traced is not checked.
 
     Raises:
-        ValueError: zero, negative, or no number.
+        ValueError: below the smallest normal number of float32, infinite, or no number.
     """
-    if isinstance(temperature, Tracer):
-        return
-    try:
-        valid = 0 < float(temperature) < float("inf")
-    except (TypeError, ValueError):
-        valid = False
-    checks.require(
-        valid,
-        f"temperature={temperature}",
-        "a positive number",
-        "raise the temperature; 0.5 to 1 are usual",
-    )
+    limits = jnp.finfo(jnp.float32)
+    checks.check_number("temperature", temperature, at_least=limits.tiny, at_most=limits.max)

@@ -14,6 +14,7 @@ from sparse_hyper_jax.estimators.estimator import (
     Estimate,
     Estimator,
     Objective,
+    check_field,
     evaluate,
     sum_of_scores,
 )
@@ -41,7 +42,8 @@ class Subset(Estimator):
     informed: bool = False
 
     def __post_init__(self):
-        checks.check_count("num_samples", self.num_samples, least=2)
+        check_field(self, "num_samples", least=2)
+        checks.check_flag("informed", self.informed)
 
     def evaluations(self, shape: Sequence[int]) -> int:
         """Count the evaluations of ``f``."""
@@ -50,11 +52,11 @@ class Subset(Estimator):
 
     def estimate_rows(self, key: jax.Array, logits: jax.Array, f: Objective) -> Estimate:
         """Estimate for rows ``(K, C)``."""
-        level = jnp.where(jnp.isneginf(logits), -jnp.inf, 0)
+        level = jnp.where(jnp.isneginf(logits), -jnp.inf, 0).astype(logits.dtype)
         samples, alive = sample_without_replacement(key, level, self.num_samples)
         alive = jnp.isfinite(alive)
         if self.informed:
-            mode = jnp.argmax(logits, axis=-1)
+            mode = jnp.argmax(logits, axis=-1).astype(jnp.int32)
             present = jnp.all(samples == mode, axis=1) & alive
             # The draws are exchangeable: any of them may give way, if the mode is missing.
             last = jnp.where(jnp.any(present), samples[-1], mode)
@@ -90,7 +92,10 @@ def restricted(logits: jax.Array, samples: jax.Array, alive: jax.Array, f: Objec
     chosen = jnp.take_along_axis(jax.nn.log_softmax(logits), samples.T, axis=1)
     shares = jax.nn.softmax(jnp.where(alive, jnp.sum(chosen, axis=0), -jnp.inf))
     # What has no share is not evaluated: f may be infinite there.
-    used = jnp.where(shares[:, None] > 0, samples, samples[jnp.argmax(shares)])
+    likeliest = jnp.arange(len(samples)) == jnp.argmax(shares)
+    instead = jnp.sum(jnp.where(likeliest[:, None], samples, 0), axis=0, keepdims=True)
+    used = jnp.where(shares[:, None] > 0, samples, instead)
     values = evaluate(f, used)
+    shares = shares.astype(values.dtype)
     value = jnp.sum(shares * values)
     return Estimate(value, sum_of_scores(shares * (values - value), samples, logits), samples)

@@ -8,12 +8,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sparse_hyper_jax import checks
 from sparse_hyper_jax.estimators.beam import check_distinct, sample_without_replacement
 from sparse_hyper_jax.estimators.estimator import (
     Estimate,
     Estimator,
     Objective,
+    check_field,
     evaluate,
     sum_of_scores,
 )
@@ -39,7 +39,7 @@ class WithoutReplacement(Estimator):
 
     Args:
         num_samples: ``n``, from 2 to 12, at most the number of joint choices; the work beside the
-            evaluations grows as ``2 ** n``.
+            evaluations grows as ``2 ** n``. :class:`RLOO` takes any number.
 
     Raises:
         ValueError: another number.
@@ -51,13 +51,7 @@ class WithoutReplacement(Estimator):
     num_samples: int = 4
 
     def __post_init__(self):
-        checks.check_count("num_samples", self.num_samples, least=2)
-        checks.require(
-            self.num_samples <= MOST_SAMPLES,
-            f"num_samples={self.num_samples}",
-            f"at most {MOST_SAMPLES}",
-            "take RLOO for more samples",
-        )
+        check_field(self, "num_samples", least=2, most=MOST_SAMPLES)
 
     def evaluations(self, shape: Sequence[int]) -> int:
         """Count the evaluations of ``f``."""
@@ -72,11 +66,12 @@ class WithoutReplacement(Estimator):
         samples = jnp.where(alive[:, None], samples, samples[0])
         values = evaluate(f, samples)
         first, second = leave_out_ratios(log_p, _log_rest(logits, samples, log_p))
+        log_p, first, second = (one.astype(values.dtype) for one in (log_p, first, second))
         weights = jnp.where(alive, jnp.exp(log_p + first), 0)
         # The shares of a baseline sum to one. Differences to one value: a constant in f cancels.
         relative = jnp.where(alive, values - values[0], 0)
-        both = alive[:, None] & alive
-        shares = jnp.where(both, jnp.exp(log_p + second), 0)
+        both = alive[:, None] & alive[None]
+        shares = jnp.where(both, jnp.exp(log_p[None] + second), 0)
         baselines = jnp.matmul(shares, relative, precision=jax.lax.Precision.HIGHEST)
         gradient = sum_of_scores(weights * (relative - baselines), samples, logits)
         return Estimate(jnp.sum(weights * jnp.where(alive, values, 0)), gradient, samples)
@@ -121,5 +116,5 @@ def leave_out_ratios(log_p: jax.Array, log_rest: jax.Array) -> tuple[jax.Array, 
     bits = 1 << jnp.arange(n)
     none = jnp.sum(jnp.where(dead, bits, 0))
     single = table[none | bits]
-    pairs = table[none | bits[:, None] | bits]
+    pairs = table[none | bits[:, None] | bits[None]]
     return single - table[none], jnp.where(np.eye(n, dtype=bool), 0, pairs - single[:, None])

@@ -252,7 +252,7 @@ def test_evaluations_are_counted(estimator, shape, count):
     ("call", "found", "expected", "change"),
     [
         (lambda: estimate(ARM(), TWO), "4 classes for ARM", "two", "take ARSM"),
-        (lambda: ARS(0), "num_references=0", "an int of at least 1", "a static Python int"),
+        (lambda: ARS(0), "num_references=0", "an int of at least 1", "a static int"),
         (
             lambda: estimate(ARS(5), TWO),
             "num_references=5 for 4 classes",

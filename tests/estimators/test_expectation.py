@@ -312,9 +312,9 @@ def test_f_that_is_no_scalar_is_refused(name):
             "at most 1048576 evaluations",
             "such as RLOO",
         ),
-        (lambda: ScoreFunction(0), "num_samples=0", "at least 1", "static Python int"),
-        (lambda: RLOO(1), "num_samples=1", "at least 2", "static Python int"),
-        (lambda: RLOO(True), "num_samples=True", "an int", "static Python int"),
+        (lambda: ScoreFunction(0), "num_samples=0", "at least 1", "static int"),
+        (lambda: RLOO(1), "num_samples=1", "at least 2", "static int"),
+        (lambda: RLOO(True), "num_samples=True", "an int", "static int"),
         (lambda: GumbelStraightThrough(0), "temperature=0", "a positive number", "raise"),
     ],
 )
