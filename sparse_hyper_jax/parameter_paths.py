@@ -46,7 +46,7 @@ def map_selected(
         other: replaces the leaves that are not selected; by default they stay.
 
     Raises:
-        ValueError: no leaf is selected.
+        ValueError: no leaf is selected, or a tree has another structure.
     """
     found = []
 
@@ -58,6 +58,9 @@ def map_selected(
         selected.append(name)
         return function(leaf, *more)
 
+    check_selector("select", select)
+    for other_tree in rest:
+        check_fits(tree, other_tree)
     selected: list[str] = []
     mapped = jax.tree_util.tree_map_with_path(visit, tree, *rest)
     checks.require(
@@ -72,6 +75,48 @@ def map_selected(
 def is_left_out(mask: Any) -> bool:
     """Whether a tree of masks has nothing for a leaf: ``optax.MaskedNode``, which has no leaves."""
     return isinstance(mask, optax.MaskedNode)
+
+
+def check_fits(
+    tree: Any,
+    other: Any,
+    name: str = "a second tree",
+    is_leaf: Callable[[Any], bool] | None = None,
+) -> list[Any]:
+    """List what another tree has in the place of each leaf of a tree.
+
+    Args:
+        tree: pytree.
+        other: of the same structure, or with subtrees in place of leaves.
+        name: of the other, as callers know it.
+        is_leaf: what counts as a leaf of the tree besides arrays.
+
+    Raises:
+        ValueError: the structures differ.
+    """
+    structure = jax.tree.structure(tree, is_leaf)
+    try:
+        return structure.flatten_up_to(other)
+    except (ValueError, TypeError):
+        found = jax.tree.structure(other)
+    raise ValueError(
+        f"found {name} of structure {str(found)[10:-1]:.200}; expected that of "
+        f"{str(structure)[10:-1]:.200}; make both from the same parameters"
+    )
+
+
+def check_selector(name: str, select: Any) -> None:
+    """Raise unless leaves can be selected by it.
+
+    Raises:
+        ValueError: it is no function.
+    """
+    checks.require(
+        callable(select) and not isinstance(select, type),
+        f"{name}={select!r:.80}",
+        "a function of a path and a leaf",
+        f"pass {name}=lambda path, leaf: ...",
+    )
 
 
 def selected_leaves(select: Selector, tree: Any) -> list[Any]:

@@ -191,11 +191,11 @@ def call(sparsifier, key=KEY, matrix=MATRIX):
 
 
 MISTAKES = {
-    "no component": (call(backprop.TopK(0)), "k=0", "at least 1", "static Python int"),
+    "no component": (call(backprop.TopK(0)), "k=0", "at least 1", "pass a static int"),
     "a negative share": (call(backprop.TopK(-0.1)), "k=-0.1", "(0, 1]", "an int for a count"),
     "more than all": (call(backprop.UnifiedTopK(9)), "k=9 of 8", "at most 8", "lower k"),
     "a large share": (call(backprop.RandomK(1.5)), "k=1.5", "(0, 1]", "an int for a count"),
-    "a truth value": (call(backprop.TopK(True)), "k=True", "an int", "static Python int"),
+    "a truth value": (call(backprop.TopK(True)), "k=True", "an int", "pass a static int"),
     "no share": (call(backprop.TopK(float("nan"))), "k=nan", "(0, 1]", "an int"),
     "few candidates": (
         call(backprop.CandidateTopK(3, 2)),

@@ -227,22 +227,22 @@ def test_16_bits_throughout():
 
 
 MISTAKES = {
-    "an end": (lambda: RigL(-1), "end=-1", "at least 0", "static Python int"),
+    "an end": (lambda: RigL(-1), "end=-1", "at least 0", "pass a static int"),
     "a percentage": (
         lambda: SET(500, drop_fraction=30),
         "drop_fraction=30",
-        "from 0 to 1",
+        "at least 0 and at most 1",
         "change drop_fraction",
     ),
     "a size": (
         lambda: RigL(500, grown_size=-0.1),
         "grown_size=-0.1",
-        "from 0 to 1",
+        "at least 0 and at most 1",
         "change grown_size",
     ),
     "never": (lambda: RigL(6, every=100), "never change", "before the end", "lower every"),
     "a place": (lambda: DropAndGrow(5, grow="all"), "grow='all'", "'random'", "choose grow"),
-    "a period": (lambda: RigL(5, every=0).schedule, "every=0", "at least 1", "static Python int"),
+    "a period": (lambda: RigL(5, every=0).schedule, "every=0", "at least 1", "pass a static int"),
 }
 
 

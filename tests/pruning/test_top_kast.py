@@ -125,7 +125,7 @@ def test_extreme_densities(density, more):
 
 
 MISTAKES = {
-    "no period": (lambda: TopKAST(every=0), "every=0", "at least 1", "static Python int"),
+    "no period": (lambda: TopKAST(every=0), "every=0", "at least 1", "pass a static int"),
     "a percentage": (
         lambda: TopKAST(trained_extra=10),
         "trained_extra=10",
@@ -134,7 +134,7 @@ MISTAKES = {
     ),
     "less": (lambda: TopKAST(trained_extra=-0.1), "trained_extra=-0.1", "from 0 to 1", "change"),
     "nan": (lambda: TopKAST(trained_extra=np.nan), "trained_extra=nan", "from 0 to 1", "change"),
-    "a reward": (lambda: TopKAST(penalty=-1), "penalty=-1", "at least 0", "change it"),
+    "a reward": (lambda: TopKAST(penalty=-1), "penalty=-1", "at least 0", "change penalty"),
 }
 
 
