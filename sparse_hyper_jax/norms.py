@@ -63,7 +63,8 @@ def direction(array: jax.Array, axes: tuple[int, ...]) -> jax.Array:
     wide = at_least_float32(array)
     scaled = wide / _unit(wide, axes)
     length = norm(scaled, axes)
-    return quotient(scaled, jnp.where(length > 0, length, 1))
+    # Not where it is above 0: that of NaN stays NaN.
+    return quotient(scaled, jnp.where(length == 0, 1, length))
 
 
 def _unit(wide: jax.Array, axes: tuple[int, ...]) -> jax.Array:

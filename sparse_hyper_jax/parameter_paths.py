@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from sparse_hyper_jax import checks
+from sparse_hyper_jax.entrance import as_array, check_same_shape
 
 Selector = Callable[[str, jax.Array], bool]
 """``select(path, leaf)``, where the path reads like ``"layers/0/kernel"``: is the leaf meant?"""
@@ -75,6 +76,37 @@ def map_selected(
 def is_left_out(mask: Any) -> bool:
     """Whether a tree of masks has nothing for a leaf: ``optax.MaskedNode``, which has no leaves."""
     return isinstance(mask, optax.MaskedNode)
+
+
+def map_updates(
+    function: Callable[[jax.Array, jax.Array], Any], select: Selector, updates: Any, params: Any
+) -> Any:
+    """Map the selected leaves of updates; the others come out as they came in.
+
+    Args:
+        function: gets the parameter and its update.
+        select: selects leaves of the parameters.
+        updates: tree like the parameters.
+        params: pytree of arrays.
+
+    Raises:
+        ValueError: without parameters, for a tree of another structure, an update of another shape,
+            or if nothing is selected.
+    """
+    checks.require(
+        params is not None,
+        "update called without params",
+        "the parameters (theta), on which it depends",
+        "call update(gradient, state, params)",
+    )
+
+    def mapped(param: jax.Array, update: jax.Array) -> Any:
+        param, update = as_array("params", param), as_array("updates", update)
+        check_same_shape(params=param, updates=update)
+        return function(param, update)
+
+    changed = map_selected(mapped, select, params, updates, other=optax.MaskedNode())
+    return jax.tree.map(lambda one, new: one if is_left_out(new) else new, updates, changed)
 
 
 def check_fits(

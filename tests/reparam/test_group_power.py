@@ -114,7 +114,7 @@ MISTAKES = {
     "no axis": (lambda: group_power(ONES, 2, ()), "axes=()", "along which", "axes=(0,)"),
     "too far": (lambda: group_power(ONES, 2, (2,)), "with 2 axes", "of the array", "axes=(0,)"),
     "a root": (lambda: group_power(ONES, 0.9, (0,)), "alpha=0.9", "at least 1", "alpha=2.0"),
-    "ints": (lambda: group_power(ONES.astype(int), 2, (0,)), "int", "floats", "float32"),
+    "ints": (lambda: group_power(ONES.astype(int), 2, (0,)), "int", "floats", "convert"),
 }
 
 
