@@ -100,7 +100,7 @@ class DropAndGrow(Method):
     def change(self, key: Any, seen: Snapshot) -> Kept:
         """Drop and grow."""
         decay = optax.cosine_decay_schedule(1.0, max(int(self.end), 1))
-        replaced = self.drop_fraction * jnp.asarray(decay(seen.steps), jnp.float32)
+        replaced = self.drop_fraction * jnp.asarray(decay(seen.steps.astype(jnp.float32)))
         keys = jax.random.split(key, len(seen.weights))
         parts = [
             self._replace(*leaves, replaced)

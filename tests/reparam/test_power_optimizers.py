@@ -218,8 +218,18 @@ MISTAKES = {
     ),
     "a root": (lambda: scale_by_power_jacobian(0.5), "alpha=0.5", "at least 1", "alpha=2.0"),
     "no alpha": (lambda: add_power_decay(0.1, 0), "alpha=0", "at least 1", "alpha=2.0"),
-    "growth": (lambda: add_power_decay(-1, 2.0), "weight_decay=-1", "at least 0", "change weight_decay"),
-    "nan": (lambda: add_power_decay(np.nan, 2.0), "weight_decay=nan", "at least 0", "change weight_decay"),
+    "growth": (
+        lambda: add_power_decay(-1, 2.0),
+        "weight_decay=-1",
+        "at least 0",
+        "change weight_decay",
+    ),
+    "nan": (
+        lambda: add_power_decay(np.nan, 2.0),
+        "weight_decay=nan",
+        "at least 0",
+        "change weight_decay",
+    ),
     "on what": (
         lambda: add_power_decay(0.1, 2.0, decay_on="weights"),
         "decay_on='weights'",
