@@ -40,6 +40,16 @@ def move_grown(leaf: jax.Array, target: jax.Array, grown: Any, step: jax.Array) 
     return jnp.where(jnp.isnan(grown), stay, way)
 
 
+def moved_by(step: Any, params: Any) -> Any:
+    """Apply updates that are at least as wide as the parameters, and round once."""
+
+    def moved(leaf: jax.Array, update: jax.Array) -> jax.Array:
+        leaf = jnp.asarray(leaf)
+        return (leaf.astype(update.dtype) + update).astype(leaf.dtype)
+
+    return jax.tree.map(moved, params, step)
+
+
 def renew_grown(inner: optax.GradientTransformation, state: Any, fresh: Any, grown: Any) -> Any:
     """Take the state of grown entries from a fresh one: not all begin at zero."""
 
