@@ -1,9 +1,14 @@
 """Which components of each row are largest, without sorting the row."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
 
 from sparse_hyper_jax import checks
+from sparse_hyper_jax.entrance import as_array
 
 
 def top_k_mask(array: jax.Array, k: int | jax.Array) -> jax.Array:
@@ -16,32 +21,70 @@ def top_k_mask(array: jax.Array, k: int | jax.Array) -> jax.Array:
 
     Args:
         array: ``(..., n)`` floats.
-        k: int from 0 to n, or an integer array that broadcasts to ``(...)``.
+        k: int from 0 to n, or an integer array that broadcasts to ``(...)``, whose numbers outside
+            of that count as 0 or n.
 
     Returns:
         bool ``(..., n)``.
 
     Raises:
-        ValueError: a scalar, no floats, or a static k out of range.
+        ValueError: a scalar, no floats, a static k out of range, or no whole number.
     """
+    array = as_array("array", array, "floats")
     checks.require(
-        jnp.ndim(array) >= 1 and jnp.issubdtype(jnp.result_type(array), jnp.floating),
-        f"an array of shape {jnp.shape(array)} and dtype {jnp.result_type(array)}",
-        "floats of shape (..., n)",
-        "pass real numbers with at least one axis",
+        array.ndim >= 1, "an array of shape ()", "floats of shape (..., n)", "give it an axis"
     )
+    return _top_k_mask(array, _budgets(k, array.shape))
+
+
+def count_array(name: str, count: Any, most: int | None = None) -> jax.Array:
+    """Return a number of things, static or traced, as an int32 scalar.
+
+    Args:
+        name: the argument's name.
+        count: an int, checked, or a traced integer, of which the type alone is.
+        most: the largest that is allowed; None for any, of which 2**31 - 1 are enough.
+
+    Raises:
+        ValueError: no whole number, or a static one out of range.
+    """
+    if not isinstance(count, Tracer):
+        number = checks.check_count(name, count, most=most)
+        return jnp.asarray(min(number, checks.INT32_CELLS - 1), jnp.int32)
+    count = as_array(name, count, "integers")
+    checks.check_shape(name, count, (), "one number")
+    return count.astype(jnp.int32)
+
+
+def _budgets(k: Any, shape: tuple[int, ...]) -> jax.Array:
+    """Give one budget for each row."""
+    *lead, n = shape
+    if not isinstance(k, list | tuple) and not np.ndim(k):
+        return jnp.broadcast_to(jnp.clip(count_array("k", k, n), 0, n), lead)
+    k = as_array("k", k, "integers")
+    fits = k.ndim <= len(lead) and all(
+        have in (1, want) for have, want in zip(k.shape[::-1], lead[::-1], strict=False)
+    )
+    checks.require(
+        fits,
+        f"k of shape {k.shape} for rows of shape {tuple(lead)}",
+        "one number, or one for each row",
+        "reshape k",
+    )
+    return jnp.clip(jnp.broadcast_to(k.astype(jnp.int32), lead), 0, n)
+
+
+@jax.jit  # so that calls outside jit do not compile the loops again and again
+def _top_k_mask(array: jax.Array, k: jax.Array) -> jax.Array:
     n = array.shape[-1]
-    if isinstance(k, int):
-        checks.check_count("k", k)
-        checks.require(k <= n, f"k={k} of {n} components", f"at most {n}", "lower k")
     order, bits = magnitude_order(array)
-    k = jnp.broadcast_to(jnp.asarray(k, jnp.int32), order.shape[:-1])
     least = _kth_largest(order, k, bits)[..., None]
     tied = order == least
     wanted = k - jnp.sum(order > least, axis=-1, dtype=jnp.int32)
 
     def first_of_tied() -> jax.Array:
-        early = jnp.where(tied, jnp.arange(n, 0, -1, dtype=jnp.int32), 0)
+        falling = n - jax.lax.broadcasted_iota(jnp.int32, tied.shape, tied.ndim - 1)
+        early = jnp.where(tied, falling, 0)
         last = _kth_largest(early, wanted, n.bit_length())[..., None]
         return (order > least) | (tied & (early >= last) & (wanted > 0)[..., None])
 
@@ -70,11 +113,12 @@ def _kth_largest(order: jax.Array, k: jax.Array, bits: int) -> jax.Array:
     """Give the largest integer that at least k of each row reach, from non-negative integers."""
     # A CPU counts a quarter faster in float32, which is exact up to 2**24.
     kind = jnp.float32 if order.shape[-1] < 2**24 else jnp.int32
+    enough = k.astype(kind)
 
     def decide_bit(number: jax.Array, low: jax.Array) -> jax.Array:
         candidate = low | (jnp.ones_like(low) << (bits - 1 - number).astype(low.dtype))
-        reached = jnp.sum((order >= candidate[..., None]).astype(kind), axis=-1)
-        return jnp.where(reached >= k, candidate, low)
+        reached = jnp.sum((order >= candidate[..., None]).astype(kind), axis=-1, dtype=kind)
+        return jnp.where(reached >= enough, candidate, low)
 
     # Made from the data and not from nothing, so that inside shard_map it varies as they do.
     start = jnp.sum(order & 0, axis=-1, dtype=order.dtype)

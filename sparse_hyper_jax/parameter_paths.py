@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from sparse_hyper_jax import checks
+from sparse_hyper_jax.entrance import as_array, check_same_shape
 
 Selector = Callable[[str, jax.Array], bool]
 """``select(path, leaf)``, where the path reads like ``"layers/0/kernel"``: is the leaf meant?"""
@@ -46,7 +47,7 @@ def map_selected(
         other: replaces the leaves that are not selected; by default they stay.
 
     Raises:
-        ValueError: no leaf is selected.
+        ValueError: no leaf is selected, or a tree has another structure.
     """
     found = []
 
@@ -58,6 +59,9 @@ def map_selected(
         selected.append(name)
         return function(leaf, *more)
 
+    check_selector("select", select)
+    for other_tree in rest:
+        check_fits(tree, other_tree)
     selected: list[str] = []
     mapped = jax.tree_util.tree_map_with_path(visit, tree, *rest)
     checks.require(
@@ -72,6 +76,79 @@ def map_selected(
 def is_left_out(mask: Any) -> bool:
     """Whether a tree of masks has nothing for a leaf: ``optax.MaskedNode``, which has no leaves."""
     return isinstance(mask, optax.MaskedNode)
+
+
+def map_updates(
+    function: Callable[[jax.Array, jax.Array], Any], select: Selector, updates: Any, params: Any
+) -> Any:
+    """Map the selected leaves of updates; the others come out as they came in.
+
+    Args:
+        function: gets the parameter and its update.
+        select: selects leaves of the parameters.
+        updates: tree like the parameters.
+        params: pytree of arrays.
+
+    Raises:
+        ValueError: without parameters, for a tree of another structure, an update of another shape,
+            or if nothing is selected.
+    """
+    checks.require(
+        params is not None,
+        "update called without params",
+        "the parameters (theta), on which it depends",
+        "call update(gradient, state, params)",
+    )
+
+    def mapped(param: jax.Array, update: jax.Array) -> Any:
+        param, update = as_array("params", param), as_array("updates", update)
+        check_same_shape(params=param, updates=update)
+        return function(param, update)
+
+    changed = map_selected(mapped, select, params, updates, other=optax.MaskedNode())
+    return jax.tree.map(lambda one, new: one if is_left_out(new) else new, updates, changed)
+
+
+def check_fits(
+    tree: Any,
+    other: Any,
+    name: str = "a second tree",
+    is_leaf: Callable[[Any], bool] | None = None,
+) -> list[Any]:
+    """List what another tree has in the place of each leaf of a tree.
+
+    Args:
+        tree: pytree.
+        other: of the same structure, or with subtrees in place of leaves.
+        name: of the other, as callers know it.
+        is_leaf: what counts as a leaf of the tree besides arrays.
+
+    Raises:
+        ValueError: the structures differ.
+    """
+    structure = jax.tree.structure(tree, is_leaf)
+    try:
+        return structure.flatten_up_to(other)
+    except (ValueError, TypeError):
+        found = jax.tree.structure(other)
+    raise ValueError(
+        f"found {name} of structure {str(found)[10:-1]:.200}; expected that of "
+        f"{str(structure)[10:-1]:.200}; make both from the same parameters"
+    )
+
+
+def check_selector(name: str, select: Any) -> None:
+    """Raise unless leaves can be selected by it.
+
+    Raises:
+        ValueError: it is no function.
+    """
+    checks.require(
+        callable(select) and not isinstance(select, type),
+        f"{name}={select!r:.80}",
+        "a function of a path and a leaf",
+        f"pass {name}=lambda path, leaf: ...",
+    )
 
 
 def selected_leaves(select: Selector, tree: Any) -> list[Any]:

@@ -1,13 +1,38 @@
+import logging
+from contextlib import contextmanager
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sparse_hyper_jax.backprop import top_k_mask
+from sparse_hyper_jax.backprop import TopK, sparsify, top_k_mask
+from sparse_hyper_jax.pruning import NofM, keep_largest
 from tests.backprop.examples import random_array
 from tests.ops.examples import assert_names_itself_and_its_cure
 
 SHAPE = (6, 11)
+
+
+@contextmanager
+def compilations():
+    """Collect the names of programs that are compiled."""
+    names = []
+
+    class Collect(logging.Handler):
+        def emit(self, record):
+            if "Finished XLA compilation" in record.getMessage():
+                names.append(record.getMessage())
+
+    logger, handler = logging.getLogger("jax"), Collect()
+    logger.addHandler(handler)
+    try:
+        with jax.log_compiles():
+            yield names
+    finally:
+        logger.removeHandler(handler)
+
+
 DTYPES = ["float8_e4m3fn", "float8_e5m2", "float16", "bfloat16", "float32", "float64"]
 mask_of = jax.jit(top_k_mask)
 
@@ -82,15 +107,56 @@ def test_leading_axes_are_rows():
     assert mask_of(array, np.array([[1], [2]])).sum(-1).tolist() == [[1] * 3, [2] * 3]
 
 
+def test_lists_and_counts_of_numpy():
+    assert top_k_mask([1.0, -2.0, 0.5], np.int64(2)).tolist() == [True, True, False]
+    assert top_k_mask([[1.0, 2.0], [4.0, 3.0]], [1, 2]).tolist() == [[False, True], [True, True]]
+
+
+def test_numbers_of_an_array_outside_count_as_none_or_all():
+    assert mask_of(jnp.ones((2, 3)), jnp.array([-1, 9])).sum(-1).tolist() == [0, 3]
+
+
+def test_calls_outside_of_jit_compile_once():
+    """Loops made anew at each call would be compiled anew."""
+    array = jnp.asarray(random_array(5, 13))  # of a shape that no other test has
+    calls = [
+        lambda: top_k_mask(array, 4),
+        lambda: sparsify(None, array, TopK(4)),
+        lambda: NofM(2, 4).mask(array[:, :12], 30),
+        lambda: keep_largest([array], 7),
+    ]
+    for call in calls:
+        call()
+        with compilations() as compiled:
+            call()
+            call()
+        assert compiled == []
+
+
 def test_a_vector_may_be_empty():
     assert top_k_mask(jnp.zeros((3, 0)), 0).shape == (3, 0)
 
 
 MISTAKES = {
-    "a scalar": (lambda: top_k_mask(jnp.float32(1), 1), "shape ()", "(..., n)", "one axis"),
-    "integers": (lambda: top_k_mask(jnp.arange(3), 1), "int32", "floats", "pass real numbers"),
-    "too many": (lambda: top_k_mask(jnp.ones(3), 4), "k=4 of 3", "at most 3", "lower k"),
-    "negative": (lambda: top_k_mask(jnp.ones(3), -1), "k=-1", "at least 0", "static Python int"),
+    "a scalar": (lambda: top_k_mask(jnp.float32(1), 1), "shape ()", "(..., n)", "an axis"),
+    "integers": (lambda: top_k_mask(jnp.arange(3), 1), "int32", "floats", "convert array"),
+    "too many": (lambda: top_k_mask(jnp.ones(3), 4), "k=4", "from 0 to 3", "pass a static"),
+    "negative": (lambda: top_k_mask(jnp.ones(3), -1), "k=-1", "from 0 to 3", "pass a static"),
+    "a share": (lambda: top_k_mask(jnp.ones(3), 0.5), "k=0.5", "an int", "pass a static int"),
+    "a part": (lambda: top_k_mask(jnp.ones(3), jnp.array(1.7)), "k=Array(1.7", "an int", "pass a"),
+    "parts": (
+        lambda: top_k_mask(jnp.ones((2, 3)), [1.0, 2.0]),
+        "k of dtype",
+        "integers",
+        "convert",
+    ),
+    "more rows": (
+        lambda: top_k_mask(jnp.ones((2, 3)), jnp.arange(3)),
+        "k of shape (3,)",
+        "one for each row",
+        "reshape k",
+    ),
+    "nothing": (lambda: top_k_mask(None, 1), "array=None", "an array", "convert array"),
 }
 
 

@@ -2,14 +2,16 @@
 
 import math
 from dataclasses import dataclass
+from types import NoneType
 from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 
 from sparse_hyper_jax import checks
-from sparse_hyper_jax.backprop.choice import Choice, Sparsifier
+from sparse_hyper_jax.backprop.choice import Choice, Sparsifier, check_static
 from sparse_hyper_jax.backprop.sparsifiers import UnifiedTopK
+from sparse_hyper_jax.entrance import check_instance
 from sparse_hyper_jax.largest import top_k_mask
 
 
@@ -41,14 +43,14 @@ class AdaptiveTopK(Sparsifier):
     depth: int = 0
 
     def __post_init__(self) -> None:
+        check_static("least", self.least, at_least=0, at_most=1)
+        check_static("most", self.most, at_least=0, at_most=1)
+        check_static("damping", self.damping, above=0, at_most=1)
         checks.require(
-            0 <= self.least <= self.most <= 1,
+            self.least <= self.most,
             f"least={self.least}, most={self.most}",
             "0 <= least <= most <= 1",
             "change one of the two",
-        )
-        checks.require(
-            0 < self.damping <= 1, f"damping={self.damping}", "in (0, 1]", "change damping"
         )
         checks.check_count("depth", self.depth)
 
@@ -88,6 +90,7 @@ class AdaptiveLadder(AdaptiveTopK):
     def __post_init__(self) -> None:
         super().__post_init__()
         checks.check_count("num_rungs", self.num_rungs, least=1)
+        check_instance("axis_name", self.axis_name, str, NoneType)
 
     def budgets(self, n: int) -> tuple[int, ...]:
         """Give the numbers of columns, from the smallest to n."""
@@ -115,4 +118,4 @@ class AdaptiveLadder(AdaptiveTopK):
         number = self.rung(cotangent, peak)
         k = jnp.asarray(self.budgets(cotangent.shape[-1]), jnp.int32)[number]
         mask = top_k_mask(sums, k)
-        return Choice(None, jnp.broadcast_to(mask, cotangent.shape))
+        return Choice(None, jnp.broadcast_to(mask[None], cotangent.shape))

@@ -8,8 +8,12 @@ from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from sparse_hyper_jax import checks
+from sparse_hyper_jax.entrance import as_array, check_random_key
+from sparse_hyper_jax.placement import placed_like, with_whole_rows
+from sparse_hyper_jax.precision import wide_dtype
 
 
 class Choice(NamedTuple):
@@ -83,12 +87,35 @@ def budget(k: float, n: int) -> int:
     Raises:
         ValueError: fewer than 1 or more than n components, or a share outside (0, 1].
     """
-    if isinstance(k, float):
-        checks.require(0 < k <= 1, f"k={k}", "a share in (0, 1]", "or pass an int for a count")
-        return max(1, round(k * n))
-    checks.check_count("k", k, least=1)
+    check_budget("k", k)
+    if isinstance(k, float | np.floating):
+        return max(1, round(float(k) * n))
     checks.require(k <= n, f"k={k} of {n} components", f"at most {n}", "lower k or pass a share")
-    return k
+    return int(k)
+
+
+def check_budget(name: str, k: Any) -> None:
+    """Raise unless this may be a budget: a count, or a share of what there is.
+
+    Raises:
+        ValueError: fewer than 1 component, a share outside (0, 1], or no static number.
+    """
+    if isinstance(k, float | np.floating):
+        checks.require(0 < k <= 1, f"{name}={k}", "a share in (0, 1]", "or pass an int for a count")
+    else:
+        checks.check_count(name, k, least=1)
+
+
+def check_static(name: str, number: Any, **limits: float) -> None:
+    """Raise unless this is a number that a sparsifier, a static description, can hold.
+
+    Raises:
+        ValueError: no real number, an array, or beyond a limit of :func:`checks.check_number`.
+    """
+    checks.require(
+        not isinstance(number, jax.Array), f"{name}={number!r}", "a static number", "pass a float"
+    )
+    checks.check_number(name, number, **limits)
 
 
 def sparsify(key: jax.Array | None, cotangent: jax.Array, sparsifier: Sparsifier) -> jax.Array:
@@ -105,6 +132,7 @@ def sparsify(key: jax.Array | None, cotangent: jax.Array, sparsifier: Sparsifier
     Raises:
         ValueError: no matrix, a missing key, a budget that does not fit.
     """
+    cotangent = as_array("cotangent", cotangent, "floats")
     checks.check_shape("cotangent", cotangent, (None, None), "(rows, n): one row per example")
     check_sparsifier(sparsifier)
     check_key(sparsifier, key)
@@ -114,9 +142,9 @@ def sparsify(key: jax.Array | None, cotangent: jax.Array, sparsifier: Sparsifier
         "a sparsifier without a state",
         "pass it to sparsify_cotangent or sparse_dense, with a memory",
     )
-    cotangent = jnp.asarray(cotangent)
-    choice = sparsifier.choose(key, cotangent)
-    return spread(take(cotangent, choice), choice, cotangent.shape[-1])
+    whole = with_whole_rows(cotangent)
+    choice = sparsifier.choose(key, whole)
+    return placed_like(spread(take(whole, choice), choice, whole.shape[-1]), cotangent)
 
 
 def check_sparsifier(sparsifier: Any) -> None:
@@ -134,13 +162,15 @@ def check_sparsifier(sparsifier: Any) -> None:
 
 
 def check_key(sparsifier: Sparsifier, key: jax.Array | None) -> None:
-    """Raise if a random sparsifier has no key.
+    """Raise if a random sparsifier has no key, or what is passed is none.
 
     Raises:
-        ValueError: it has none.
+        ValueError: otherwise.
     """
     if sparsifier.needs_key:
         require_key(sparsifier, key)
+    if key is not None:
+        check_random_key(key)
 
 
 def require_key(sparsifier: Sparsifier, key: jax.Array | None) -> jax.Array:
@@ -165,7 +195,9 @@ def take(cotangent: jax.Array, choice: Choice) -> jax.Array:
     if choice.weights.dtype == jnp.bool_:
         return jnp.where(choice.weights, taken, 0)
     # A product would let NaN pass where the weight is 0, and turn infinity into NaN.
-    return jnp.where(choice.weights == 0, 0, taken * choice.weights).astype(cotangent.dtype)
+    wide = wide_dtype(taken, choice.weights)
+    weighed = taken.astype(wide) * choice.weights.astype(wide)
+    return jnp.where(choice.weights == 0, 0, weighed).astype(cotangent.dtype)
 
 
 def spread(taken: jax.Array, choice: Choice, n: int) -> jax.Array:
@@ -185,7 +217,7 @@ def place_columns(part: jax.Array, columns: jax.Array, n: int) -> jax.Array:
         n: number of columns.
     """
     source, given = _sources(columns, n)
-    return jnp.where(given, part.at[:, source].get(mode="promise_in_bounds"), 0)
+    return jnp.where(given[None], part.at[:, source].get(mode="promise_in_bounds"), 0)
 
 
 def place_rows(part: jax.Array, rows: jax.Array, n: int) -> jax.Array:
@@ -213,7 +245,7 @@ def left_over(cotangent: jax.Array, taken: jax.Array, choice: Choice) -> jax.Arr
     n = cotangent.shape[-1]
     if columns is not None and weights is None:
         keep = jnp.ones(n, bool).at[columns].set(False, unique_indices=True)
-        return jnp.where(keep, cotangent, 0)
+        return jnp.where(keep[None], cotangent, 0)
     if weights is not None and weights.dtype == jnp.bool_:
         # Not by a difference: infinity minus infinity would stay in the memory for good.
         return jnp.where(spread(weights, choice, n), 0, cotangent)
@@ -226,7 +258,7 @@ def count_units(choice: Choice, shape: tuple[int, ...]) -> jax.Array:
     if choice.weights is None or choice.weights.ndim == 0:
         chosen = jnp.asarray(rows, jnp.float32)
     else:
-        chosen = jnp.sum(choice.weights != 0, axis=0, dtype=jnp.float32)
+        chosen = jnp.sum(choice.weights.astype(bool), axis=0, dtype=jnp.float32)
     if choice.columns is None:
         return chosen
-    return jnp.zeros(n).at[choice.columns].set(chosen, unique_indices=True)
+    return jnp.zeros(n, jnp.float32).at[choice.columns].set(chosen, unique_indices=True)

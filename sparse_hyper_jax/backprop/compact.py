@@ -7,9 +7,11 @@ import jax.numpy as jnp
 from jax.core import Tracer
 
 from sparse_hyper_jax import checks
-from sparse_hyper_jax.backprop.choice import Sparsifier
+from sparse_hyper_jax.backprop.choice import Sparsifier, check_sparsifier
 from sparse_hyper_jax.backprop.memory import used_once
 from sparse_hyper_jax.backprop.rules import LAYOUTS, choice_shapes, varying
+from sparse_hyper_jax.entrance import as_array, check_instance
+from sparse_hyper_jax.precision import wide_dtype
 
 
 class CompactGradient(NamedTuple):
@@ -46,6 +48,9 @@ def empty_compact(
         ValueError: the sparsifier does not choose columns, or not always as many.
     """
     checks.check_choice("layout", layout, LAYOUTS)
+    check_sparsifier(sparsifier)
+    kernel = as_array("kernel", kernel, "floats")
+    checks.check_shape("kernel", kernel, (None, None), f"({', '.join(layout.split('_'))})")
     n_out, n_in = kernel.shape if layout == "out_in" else kernel.shape[::-1]
     columns = None if sparsifier.needs_peak else choice_shapes(sparsifier, n_out).columns
     columns = checks.require_given(
@@ -55,7 +60,8 @@ def empty_compact(
         "use UnifiedTopK, CandidateTopK, BlockTopK or UnifiedRandomK, or no compact gradient",
     )
     rows = jnp.zeros((*columns.shape, n_in), kernel.dtype)
-    return CompactGradient(jnp.zeros(columns.shape), rows, jnp.zeros(()))
+    numbers = jnp.zeros(columns.shape, jnp.float32)
+    return CompactGradient(numbers, rows, jnp.zeros((), jnp.float32))
 
 
 def add_compact(
@@ -73,17 +79,25 @@ def add_compact(
     Args:
         kernel: ``(n_out, n_in)``, or ``(n_in, n_out)`` with ``layout="in_out"``.
         gradient: with respect to :func:`empty_compact`.
-        scale: scalar.
+        scale: scalar, may be traced.
         layout: of the kernel.
 
     Returns:
-        the new kernel; NaN inside ``jit`` where it would be an error outside.
+        the new kernel; NaN inside ``jit`` where it would be an error outside. Units outside of the
+        kernel are dropped.
 
     Raises:
-        ValueError: another layout; outside ``jit``, a gradient that went through several backward
-            passes or was scaled.
+        ValueError: another layout; a gradient that does not fit the kernel; outside ``jit``, one
+            that went through several backward passes or was scaled.
     """
     checks.check_choice("layout", layout, LAYOUTS)
+    check_instance("gradient", gradient, CompactGradient)
+    checks.check_number("scale", scale)
+    kernel = as_array("kernel", kernel, "floats")
+    checks.check_shape("kernel", kernel, (None, None), f"({', '.join(layout.split('_'))})")
+    n_out, n_in = kernel.shape if layout == "out_in" else kernel.shape[::-1]
+    (number,) = jnp.shape(gradient.columns)
+    checks.check_shape("rows", gradient.rows, (number, n_in), "one row per unit")
     whole = (gradient.uses == 0) | used_once(gradient.uses)
     if not isinstance(whole, Tracer):
         checks.require(
@@ -93,10 +107,14 @@ def add_compact(
             "use the kernel's ordinary gradient",
         )
     columns = gradient.columns.astype(jnp.int32)
-    change = jnp.where(whole, scale * gradient.rows, jnp.nan).astype(kernel.dtype)
+    # Dropped, where -1 would wrap.
+    columns = jnp.where(columns < 0, n_out + jnp.arange(number, dtype=jnp.int32), columns)
+    wide = wide_dtype(kernel, gradient.rows)
+    change = jnp.asarray(scale, wide) * gradient.rows.astype(wide)
+    change = jnp.where(whole, change, jnp.nan).astype(kernel.dtype)
     if layout == "out_in":
-        return kernel.at[columns].add(change, unique_indices=True)
-    return kernel.at[:, columns].add(change.T, unique_indices=True)
+        return kernel.at[columns].add(change, mode="drop", unique_indices=True)
+    return kernel.at[:, columns].add(change.T, mode="drop", unique_indices=True)
 
 
 def check_compact(compact: CompactGradient, x: jax.Array, wanted: CompactGradient) -> None:
@@ -105,6 +123,7 @@ def check_compact(compact: CompactGradient, x: jax.Array, wanted: CompactGradien
     Raises:
         ValueError: other shapes than wanted, or rows that are spread over devices.
     """
+    check_instance("compact", compact, CompactGradient)
     found, expected = (jax.tree.map(jnp.shape, one) for one in (compact, wanted))
     checks.require(
         found == expected,

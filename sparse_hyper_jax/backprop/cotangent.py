@@ -19,6 +19,8 @@ from sparse_hyper_jax.backprop.rules import (
     memory_axes,
     split_primals,
 )
+from sparse_hyper_jax.entrance import as_array
+from sparse_hyper_jax.placement import placed_like, with_whole_rows
 
 
 def sparsify_cotangent(
@@ -42,7 +44,8 @@ def sparsify_cotangent(
     and saves nothing by itself: what comes before still multiplies dense arrays with zeros in
     them. (:func:`~sparse_hyper_jax.backprop.sparse_dense` saves.) Put it right after the linear
     operation, before the nonlinearity: after a ReLU, components would be spent on dead units.
-    Reverse mode only, first derivatives only.
+    Reverse mode only. Second derivatives are those of this sparse gradient with its choice of
+    components held fixed: no Hessian of the loss, and not symmetric.
 
     Args:
         key: a typed key for random sparsifiers, fresh for every step and call site; else None.
@@ -50,7 +53,7 @@ def sparsify_cotangent(
         memory: from :func:`~sparse_hyper_jax.backprop.init_memory` with the shape of ``y``; None
             forgets what is not propagated.
         sparsifier: which components, see the classes of this package.
-        eta: share of the rest that is remembered, from 0 to 1.
+        eta: share of the rest that is remembered, from 0 to 1; may be traced, gets no gradient.
         select_on: choose by the ``"corrected"`` cotangent a, or by the ``"gradient"`` g alone;
             either way the components of a are propagated and only the others stay in the memory.
         event_ndim: number of last axes among which a row's components are chosen: 1 for features
@@ -65,7 +68,8 @@ def sparsify_cotangent(
 
     Reference: Sun et al. 2017, arXiv 1706.06197; Zhang et al. 2020, arXiv 1905.10194.
     """
-    checks.check_count("event_ndim", event_ndim, least=1)
+    event_ndim = checks.check_count("event_ndim", event_ndim, least=1)
+    y = as_array("y", y, "floats")
     checks.require(
         jnp.ndim(y) >= event_ndim,
         f"y of shape {jnp.shape(y)} with event_ndim={event_ndim}",
@@ -75,33 +79,33 @@ def sparsify_cotangent(
     uses_over = memory_axes(memory)
     (y, memory), over = align(y, memory)
     axes = () if memory is None else tuple(sorted(over - uses_over))
-    rule = make_rule(
+    rule, draw = make_rule(
         sparsifier, eta, select_on, key=key, memory=memory, out_shape=y.shape, axes=axes
     )
-    return _identity(rule, event_ndim, key, y, memory)
+    return _identity(rule, event_ndim, draw, y, memory)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _identity(rule: Rule, event_ndim: int, key: Any, y: jax.Array, memory: Any) -> jax.Array:
+def _identity(rule: Rule, event_ndim: int, draw: Any, y: jax.Array, memory: Any) -> jax.Array:
     return y
 
 
 def _forward(rule: Rule, event_ndim: int, *arguments: Any) -> tuple[jax.Array, Any]:
-    (key, y, memory), (_, asked, memory_asked) = split_primals(arguments)
+    (draw, y, memory), (_, asked, memory_asked) = split_primals(arguments)
     check_memory(memory, y.shape, event_ndim)
     check_differentiated(memory_asked, training=asked)
-    return y, (key, memory)
+    return y, (draw, memory)
 
 
 def _backward(rule: Rule, event_ndim: int, saved: Any, cotangent: Any) -> tuple[Any, ...]:
-    key, memory = saved
+    draw, memory = saved
     cotangent = materialise(cotangent)
     shape = cotangent.shape
     columns = math.prod(shape[len(shape) - event_ndim :])
-    rows = cotangent.reshape(-1, columns)
-    sparse = propagate(rule, key, prepare(rule, rows, memory), memory)
+    rows = with_whole_rows(cotangent.reshape(-1, columns))
+    sparse = propagate(rule, draw, prepare(rule, rows, memory), memory)
     dense = spread(sparse.taken, sparse.choice, columns).astype(cotangent.dtype)
-    return None, dense.reshape(shape), sparse.memory
+    return None, placed_like(dense.reshape(shape), cotangent), sparse.memory
 
 
 _identity.defvjp(_forward, _backward, symbolic_zeros=True)

@@ -14,6 +14,9 @@ from sparse_hyper_jax.backprop.choice import (
     check_sparsifier,
     sparsify,
 )
+from sparse_hyper_jax.entrance import as_array, check_same_shape
+from sparse_hyper_jax.parameter_paths import check_fits
+from sparse_hyper_jax.placement import gathered, placed_like
 from sparse_hyper_jax.precision import wide_dtype
 
 
@@ -40,44 +43,66 @@ def error_feedback(
 
     With ``eta=1`` the updates add up to the sum of all u, less the last residue, whatever the
     inputs were. That makes it different from a memory inside the backward pass, whose residue is
-    multiplied with the next step's inputs; and it saves no backward work.
+    multiplied with the next step's inputs; and it saves no backward work. What is not finite is
+    propagated and not remembered.
 
     Args:
         sparsifier: for instance ``TopK(0.04)``; an array is one row.
-        eta: share of the rest that is kept, from 0 to 1.
-        key: a typed key for random sparsifiers, else None.
+        eta: share of the rest that is kept, from 0 to 1; may be traced.
+        key: a random key for random sparsifiers, else None.
 
     Returns:
         the transformation, with an :class:`ErrorFeedbackState`; put it before the optimizer.
 
     Raises:
-        ValueError: an option is wrong.
+        ValueError: an option is wrong; updates of another structure or shape than the parameters.
 
     Reference: Stich et al. 2018, arXiv 1809.07599.
     """
     check_sparsifier(sparsifier)
     check_key(sparsifier, key)
     check_no_residue(sparsifier)
-    checks.require(0 <= eta <= 1, f"eta={eta}", "from 0 to 1", "change eta")
+    checks.check_number("eta", eta, at_least=0, at_most=1)
 
     def init(params: Any) -> Any:
         # At least float32: 16 bits would swallow what is small beside the rest.
-        residue = jax.tree.map(lambda leaf: jnp.zeros_like(leaf, wide_dtype(leaf)), params)
-        return ErrorFeedbackState(residue, key)
+        residue = jax.tree.map(
+            lambda leaf: jnp.zeros_like(as_array("params", leaf, "floats"), wide_dtype(leaf)),
+            params,
+        )
+        # The caller keeps the key, also when the state is donated.
+        return ErrorFeedbackState(residue, None if key is None else jnp.copy(key))
 
     def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
         del params
-        dtypes = [leaf.dtype for leaf in jax.tree.leaves(updates)]
-        leaves, tree = jax.tree.flatten(jax.tree.map(jnp.add, updates, state.residue))
+        residues = check_fits(updates, state.residue, "a residue")
+        leaves, tree = jax.tree.flatten(updates)
         keys, following = [None] * len(leaves), None
         if state.key is not None:
             following, *keys = jax.random.split(state.key, len(leaves) + 1)
-        sparse = [
-            sparsify(key, leaf.reshape(1, -1), sparsifier).reshape(leaf.shape).astype(dtype)
-            for key, leaf, dtype in zip(keys, leaves, dtypes, strict=True)
+        pairs = [
+            _sparsified(sparsifier, eta, *one) for one in zip(keys, leaves, residues, strict=True)
         ]
-        rest = [eta * (leaf - taken) for leaf, taken in zip(leaves, sparse, strict=True)]
-        residue = jax.tree.unflatten(tree, rest)
-        return jax.tree.unflatten(tree, sparse), ErrorFeedbackState(residue, following)
+        sparse = jax.tree.unflatten(tree, [taken for taken, _ in pairs])
+        return sparse, ErrorFeedbackState(
+            jax.tree.unflatten(tree, [r for _, r in pairs]), following
+        )
 
     return optax.GradientTransformation(init, update)
+
+
+def _sparsified(
+    sparsifier: Sparsifier, eta: Any, key: jax.Array | None, update: Any, residue: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Give ``S(a)`` and ``eta (a - S(a))`` of one array."""
+    update = as_array("updates", update, "floats")
+    check_same_shape(updates=update, residue=residue)
+    whole = update.astype(residue.dtype) + residue
+    row = gathered(whole).reshape(1, whole.size)
+    taken = sparsify(key, row, sparsifier).reshape(whole.shape).astype(update.dtype)
+    taken = placed_like(taken, whole)
+    # What is propagated and not finite is not remembered: infinity minus itself would be NaN, and
+    # stay for good.
+    rest = jnp.where(jnp.isfinite(taken), whole - taken.astype(whole.dtype), 0)
+    share = jnp.asarray(eta, whole.dtype)
+    return taken, jnp.where(share == 0, 0, share * rest)

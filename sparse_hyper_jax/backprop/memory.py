@@ -9,9 +9,20 @@ from jax.core import Tracer
 
 from sparse_hyper_jax import checks
 from sparse_hyper_jax.backprop.choice import Choice, Sparsifier, count_units, left_over, take
+from sparse_hyper_jax.entrance import check_instance
+from sparse_hyper_jax.placement import placed_like
+from sparse_hyper_jax.precision import wide_dtype
 
 KINDS = ("none", "slot", "shared")
 SELECT_ON = ("corrected", "gradient")
+
+
+def is_wide(dtype: Any) -> bool:
+    """Say whether this is a type of real floats with 32 bits or more."""
+    try:
+        return jnp.issubdtype(dtype, jnp.floating) and jnp.dtype(dtype).itemsize >= 4
+    except TypeError:
+        return False
 
 
 class Memory(NamedTuple):
@@ -53,18 +64,22 @@ def init_memory(
         event_ndim: number of last axes that make up the units of a row.
         adaptive: with a peak.
         count: with counts.
-        dtype: of all fields.
+        dtype: of all fields, float32 or wider: in 16 bits what is small would never add up.
 
     Returns:
         zeros.
 
     Raises:
-        ValueError: an unknown kind, or a shape with too few axes.
+        ValueError: an unknown kind, a shape with too few axes, or 16 bits.
     """
     checks.check_choice("kind", kind, KINDS)
-    checks.check_count("event_ndim", event_ndim, least=1)
+    event_ndim = checks.check_count("event_ndim", event_ndim, least=1)
+    adaptive, count = checks.check_flag("adaptive", adaptive), checks.check_flag("count", count)
+    checks.require(
+        is_wide(dtype), f"dtype={dtype!r}", "float32 or wider", "leave dtype out, or pass float64"
+    )
     if kind != "none" or count:
-        checks.check_index_shape("shape", shape)
+        shape = checks.check_index_shape("shape", shape)
         checks.require(
             len(shape) >= event_ndim,
             f"shape={shape} with event_ndim={event_ndim}",
@@ -99,8 +114,18 @@ def next_memory(memory: Memory, gradient: Memory) -> Memory:
         the memory of the next step.
 
     Raises:
-        ValueError: outside ``jit``, a memory that was used more than once, or scaled.
+        ValueError: memories of different kinds or shapes; outside ``jit``, a memory that was used
+            more than once, or scaled.
     """
+    check_instance("memory", memory, Memory)
+    check_instance("gradient", gradient, Memory)
+    shapes = [jax.tree.map(jnp.shape, tuple(one)) for one in (memory, gradient)]
+    checks.require(
+        shapes[0] == shapes[1],
+        f"a gradient with fields of shapes {shapes[1]} for a memory with {shapes[0]}",
+        "the same shapes",
+        "pass the gradient with respect to this memory",
+    )
     unused = gradient.uses == 0
     broken = ~(unused | used_once(gradient.uses))
     if not isinstance(broken, Tracer):
@@ -116,6 +141,7 @@ def next_memory(memory: Memory, gradient: Memory) -> Memory:
         def fit(flag: jax.Array) -> jax.Array:
             return flag.reshape(flag.shape + (1,) * (new.ndim - flag.ndim))
 
+        new = new.astype(old.dtype)
         return jnp.where(fit(broken), jnp.nan, jnp.where(fit(unused), old, new))
 
     return jax.tree.map(renew, memory, gradient)
@@ -146,7 +172,6 @@ class Rule(NamedTuple):
 
     Attributes:
         sparsifier: what chooses.
-        eta: how much of what is left over is remembered.
         select_on: choose by the ``"corrected"`` cotangent a or by the ``"gradient"`` g alone;
             components of a are propagated either way.
         shared: the residue is the sum over the rows.
@@ -155,7 +180,6 @@ class Rule(NamedTuple):
     """
 
     sparsifier: Sparsifier
-    eta: float
     select_on: str
     shared: bool = False
     axes: tuple[str, ...] = ()
@@ -164,6 +188,18 @@ class Rule(NamedTuple):
     def devices(self) -> int:
         """Number of parts that the rows are spread over."""
         return math.prod(jax.lax.axis_size(name) for name in self.axes)
+
+
+class Draw(NamedTuple):
+    """What a backward pass needs besides arrays of the layer, and what gets no gradient.
+
+    Attributes:
+        key: random key, or None.
+        eta: how much of what is left over is remembered, float32 scalar.
+    """
+
+    key: jax.Array | None
+    eta: jax.Array
 
 
 def correct(rule: Rule, cotangent: jax.Array, memory: Memory | None) -> jax.Array:
@@ -180,14 +216,15 @@ def correct(rule: Rule, cotangent: jax.Array, memory: Memory | None) -> jax.Arra
     """
     if memory is None:
         return cotangent
-    wide = cotangent.astype(jnp.promote_types(cotangent.dtype, memory.uses.dtype))
+    wide = cotangent.astype(wide_dtype(cotangent, memory.uses))
     whole = (memory.uses == 0) | used_once(memory.uses)
     wide = wide + jnp.where(whole, 0, jnp.nan).astype(wide.dtype)
     if memory.residue is None:
         return wide
     if rule.shared:
-        return wide + memory.residue.reshape(-1) / (cotangent.shape[0] * rule.devices)
-    return wide + memory.residue.reshape(cotangent.shape)
+        residue = memory.residue.reshape(1, -1) / (cotangent.shape[0] * rule.devices)
+        return wide + residue.astype(wide.dtype)
+    return wide + memory.residue.reshape(cotangent.shape).astype(wide.dtype)
 
 
 def next_peak(rule: Rule, source: jax.Array, memory: Memory | None) -> jax.Array | None:
@@ -213,6 +250,7 @@ def share_of_units_used(memory: Memory) -> jax.Array:
     Raises:
         ValueError: a memory without counts.
     """
+    check_instance("memory", memory, Memory)
     counts = checks.require_given(
         memory.counts,
         "a memory without counts",
@@ -244,10 +282,9 @@ def prepare(rule: Rule, cotangent: jax.Array, memory: Memory | None) -> Correcte
     return Corrected(corrected, source, next_peak(rule, source, memory))
 
 
-def propagate(
-    rule: Rule, key: jax.Array | None, corrected: Corrected, memory: Memory | None
-) -> Sparse:
+def propagate(rule: Rule, draw: Draw, corrected: Corrected, memory: Memory | None) -> Sparse:
     """Choose, take, and remember the rest: ``m' = eta (a - S(a))``."""
+    key, eta = draw
     cotangent, source, peak = corrected
     choice = rule.sparsifier.choose(key, source, peak)
     taken = take(cotangent, choice)
@@ -257,10 +294,12 @@ def propagate(
     residue, counts = memory.residue, memory.counts
     if residue is not None:
         rest = left_over(cotangent, taken, choice)
+        eta = eta.astype(rest.dtype)
         # Zero times infinity would not be zero.
-        rest = rule.eta * rest if rule.eta else jnp.where(True, 0, rest)
+        rest = jnp.where(eta == 0, 0, eta * rest)
         rest = jnp.sum(rest, axis=0) if rule.shared else rest
-        residue = rest.reshape(residue.shape).astype(residue.dtype)
+        rest = rest.reshape(residue.shape).astype(residue.dtype)
+        residue = placed_like(rest, residue)
     if counts is not None:
         new = count_units(choice, cotangent.shape).astype(counts.dtype)
         counts = counts / rule.devices + new

@@ -15,22 +15,22 @@ from sparse_hyper_jax.backprop.choice import (
     check_no_residue,
     check_sparsifier,
 )
-from sparse_hyper_jax.backprop.memory import SELECT_ON, Memory, Rule
+from sparse_hyper_jax.backprop.memory import SELECT_ON, Draw, Memory, Rule, is_wide
 
 LAYOUTS = ("out_in", "in_out")
 
 
 def make_rule(
     sparsifier: Sparsifier,
-    eta: float,
+    eta: float | jax.Array,
     select_on: str,
     *,
     key: jax.Array | None,
     memory: Memory | None,
     out_shape: tuple[int, ...],
     axes: tuple[str, ...],
-) -> Rule:
-    """Check the options and put them together.
+) -> tuple[Rule, Draw]:
+    """Check the options and put them together, static ones and those that may be traced.
 
     Args:
         sparsifier: what chooses.
@@ -57,21 +57,16 @@ def make_rule(
     if memory is not None and memory.residue is not None:
         check_no_residue(sparsifier)
         shared = memory.residue.shape != tuple(out_shape)
-    return Rule(sparsifier, float(eta), select_on, shared, axes)
+    return Rule(sparsifier, select_on, shared, axes), Draw(key, jnp.asarray(eta, jnp.float32))
 
 
-def check_options(eta: float, select_on: str) -> None:
+def check_options(eta: float | jax.Array, select_on: str) -> None:
     """Raise unless the options of the memory make sense.
 
     Raises:
         ValueError: ``eta`` is no share, or ``select_on`` unknown.
     """
-    checks.require(
-        isinstance(eta, int | float) and 0 <= eta <= 1,
-        f"eta={eta!r}",
-        "a number from 0 (forget) to 1 (keep all)",
-        "pass a static Python number",
-    )
+    checks.check_number("eta", eta, at_least=0, at_most=1)
     checks.check_choice("select_on", select_on, SELECT_ON)
 
 
@@ -137,7 +132,7 @@ def memory_axes(memory: Memory | None) -> frozenset[str]:
     """Give the mesh axes over which a memory varies.
 
     Raises:
-        ValueError: it is no memory.
+        ValueError: it is no memory, or one of 16 bits.
     """
     checks.require(
         memory is None or isinstance(memory, Memory),
@@ -145,7 +140,16 @@ def memory_axes(memory: Memory | None) -> frozenset[str]:
         "a Memory",
         "make it with init_memory",
     )
-    return frozenset() if memory is None else varying(memory.uses)
+    if memory is None:
+        return frozenset()
+    types = {str(jnp.result_type(leaf)) for leaf in jax.tree.leaves(memory)}
+    checks.require(
+        all(map(is_wide, types)),
+        f"a memory of {', '.join(sorted(types))}",
+        "float32 or wider",
+        "make it with init_memory",
+    )
+    return varying(jnp.asarray(memory.uses))
 
 
 def varying(leaf: jax.Array) -> frozenset[str]:

@@ -6,14 +6,24 @@ one).
 """
 
 from dataclasses import dataclass
+from types import NoneType
 from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 
 from sparse_hyper_jax import checks
-from sparse_hyper_jax.backprop.choice import Choice, Sparsifier, budget, require_key
+from sparse_hyper_jax.backprop.choice import (
+    Choice,
+    Sparsifier,
+    budget,
+    check_budget,
+    check_static,
+    require_key,
+)
+from sparse_hyper_jax.entrance import check_instance
 from sparse_hyper_jax.largest import top_k_mask
+from sparse_hyper_jax.norms import unit_of
 from sparse_hyper_jax.precision import at_least_float32, wide_dtype
 
 
@@ -28,6 +38,9 @@ class TopK(Sparsifier):
     """
 
     k: float
+
+    def __post_init__(self) -> None:
+        check_budget("k", self.k)
 
     def choose(self, key: jax.Array | None, cotangent: jax.Array, peak: Any = None) -> Choice:
         """Mark the largest components of each row."""
@@ -54,6 +67,10 @@ class UnifiedTopK(Sparsifier):
     k: float
     axis_name: str | None = None
 
+    def __post_init__(self) -> None:
+        check_budget("k", self.k)
+        check_instance("axis_name", self.axis_name, str, NoneType)
+
     def choose(self, key: jax.Array | None, cotangent: jax.Array, peak: Any = None) -> Choice:
         """Give the columns with the largest sums."""
         scores = _column_sums(jnp.abs(cotangent), self.axis_name)
@@ -77,6 +94,12 @@ class CandidateTopK(Sparsifier):
     k: float
     candidates: float | None = None
     axis_name: str | None = None
+
+    def __post_init__(self) -> None:
+        check_budget("k", self.k)
+        if self.candidates is not None:
+            check_budget("candidates", self.candidates)
+        check_instance("axis_name", self.axis_name, str, NoneType)
 
     def choose(self, key: jax.Array | None, cotangent: jax.Array, peak: Any = None) -> Choice:
         """Give the shared columns and mark in them the largest components of each row."""
@@ -111,21 +134,36 @@ class BlockTopK(Sparsifier):
     block: int = 16
     axis_name: str | None = None
 
+    def __post_init__(self) -> None:
+        check_budget("k", self.k)
+        checks.check_count("block", self.block, least=1)
+        check_instance("axis_name", self.axis_name, str, NoneType)
+
     def choose(self, key: jax.Array | None, cotangent: jax.Array, peak: Any = None) -> Choice:
         """Give the columns of the blocks with the largest sums."""
         n = cotangent.shape[-1]
-        checks.check_count("block", self.block, least=1)
         checks.require(
             n % self.block == 0,
             f"block={self.block} for {n} columns",
             "a divisor",
             "change block or pad the layer",
         )
-        squares = _column_sums(jnp.square(at_least_float32(cotangent)), self.axis_name)
         blocks = -(-budget(self.k, n) // self.block)
-        chosen = jax.lax.top_k(squares.reshape(-1, self.block).sum(-1), blocks)[1]
+        chosen = jax.lax.top_k(self._sizes(cotangent), blocks)[1]
         inside = jnp.arange(self.block, dtype=jnp.int32)
-        return Choice((chosen[:, None] * self.block + inside).reshape(-1), None)
+        return Choice((chosen[:, None] * self.block + inside[None]).reshape(-1), None)
+
+    def _sizes(self, cotangent: jax.Array) -> jax.Array:
+        """Give the roots of mean squares, each computed in units of its block's largest."""
+        rows, n = cotangent.shape
+        cut = at_least_float32(cotangent).reshape(rows, n // self.block, self.block)
+        largest = jnp.max(jnp.abs(cut), axis=(0, 2), initial=0)
+        if self.axis_name is not None:
+            largest = jax.lax.pmax(largest, self.axis_name)
+        unit = unit_of(largest)
+        means = jnp.mean(jnp.square(cut / unit[None, :, None]), axis=(0, 2))
+        means = means if self.axis_name is None else jax.lax.psum(means, self.axis_name)
+        return unit * jnp.sqrt(means)
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,6 +182,10 @@ class RandomK(Sparsifier):
     k: float
     rescale: bool = True
 
+    def __post_init__(self) -> None:
+        check_budget("k", self.k)
+        checks.check_flag("rescale", self.rescale)
+
     @property
     def unbiased(self) -> bool:
         """Whether it rescales."""
@@ -153,7 +195,8 @@ class RandomK(Sparsifier):
         """Mark random components of each row."""
         n = cotangent.shape[-1]
         k = budget(self.k, n)
-        mask = top_k_mask(jax.random.uniform(require_key(self, key), cotangent.shape), k)
+        drawn = jax.random.uniform(require_key(self, key), cotangent.shape, jnp.float32)
+        mask = top_k_mask(drawn, k)
         return Choice(
             None, mask.astype(at_least_float32(cotangent).dtype) * (n / k) if self.rescale else mask
         )
@@ -190,6 +233,9 @@ class ImportanceSampling(Sparsifier):
     needs_key: ClassVar[bool] = True
     k: float
 
+    def __post_init__(self) -> None:
+        check_budget("k", self.k)
+
     @property
     def unbiased(self) -> bool:
         """Always."""
@@ -211,13 +257,12 @@ class Threshold(Sparsifier):
     tau: float
 
     def __post_init__(self) -> None:
-        checks.require(
-            self.tau >= 0, f"tau={self.tau}", "0 or more", "pass the least magnitude to propagate"
-        )
+        check_static("tau", self.tau, at_least=0)
 
     def choose(self, key: jax.Array | None, cotangent: jax.Array, peak: Any = None) -> Choice:
         """Mark the components above the threshold, and those that are not numbers."""
-        return Choice(None, ~(jnp.abs(cotangent) <= self.tau))
+        # Not rounded to 16 bits: a magnitude at the threshold would count as above.
+        return Choice(None, ~(jnp.abs(at_least_float32(cotangent)) <= self.tau))
 
 
 def inclusion_probabilities(size: jax.Array, k: int) -> jax.Array:
@@ -237,15 +282,21 @@ def inclusion_probabilities(size: jax.Array, k: int) -> jax.Array:
     if k == size.shape[-1]:
         return (~(size <= 0)).astype(size.dtype)
     falling = -jnp.sort(-size, axis=-1)
+    # Sums of numbers near the largest one would overflow.
+    unit = unit_of(falling[:, :1])
+    size, falling = size / unit, falling / unit
     # Summed from the small end: subtracting from the total would leave rounding errors.
     tails = jnp.flip(jnp.cumsum(jnp.flip(falling, -1), axis=-1), -1)[:, :k]
     left = k - jnp.arange(k, dtype=size.dtype)
-    fits = left * falling[:, :k] <= tails
-    first = jnp.argmax(fits, axis=-1)[:, None]
-    tail = jnp.take_along_axis(tails, first, axis=-1)
-    scale = left[first] / jnp.where(tail > 0, tail, 1)
+    fits = left[None] * falling[:, :k] <= tails
+    first = jnp.argmax(fits, axis=-1).astype(jnp.int32)[:, None]
+    at_first = jax.lax.broadcasted_iota(jnp.int32, tails.shape, 1) == first
+    # No lookup: indices that are spread over devices cannot look up what is whole.
+    tail = jnp.sum(jnp.where(at_first, tails, 0), axis=-1, keepdims=True)
+    scale = (k - first).astype(size.dtype) / jnp.where(tail > 0, tail, 1)
     scaled = jnp.isfinite(tail) & (tail > 0)
-    return jnp.where(scaled, jnp.minimum(1, scale * size), ~(size <= 0)).astype(size.dtype)
+    everything = (~(size <= 0)).astype(size.dtype)
+    return jnp.where(scaled, jnp.minimum(1, scale * size), everything)
 
 
 def _column_sums(sizes: jax.Array, axis_name: str | None) -> jax.Array:

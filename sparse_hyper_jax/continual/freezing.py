@@ -5,6 +5,7 @@ from typing import Any
 import optax
 
 from sparse_hyper_jax import checks
+from sparse_hyper_jax.entrance import check_instance
 from sparse_hyper_jax.pruning import Masks
 from sparse_hyper_jax.pruning.masks import replace_entries
 
@@ -12,7 +13,9 @@ from sparse_hyper_jax.pruning.masks import replace_entries
 def freeze_updates(updates: Any, frozen: Masks) -> Any:
     """Take the updates of frozen entries away.
 
-    They become -0.0 and not 0.0, because adding 0.0 turns an entry of -0.0 into 0.0.
+    They become -0.0 and not 0.0, because adding 0.0 turns an entry of -0.0 into 0.0. Adding -0.0
+    changes no number but those below the smallest normal one, where a device flushes them to 0, as
+    a CPU does; :func:`~sparse_hyper_jax.continual.add_task` puts these back.
 
     Args:
         updates: what goes into ``optax.apply_updates``, after momentum, decay and clipping.
@@ -42,8 +45,10 @@ def freeze_entries(inner: optax.GradientTransformation) -> optax.GradientTransfo
         the transformation.
 
     Raises:
-        ValueError: ``update`` is called without ``frozen``.
+        ValueError: ``inner`` is no optimizer; ``update`` is called without ``frozen``, or with
+            masks that do not fit.
     """
+    check_instance("inner", inner, optax.GradientTransformation)
     inner = optax.with_extra_args_support(inner)
 
     def update(

@@ -14,7 +14,12 @@ from sparse_hyper_jax.continual.packing import (
     redraw_free,
     to_weights,
 )
-from sparse_hyper_jax.continual.search import Search, check_grid, search_sparsity
+from sparse_hyper_jax.continual.search import (
+    Search,
+    check_callables,
+    check_grid,
+    search_sparsity,
+)
 from sparse_hyper_jax.parameter_paths import is_left_out
 from sparse_hyper_jax.pruning import (
     Masks,
@@ -24,6 +29,7 @@ from sparse_hyper_jax.pruning import (
     keep_largest,
     magnitude_masks,
 )
+from sparse_hyper_jax.pruning.distributions import check_share
 from sparse_hyper_jax.reparam import Reparametrization
 
 Train = Callable[[Any, Masks, Masks], Any]
@@ -69,6 +75,7 @@ def efficient_packnet(
     """
     check_elementwise(reparam)
     check_grid(sparsities)
+    check_callables(train=train, evaluate=evaluate, accept=accept)
     params = train(redraw_free(network, fresh), network.used, _everything(network.used))
     weights = to_weights(reparam, params)
 
@@ -114,13 +121,14 @@ def packnet(
     Reference: Mallya and Lazebnik 2018, arXiv 1711.05769.
     """
     check_elementwise(reparam)
-    checks.require(0 < keep <= 1, f"keep={keep}", "in (0, 1]", "change keep")
+    checks.require(check_share("keep", keep) > 0, f"keep={keep}", "in (0, 1]", "change keep")
+    check_callables(train=train, retrain=retrain or train)
     params = train(redraw_free(network, fresh), network.used, _everything(network.used))
 
     def choose(weights: jax.Array, used: Any) -> Any:
         if is_left_out(used):
             return used
-        count = count_kept(keep, int(jnp.sum(~used)))
+        count = count_kept(keep, int(jnp.sum(~used, dtype=jnp.int32)))
         return keep_largest([weights], count, among=[~used])[0]
 
     new = jax.tree.map(choose, to_weights(reparam, params), network.used)

@@ -1,5 +1,6 @@
 """A network that holds several tasks: shared parameters, and masks and a few more for each."""
 
+from types import NoneType
 from typing import Any, NamedTuple
 
 import jax
@@ -7,8 +8,10 @@ import jax.numpy as jnp
 import optax
 
 from sparse_hyper_jax import checks
+from sparse_hyper_jax.entrance import as_array, check_instance
 from sparse_hyper_jax.parameter_paths import (
     Selector,
+    check_fits,
     is_kernel,
     is_left_out,
     map_selected,
@@ -61,8 +64,9 @@ def empty_network(params: Any, *, select: Selector = is_kernel, tasks: int = 0) 
     Raises:
         ValueError: nothing is shared.
     """
+    tasks = checks.check_count("tasks", tasks)
     used = map_selected(
-        lambda leaf: jnp.zeros(leaf.shape, bool), select, params, other=optax.MaskedNode()
+        lambda leaf: jnp.zeros_like(leaf, bool), select, params, other=optax.MaskedNode()
     )
     blank = Task(pack_masks(used), _own(params, used))
     return PackedNetwork(params, used, (blank,) * tasks)
@@ -77,13 +81,37 @@ def redraw_free(network: PackedNetwork, fresh: Any) -> Any:
 
     Returns:
         parameters.
+
+    Raises:
+        ValueError: fresh parameters have another structure or another shape.
     """
+    check_instance("network", network, PackedNetwork)
+    check_like(network.params, fresh, "fresh parameters")
 
     def choose(old: jax.Array, new: jax.Array, used: Any) -> jax.Array:
-        new = jnp.asarray(new, old.dtype)
+        new = jnp.asarray(new).astype(jnp.result_type(old))
         return new if is_left_out(used) else jnp.where(used, old, new)
 
     return jax.tree.map(choose, network.params, fresh, network.used)
+
+
+def check_like(params: Any, others: Any, name: str) -> None:
+    """Raise unless other parameters have the same structure and shapes.
+
+    Raises:
+        ValueError: otherwise.
+    """
+    places = check_fits(params, others, name)
+    for (path, leaf), place in zip(
+        jax.tree_util.tree_leaves_with_path(params), places, strict=True
+    ):
+        other = as_array(f"{name}, {path_name(path)},", place)
+        checks.require(
+            other.shape == jnp.shape(leaf),
+            f"{name} with {path_name(path)} of shape {other.shape}",
+            f"shape {jnp.shape(leaf)}, as in the network",
+            "make them by the same initialiser",
+        )
 
 
 def add_task(
@@ -91,7 +119,9 @@ def add_task(
 ) -> PackedNetwork:
     """Add a task that was learned.
 
-    It looks at the values, so it cannot be traced: call it outside of jit.
+    It looks at the values, so it cannot be traced: call it outside of jit. Entries of earlier tasks
+    have to be as they were, NaN too; they are taken from the network itself, bit for bit. So may
+    a number below the smallest normal one have become 0 in training: it comes back.
 
     Args:
         network: the tasks so far.
@@ -103,16 +133,15 @@ def add_task(
         the network with one more task.
 
     Raises:
-        ValueError: an entry of an earlier task has changed; a mask has another shape than its
-            leaf, or is not bool.
+        ValueError: an entry of an earlier task has changed; parameters or masks do not fit the
+            network.
     """
-    check_masks(params, masks)
-
-    def changes(used: jax.Array, old: jax.Array, new: jax.Array) -> jax.Array:
-        # Zeros of different signs are equal, and yet not the same.
-        return jnp.sum(used & ((old != new) | (jnp.signbit(old) != jnp.signbit(new))))
-
-    counts = combine_masks(changes, network.used, network.params, params)
+    check_instance("network", network, PackedNetwork)
+    checks.check_flag("freeze", freeze)
+    check_like(network.params, params, "parameters")
+    check_masks(network.params, masks)
+    check_same_leaves(network.used, masks)
+    counts = combine_masks(count_changes, network.used, network.params, params)
     lost = {
         path_name(path): int(count)
         for path, count in jax.tree_util.tree_leaves_with_path(counts)
@@ -126,7 +155,40 @@ def add_task(
     )
     used = combine_masks(jnp.logical_or, network.used, masks) if freeze else network.used
     task = Task(pack_masks(masks), _own(params, network.used))
-    return PackedNetwork(params, used, (*network.tasks, task))
+    return PackedNetwork(redraw_free(network, params), used, (*network.tasks, task))
+
+
+def count_changes(used: jax.Array, old: jax.Array, new: jax.Array) -> jax.Array:
+    """Count entries in use whose bits differ, but for numbers that were flushed to zero."""
+    old, new = jnp.asarray(old), jnp.asarray(new).astype(jnp.result_type(old))
+    if not jnp.issubdtype(old.dtype, jnp.floating):
+        return jnp.sum(used & (old != new), dtype=jnp.int32)
+    limits = jnp.finfo(old.dtype)
+    kind = jnp.dtype(f"int{limits.bits}")
+    one, two = (jax.lax.bitcast_convert_type(array, kind) for array in (old, new))
+    # Of bits without their sign, those of subnormal numbers are the ones below the least normal.
+    size = jnp.asarray(jnp.iinfo(kind).max, kind)
+    normal = jax.lax.bitcast_convert_type(jnp.asarray(limits.tiny, old.dtype), kind)
+    flushed = ((one & size) < normal) & ((two & size) == 0) & ((one < 0) == (two < 0))
+    return jnp.sum(used & (one != two) & ~flushed, dtype=jnp.int32)
+
+
+def check_same_leaves(used: Masks, masks: Masks) -> None:
+    """Raise unless the shared leaves have masks, and no others.
+
+    Raises:
+        ValueError: otherwise.
+    """
+    shared, given = (
+        [not is_left_out(leaf) for leaf in jax.tree.leaves(tree, is_leaf=is_left_out)]
+        for tree in (used, masks)
+    )
+    checks.require(
+        shared == given,
+        f"masks for {sum(given)} leaves of a network that shares {sum(shared)}",
+        "masks for the shared leaves and no others",
+        "make them with the network's select",
+    )
 
 
 def task_weights(
@@ -145,8 +207,10 @@ def task_weights(
     Raises:
         ValueError: there is no such task; the reparametrisation is one of groups.
     """
+    check_instance("network", network, PackedNetwork)
+    number = checks.check_count("number", number)
     checks.require(
-        0 <= number < len(network.tasks),
+        number < len(network.tasks),
         f"task {number} of {len(network.tasks)}",
         "a task that was learned",
         "count tasks from 0",
@@ -159,7 +223,12 @@ def task_weights(
 
 
 def share_used(network: PackedNetwork) -> float:
-    """Give the share of the shared entries that some task uses, from 0 to 1."""
+    """Give the share of the shared entries that some task uses, from 0 to 1.
+
+    Raises:
+        ValueError: it is no network.
+    """
+    check_instance("network", network, PackedNetwork)
     return density_report(network.params, network.used).pruned
 
 
@@ -170,7 +239,12 @@ def to_weights(reparam: Reparametrization | None, params: Any) -> Any:
 
 
 def check_elementwise(reparam: Reparametrization | None) -> None:
-    """Raise where freezing entries of the parameters would not freeze weights."""
+    """Raise where freezing entries of the parameters would not freeze weights.
+
+    Raises:
+        ValueError: a reparametrisation of groups, or none at all.
+    """
+    check_instance("reparam", reparam, Reparametrization, NoneType)
     checks.require(
         reparam is None or reparam.elementwise,
         "a reparametrisation of groups",

@@ -1,9 +1,10 @@
 """The sparsest network that is still good enough."""
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from sparse_hyper_jax import checks
+from sparse_hyper_jax.entrance import as_array
 
 
 class Search(NamedTuple):
@@ -42,6 +43,7 @@ def search_sparsity(
             accepted, as when its score is NaN or a ratio is asked of a negative score.
     """
     grid = check_grid(sparsities)
+    check_callables(evaluate=evaluate, accept=accept)
     curve = {0.0: float(evaluate(0.0))}
     checks.require(
         bool(accept(curve[0.0], curve[0.0])),
@@ -63,8 +65,20 @@ def search_sparsity(
     return Search(grid[low - 1] if low else 0.0, dict(sorted(curve.items())))
 
 
+def check_callables(**functions: Any) -> None:
+    """Raise unless all of them can be called.
+
+    Raises:
+        ValueError: otherwise.
+    """
+    for name, function in functions.items():
+        checks.require(callable(function), f"{name}={function!r:.80}", "a function", "pass one")
+
+
 def check_grid(sparsities: Sequence[float]) -> list[float]:
     """Return the sparsities as floats; raise unless they are increasing shares."""
+    numbers = as_array("sparsities", sparsities)
+    checks.check_shape("sparsities", numbers, (None,), "candidates in increasing order")
     grid = [float(sparsity) for sparsity in sparsities]
     checks.require(
         bool(grid) and all(a < b for a, b in zip([-1.0, *grid], [*grid, 1.5], strict=True)),

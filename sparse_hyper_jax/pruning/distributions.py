@@ -6,10 +6,18 @@ from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
+from jax.core import Tracer
 
 from sparse_hyper_jax import checks
-from sparse_hyper_jax.parameter_paths import Selector, is_kernel, map_selected, path_name
+from sparse_hyper_jax.parameter_paths import (
+    Selector,
+    check_selector,
+    is_kernel,
+    map_selected,
+    path_name,
+)
 
 
 class Distribution(Protocol):
@@ -36,7 +44,7 @@ def uniform(
     Raises:
         ValueError: the density is no share, or nothing is selected.
     """
-    _check_density(density)
+    density = check_share("density", density)
     return _densities(params, select, dense, lambda shape: density)
 
 
@@ -63,7 +71,7 @@ def erk(
 
     Reference: Evci et al. 2020, arXiv 1911.11134.
     """
-    _check_density(density)
+    density = check_share("density", density)
     shapes = []
     _densities(params, select, dense, lambda shape: shapes.append(shape) or 0.0)
     whole: set[tuple[int, ...]] = set()
@@ -71,7 +79,7 @@ def erk(
     epsilon = 0.0
     while len(whole) < len(set(shapes)):
         rest = target - sum(math.prod(shape) for shape in shapes if shape in whole)
-        epsilon = rest / sum(sum(shape) for shape in shapes if shape not in whole)
+        epsilon = rest / max(sum(sum(shape) for shape in shapes if shape not in whole), 1)
         full = {shape for shape in set(shapes) - whole if epsilon * sum(shape) >= math.prod(shape)}
         if not full:
             break
@@ -88,8 +96,11 @@ def count_kept(density: float, units: int) -> int:
     """Give the number of units that a density keeps, ``int(density * units)``.
 
     A product that misses a whole number by rounding counts as that number.
+
+    Raises:
+        ValueError: the density is no share, or units is no count.
     """
-    product = density * units
+    product = check_share("density", density) * checks.check_count("units", units)
     nearest = round(product)
     return nearest if math.isclose(product, nearest, rel_tol=1e-12) else int(product)
 
@@ -106,14 +117,23 @@ def _densities(
             return optax.MaskedNode()
         return 1.0 if dense is not None and dense(name, leaf) else density_of(jnp.shape(leaf))
 
+    if dense is not None:
+        check_selector("dense", dense)
     map_selected(lambda leaf: leaf, select, params)  # raises if nothing is selected
     return jax.tree_util.tree_map_with_path(visit, params)
 
 
-def _check_density(density: float) -> None:
+def check_share(name: str, share: Any) -> float:
+    """Return a share as a Python float: shapes of masks depend on it.
+
+    Raises:
+        ValueError: no number from 0 to 1, or a traced one.
+    """
+    known = checks.is_real(share) and np.ndim(share) == 0 and not isinstance(share, Tracer)
     checks.require(
-        isinstance(density, int | float) and 0 <= density <= 1,
-        f"density={density!r}",
-        "a Python number from 0 to 1, the share of entries that is kept",
-        "pass 1 - sparsity",
+        known and 0 <= float(share) <= 1,
+        f"{name}={share!r}",
+        "a static number from 0 to 1, a share",
+        "pass 1 - sparsity" if name == "density" else f"change {name}",
     )
+    return float(share)

@@ -7,10 +7,12 @@ import jax
 import jax.numpy as jnp
 
 from sparse_hyper_jax import checks
-from sparse_hyper_jax.parameter_paths import is_left_out, path_name
-from sparse_hyper_jax.precision import at_least_float32
-from sparse_hyper_jax.pruning.distributions import count_kept
-from sparse_hyper_jax.pruning.patterns import UNSTRUCTURED, Pattern
+from sparse_hyper_jax.entrance import as_array, check_same_shape
+from sparse_hyper_jax.parameter_paths import check_fits, is_left_out, path_name
+from sparse_hyper_jax.placement import gathered, placed_like
+from sparse_hyper_jax.precision import wide_dtype
+from sparse_hyper_jax.pruning.distributions import check_share, count_kept
+from sparse_hyper_jax.pruning.patterns import UNSTRUCTURED, Pattern, check_pattern
 from sparse_hyper_jax.pruning.select import keep_largest
 
 Masks = Any
@@ -30,15 +32,15 @@ def magnitude_masks(weights: Any, densities: Any, *, pattern: Pattern = UNSTRUCT
         masks.
 
     Raises:
-        ValueError: the pattern does not fit the shape of an array.
+        ValueError: the pattern does not fit the shape of an array; a density is no share; the trees
+            have different structures.
     """
+    check_pattern(pattern)
 
     def mask(leaf: jax.Array, density: float) -> Any:
-        if is_left_out(density):
-            return density
-        return pattern.mask(leaf, count_kept(density, pattern.units(jnp.shape(leaf))))
+        return pattern.mask(leaf, count_kept(density, pattern.units(leaf.shape)))
 
-    return jax.tree.map(mask, weights, densities)
+    return _map_with_densities(mask, weights, densities)
 
 
 def global_magnitude_masks(weights: Any, densities: Any) -> Masks:
@@ -52,23 +54,40 @@ def global_magnitude_masks(weights: Any, densities: Any) -> Masks:
 
     Returns:
         masks.
-    """
-    parts = [
-        (leaf, count_kept(density, jnp.size(leaf)))
-        for leaf, density in zip(
-            jax.tree.leaves(weights), _flat_like(weights, densities), strict=True
-        )
-        if not is_left_out(density) and density < 1
-    ]
-    wide = [at_least_float32(leaf) for leaf, _ in parts]
-    kept = iter(keep_largest(wide, sum(count for _, count in parts)) if wide else ())
 
-    def mask(leaf: jax.Array, density: Any) -> Any:
+    Raises:
+        ValueError: a density is no share; the trees have different structures.
+    """
+    parts: list[tuple[jax.Array, int]] = []
+
+    def take_part(leaf: jax.Array, density: float) -> None:
+        if density < 1:
+            parts.append((leaf, count_kept(density, leaf.size)))
+
+    _map_with_densities(take_part, weights, densities)
+    wide = [leaf.astype(wide_dtype(*(leaf for leaf, _ in parts))) for leaf, _ in parts]
+    kept = iter(keep_largest(wide, sum(count for _, count in parts)) if wide else ())
+    return _map_with_densities(
+        lambda leaf, density: next(kept) if density < 1 else jnp.ones_like(leaf, bool),
+        weights,
+        densities,
+    )
+
+
+def _map_with_densities(
+    function: Callable[[jax.Array, float], Any], weights: Any, densities: Any
+) -> Any:
+    """Map leaves that have a density; the others have no mask."""
+    structure, places = jax.tree.structure(weights), check_fits(weights, densities, "densities")
+
+    def visit(path: tuple[Any, ...], leaf: Any, density: Any) -> Any:
         if is_left_out(density):
             return density
-        return next(kept) if density < 1 else jnp.ones_like(leaf, bool)
+        name = path_name(path) or "the array"
+        share = check_share(f"the density of {name}", density)
+        return function(as_array(name, leaf), share)
 
-    return jax.tree.map(mask, weights, densities)
+    return jax.tree_util.tree_map_with_path(visit, weights, structure.unflatten(places))
 
 
 def apply_masks(weights: Any, masks: Masks) -> Any:
@@ -98,32 +117,44 @@ def replace_entries(tree: Any, masks: Masks, value: float, *, where: bool) -> An
     def replaced(leaf: jax.Array, mask: Any) -> jax.Array:
         if is_left_out(mask):
             return leaf
-        array = jnp.asarray(leaf)
+        array, mask = as_array("an array", leaf), jnp.asarray(mask)
         return jnp.where(mask == where, jnp.asarray(value, array.dtype), array)
 
     return jax.tree.map(replaced, tree, masks)
 
 
 def check_masks(tree: Any, masks: Masks) -> None:
-    """Raise unless every mask is bool and of its leaf's shape."""
+    """Raise unless every mask is bool and of its leaf's shape.
 
-    def check(path: tuple[Any, ...], leaf: jax.Array, mask: Any) -> None:
+    Raises:
+        ValueError: otherwise, or the trees have different structures.
+    """
+    places = check_fits(tree, masks, "masks")
+    for (path, leaf), mask in zip(jax.tree_util.tree_leaves_with_path(tree), places, strict=True):
         if is_left_out(mask):
-            return
-        shape, dtype = jnp.shape(leaf), jnp.result_type(mask)
+            continue
+        name, shape = path_name(path) or "an array", jnp.shape(leaf)
+        flags = as_array(f"the mask of {name}", mask)
         checks.require(
-            jnp.shape(mask) == shape and dtype == jnp.bool_,
-            f"a mask {dtype}{list(jnp.shape(mask))} for {path_name(path) or 'an array'} of shape"
-            f" {shape}",
+            flags.shape == shape and flags.dtype == jnp.bool_,
+            f"a mask {flags.dtype}{list(flags.shape)} for {name} of shape {shape}",
             f"bool{list(shape)}",
             "make masks from the parameters, and gradients from masked weights",
         )
 
-    jax.tree_util.tree_map_with_path(check, tree, masks)
-
 
 def combine_masks(function: Callable[..., jax.Array], masks: Masks, *more: Masks) -> Masks:
-    """Combine masks entry by entry, for instance by ``jnp.logical_or``."""
+    """Combine masks entry by entry, for instance by ``jnp.logical_or``.
+
+    Raises:
+        ValueError: a shape differs, or the trees have different structures.
+    """
+    leaves = jax.tree.leaves(masks, is_leaf=is_left_out)
+    for other in more:
+        places = check_fits(masks, other, "masks", is_leaf=is_left_out)
+        for mask, place in zip(leaves, places, strict=True):
+            if not is_left_out(mask):
+                check_same_shape(mask=mask, other=place)
     return jax.tree.map(
         lambda first, *rest: first if is_left_out(first) else function(first, *rest),
         masks,
@@ -153,17 +184,18 @@ def density_report(params: Any, masks: Masks) -> DensityReport:
         masks: masks.
 
     Raises:
-        ValueError: there is no mask.
+        ValueError: there is no mask, or one has another shape than its leaf, or is not bool.
     """
+    check_masks(params, masks)
     kept, sizes, other = {}, {}, 0
     for (path, leaf), mask in zip(
-        jax.tree_util.tree_leaves_with_path(params), _flat_like(params, masks), strict=True
+        jax.tree_util.tree_leaves_with_path(params), check_fits(params, masks), strict=True
     ):
         if is_left_out(mask):
             other += jnp.size(leaf)
             continue
         name = path_name(path)
-        kept[name], sizes[name] = int(jnp.sum(mask)), jnp.size(leaf)
+        kept[name], sizes[name] = int(jnp.sum(jnp.asarray(mask))), jnp.size(leaf)
     checks.require(bool(sizes), "no mask", "masks for at least one leaf", "check select=")
     of, all_of = sum(kept.values()), sum(sizes.values())
     return DensityReport(
@@ -174,8 +206,14 @@ def density_report(params: Any, masks: Masks) -> DensityReport:
 
 
 def pack_masks(masks: Masks) -> Any:
-    """Store eight entries of a mask in a byte: uint8 arrays ``(ceil(size / 8),)``."""
-    return jax.tree.map(lambda mask: jnp.packbits(mask.reshape(-1)), masks)
+    """Store eight entries of a mask in a byte: uint8 arrays ``(ceil(size / 8),)``.
+
+    Raises:
+        ValueError: a mask is not bool.
+    """
+    return jax.tree.map(
+        lambda mask: jnp.packbits(gathered(as_array("a mask", mask, "flags")).reshape(-1)), masks
+    )
 
 
 def unpack_masks(packed: Any, params: Any) -> Masks:
@@ -186,19 +224,16 @@ def unpack_masks(packed: Any, params: Any) -> Masks:
         params: pytree of arrays with the shapes of the masks.
 
     Raises:
-        ValueError: a size does not fit.
+        ValueError: a size does not fit, or the trees have different structures.
     """
 
     def unpack(leaf: jax.Array, bits: Any) -> Any:
         if is_left_out(bits):
             return bits
-        size = jnp.size(leaf)
+        bits, size = as_array("packed", bits, "integers"), jnp.size(leaf)
         checks.check_shape("packed", bits, (-(-size // 8),), "eight entries per byte")
-        return jnp.unpackbits(jnp.asarray(bits), count=size).astype(bool).reshape(leaf.shape)
+        mask = jnp.unpackbits(bits.astype(jnp.uint8), count=size).astype(bool)
+        return placed_like(mask.reshape(jnp.shape(leaf)), jnp.asarray(leaf))
 
-    return jax.tree.map(unpack, params, packed)
-
-
-def _flat_like(tree: Any, other: Any) -> list[Any]:
-    """List what another tree has in the place of each leaf."""
-    return jax.tree.structure(tree).flatten_up_to(other)
+    structure, places = jax.tree.structure(params), check_fits(params, packed, "packed masks")
+    return jax.tree.map(unpack, params, structure.unflatten(places))

@@ -88,7 +88,7 @@ def random_scores(key: Any, leaves: Leaves) -> list[jax.Array]:
     keys = jax.random.split(key, len(leaves))
     # Added to zeros made from the leaf, so that they are spread over devices as it is.
     return [
-        jax.random.uniform(one, leaf.shape, minval=0.5, maxval=1.0)
+        jax.random.uniform(one, leaf.shape, jnp.float32, minval=0.5, maxval=1.0)
         + jnp.zeros_like(leaf, jnp.float32)
         for one, leaf in zip(keys, leaves, strict=True)
     ]

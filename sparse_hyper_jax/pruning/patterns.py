@@ -2,17 +2,22 @@
 
 import math
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from sparse_hyper_jax import checks
-from sparse_hyper_jax.largest import top_k_mask
+from sparse_hyper_jax.entrance import as_array
+from sparse_hyper_jax.largest import count_array, top_k_mask
+from sparse_hyper_jax.norms import norm, unit_of
+from sparse_hyper_jax.placement import gathered, placed_like
 from sparse_hyper_jax.precision import at_least_float32
 from sparse_hyper_jax.pruning.select import keep_largest
 
 
+@runtime_checkable
 class Pattern(Protocol):
     """A pattern of a mask."""
 
@@ -41,6 +46,37 @@ class Unstructured:
 UNSTRUCTURED = Unstructured()
 
 
+def check_pattern(pattern: Any) -> None:
+    """Raise unless it is a pattern, and no name or class of one.
+
+    Raises:
+        ValueError: anything else.
+    """
+    checks.require(
+        isinstance(pattern, Pattern) and not isinstance(pattern, type),
+        f"pattern={pattern!r:.80}",
+        "a pattern, for instance NofM(2, 4)",
+        "make one of Unstructured, Blocks, Channels or NofM",
+    )
+
+
+def check_axis(axis: Any, shape: tuple[int, ...]) -> int:
+    """Return the axis of an array, counted from 0.
+
+    Raises:
+        ValueError: the array has no such axis.
+    """
+    rank = len(shape)
+    valid = isinstance(axis, int | np.integer) and not isinstance(axis, bool)
+    checks.require(
+        valid and -rank <= axis < rank,
+        f"axis={axis!r} of an array of shape {shape}",
+        "an axis of the array",
+        "change axis",
+    )
+    return int(axis) % rank
+
+
 @dataclass(frozen=True)
 class Blocks:
     """Blocks of the last two axes, by the mean or the largest magnitude of their entries."""
@@ -52,6 +88,12 @@ class Blocks:
     """What makes the score of a block."""
 
     def __post_init__(self) -> None:
+        checks.require(
+            isinstance(self.shape, tuple | list) and len(self.shape) == 2,
+            f"shape={self.shape!r}",
+            "a height and a width",
+            "pass for instance shape=(4, 4)",
+        )
         for length in self.shape:
             checks.check_count("shape", length, least=1)
         checks.check_choice("by", self.by, ("mean", "max"))
@@ -69,13 +111,19 @@ class Blocks:
 
     def mask(self, scores: jax.Array, kept: int | jax.Array) -> jax.Array:
         """Keep the blocks with the largest scores."""
+        scores = as_array("scores", scores)
         self.units(scores.shape)
         *lead, rows, columns = scores.shape
         height, width = self.shape
-        cut = jnp.abs(scores).reshape(*lead, rows // height, height, columns // width, width)
-        blocks = {"mean": jnp.mean, "max": jnp.max}[self.by](cut, axis=(-3, -1))
+        sizes = jnp.abs(at_least_float32(gathered(scores)))
+        cut = sizes.reshape(*lead, rows // height, height, columns // width, width)
+        if self.by == "max":
+            blocks = jnp.max(cut, axis=(-3, -1))
+        else:
+            # In units of the largest of all: the sum of a block would overflow before its mean.
+            blocks = jnp.mean(cut / unit_of(jnp.max(cut, initial=0)), axis=(-3, -1))
         whole = keep_largest([blocks], kept)[0][..., :, None, :, None]
-        return jnp.broadcast_to(whole, cut.shape).reshape(scores.shape)
+        return placed_like(jnp.broadcast_to(whole, cut.shape).reshape(scores.shape), scores)
 
 
 @dataclass(frozen=True)
@@ -89,21 +137,18 @@ class Channels:
 
     def units(self, shape: tuple[int, ...]) -> int:
         """Give the length of the axis."""
-        checks.require(
-            -len(shape) <= self.axis < len(shape),
-            f"axis={self.axis} of an array of shape {shape}",
-            "an axis of the array",
-            "change axis",
-        )
-        return shape[self.axis]
+        return shape[check_axis(self.axis, shape)]
 
     def mask(self, scores: jax.Array, kept: int | jax.Array) -> jax.Array:
         """Keep the channels with the largest scores."""
-        self.units(scores.shape)
-        others = tuple(axis for axis in range(scores.ndim) if axis != self.axis % scores.ndim)
-        wide = at_least_float32(scores)
-        squares = jnp.mean(wide * wide, axis=others, keepdims=True)
-        return jnp.broadcast_to(keep_largest([squares], kept)[0], scores.shape)
+        scores = as_array("scores", scores)
+        own = check_axis(self.axis, scores.shape)
+        others = tuple(axis for axis in range(scores.ndim) if axis != own)
+        number = math.prod(scores.shape[axis] for axis in others)
+        # Divided first: a root of a sum of squares overflows before that of their mean.
+        means = norm(at_least_float32(scores) / math.sqrt(max(number, 1)), others)
+        whole = keep_largest([means], kept)[0]
+        return placed_like(jnp.broadcast_to(whole, scores.shape), scores)
 
 
 @dataclass(frozen=True)
@@ -123,9 +168,8 @@ class NofM:
 
     def units(self, shape: tuple[int, ...]) -> int:
         """Give the number of entries."""
-        valid = -len(shape) <= self.axis < len(shape)
         checks.require(
-            valid and shape[self.axis] % self.m == 0,
+            shape[check_axis(self.axis, shape)] % self.m == 0,
             f"{self.n} of {self.m} on axis {self.axis} of an array of shape {shape}",
             f"an axis whose length is a multiple of {self.m}",
             "change axis, or leave this array out with select=",
@@ -134,8 +178,10 @@ class NofM:
 
     def mask(self, scores: jax.Array, kept: int | jax.Array) -> jax.Array:
         """Keep the n largest of every m; everything if all are to be kept."""
+        scores = as_array("scores", scores)
         size = self.units(scores.shape)
-        moved = jnp.moveaxis(scores, self.axis, -1)
-        chosen = top_k_mask(moved.reshape(*moved.shape[:-1], -1, self.m), self.n)
+        moved = jnp.moveaxis(gathered(scores), self.axis, -1)
+        groups = moved.shape[-1] // self.m
+        chosen = top_k_mask(moved.reshape(*moved.shape[:-1], groups, self.m), self.n)
         mask = jnp.moveaxis(chosen.reshape(moved.shape), -1, self.axis)
-        return mask | (jnp.asarray(kept) >= size)
+        return placed_like(mask | (count_array("kept", kept) >= size), scores)

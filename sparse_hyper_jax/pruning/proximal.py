@@ -4,7 +4,11 @@ import jax
 import jax.numpy as jnp
 
 from sparse_hyper_jax import checks
+from sparse_hyper_jax.entrance import as_array
+from sparse_hyper_jax.norms import unit_of
+from sparse_hyper_jax.placement import gathered, placed_like
 from sparse_hyper_jax.precision import at_least_float32
+from sparse_hyper_jax.pruning.patterns import check_axis
 
 TRIPLES = ((1, 2, 3), (0, 2, 3), (0, 1, 3), (0, 1, 2))
 SWEEPS = 100
@@ -18,8 +22,14 @@ def penalty_2_to_4(weights: jax.Array, *, axis: int = -1) -> jax.Array:
     Args:
         weights: floats, whose length on the axis is a multiple of 4.
         axis: along which four neighbours are a group.
+
+    Returns:
+        scalar, float32 or wider.
+
+    Raises:
+        ValueError: the axis does not fit.
     """
-    groups = jnp.abs(_groups(weights, axis))
+    groups = jnp.abs(_groups(as_array("weights", weights), axis))
     return jnp.sum(_triples(groups))
 
 
@@ -32,53 +42,71 @@ def prox_2_to_4(weights: jax.Array, strength: float | jax.Array, *, axis: int = 
     ``strength`` times the sum of the products of pairs of the others). Apply it to the parameters
     after every optimizer step, with growing strength; a large one leaves exactly two of four.
 
+    Four weights of which one is NaN become NaN. An infinite one stays, and counts as larger than
+    all others.
+
     Args:
         weights: floats, whose length on the axis is a multiple of 4.
         strength: lambda, at least 0; in units of 1 / weight. May be traced.
         axis: along which four neighbours are a group: the one that is summed over in a product.
 
     Returns:
-        floats of the same shape and dtype.
+        floats of the same shape and dtype; their first derivatives hold the choice of the best
+        fixed, second ones mean nothing.
 
     Raises:
-        ValueError: the axis does not fit, or a static strength is negative.
+        ValueError: the axis does not fit, or a strength that is known is negative.
 
     Reference: Kübler et al. 2025, arXiv 2501.18015.
     """
-    if isinstance(strength, int | float):
-        checks.require(strength >= 0, f"strength={strength}", "at least 0", "change it")
+    checks.check_number("strength", strength, at_least=0)
+    weights = as_array("weights", weights, "floats")
     groups = _groups(weights, axis)
-    wide = at_least_float32(groups)
-    rank = jnp.argsort(-jnp.abs(wide), axis=-1, stable=True)
-    sorted_sizes = jnp.take_along_axis(jnp.abs(wide), rank, axis=-1)
-    best = _best_of_sorted(sorted_sizes, jnp.asarray(strength, wide.dtype))
-    sizes = jnp.take_along_axis(best, jnp.argsort(rank, axis=-1), axis=-1)
-    result = (jnp.sign(wide) * sizes).astype(groups.dtype)
-    moved = jnp.moveaxis(weights, axis, -1)
-    return jnp.moveaxis(result.reshape(moved.shape), -1, axis)
+    result = _step(groups, jnp.asarray(strength, groups.dtype)).astype(weights.dtype)
+    moved = jnp.moveaxis(result.reshape(_moved(weights, axis).shape), -1, axis)
+    return placed_like(moved, weights)
+
+
+def _step(groups: jax.Array, strength: jax.Array) -> jax.Array:
+    """Take the step for ``(..., 4)`` numbers, in units in which no square or cube overflows."""
+    limits = jnp.finfo(groups.dtype)
+    sizes = jnp.minimum(jnp.abs(groups), limits.max)
+    unit = unit_of(jnp.max(sizes, axis=-1, keepdims=True))
+    rank = jnp.argsort(-sizes, axis=-1, stable=True)
+    falling = jnp.take_along_axis(sizes / unit, rank, axis=-1)
+    # Beyond that all but two are zero, and infinity times zero would be NaN.
+    relative = jnp.minimum(strength * unit, limits.max**0.25)
+    best = _best_of_sorted(falling, relative[..., 0])
+    kept = jnp.take_along_axis(best, jnp.argsort(rank, axis=-1), axis=-1)
+    result = jnp.where((kept > 0) & jnp.isinf(groups), groups, jnp.sign(groups) * kept * unit)
+    unknown = jnp.any(jnp.isnan(groups), axis=-1, keepdims=True) | jnp.isnan(strength)
+    return jnp.where(unknown, jnp.nan, result)
 
 
 def _groups(weights: jax.Array, axis: int) -> jax.Array:
-    shape = jnp.shape(weights)
-    valid = -len(shape) <= axis < len(shape) and shape[axis] % 4 == 0
+    """Cut an axis into fours: ``(..., n / 4, 4)``, in float32 or wider."""
     checks.require(
-        valid,
-        f"weights of shape {shape} with axis={axis}",
+        weights.shape[check_axis(axis, weights.shape)] % 4 == 0,
+        f"weights of shape {weights.shape} with axis={axis}",
         "an axis whose length is a multiple of 4",
         "change axis",
     )
-    moved = jnp.moveaxis(weights, axis, -1)
-    return moved.reshape(*moved.shape[:-1], -1, 4)
+    moved = _moved(at_least_float32(gathered(weights)), axis)
+    return moved.reshape(*moved.shape[:-1], moved.shape[-1] // 4, 4)
+
+
+def _moved(weights: jax.Array, axis: int) -> jax.Array:
+    return jnp.moveaxis(weights, axis, -1)
 
 
 def _best_of_sorted(sizes: jax.Array, strength: jax.Array) -> jax.Array:
     """Solve for non-negative numbers in falling order, ``(..., 4)``."""
-    two = sizes * jnp.array([1, 1, 0, 0], sizes.dtype)
+    two = _only_first(sizes, 2)
     three = _descend(sizes, strength, 3)
     four = _descend(sizes, strength, 4)
     candidates = jnp.stack([two, three, four])
-    costs = 0.5 * jnp.sum((candidates - sizes) ** 2, axis=-1)
-    costs += strength * jnp.sum(_triples(candidates), axis=-1)
+    costs = 0.5 * jnp.sum((candidates - sizes[None]) ** 2, axis=-1)
+    costs += strength[None] * jnp.sum(_triples(candidates), axis=-1)
     chosen = jnp.argmin(costs, axis=0)[None, ..., None]
     return jnp.take_along_axis(candidates, chosen, axis=0)[0]
 
@@ -87,7 +115,7 @@ def _descend(sizes: jax.Array, strength: jax.Array, nonzeros: int) -> jax.Array:
     """Minimise over one coordinate after the other, the last ones fixed at zero."""
     # From half the sizes: where they are nearly equal, descent from the sizes themselves ends in a
     # corner that is not the lowest.
-    start = 0.5 * sizes * (jnp.arange(4) < nonzeros)
+    start = 0.5 * _only_first(sizes, nonzeros)
 
     def sweep(_: int, w: jax.Array) -> jax.Array:
         for place in range(nonzeros):
@@ -97,6 +125,13 @@ def _descend(sizes: jax.Array, strength: jax.Array, nonzeros: int) -> jax.Array:
         return w
 
     return jax.lax.fori_loop(0, SWEEPS, sweep, start)
+
+
+def _only_first(sizes: jax.Array, number: int) -> jax.Array:
+    """Set all but the first of four to zero."""
+    return jnp.where(
+        jax.lax.broadcasted_iota(jnp.int32, sizes.shape, sizes.ndim - 1) < number, sizes, 0
+    )
 
 
 def _triples(groups: jax.Array) -> jax.Array:

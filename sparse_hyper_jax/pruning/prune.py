@@ -8,9 +8,11 @@ import jax
 import jax.numpy as jnp
 
 from sparse_hyper_jax import checks
+from sparse_hyper_jax.entrance import check_instance
+from sparse_hyper_jax.precision import wide_dtype
 from sparse_hyper_jax.pruning.distributions import count_kept
 from sparse_hyper_jax.pruning.method import Kept, Method, Snapshot, magnitudes, random_scores
-from sparse_hyper_jax.pruning.patterns import UNSTRUCTURED, Pattern, Unstructured
+from sparse_hyper_jax.pruning.patterns import UNSTRUCTURED, Pattern, Unstructured, check_pattern
 from sparse_hyper_jax.pruning.schedules import Schedule, one_shot
 from sparse_hyper_jax.pruning.select import keep_largest
 
@@ -39,6 +41,9 @@ class Prune(Method):
     """Update dropped entries too, as if they had been used."""
 
     def __post_init__(self) -> None:
+        check_instance("schedule", self.schedule, Schedule)
+        check_pattern(self.pattern)
+        checks.check_flag("straight_through", self.straight_through)
         checks.check_choice("score", self.score, ("magnitude", "saliency", "random"))
         checks.check_choice("scope", self.scope, ("layer", "global"))
         checks.require(
@@ -82,12 +87,18 @@ class Prune(Method):
             scores = random_scores(key, seen.weights)
             if self.straight_through:
                 return scores
-            return [score * mask for score, mask in zip(scores, seen.masks, strict=True)]
+            return [
+                jnp.where(mask, score, 0) for score, mask in zip(scores, seen.masks, strict=True)
+            ]
         sizes = magnitudes(seen.weights)
         if self.score == "magnitude":
             return sizes
         slopes = magnitudes(seen.gradients)
-        return [size * slope for size, slope in zip(sizes, slopes, strict=True)]
+        # Roots are ordered as the products are, which would overflow or vanish.
+        return [
+            jnp.sqrt(size) * jnp.sqrt(slope).astype(size.dtype)
+            for size, slope in zip(sizes, slopes, strict=True)
+        ]
 
 
 def _largest_together(
@@ -98,7 +109,11 @@ def _largest_together(
     masks = [jnp.ones_like(score, bool) for score in scores]
     if not ranked:
         return masks
-    kept = keep_largest([scores[place] for place in ranked], sum(numbers[i] for i in ranked))
+    wide = wide_dtype(*(scores[place] for place in ranked))
+    kept = keep_largest(
+        [scores[place].astype(wide) for place in ranked],
+        sum((numbers[place] for place in ranked), jnp.int32(0)),
+    )
     for place, mask in zip(ranked, kept, strict=True):
         masks[place] = mask
     return masks

@@ -6,6 +6,7 @@ from typing import Any, ClassVar, Literal
 import jax
 import jax.numpy as jnp
 import optax
+from jax.core import Tracer
 
 from sparse_hyper_jax import checks
 from sparse_hyper_jax.pruning.distributions import count_kept
@@ -53,8 +54,7 @@ class DropAndGrow(Method):
         checks.check_count("every", self.every, least=1)
         checks.check_choice("grow", self.grow, ("gradient", "random"))
         for name in ("drop_fraction", "grown_size"):
-            value = getattr(self, name)
-            checks.require(0 <= value <= 1, f"{name}={value}", "from 0 to 1", f"change {name}")
+            checks.check_number(name, getattr(self, name), at_least=0, at_most=1)
         checks.require(
             self.every < self.end or self.end <= 1,
             f"every={self.every} with end={self.end}: masks would never change",
@@ -83,7 +83,7 @@ class DropAndGrow(Method):
             "pass powerprop without axes",
         )
         checks.require(
-            reparam is None or self.grown_size > 0,
+            reparam is None or isinstance(self.grown_size, Tracer) or self.grown_size > 0,
             f"grown_size={self.grown_size} with a reparametrisation",
             "more than 0: under a power of more than 1, an entry at zero stays there for ever",
             "pass for instance grown_size=0.5; for alpha 1, no reparam",
@@ -99,8 +99,8 @@ class DropAndGrow(Method):
 
     def change(self, key: Any, seen: Snapshot) -> Kept:
         """Drop and grow."""
-        decay = optax.cosine_decay_schedule(1.0, max(self.end, 1))
-        replaced = self.drop_fraction * jnp.asarray(decay(seen.steps))
+        decay = optax.cosine_decay_schedule(1.0, max(int(self.end), 1))
+        replaced = self.drop_fraction * jnp.asarray(decay(seen.steps.astype(jnp.float32)))
         keys = jax.random.split(key, len(seen.weights))
         parts = [
             self._replace(*leaves, replaced)
@@ -119,18 +119,21 @@ class DropAndGrow(Method):
     ) -> tuple[jax.Array, jax.Array]:
         (size,) = magnitudes([weights])
         kept = jnp.sum(mask, dtype=jnp.int32)
-        dropped = jnp.minimum((replaced * kept).astype(jnp.int32), mask.size - kept)
+        wanted = replaced * kept.astype(replaced.dtype)
+        dropped = jnp.minimum(wanted.astype(jnp.int32), mask.size - kept)
         stay = keep_largest([size], kept - dropped, among=[mask])[0]
         if self.grow == "gradient":
-            (score,), direction = magnitudes([gradient]), jnp.where(gradient > 0, -1, 1)
+            (score,), side = magnitudes([gradient]), jnp.where(gradient > 0, -1, 1)
         else:
-            place, side = jax.random.split(key)
+            place, sign = jax.random.split(key)
             (score,) = random_scores(place, [weights])
-            direction = jax.random.rademacher(side, weights.shape, jnp.int32)
+            side = jax.random.rademacher(sign, weights.shape, jnp.int32)
         # Only entries that were not kept before, so that every grown one is new.
         new = keep_largest([score], dropped, among=[~mask])[0]
-        mean = jnp.sum(jnp.where(mask, size, 0)) / jnp.maximum(kept, 1)
-        grown = jnp.where(new, self.grown_size * mean * direction, jnp.nan)
+        # Divided first, since the sum of large weights overflows.
+        mean = jnp.sum(jnp.where(mask, size / jnp.maximum(kept, 1).astype(size.dtype), 0))
+        first = jnp.asarray(self.grown_size, size.dtype) * mean
+        grown = jnp.where(new, first * side.astype(size.dtype), jnp.nan)
         return stay | new, grown.astype(weights.dtype)
 
 

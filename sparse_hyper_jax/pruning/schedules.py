@@ -22,7 +22,7 @@ class Schedule(NamedTuple):
 
 def one_shot(step: int) -> Schedule:
     """Prune once, after ``step`` steps; 0: before the first."""
-    checks.check_count("step", step)
+    step = checks.check_count("step", step)
     return Schedule(lambda steps: steps == step, lambda steps: _reached(steps, step))
 
 
@@ -32,10 +32,13 @@ def periodic(every: int, *, begin: int = 0, end: int | None = None) -> Schedule:
     Args:
         every: steps between changes of the masks.
         begin: the first change is after this many steps; 0: masks also before the first step.
-        end: no change after this many steps.
+        end: no change after this many steps; None: never the last.
+
+    Raises:
+        ValueError: the end comes before the beginning.
     """
     due = _every(every, begin, end)
-    return Schedule(due, lambda steps: _reached(steps, begin))
+    return Schedule(due, lambda steps: _reached(steps, int(begin)))
 
 
 def gradual(begin: int, end: int, *, every: int = 100, power: float = 3.0) -> Schedule:
@@ -48,15 +51,17 @@ def gradual(begin: int, end: int, *, every: int = 100, power: float = 3.0) -> Sc
         begin: first step.
         end: step of the full sparsity.
         every: steps between changes of the masks.
-        power: 3 in the paper.
+        power: more than 0; 3 in the paper.
 
     Raises:
-        ValueError: the end is not after the beginning.
+        ValueError: the end is not after the beginning, or a number is out of range.
 
     Reference: Zhu and Gupta 2017, arXiv 1710.01878.
     """
     inside = _every(every, begin, end)
+    begin, end = int(begin), int(end)
     checks.require(end > begin, f"begin={begin}, end={end}", "an end after it", "change them")
+    checks.check_number("power", power, above=0)
     share = optax.polynomial_schedule(0.0, 1.0, power, end - begin, begin)
     return Schedule(
         lambda steps: inside(steps) | (steps == end), lambda steps: jnp.asarray(share(steps))
@@ -64,10 +69,15 @@ def gradual(begin: int, end: int, *, every: int = 100, power: float = 3.0) -> Sc
 
 
 def _every(every: int, begin: int, end: int | None) -> Callable[[jax.Array], jax.Array]:
-    checks.check_count("every", every, least=1)
-    checks.check_count("begin", begin)
-    if end is not None:
-        checks.check_count("end", end)
+    every = checks.check_count("every", every, least=1)
+    begin = checks.check_count("begin", begin)
+    end = None if end is None else checks.check_count("end", end)
+    checks.require(
+        end is None or end >= begin,
+        f"begin={begin}, end={end}: masks would never change",
+        "an end after the beginning",
+        "change them",
+    )
 
     def due(steps: jax.Array) -> jax.Array:
         last = True if end is None else steps <= end

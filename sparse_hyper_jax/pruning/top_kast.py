@@ -6,9 +6,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 
 from sparse_hyper_jax import checks
-from sparse_hyper_jax.pruning.distributions import count_kept
+from sparse_hyper_jax.precision import wide_dtype
+from sparse_hyper_jax.pruning.distributions import check_share, count_kept
 from sparse_hyper_jax.pruning.method import Kept, Leaves, Method, Snapshot
 from sparse_hyper_jax.pruning.schedules import Schedule, periodic
 from sparse_hyper_jax.pruning.select import keep_largest
@@ -35,13 +37,12 @@ class TopKAST(Method):
     """Steps between changes of the masks."""
 
     penalty: float = 0.0
-    """Exploration penalty."""
+    """Exploration penalty; may be traced."""
 
     def __post_init__(self) -> None:
         checks.check_count("every", self.every, least=1)
-        extra = self.trained_extra
-        checks.require(0 <= extra <= 1, f"trained_extra={extra}", "from 0 to 1", "change it")
-        checks.require(self.penalty >= 0, f"penalty={self.penalty}", "at least 0", "change it")
+        check_share("trained_extra", self.trained_extra)
+        checks.check_number("penalty", self.penalty, at_least=0)
 
     @property
     def schedule(self) -> Schedule:
@@ -59,13 +60,15 @@ class TopKAST(Method):
         self, gradients: Leaves, weights: Callable[[], Leaves], masks: Leaves
     ) -> Sequence[jax.Array]:
         """Add the exploration penalty."""
-        if not self.penalty:
+        if not isinstance(self.penalty, Tracer) and not self.penalty:
             return gradients
 
         def added(gradient: jax.Array, leaf: jax.Array, used: jax.Array) -> jax.Array:
-            density = jnp.maximum(jnp.mean(used, dtype=jnp.float32), 1 / used.size)
-            pulls = jnp.where(used, 1, 1 / density)
-            return (gradient + self.penalty * leaf * pulls).astype(gradient.dtype)
+            wide = wide_dtype(gradient, leaf)
+            density = jnp.sum(used, dtype=jnp.int32).astype(wide) / max(used.size, 1)
+            harder = 1 / jnp.maximum(density, 1 / max(used.size, 1))
+            pull = jnp.asarray(self.penalty, wide) * leaf.astype(wide) * jnp.where(used, 1, harder)
+            return (gradient.astype(wide) + pull).astype(gradient.dtype)
 
         return [added(*leaves) for leaves in zip(gradients, weights(), masks, strict=True)]
 

@@ -7,8 +7,8 @@
 
 ``powerprop(alpha)`` maps a whole parameter tree: ``to_theta`` once at the beginning, ``to_weights``
 in every step and at the end. Either differentiate through ``to_weights``, or take gradients of the
-weights and put ``scale_by_power_jacobian`` into the optimizer. ``pruning`` does the latter: it
-needs the weights' gradient where the weights are masked.
+weights and train with ``reparam.optimizer(inner)``. ``sparse_training(..., reparam=reparam)`` does
+the latter itself: it needs the weights' gradient where the weights are masked.
 
 Averages and norms of theta are not those of w: average, clip and compare weights, not theta.
 """

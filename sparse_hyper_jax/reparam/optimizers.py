@@ -3,17 +3,20 @@
 from typing import Any, Literal
 
 import jax
+import jax.numpy as jnp
 import optax
 
 from sparse_hyper_jax import checks
-from sparse_hyper_jax.parameter_paths import Selector, is_kernel, map_selected
+from sparse_hyper_jax.parameter_paths import Selector, check_selector, is_kernel, map_updates
+from sparse_hyper_jax.precision import wide_dtype
 from sparse_hyper_jax.reparam.powers import (
     check_alpha,
-    even_power,
+    check_axes,
     group_power,
     group_slope,
     odd_power,
 )
+from sparse_hyper_jax.reparam.tree import powerprop
 
 
 def scale_by_power_jacobian(
@@ -21,16 +24,13 @@ def scale_by_power_jacobian(
 ) -> optax.GradientTransformation:
     """Multiply updates of kernels with the slope of the power: ``u -> alpha |theta|^(alpha-1) u``.
 
-    From gradients of the *weights* (``jax.grad`` at ``reparam.to_weights(theta)``), its place in
-    the chain decides the mode of training, and ``optax.apply_updates`` changes theta::
+    A link of a chain of your own; ``powerprop(alpha).optimizer(inner)`` puts it in its place, and
+    ``sparse_training(inner, ..., reparam=powerprop(alpha))`` does so itself. From gradients of the
+    *weights* (``jax.grad`` at ``reparam.to_weights(theta)``), its place decides the mode of
+    training, and ``optax.apply_updates`` changes theta::
 
-        optax.chain(scale_by_power_jacobian(alpha), optax.adam(1e-3))  # mode A
-        optax.chain(optax.adam(1e-3), scale_by_power_jacobian(alpha))  # mode B
-
-    Mode A is the same as differentiating with respect to theta. In mode B the optimizer adapts to
-    the weights' gradient. For plain SGD they are one. Adam in mode A divides by the size of theta's
-    gradient, and with it by most of the slope, so that small parameters move as fast as large ones;
-    mode B keeps the slope and needs a smaller rate where parameters grow beyond 1.
+        optax.chain(scale_by_power_jacobian(alpha), optax.adam(1e-3))  # mode A, adapt_to="theta"
+        optax.chain(optax.adam(1e-3), scale_by_power_jacobian(alpha))  # mode B, "weights"
 
     Args:
         alpha: Python number of at least 1.
@@ -43,19 +43,7 @@ def scale_by_power_jacobian(
     Raises:
         ValueError: alpha is smaller than 1; ``update`` is called without ``params``.
     """
-    alpha = check_alpha(alpha)
-
-    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
-        _check_params(params)
-
-        def scaled(theta: jax.Array, one: jax.Array) -> jax.Array:
-            if axes is not None:
-                return group_slope(theta, one, alpha, axes)
-            return (alpha * even_power(theta, alpha - 1) * one).astype(one.dtype)
-
-        return _map_updates(scaled, select, params, updates), state
-
-    return optax.GradientTransformation(optax.init_empty_state, update)
+    return powerprop(alpha, select=select, axes=axes).scale_by_jacobian()
 
 
 def add_power_decay(
@@ -75,7 +63,8 @@ def add_power_decay(
     gradients of theta.
 
     Args:
-        weight_decay: lambda, at least 0.
+        weight_decay: lambda, at least 0; may be traced, and so follow a schedule by
+            ``optax.inject_hyperparams(add_power_decay, static_args=("alpha", "select"))``.
         alpha: Python number of at least 1.
         decay_on: what is decayed.
         select: which leaves, as in ``powerprop``; the others are not decayed.
@@ -90,39 +79,26 @@ def add_power_decay(
     Reference: for alpha = 2, Yasuda et al. 2024, arXiv 2402.17902.
     """
     alpha = check_alpha(alpha)
-    checks.require(weight_decay >= 0, f"weight_decay={weight_decay}", "at least 0", "change it")
+    checks.check_number("weight_decay", weight_decay, at_least=0)
+    check_selector("select", select)
+    if axes is not None:
+        check_axes(axes)
     checks.check_choice("decay_on", decay_on, ("theta", "w"))
 
+    def decayed(theta: jax.Array) -> jax.Array:
+        if decay_on == "theta":
+            return theta
+        if axes is None:
+            return alpha * odd_power(theta, 2 * alpha - 1)
+        own = check_axes(axes, theta.ndim)
+        return group_slope(theta, group_power(theta, alpha, own), alpha, own)
+
+    def added(theta: jax.Array, update: jax.Array) -> jax.Array:
+        wide = wide_dtype(theta, update)
+        decay = jnp.asarray(weight_decay, wide) * decayed(theta).astype(wide)
+        return (update.astype(wide) + decay).astype(update.dtype)
+
     def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
-        _check_params(params)
-
-        def decayed(theta: jax.Array) -> jax.Array:
-            if decay_on == "theta":
-                return theta
-            if axes is None:
-                return alpha * odd_power(theta, 2 * alpha - 1)
-            return group_slope(theta, group_power(theta, alpha, axes), alpha, axes)
-
-        def added(theta: jax.Array, one: jax.Array) -> jax.Array:
-            return (one + weight_decay * decayed(theta)).astype(one.dtype)
-
-        return _map_updates(added, select, params, updates), state
+        return map_updates(added, select, updates, params), state
 
     return optax.GradientTransformation(optax.init_empty_state, update)
-
-
-def _check_params(params: Any) -> None:
-    checks.require(
-        params is not None,
-        "update called without params",
-        "theta, on which the slope depends",
-        "call update(gradient, state, theta)",
-    )
-
-
-def _map_updates(function: Any, select: Selector, params: Any, updates: Any) -> Any:
-    """Map selected leaves of the updates; the others come out as they came in."""
-    changed = map_selected(function, select, params, updates, other=optax.MaskedNode())
-    return jax.tree.map(
-        lambda one, new: one if isinstance(new, optax.MaskedNode) else new, updates, changed
-    )

@@ -1,11 +1,15 @@
 """Signed powers with derivatives of every order that are finite at zero."""
 
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from sparse_hyper_jax import checks
+from sparse_hyper_jax.entrance import as_array
+from sparse_hyper_jax.norms import direction, norm
 from sparse_hyper_jax.precision import at_least_float32
 
 
@@ -31,7 +35,7 @@ def power(theta: jax.Array, alpha: float) -> jax.Array:
 
     Reference: Schwarz et al. 2021, arXiv 2110.00296.
     """
-    return odd_power(_floats("theta", theta), check_alpha(alpha))
+    return odd_power(as_array("theta", theta, "floats"), check_alpha(alpha))
 
 
 def inverse_power(weights: jax.Array, alpha: float) -> jax.Array:
@@ -50,7 +54,7 @@ def inverse_power(weights: jax.Array, alpha: float) -> jax.Array:
     Raises:
         ValueError: as for :func:`power`.
     """
-    return odd_power(_floats("weights", weights), 1 / check_alpha(alpha))
+    return odd_power(as_array("weights", weights, "floats"), 1 / check_alpha(alpha))
 
 
 def group_power(theta: jax.Array, alpha: float, axes: tuple[int, ...]) -> jax.Array:
@@ -71,9 +75,8 @@ def group_power(theta: jax.Array, alpha: float, axes: tuple[int, ...]) -> jax.Ar
     Raises:
         ValueError: as for :func:`power`, or theta lacks an axis.
     """
-    return _group_power(
-        _floats("theta", theta), check_alpha(alpha), check_axes(axes, jnp.ndim(theta))
-    )
+    theta = as_array("theta", theta, "floats")
+    return _group_power(theta, check_alpha(alpha), check_axes(axes, theta.ndim))
 
 
 def inverse_group_power(weights: jax.Array, alpha: float, axes: tuple[int, ...]) -> jax.Array:
@@ -86,11 +89,14 @@ def inverse_group_power(weights: jax.Array, alpha: float, axes: tuple[int, ...])
         alpha: Python number of at least 1.
         axes: as for :func:`group_power`.
 
+    Returns:
+        floats of the same shape and dtype.
+
     Raises:
         ValueError: as for :func:`group_power`.
     """
-    weights, axes = _floats("weights", weights), check_axes(axes, jnp.ndim(weights))
-    return _group_power(weights, 1 / check_alpha(alpha), axes)
+    weights = as_array("weights", weights, "floats")
+    return _group_power(weights, 1 / check_alpha(alpha), check_axes(axes, weights.ndim))
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(1,))
@@ -108,7 +114,7 @@ def even_power(x: jax.Array, exponent: float) -> jax.Array:
     """``|x|^exponent``, 1 for exponent 0; where that is infinite at zero, 0."""
     wide = at_least_float32(jnp.abs(x))
     if exponent < 0:
-        result = jnp.where(wide > 0, _raised(jnp.where(wide > 0, wide, 1), exponent), 0)
+        result = jnp.where(wide == 0, 0, _raised(jnp.where(wide == 0, 1, wide), exponent))
     else:
         result = _raised(wide, exponent)
     return result.astype(x.dtype)
@@ -148,7 +154,10 @@ def _raised(base: jax.Array, exponent: float) -> jax.Array:
 
 @partial(jax.custom_jvp, nondiff_argnums=(1, 2))
 def _group_power(x: jax.Array, exponent: float, axes: tuple[int, ...]) -> jax.Array:
-    return x if exponent == 1 else (x * even_power(_norm(x, axes), exponent - 1)).astype(x.dtype)
+    if exponent == 1:
+        return x
+    scales = even_power(norm(x, axes), exponent - 1)
+    return (x.astype(scales.dtype) * scales).astype(x.dtype)
 
 
 @_group_power.defjvp
@@ -167,29 +176,17 @@ def group_slope(
     """
     if alpha == 1:
         return vector
-    norm = _norm(theta, axes)
-    direction = theta / jnp.where(norm > 0, norm, 1)
-    along = jnp.sum(direction * vector, axis=axes, keepdims=True)
-    scaled = even_power(norm, alpha - 1) * (vector + (alpha - 1) * direction * along)
-    return scaled.astype(vector.dtype)
-
-
-def _norm(x: jax.Array, axes: tuple[int, ...]) -> jax.Array:
-    wide = at_least_float32(x)
-    # In units of the largest entry, whose square neither overflows nor becomes zero.
-    unit = jax.lax.stop_gradient(jnp.max(jnp.abs(wide), axis=axes, keepdims=True))
-    # The root is infinitely steep at zero, and zero times infinity is NaN: take the norm of ones
-    # there and replace the result.
-    safe = jnp.where(unit > 0, wide / jnp.where(unit > 0, unit, 1), 1)
-    norm = unit * jnp.sqrt(jnp.sum(safe * safe, axis=axes, keepdims=True))
-    return jnp.where(unit > 0, norm, 0)
+    along = direction(theta, axes)
+    wide = vector.astype(along.dtype)
+    turned = wide + (alpha - 1) * along * jnp.sum(along * wide, axis=axes, keepdims=True)
+    return (even_power(norm(theta, axes), alpha - 1) * turned).astype(vector.dtype)
 
 
 def check_alpha(alpha: float) -> float:
     """Return alpha as a float; raise unless it is a Python number of at least 1."""
-    valid = isinstance(alpha, int | float) and not isinstance(alpha, bool)
+    static = isinstance(alpha, int | float | np.number) and checks.is_real(alpha)
     checks.require(
-        valid and 1 <= alpha < float("inf"),
+        static and 1 <= alpha < float("inf"),
         f"alpha={alpha!r}",
         "a Python number of at least 1",
         "pass for instance alpha=2.0, static under jit",
@@ -197,24 +194,20 @@ def check_alpha(alpha: float) -> float:
     return float(alpha)
 
 
-def check_axes(axes: tuple[int, ...], rank: int) -> tuple[int, ...]:
-    """Return axes of a group counted from 0; raise unless the array has them."""
-    valid = isinstance(axes, tuple) and all(isinstance(axis, int) for axis in axes)
+def check_axes(axes: Any, rank: int | None = None) -> tuple[int, ...]:
+    """Return axes of a group counted from 0; raise unless the array has them.
+
+    Args:
+        axes: a tuple of ints.
+        rank: of the array; None while it is not known.
+    """
+    valid = isinstance(axes, tuple) and all(
+        isinstance(axis, int | np.integer) and not isinstance(axis, bool) for axis in axes
+    )
     checks.require(
-        valid and bool(axes) and all(-rank <= axis < rank for axis in axes),
-        f"axes={axes!r} of an array with {rank} axes",
+        valid and bool(axes) and all(rank is None or -rank <= axis < rank for axis in axes),
+        f"axes={axes!r}" + ("" if rank is None else f" of an array with {rank} axes"),
         "a tuple of axes of the array along which a group extends",
         "pass for instance axes=(0,)",
     )
-    return tuple(sorted({axis % rank for axis in axes}))
-
-
-def _floats(name: str, array: jax.Array) -> jax.Array:
-    array = jnp.asarray(array)
-    checks.require(
-        jnp.issubdtype(array.dtype, jnp.floating),
-        f"{name} of dtype {array.dtype}",
-        "floats",
-        f"convert {name} to float32",
-    )
-    return array
+    return tuple(sorted({int(axis) if rank is None else int(axis) % rank for axis in axes}))

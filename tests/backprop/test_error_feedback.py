@@ -126,10 +126,89 @@ def test_a_memory_telescopes_in_weight_space_only_for_the_same_inputs():
     assert np.linalg.norm(remembered - dense) > 0.3 * np.linalg.norm(dense)
 
 
+def test_what_is_not_finite_is_propagated_and_not_remembered():
+    """Infinity minus infinity would be NaN, and stay for good."""
+    feedback = error_feedback(TopK(1))
+    ones = {"a": jnp.ones(3)}
+    sparse, state = feedback.update({"a": jnp.array([1.0, jnp.inf, 2])}, feedback.init(ones))
+    assert sparse["a"].tolist() == [0, jnp.inf, 0]
+    assert state.residue["a"].tolist() == [1, 0, 2]
+    sparse, state = feedback.update({"a": jnp.array([0.0, jnp.nan, 0])}, state)
+    assert jnp.isnan(sparse["a"]).tolist() == [False, True, False]
+    assert state.residue["a"].tolist() == [1, 0, 2]
+
+
+def test_what_16_bits_round_off_is_remembered():
+    feedback = error_feedback(TopK(1))
+    update = {"a": jnp.array([1.0, 0.0], jnp.bfloat16)}
+    state = feedback.init(update)._replace(residue={"a": jnp.array([2.0**-10, 0])})
+    sparse, state = feedback.update(update, state)
+    assert sparse["a"].tolist() == [1, 0]
+    assert state.residue["a"].tolist() == [2.0**-10, 0]
+
+
+def test_eta_may_follow_a_schedule():
+    make = optax.inject_hyperparams(error_feedback, static_args=("sparsifier", "key"))
+    feedback = make(sparsifier=TopK(1), eta=optax.linear_schedule(0.0, 0.5, 1))
+    update = {"a": jnp.array([2.0, 1.0])}
+
+    def step(state, _):
+        _, state = feedback.update(update, state)
+        return state, state.inner_state.residue["a"]
+
+    _, residues = jax.lax.scan(step, feedback.init(update), length=3)
+    assert residues.tolist() == [[0, 0], [0, 0.5], [0, 0.75]]
+
+
+def test_the_state_may_be_donated_and_the_key_stays():
+    key = jax.random.key(3)
+    feedback = error_feedback(RandomK(1, rescale=False), key=key)
+    update = jax.jit(feedback.update, donate_argnums=1)
+    for _ in range(2):
+        update(jnp.ones(4), feedback.init(jnp.ones(4)))
+    assert not key.is_deleted()
+
+
+def test_tree_map_params_reaches_the_residue():
+    feedback = error_feedback(RandomK(1, rescale=False), key=KEY)
+    mapped = optax.tree_utils.tree_map_params(
+        feedback, lambda leaf: leaf + 1, feedback.init(PARAMETERS)
+    )
+    assert (mapped.residue["kernel"] == 1).all()
+
+
 MISTAKES = {
+    "a known eta": (
+        lambda: error_feedback(TopK(1), eta=jnp.array(-1.0)),
+        "eta=Array(-1.",
+        "at least 0 and at most 1",
+        "change eta",
+    ),
+    "a seed": (
+        lambda: error_feedback(RandomK(1, rescale=False), key=3),
+        "key=3",
+        "one random key",
+        "jax.random.key(seed)",
+    ),
+    "another shape": (
+        lambda: error_feedback(TopK(1)).update(
+            {"a": jnp.ones(3)}, error_feedback(TopK(1)).init({"a": jnp.ones((3, 1))})
+        ),
+        "updates of shape (3,), residue of shape (3, 1)",
+        "the same shape",
+        "reshape",
+    ),
+    "another tree": (
+        lambda: error_feedback(TopK(1)).update(
+            {"b": jnp.ones(3)}, error_feedback(TopK(1)).init({"a": jnp.ones(3)})
+        ),
+        "a residue of structure {'a': *}",
+        "{'b': *}",
+        "make both",
+    ),
     "a number": (lambda: error_feedback(0.1), "sparsifier=0.1", "a Sparsifier", "backprop"),
     "no key": (lambda: error_feedback(RandomK(1)), "key=None", "a typed key", "jax.random.key"),
-    "a large eta": (lambda: error_feedback(TopK(1), eta=2), "eta=2", "from 0 to 1", "change eta"),
+    "a large eta": (lambda: error_feedback(TopK(1), eta=2), "eta=2", "at most 1", "change eta"),
 }
 
 

@@ -10,6 +10,7 @@ from tests.ops.examples import assert_close, assert_names_itself_and_its_cure
 
 X, KERNEL, BIAS = layer_arrays()
 COMPACT = empty_compact(KERNEL, COLUMNS["UnifiedTopK"])
+MEMORY = init_memory("slot", (ROWS, N))
 
 
 def layer(key=None, x=X, kernel=KERNEL, bias=BIAS, memory=None, **options):
@@ -53,14 +54,8 @@ MISTAKES = {
         "one of 'out_in', 'in_out'",
         "choose layout",
     ),
-    "a large eta": (lambda: layer(eta=1.5), "eta=1.5", "from 0 (forget) to 1", "static"),
-    "a traced eta": (
-        lambda: jax.jit(lambda eta: layer(eta=eta))(0.5),
-        "eta=",
-        "from 0 (forget) to 1",
-        "static Python number",
-    ),
-    "an eta that is not a number": (lambda: after(eta=float("nan")), "eta=nan", "a number", ""),
+    "a large eta": (lambda: layer(eta=1.5), "eta=1.5", "at most 1", "change eta"),
+    "an eta that is not a number": (lambda: after(eta=float("nan")), "eta=nan", "one number", ""),
     "an unknown choice": (
         lambda: after(select_on="memory"),
         "select_on='memory'",
@@ -159,14 +154,63 @@ MISTAKES = {
     "a threshold below nothing": (
         lambda: backprop.Threshold(-1.0),
         "tau=-1.0",
-        "0 or more",
-        "pass the least",
+        "at least 0",
+        "change tau",
     ),
     "a threshold that is no number": (
         lambda: backprop.Threshold(float("nan")),
         "tau=nan",
-        "0 or more",
-        "pass the least",
+        "at least 0",
+        "change tau",
+    ),
+    "a compact gradient outside": (
+        lambda: jax.grad(lambda bias: layer(bias=bias, compact=COMPACT).sum())(BIAS),
+        "a compact gradient outside the differentiated arguments",
+        "a gradient with respect to it",
+        "compact=None",
+    ),
+    "a compact gradient of another kernel": (
+        lambda: backprop.add_compact(KERNEL[:, :3], COMPACT, -1.0),
+        "rows of shape (3, 5)",
+        "(3, 3)",
+        "reshape rows",
+    ),
+    "a pair": (
+        lambda: backprop.add_compact(KERNEL, (1, 2), -1.0),
+        "gradient=(1, 2)",
+        "an instance of CompactGradient",
+        "change gradient",
+    ),
+    "a flag in words": (
+        lambda: layer(dense_bias="no"),
+        "dense_bias='no'",
+        "True or False",
+        "change dense_bias",
+    ),
+    "no array": (lambda: layer(x=None), "x=None", "an array of real numbers", "convert x"),
+    "a memory of 16 bits": (
+        lambda: layer(memory=jax.tree.map(lambda one: one.astype("bfloat16"), MEMORY)),
+        "a memory of bfloat16",
+        "float32 or wider",
+        "init_memory",
+    ),
+    "a new memory of 16 bits": (
+        lambda: init_memory("slot", (2, 3), dtype=jnp.bfloat16),
+        "dtype=<class",
+        "float32 or wider",
+        "leave dtype out",
+    ),
+    "memories of two kinds": (
+        lambda: backprop.next_memory(MEMORY, init_memory("shared", (ROWS, N))),
+        "((8,), None, None, ())",
+        "the same shapes",
+        "with respect to this memory",
+    ),
+    "no memory": (
+        lambda: backprop.next_memory(MEMORY, None),
+        "gradient=None",
+        "an instance of Memory",
+        "change gradient",
     ),
     "a compact gradient of rows": (
         lambda: empty_compact(KERNEL, backprop.TopK(3)),
@@ -192,6 +236,38 @@ MISTAKES = {
 @pytest.mark.parametrize(("call", "found", "expected", "change"), MISTAKES.values(), ids=MISTAKES)
 def test_a_mistake_names_itself_and_its_cure(call, found, expected, change):
     assert_names_itself_and_its_cure(call, found, expected, change)
+
+
+def test_units_outside_of_a_compact_gradient_are_dropped():
+    gradient = COMPACT._replace(
+        columns=jnp.array([-1.0, 1, N]), rows=jnp.ones((3, 5)), uses=jnp.ones(())
+    )
+    expected = KERNEL.copy()
+    expected[1] -= 0.5
+    np.testing.assert_allclose(backprop.add_compact(KERNEL, gradient, -0.5), expected)
+    turned = backprop.add_compact(KERNEL.T, gradient, -0.5, layout="in_out")
+    np.testing.assert_allclose(turned, expected.T)
+
+
+def test_second_derivatives_are_those_of_the_sparse_gradient():
+    """Of a gradient whose choice does not change from here to a step away."""
+
+    def gradient(x):
+        return jax.grad(lambda x: jnp.sum(jnp.tanh(layer(x=x)) ** 2))(x)
+
+    x, along = jnp.asarray(X), jnp.cos(jnp.arange(X.size, dtype="f")).reshape(X.shape)
+    derivative = jax.jvp(gradient, (x,), (along,))[1]
+    steps = [gradient(x + step * along) for step in (-1e-2, 1e-2)]
+    np.testing.assert_allclose(derivative, (steps[1] - steps[0]) / 2e-2, rtol=1e-2, atol=1e-2)
+
+
+def test_eta_may_be_traced():
+    def step(eta):
+        memory = jax.grad(lambda memory: layer(memory=memory, eta=eta).sum())(MEMORY)
+        return jnp.abs(memory.residue).sum()
+
+    sums = jax.lax.map(step, jnp.array([0.0, 0.5, 1.0]))
+    np.testing.assert_allclose(sums[:2] / sums[2], [0, 0.5], rtol=1e-6)
 
 
 def test_an_unknown_option_is_named():

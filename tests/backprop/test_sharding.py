@@ -16,12 +16,23 @@ from sparse_hyper_jax.backprop import (
     TopK,
     UnifiedTopK,
     empty_compact,
+    error_feedback,
     init_memory,
     next_memory,
     sparse_dense,
+    sparsify,
     sparsify_cotangent,
 )
-from tests.backprop.examples import N_IN, N, random_array
+from tests.backprop.examples import (
+    ADAPTIVE,
+    FIXED,
+    KEY,
+    N_IN,
+    RANDOM,
+    SPARSIFIERS,
+    N,
+    random_array,
+)
 from tests.ops.examples import assert_close, assert_names_itself_and_its_cure
 
 ROWS = 16
@@ -177,3 +188,37 @@ def test_sharded_arrays_need_nothing_under_plain_jit(name, kind):
     ours = run(once, Memory(*map(put, memory, specs)))
     assert_close(ours, one_device(name, kind))
     assert ours[-1][1].uses == 1
+
+
+@partial(jax.jit, static_argnames="which")
+def on_a_mesh(which, x, kernel, memory, matrix):
+    """Gradients of a layer, its next memory; a sparsified matrix; a step of error feedback."""
+
+    def loss(x, kernel, memory):
+        y = sparse_dense(KEY, x, kernel, None, memory, sparsifier=SPARSIFIERS[which])
+        return jnp.mean(jnp.tanh(y) ** 2)
+
+    results = [*jax.grad(loss, (0, 1, 2))(x, kernel, memory)]
+    if which not in ADAPTIVE:
+        results.append(sparsify(KEY, matrix, SPARSIFIERS[which]))
+    if which in FIXED:
+        feedback = error_feedback(SPARSIFIERS[which])
+        results.append(feedback.update([matrix], feedback.init([matrix])))
+    return results
+
+
+@pytest.mark.parametrize("which", ["TopK", "BlockTopK", "ImportanceSampling", "AdaptiveLadder"])
+def test_rows_or_columns_spread_over_any_kind_of_mesh(which):
+    """Under plain jit; the kinds of column and of row, with and without weights and a ladder."""
+    x = random_array(ROWS, N_IN, seed=4)
+    kernel, matrix = random_array(N, N_IN, seed=5), random_array(8, N, seed=6)
+    kind_of = "none" if which in RANDOM else "slot"
+    memory = init_memory(kind_of, (ROWS, N), adaptive=which in ADAPTIVE, count=True)
+    expected = on_a_mesh(which, x, kernel, memory, matrix)
+    for kind in AxisType.Explicit, AxisType.Auto:
+        mesh = jax.make_mesh((4,), ("d",), axis_types=(kind,))
+        rows, columns = (NamedSharding(mesh, spec) for spec in (P("d"), P(None, "d")))
+        placed = jax.device_put(x, rows), jax.device_put(matrix, columns)
+        with jax.set_mesh(mesh):
+            got = on_a_mesh(which, placed[0], kernel, memory, placed[1])
+        assert_close(got, expected, rtol=1e-4, atol=1e-5)

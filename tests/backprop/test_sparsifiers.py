@@ -186,17 +186,108 @@ def test_half_precision_stays_and_is_summed_in_single(name, dtype):
     assert (np.asarray(ours, np.float32) == np.where(BY_NUMPY[name](wide), wide, 0)).all()
 
 
+@pytest.mark.parametrize("size", [1e-36, 1e-25, 1e25, 1e38])
+def test_blocks_of_every_size_are_compared_right(size):
+    """Beside much larger ones too: their squares would vanish or overflow."""
+    row = np.float32(size) * np.array([[1.0, 2, 2, 1, 3, 0, 0, 1]], "f")
+    ours = sparse(None, row, sparsifier=backprop.BlockTopK(4, block=2))
+    assert np.flatnonzero(ours).tolist() == [0, 1, 4]
+    if size < 1:
+        row[0, 6:] = 1, 0
+        ours = sparse(None, row, sparsifier=backprop.BlockTopK(4, block=2))
+        assert np.flatnonzero(ours).tolist() == [4, 6]
+
+
+@pytest.mark.parametrize("size", [1e-36, 1e37])
+def test_probabilities_have_no_unit(size):
+    row = np.array([[1.0, 2, 4, 8, 0, 1, 3, 5]], "f")
+    got = inclusion_probabilities(jnp.asarray(np.float32(size) * row), 3)
+    np.testing.assert_allclose(got, inclusion_probabilities(jnp.asarray(row), 3), rtol=1e-5)
+    np.testing.assert_allclose(got.sum(), 3, rtol=1e-5)
+
+
+def test_a_threshold_is_not_rounded_to_16_bits():
+    row = jnp.array([[0.69921875, 0.703125]], jnp.bfloat16)
+    assert sparse(None, row, sparsifier=backprop.Threshold(0.7)).tolist() == [[0, 0.703125]]
+
+
+WRONG = {
+    "no component": (lambda: backprop.TopK(0), "k=0", "at least 1", "pass a static int"),
+    "no share": (lambda: backprop.TopK(float("nan")), "k=nan", "(0, 1]", "an int"),
+    "of columns": (lambda: backprop.UnifiedTopK(0), "k=0", "at least 1", "pass a static int"),
+    "a negative share": (lambda: backprop.TopK(-0.1), "k=-0.1", "(0, 1]", "an int for a count"),
+    "of chance": (lambda: backprop.RandomK(2.0), "k=2.0", "(0, 1]", "an int for a count"),
+    "of draws": (lambda: backprop.ImportanceSampling(-1), "k=-1", "at least 1", "pass a static"),
+    "of candidates": (
+        lambda: backprop.CandidateTopK(1, 0),
+        "candidates=0",
+        "at least 1",
+        "pass a static int",
+    ),
+    "traced": (
+        lambda: jax.eval_shape(lambda k: sparsify(None, MATRIX, backprop.TopK(k)), 3),
+        "k=",
+        "an int",
+        "pass a static int",
+    ),
+    "a word for a flag": (
+        lambda: backprop.RandomK(1, rescale="no"),
+        "rescale='no'",
+        "True or False",
+        "change rescale",
+    ),
+    "an axis that is no name": (
+        lambda: backprop.UnifiedTopK(1, axis_name=0),
+        "axis_name=0",
+        "an instance of str",
+        "change axis_name",
+    ),
+    "an array as threshold": (
+        lambda: backprop.Threshold(jnp.array(0.5)),
+        "tau=Array(0.5",
+        "a static number",
+        "pass a float",
+    ),
+    "a share of more": (
+        lambda: backprop.AdaptiveTopK(0.1, 1.5),
+        "most=1.5",
+        "at most 1",
+        "change most",
+    ),
+    "a matrix in words": (
+        lambda: sparsify(None, "matrix", backprop.TopK(1)),
+        "cotangent='matrix'",
+        "of floats",
+        "convert cotangent",
+    ),
+    "a seed": (
+        lambda: sparsify(3, MATRIX, backprop.RandomK(1)),
+        "key=3",
+        "one random key",
+        "jax.random.key(seed)",
+    ),
+}
+
+
+@pytest.mark.parametrize(("call", "found", "expected", "change"), WRONG.values(), ids=WRONG)
+def test_options_are_checked_where_they_are_given(call, found, expected, change):
+    assert_names_itself_and_its_cure(call, found, expected, change)
+
+
+def test_counts_of_numpy_are_counts():
+    ours = sparsify(None, MATRIX, backprop.TopK(np.int64(3)))
+    np.testing.assert_array_equal(ours, sparsify(None, MATRIX, backprop.TopK(3)))
+    half = sparsify(None, MATRIX.tolist(), backprop.TopK(np.float32(0.5)))
+    np.testing.assert_array_equal(half, sparsify(None, MATRIX, backprop.TopK(0.5)))
+
+
 def call(sparsifier, key=KEY, matrix=MATRIX):
     return lambda: sparsify(key, matrix, sparsifier)
 
 
 MISTAKES = {
-    "no component": (call(backprop.TopK(0)), "k=0", "at least 1", "static Python int"),
-    "a negative share": (call(backprop.TopK(-0.1)), "k=-0.1", "(0, 1]", "an int for a count"),
     "more than all": (call(backprop.UnifiedTopK(9)), "k=9 of 8", "at most 8", "lower k"),
-    "a large share": (call(backprop.RandomK(1.5)), "k=1.5", "(0, 1]", "an int for a count"),
-    "a truth value": (call(backprop.TopK(True)), "k=True", "an int", "static Python int"),
-    "no share": (call(backprop.TopK(float("nan"))), "k=nan", "(0, 1]", "an int"),
+    "a truth value": (lambda: backprop.TopK(True), "k=True", "an int", "pass a static int"),
     "few candidates": (
         call(backprop.CandidateTopK(3, 2)),
         "k=3 of candidates=2",
@@ -209,14 +300,24 @@ MISTAKES = {
         "a divisor",
         "pad the layer",
     ),
-    "empty blocks": (call(backprop.BlockTopK(3, block=0)), "block=0", "at least 1", "block"),
+    "empty blocks": (
+        lambda: backprop.BlockTopK(3, block=0),
+        "block=0",
+        "at least 1",
+        "block",
+    ),
     "no key": (
         call(backprop.ImportanceSampling(3), key=None),
         "key=None with ImportanceSampling",
         "a typed key",
         "jax.random.key",
     ),
-    "a number": (call(0.04), "sparsifier=0.04", "a Sparsifier", "sparse_hyper_jax.backprop"),
+    "a number": (
+        call(0.04),
+        "sparsifier=0.04",
+        "a Sparsifier",
+        "sparse_hyper_jax.backprop",
+    ),
     "a vector": (call(backprop.TopK(3), matrix=MATRIX[0]), "(8,)", "(rows, n)", "reshape"),
     "a state": (call(backprop.AdaptiveTopK()), "AdaptiveTopK", "without a state", "memory"),
 }

@@ -102,3 +102,17 @@ def test_update_without_masks():
         "masks",
         "frozen=masks",
     )
+
+
+def test_what_is_no_optimizer():
+    assert_names_itself_and_its_cure(
+        lambda: freeze_entries(0.1), "inner=0.1", "GradientTransformation", "change inner"
+    )
+
+
+def test_tree_map_params_works_on_the_state():
+    optimizer = freeze_entries(optax.adam(0.1))
+    mapped = optax.tree_utils.tree_map_params(
+        optimizer, lambda leaf: leaf + 1, optimizer.init(PARAMS)
+    )
+    assert (mapped[0].mu["kernel"] == 1).all()

@@ -12,6 +12,7 @@ from sparse_hyper_jax.continual import (
     efficient_packnet,
     empty_network,
     freeze_entries,
+    freeze_updates,
     packnet,
     redraw_free,
     share_used,
@@ -281,6 +282,109 @@ def test_packnet_counts_as_all_else_counts():
     params = {"kernel": jnp.arange(1.0, 301).reshape(30, 10)}
     network = packnet(empty_network(params), params, lambda *a: a[0], keep=0.21)
     assert int(network.used["kernel"].sum()) == 63
+
+
+def test_what_is_not_a_number_may_be_frozen():
+    params = {"kernel": jnp.array([[jnp.nan, 1.0, -jnp.inf]])}
+    masks = {"kernel": jnp.ones((1, 3), bool)}
+    network = add_task(empty_network(params), params, masks)
+    assert len(add_task(network, params, masks).tasks) == 2
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_a_number_that_was_flushed_to_zero_comes_back(dtype):
+    """Adding -0.0 to a number below the smallest normal one gives 0 on a CPU."""
+    tiny = jax.lax.bitcast_convert_type(
+        jnp.array([[3, 1, 2]], f"int{8 * jnp.dtype(dtype).itemsize}"), dtype
+    )
+    params, masks = {"kernel": tiny}, {"kernel": jnp.array([[True, True, False]])}
+    network = add_task(empty_network(params), params, masks)
+    frozen = freeze_updates({"kernel": jnp.ones_like(tiny)}, masks)
+    trained = optax.apply_updates(params, frozen)
+    again = add_task(network, trained, masks)
+    before, after = (
+        np.asarray(jax.lax.bitcast_convert_type(one, f"int{8 * one.dtype.itemsize}"))
+        for one in (tiny, again.params["kernel"])
+    )
+    assert before[0, :2].tolist() == after[0, :2].tolist() == [3, 1]
+    assert after[0, 2] != before[0, 2]
+    # Another sign, or a larger number, is a change.
+    for other in (-tiny, jnp.full_like(tiny, 1e-30)):
+        with pytest.raises(ValueError, match="earlier tasks changed"):
+            add_task(network, {"kernel": other}, masks)
+
+
+TWO = {"kernel": jnp.ones((2, 3)), "bias": jnp.ones(3)}
+WRONG = {
+    "one row": (
+        lambda: redraw_free(empty_network(TWO), {"kernel": jnp.ones((1, 3)), "bias": jnp.ones(3)}),
+        "fresh parameters with kernel of shape (1, 3)",
+        "shape (2, 3)",
+        "same initialiser",
+    ),
+    "another tree": (
+        lambda: redraw_free(empty_network(TWO), {"kernel": jnp.ones((2, 3))}),
+        "fresh parameters of structure {'kernel': *}",
+        "'bias': *",
+        "make both",
+    ),
+    "another bias": (
+        lambda: add_task(
+            empty_network(TWO), {"kernel": jnp.ones((2, 3)), "bias": jnp.ones(1)}, ONES
+        ),
+        "parameters with bias of shape (1,)",
+        "shape (3,)",
+        "same initialiser",
+    ),
+    "a mask too many": (
+        lambda: add_task(empty_network(TWO), TWO, ONES | {"bias": jnp.ones(3, bool)}),
+        "masks for 2 leaves of a network that shares 1",
+        "the shared leaves and no others",
+        "the network's select",
+    ),
+    "a flag in words": (
+        lambda: add_task(empty_network(TWO), TWO, ONES, freeze="no"),
+        "freeze='no'",
+        "True or False",
+        "change freeze",
+    ),
+    "no network": (
+        lambda: share_used(TWO),
+        "network={",
+        "an instance of PackedNetwork",
+        "change network",
+    ),
+    "half a task": (
+        lambda: task_weights(empty_network(TWO), 0.5),
+        "number=0.5",
+        "an int",
+        "pass a static int",
+    ),
+    "no function": (
+        lambda: packnet(empty_network(TWO), TWO, None, keep=0.5),
+        "train=None",
+        "a function",
+        "pass one",
+    ),
+    "a percentage": (
+        lambda: packnet(empty_network(TWO), TWO, never, keep=50),
+        "keep=50",
+        "from 0 to 1",
+        "change keep",
+    ),
+    "no reparametrisation": (
+        lambda: packnet(empty_network(TWO), TWO, never, keep=0.5, reparam=2.0),
+        "reparam=2.0",
+        "an instance of Reparametrization",
+        "change reparam",
+    ),
+}
+ONES = {"kernel": jnp.ones((2, 3), bool), "bias": optax.MaskedNode()}
+
+
+@pytest.mark.parametrize(("call", "found", "expected", "change"), WRONG.values(), ids=WRONG)
+def test_a_mistake_names_itself_and_its_cure(call, found, expected, change):
+    assert_names_itself_and_its_cure(call, found, expected, change)
 
 
 def test_wrong_input():

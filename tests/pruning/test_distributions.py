@@ -127,7 +127,15 @@ MISTAKES = {
     "a percentage": (lambda: uniform(PARAMS, 90), "density=90", "from 0 to 1", "1 - sparsity"),
     "negative": (lambda: erk(PARAMS, -0.1), "density=-0.1", "from 0 to 1", "1 - sparsity"),
     "nan": (lambda: erk(PARAMS, np.nan), "density=nan", "from 0 to 1", "1 - sparsity"),
-    "an array": (lambda: uniform(PARAMS, np.ones(1)), "density=array", "Python number", "1 -"),
+    "an array": (lambda: uniform(PARAMS, np.ones(1)), "density=array", "static number", "1 -"),
+    "many units": (lambda: count_kept(0.5, 1.5), "units=1.5", "an int", "pass a static int"),
+    "half a hundred": (lambda: count_kept(50, 8), "density=50", "from 0 to 1", "1 - sparsity"),
+    "a name": (
+        lambda: uniform(PARAMS, 0.5, select="kernel"),
+        "select='kernel'",
+        "a function",
+        "pass select=",
+    ),
     "nothing": (lambda: uniform({"bias": np.ones(3)}, 0.5), "among bias", "at least", "select="),
     "none": (
         lambda: erk(PARAMS, 0.5, select=lambda path, leaf: False),

@@ -179,6 +179,7 @@ def test_masks_work_under_jit():
     assert np.array_equal(prune(PARAMS)["one"]["kernel"], expected)
 
 
+WEIGHTS = {"kernel": np.ones((4, 4), "f")}
 NO_MASKS = jax.tree.map(lambda _: LEFT_OUT, PARAMS)
 SHORT = {"kernel": np.zeros(2, np.uint8)}
 MISTAKES = {
@@ -212,6 +213,83 @@ def test_arrays_of_density_one_stay_whole_in_the_global_ranking():
     assert all(
         mask.all() for mask in global_magnitude_masks(weights, dict.fromkeys(weights, 1.0)).values()
     )
+
+
+MISTAKES |= {
+    "another tree": (
+        lambda: apply_masks(PARAMS, {"one": np.ones((6, 7), bool)}),
+        "masks of structure {'one': *}",
+        "{'one': {'bias': *, 'kernel': *}",
+        "make both from the same parameters",
+    ),
+    "no masks": (
+        lambda: apply_masks(PARAMS, None),
+        "masks of structure None",
+        "'kernel': *",
+        "make both",
+    ),
+    "no densities": (
+        lambda: magnitude_masks(PARAMS, 0.5),
+        "densities of structure *",
+        "'kernel': *",
+        "make both",
+    ),
+    "a percentage": (
+        lambda: magnitude_masks(WEIGHTS, {"kernel": 50}),
+        "the density of kernel=50",
+        "from 0 to 1",
+        "change the density",
+    ),
+    "a percentage of all": (
+        lambda: global_magnitude_masks(WEIGHTS, {"kernel": 50}),
+        "the density of kernel=50",
+        "from 0 to 1",
+        "change the density",
+    ),
+    "a pattern in words": (
+        lambda: magnitude_masks(WEIGHTS, {"kernel": 0.5}, pattern="2:4"),
+        "pattern='2:4'",
+        "a pattern",
+        "NofM",
+    ),
+    "a class": (
+        lambda: magnitude_masks(WEIGHTS, {"kernel": 0.5}, pattern=Channels),
+        "pattern=<class",
+        "a pattern",
+        "make one of",
+    ),
+    "a larger mask": (
+        lambda: density_report(WEIGHTS, {"kernel": np.ones((9, 9), bool)}),
+        "a mask bool[9, 9] for kernel of shape (4, 4)",
+        "bool[4, 4]",
+        "make masks",
+    ),
+    "two shapes": (
+        lambda: combine_masks(
+            jnp.logical_or, {"kernel": np.ones(4, bool)}, {"kernel": np.ones((4, 4), bool)}
+        ),
+        "mask of shape (4,), other of shape (4, 4)",
+        "the same shape",
+        "reshape",
+    ),
+    "words": (
+        lambda: apply_masks(WEIGHTS, {"kernel": "all"}),
+        "the mask of kernel='all'",
+        "an array",
+        "convert the mask",
+    ),
+}
+
+
+def test_masks_may_be_lists():
+    masked = apply_masks({"a": np.ones(3, "f")}, {"a": [True, False, True]})
+    assert masked["a"].tolist() == [1, 0, 1]
+
+
+def test_16_and_32_bits_are_ranked_together():
+    weights = {"a": jnp.array([1.0, 3.0], jnp.bfloat16), "b": jnp.array([2.0, 4.0])}
+    masks = global_magnitude_masks(weights, {"a": 0.5, "b": 0.5})
+    assert [mask.tolist() for mask in masks.values()] == [[False, True], [False, True]]
 
 
 @pytest.mark.parametrize(("call", "found", "expected", "change"), MISTAKES.values(), ids=MISTAKES)

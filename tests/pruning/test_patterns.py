@@ -1,6 +1,7 @@
 import itertools
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -102,19 +103,56 @@ def test_patterns_of_whole_trees():
         assert np.array_equal(masks[name], by_units(weights[name], places, kept, np.mean))
 
 
+def test_means_of_16_bits_are_compared_in_32():
+    """In bfloat16 the mean of 1, 1, 1, 1.0078 is 1."""
+    scores = jnp.ones((2, 4), jnp.bfloat16).at[0, 2].set(1 + 2**-7)
+    assert Blocks((2, 2)).mask(scores, 1).tolist() == [[False, False, True, True]] * 2
+
+
+@pytest.mark.parametrize("size", [1e-30, 1e-25, 1e25, 1e38])
+@pytest.mark.parametrize("pattern", [Channels(), Blocks((4, 1))])
+def test_squares_and_sums_neither_overflow_nor_vanish(pattern, size):
+    scores = np.float32(size) * np.array([1, 3, 2], "f") * np.ones((4, 3), "f")
+    assert pattern.mask(scores, 1)[0].tolist() == [False, True, False]
+    assert pattern.mask(scores, 2)[0].tolist() == [False, True, True]
+
+
+@pytest.mark.parametrize("pattern", [Channels(), Blocks((4, 1)), Blocks((4, 1), by="max")])
+def test_nan_comes_first_and_infinity_before_numbers(pattern):
+    scores = np.ones((4, 4), "f")
+    scores[1, 2], scores[2, 1] = np.nan, -np.inf
+    assert pattern.mask(scores, 2)[0].tolist() == [False, True, True, False]
+
+
+@pytest.mark.parametrize("kind", ["Explicit", "Auto"])
+@pytest.mark.parametrize("spec", [jax.P(None, "d"), jax.P("d")])
+def test_patterns_of_what_is_spread_over_a_mesh(kind, spec):
+    mesh = jax.make_mesh((4,), ("d",), axis_types=(getattr(jax.sharding.AxisType, kind),))
+    scores = array(4, 8)
+    placed = jax.device_put(scores, jax.NamedSharding(mesh, spec))
+    patterns = [Unstructured(), Blocks((2, 2)), Channels(), Channels(0), NofM(), NofM(axis=0)]
+    masks = jax.jit(lambda scores: [one.mask(scores, 2) for one in patterns])(placed)
+    for one, mask in zip(patterns, masks, strict=True):
+        assert np.array_equal(mask, one.mask(scores, 2)), one
+        if kind == "Explicit":
+            assert mask.sharding.is_equivalent_to(placed.sharding, 2)
+
+
 FLAT, SQUARE = np.ones(8, "f"), np.ones((6, 6), "f")
 MISTAKES = {
     "a vector": (lambda: Blocks().mask(FLAT, 1), "shape (8,)", "lengths that divide", "select="),
     "rows": (lambda: Blocks((4, 3)).units((6, 6)), "blocks of shape (4, 3)", "divide", "blocks"),
     "columns": (lambda: Blocks((3, 4)).mask(SQUARE, 1), "shape (6, 6)", "divide", "select="),
-    "empty blocks": (lambda: Blocks((0, 4)), "shape=0", "at least 1", "static Python int"),
+    "empty blocks": (lambda: Blocks((0, 4)), "shape=0", "at least 1", "pass a static int"),
     "a score": (lambda: Blocks(by="sum"), "by='sum'", "'mean', 'max'", "choose by"),
     "no axis": (lambda: Channels(2).mask(SQUARE, 1), "axis=2", "an axis", "change axis"),
     "no axis below": (lambda: Channels(-3).units((6, 6)), "axis=-3", "an axis", "change axis"),
     "groups": (lambda: NofM().mask(SQUARE, 1), "2 of 4 on axis -1", "multiple of 4", "select="),
-    "group axis": (lambda: NofM(axis=1).units((8,)), "on axis 1", "an axis", "change axis"),
-    "n over m": (lambda: NofM(3, 2), "m=2", "at least 3", "static Python int"),
-    "negative n": (lambda: NofM(-1, 2), "n=-1", "at least 0", "static Python int"),
+    "group axis": (lambda: NofM(axis=1).units((8,)), "axis=1 of", "an axis", "change axis"),
+    "n over m": (lambda: NofM(3, 2), "m=2", "at least 3", "pass a static int"),
+    "an axis in words": (lambda: Channels("last").units((8,)), "'last'", "an axis", "change axis"),
+    "no pair": (lambda: Blocks(4), "shape=4", "a height and a width", "shape=(4, 4)"),
+    "negative n": (lambda: NofM(-1, 2), "n=-1", "at least 0", "pass a static int"),
 }
 
 

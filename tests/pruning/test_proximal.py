@@ -165,13 +165,47 @@ def test_steps_of_growing_strength_leave_two_of_four():
 
 ROW = np.ones((2, 4), "f")
 MISTAKES = {
-    "negative": (lambda: prox_2_to_4(ROW, -0.1), "strength=-0.1", "at least 0", "change it"),
+    "negative": (lambda: prox_2_to_4(ROW, -0.1), "strength=-0.1", "at least 0", "change strength"),
     "odd": (lambda: prox_2_to_4(ROW, 1, axis=0), "shape (2, 4) with axis=0", "of 4", "change axis"),
-    "no axis": (lambda: penalty_2_to_4(ROW, axis=2), "axis=2", "multiple of 4", "change axis"),
-    "a scalar": (lambda: prox_2_to_4(jnp.float32(1), 1), "shape ()", "of 4", "change axis"),
+    "no axis": (lambda: penalty_2_to_4(ROW, axis=2), "axis=2", "an axis", "change axis"),
+    "a scalar": (lambda: prox_2_to_4(jnp.float32(1), 1), "shape ()", "an axis", "change axis"),
+    "known": (
+        lambda: prox_2_to_4(ROW, jnp.array(-1.0)),
+        "strength=Array(-1.",
+        "at least 0",
+        "change strength",
+    ),
+    "in words": (lambda: prox_2_to_4("abcd", 1), "weights='abcd'", "of floats", "convert weights"),
 }
 
 
 @pytest.mark.parametrize(("call", "found", "expected", "change"), MISTAKES.values(), ids=MISTAKES)
 def test_a_mistake_names_itself_and_its_cure(call, found, expected, change):
     assert_names_itself_and_its_cure(call, found, expected, change)
+
+
+def test_what_is_not_a_number_makes_its_four_so():
+    row = jnp.array([1.0, jnp.nan, 2, 3, 1, 2, 3, 4])
+    assert jnp.isnan(prox_2_to_4(row, 0.1)).tolist() == [True] * 4 + [False] * 4
+
+
+def test_an_infinite_weight_is_larger_than_all():
+    row = jnp.array([1.0, -jnp.inf, 2, 3])
+    assert prox_2_to_4(row, 0.1).tolist() == [0, -jnp.inf, 0, 3]
+
+
+@pytest.mark.parametrize("size", [1e-30, 1e-15, 1e15, 1e30])
+def test_the_step_has_no_unit(size):
+    """In other units it is the same: neither squares nor cubes overflow or vanish."""
+    row = np.array([1.0, -0.75, 0.5, 0.25], "f")
+    expected = prox_2_to_4(row, 0.5)
+    got = prox_2_to_4(row * np.float32(size), 0.5 / size)
+    np.testing.assert_allclose(got / np.float32(size), expected, rtol=1e-5)
+    assert np.count_nonzero(expected) > 2
+
+
+def test_the_strength_may_follow_a_schedule():
+    row = jnp.array([1.0, -0.75, 0.5, 0.25])
+    strengths = jnp.array([0.0, 0.5, 100.0])
+    steps = jax.lax.scan(lambda _, one: (None, prox_2_to_4(row, one)), None, strengths)[1]
+    assert jnp.count_nonzero(steps, axis=1).tolist() == [4, 3, 2]

@@ -116,7 +116,6 @@ def test_devices_exchange_counts_and_no_entries():
 ONES = jnp.ones(3)
 MISTAKES = {
     "nothing": (lambda: keep_largest([], 1), "scores of dtypes []", "at least one array"),
-    "ints": (lambda: keep_largest([jnp.arange(3)], 1), "['int32']", "of one float dtype"),
     "two dtypes": (
         lambda: keep_largest([ONES, ONES.astype(jnp.bfloat16)], 1),
         "['bfloat16', 'float32']",
@@ -130,8 +129,55 @@ def test_a_mistake_names_itself_and_its_cure(call, found, expected):
     assert_names_itself_and_its_cure(call, found, expected, "convert them to float32")
 
 
-@pytest.mark.parametrize("count", [-1, True])
+WRONG = {
+    "ints": (lambda: keep_largest([jnp.arange(3)], 1), "dtype int32", "floats", "convert scores"),
+    "one array": (lambda: keep_largest(ONES, 1), "scores=Array", "a list", "write [scores]"),
+    "one flag": (
+        lambda: keep_largest([ONES], 1, among=ONES > 0),
+        "among=Array",
+        "list of 1",
+        "write [among]",
+    ),
+    "other flags": (
+        lambda: keep_largest([ONES], 1, among=[jnp.ones(4, bool)]),
+        "among of shape (4,)",
+        "the same shape",
+        "reshape",
+    ),
+    "no flags": (
+        lambda: keep_largest([ONES], 1, among=[ONES]),
+        "dtype float32",
+        "flags",
+        "convert among",
+    ),
+    "a traced share": (
+        lambda: jax.eval_shape(lambda count: keep_largest([ONES], count), 0.5),
+        "count of dtype float32",
+        "integers",
+        "convert count",
+    ),
+}
+
+
+@pytest.mark.parametrize(("call", "found", "expected", "change"), WRONG.values(), ids=WRONG)
+def test_other_mistakes_name_themselves_too(call, found, expected, change):
+    assert_names_itself_and_its_cure(call, found, expected, change)
+
+
+@pytest.mark.parametrize("kind", ["Explicit", "Auto"])
+def test_columns_on_a_mesh(kind):
+    """Ties over the devices' borders, too."""
+    mesh = jax.make_mesh((4,), ("d",), axis_types=(getattr(jax.sharding.AxisType, kind),))
+    weights = np.round(array(6, 8))
+    placed = jax.device_put(weights, NamedSharding(mesh, PartitionSpec(None, "d")))
+    for count in (3, 20):
+        (mask,) = keep_jit([placed], count)
+        assert same([mask], largest([weights], count))
+        assert mask.sharding.is_equivalent_to(placed.sharding, 2)
+
+
+@pytest.mark.parametrize("count", [-1, True, 0.5, jnp.array(1.7)])
 def test_a_count_is_a_number_of_entries(count):
     assert_names_itself_and_its_cure(
-        lambda: keep_largest([ONES], count), f"count={count}", "at least 0", "static Python int"
+        lambda: keep_largest([ONES], count), f"count={count!r}", "at least 0", "pass a static int"
     )

@@ -4,8 +4,10 @@ import jax
 import jax.numpy as jnp
 import optax
 import pytest
+from jax.sharding import AxisType
 
-from sparse_hyper_jax.pruning import Prune, RigL, TopKAST, gradual, sparse_training
+from sparse_hyper_jax.pruning import SET, Prune, RigL, TopKAST, gradual, sparse_training
+from sparse_hyper_jax.reparam import powerprop
 from tests.ops.examples import assert_close
 from tests.pruning.examples import KEY, PARAMS, at, gradients, same, sharded
 
@@ -47,3 +49,46 @@ def test_the_first_masks_are_sharded_like_parameters(method):
     params = sharded({"kernel": PARAMS["one"]["kernel"][:4, :6]})
     state = sparse_training(BUSY, method, density=0.3, key=KEY).init(params)
     assert state.masks["kernel"].sharding.is_equivalent_to(params["kernel"].sharding, 2)
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        Prune(gradual(0, 4, every=2)),
+        RigL(20, every=2, drop_fraction=0.5, grown_size=0.5),
+        SET(20, every=2, drop_fraction=0.5, grown_size=0.5),
+        TopKAST(every=2, penalty=0.1),
+    ],
+    ids=["prune", "rigl", "set", "top_kast"],
+)
+def test_columns_spread_over_any_kind_of_mesh(method):
+    """With the numbers of one device, in two steps with a change of masks, under a power."""
+    optimizer = sparse_training(
+        optax.adam(0.1), method, density=0.5, key=KEY, reparam=powerprop(2.0)
+    )
+    params = {"kernel": PARAMS["one"]["kernel"][:4, :4], "bias": PARAMS["one"]["bias"][:4]}
+    gradient = at(gradients(1, params), 0)
+
+    @jax.jit
+    def steps(params, gradient):
+        state = optimizer.init(params)
+        for _ in range(2):
+            updates, state = optimizer.update(gradient, state, params)
+            params = optax.apply_updates(params, updates)
+        return params, state
+
+    expected = steps(params, gradient)
+    for kind in AxisType.Explicit, AxisType.Auto:
+        mesh = jax.make_mesh((4,), ("d",), axis_types=(kind,))
+        specs = {"kernel": jax.P(None, "d"), "bias": jax.P("d")}
+        placed = [
+            {
+                name: jax.device_put(leaf, jax.NamedSharding(mesh, specs[name]))
+                for name, leaf in tree.items()
+            }
+            for tree in (params, gradient)
+        ]
+        got, state = steps(*placed)
+        assert_close(got, expected[0], rtol=1e-4, atol=1e-6)
+        assert same([state.masks["kernel"]], [expected[1].masks["kernel"]])
+        assert state.masks["kernel"].sharding.is_equivalent_to(placed[0]["kernel"].sharding, 2)

@@ -21,13 +21,14 @@ from sparse_hyper_jax.pruning import (
     periodic,
     sparse_training,
 )
-from sparse_hyper_jax.reparam import powerprop
+from sparse_hyper_jax.reparam import powerprop, scale_by_power_jacobian
 from tests.ops.examples import assert_close, assert_names_itself_and_its_cure
 from tests.pruning.examples import (
     KEY,
     NAMES,
     PARAMS,
     SIZES,
+    array,
     at,
     gradients,
     kernels_of,
@@ -281,6 +282,68 @@ def test_an_nnx_optimizer_trains_masked_weights():
     assert (before != np.asarray(model.kernel[...])).sum() < 3 * 32
 
 
+def test_tree_map_params_reaches_masks_and_moments():
+    """The usual way to give a state its shardings."""
+    optimizer = sparse_training(optax.adam(0.1), RigL(9, every=2), density=0.3, key=KEY)
+    params = jax.eval_shape(lambda: PARAMS)
+    state = jax.eval_shape(optimizer.init, params)
+    mapped = optax.tree_utils.tree_map_params(
+        optimizer, lambda leaf: leaf.shape, state, transform_non_params=lambda leaf: "no"
+    )
+    kernels = {"one": {"kernel": (6, 7)}, "two": {"kernel": (7, 5)}}
+    for masks in (mapped.masks, mapped.updated):
+        assert {name: {"kernel": masks[name]["kernel"]} for name in NAMES} == kernels
+    assert mapped.inner[0].mu["one"] == {"kernel": (6, 7), "bias": (7,)}
+    assert mapped.steps == mapped.inner[0].count == "no"
+    named = optax.tree_utils.tree_map_params(
+        optimizer,
+        lambda leaf, param: param.shape,
+        state,
+        params,
+        is_leaf=lambda leaf: isinstance(leaf, optax.MaskedNode),
+    )
+    assert named.masks["two"] == {"kernel": (7, 5), "bias": (5,)}
+
+
+def test_a_reparametrisation_brings_its_jacobian():
+    """With plain SGD it makes no difference whether it comes first or last."""
+    theta = {"kernel": jnp.asarray(PARAMS["one"]["kernel"])}
+    slope = {"kernel": jnp.asarray(array(6, 7, seed=4))}
+    steps = {}
+    for adapt_to in ("theta", "weights"):
+        reparam = powerprop(2.0, adapt_to=adapt_to)
+        optimizer = sparse_training(optax.sgd(0.1), Prune(), density=0.5, reparam=reparam)
+        state = optimizer.init(theta)
+        steps[adapt_to] = optimizer.update(slope, state, theta)[0]["kernel"]
+    mask = np.asarray(state.masks["kernel"])
+    expected = -0.1 * 2 * np.abs(theta["kernel"]) * slope["kernel"] * mask
+    for step in steps.values():
+        np.testing.assert_allclose(step, expected, rtol=1e-6)
+
+
+def test_a_penalty_may_follow_a_schedule():
+    def make(penalty):
+        return sparse_training(optax.sgd(1.0), TopKAST(penalty=penalty), density=0.5)
+
+    optimizer = optax.inject_hyperparams(make)(penalty=optax.linear_schedule(0.0, 0.5, 2))
+    params = {"kernel": jnp.ones((2, 4))}
+
+    def step(state, _):
+        updates, state = optimizer.update(jax.tree.map(jnp.zeros_like, params), state, params)
+        return state, updates["kernel"].min()
+
+    _, steps = jax.lax.scan(step, optimizer.init(params), length=3)
+    np.testing.assert_allclose(steps, [0, -0.25, -0.5])
+
+
+def test_a_kernel_may_be_empty():
+    params = {"kernel": jnp.zeros((0, 4)), "bias": jnp.ones(4)}
+    for method in (TopKAST(penalty=1.0), RigL(9, every=2, grown_size=0.5), Prune()):
+        optimizer = sparse_training(optax.sgd(0.1), method, density=0.5, key=KEY)
+        updates, _ = optimizer.update(params, optimizer.init(params), params)
+        assert updates["kernel"].shape == (0, 4)
+
+
 MISTAKES = {
     "rigl without a key": (lambda: start(method=RigL(500)), "DropAndGrow without", "a key", "key="),
     "set without a key": (
@@ -305,6 +368,78 @@ MISTAKES = {
     "no params": (without_params, "update called without params", "the parameters", "update("),
     "a percentage": (lambda: start(density=30).init(PARAMS), "density=30", "from 0 to 1", "pass 1"),
     "no kernel": (lambda: start().init({"b": np.ones(3)}), "leaf among b", "at least", "select="),
+}
+
+
+def update_with(gradient, **options):
+    optimizer = start(**options)
+    params = {"kernel": jnp.ones((2, 4)), "bias": jnp.ones(4)}
+    return lambda: jax.eval_shape(optimizer.update, gradient, optimizer.init(params), params)
+
+
+def with_slope(place, **options):
+    """The old way: a Jacobian in the optimizer."""
+    links = [scale_by_power_jacobian(2.0), optax.sgd(0.1)]
+    inner = optax.chain(*links[::place])
+    return lambda: sparse_training(inner, Prune(), density=0.3, **options).init(PARAMS)
+
+
+TWICE = "1 transformations in inner that multiply with the Jacobian"
+MISTAKES |= {
+    "swapped": (
+        lambda: sparse_training(Prune(), optax.sgd(0.1), density=0.3),
+        "inner=Prune(",
+        "an instance of GradientTransformation",
+        "change inner",
+    ),
+    "a class": (
+        lambda: start(method=TopKAST),
+        "method=<class",
+        "an instance of Method",
+        "write TopKAST(...)",
+    ),
+    "late percentage": (lambda: start(density=50), "density=50", "from 0 to 1", "1 - sparsity"),
+    "a name": (lambda: start(select="kernel"), "select='kernel'", "a function", "pass select="),
+    "a share": (lambda: start(distribution=0.5), "distribution=0.5", "a function", "erk"),
+    "a number": (lambda: start(reparam=2.0), "reparam=2.0", "Reparametrization", "change reparam"),
+    "a seed": (lambda: start(key=3), "key=3", "one random key", "jax.random.key(seed)"),
+    "a pattern": (lambda: Prune(pattern="2:4"), "pattern='2:4'", "a pattern", "NofM"),
+    "a period": (lambda: Prune(100), "schedule=100", "an instance of Schedule", "change schedule"),
+    "a flag": (
+        lambda: Prune(straight_through="no"),
+        "straight_through='no'",
+        "True or False",
+        "change straight_through",
+    ),
+    "another bias": (
+        update_with({"kernel": jnp.ones((2, 4)), "bias": jnp.ones((4, 1))}),
+        "a gradient of shape (4, 1) for bias of shape (4,)",
+        "the same shape",
+        "masked weights",
+    ),
+    "another kernel": (
+        update_with({"kernel": jnp.ones((4, 2)), "bias": jnp.ones(4)}),
+        "a gradient of shape (4, 2) for kernel",
+        "the same shape",
+        "masked weights",
+    ),
+    "no bias": (
+        update_with({"kernel": jnp.ones((2, 4))}),
+        "a gradient of structure {'kernel': *}",
+        "'bias': *",
+        "make both",
+    ),
+    "slope without reparam": (with_slope(1), TWICE, "none", "take it out of inner"),
+    "slope behind, without reparam": (with_slope(-1), TWICE, "none", "reparam=powerprop(alpha)"),
+    "slope twice": (with_slope(1, reparam=powerprop(2.0)), TWICE, "none", "take it out of inner"),
+    "reparam twice": (
+        lambda: sparse_training(
+            powerprop(2.0).optimizer(optax.sgd(0.1)), Prune(), density=0.3, reparam=powerprop(2.0)
+        ).init(PARAMS),
+        TWICE,
+        "none",
+        "take it out of inner",
+    ),
 }
 
 

@@ -114,7 +114,7 @@ MISTAKES = {
     "no axis": (lambda: group_power(ONES, 2, ()), "axes=()", "along which", "axes=(0,)"),
     "too far": (lambda: group_power(ONES, 2, (2,)), "with 2 axes", "of the array", "axes=(0,)"),
     "a root": (lambda: group_power(ONES, 0.9, (0,)), "alpha=0.9", "at least 1", "alpha=2.0"),
-    "ints": (lambda: group_power(ONES.astype(int), 2, (0,)), "int", "floats", "float32"),
+    "ints": (lambda: group_power(ONES.astype(int), 2, (0,)), "int", "floats", "convert"),
 }
 
 
@@ -128,3 +128,28 @@ def test_tiny_groups_do_not_become_zero():
     np.testing.assert_allclose(inverse_group_power(theta, 2.0, (0,)), 1e-25 / 2e-25**0.5, rtol=1e-4)
     huge = jnp.full((4, 2), 1e25, jnp.float32)
     assert jnp.isfinite(inverse_group_power(huge, 2.0, (0,))).all()
+
+
+@pytest.mark.parametrize("size", [1e-36, 1e-25, 1e-19, 1e19])
+def test_second_derivatives_are_finite_and_right_at_every_size(size):
+    """With alpha = 2 they have no unit: the power is of second order."""
+
+    @jax.jit
+    def curvature(theta):
+        def slope(theta):
+            return jax.vjp(lambda theta: group_power(theta, 2.0, (0,)), theta)[1](VECTOR)[0]
+
+        return jax.jvp(slope, (theta,), (jnp.ones_like(theta),))[1]
+
+    theta = example((4, 3)).astype("f")
+    scaled = np.float32(size) * theta
+    np.testing.assert_allclose(curvature(scaled), curvature(theta), rtol=1e-4, atol=1e-5)
+
+
+def test_a_group_with_nan_is_nan():
+    theta = jnp.ones((2, 2)).at[0, 0].set(jnp.nan)
+    for function in (group_power, inverse_group_power):
+        assert jnp.isnan(function(theta, 2.0, (0,))).tolist() == [[True, False]] * 2
+
+
+VECTOR = example((4, 3), seed=1).astype("f")

@@ -5,6 +5,7 @@ import optax
 import pytest
 
 from sparse_hyper_jax.reparam import (
+    Reparametrization,
     add_power_decay,
     power,
     powerprop,
@@ -195,6 +196,51 @@ def test_16_bit_gradients_stay_16_bit():
     np.testing.assert_allclose(np.asarray(updates["kernel"], np.float32), exact, rtol=2**-7)
 
 
+def test_decay_may_follow_a_schedule():
+    make = optax.inject_hyperparams(add_power_decay, static_args=("alpha", "select"))
+    decay = make(weight_decay=optax.linear_schedule(0.0, 0.5, 2), alpha=2.0)
+    nothing = jax.tree.map(jnp.zeros_like, THETA)
+
+    def step(state, _):
+        updates, state = decay.update(nothing, state, THETA)
+        return state, updates["kernel"]
+
+    _, kernels = jax.lax.scan(step, decay.init(THETA), length=3)
+    expected = np.array([0, 0.25, 0.5], "f")[:, None, None] * THETA["kernel"]
+    np.testing.assert_allclose(kernels, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("adapt_to", ["theta", "weights"])
+@pytest.mark.parametrize("axes", [None, (0,)])
+def test_a_reparametrisation_gives_the_optimizer(adapt_to, axes):
+    reparam = powerprop(2.5, axes=axes, adapt_to=adapt_to)
+    links = [scale_by_power_jacobian(2.5, axes=axes), optax.adam(0.01)]
+    chain = optax.chain(*links[:: 1 if adapt_to == "theta" else -1])
+    gradient = jax.grad(loss)(reparam.to_weights(THETA))
+    assert_close(
+        move(reparam.optimizer(optax.adam(0.01)), gradient, THETA, 3),
+        move(chain, gradient, THETA, 3),
+        rtol=1e-6,
+    )
+
+
+def test_any_reparametrisation_has_a_jacobian():
+    """By its transpose, also where it is not symmetric."""
+    reparam = Reparametrization(lambda leaf: jnp.cumsum(leaf, 0), lambda leaf: leaf)
+    gradient = jax.grad(loss)(reparam.to_weights(THETA))
+    expected = jax.grad(lambda theta: loss(reparam.to_weights(theta)))(THETA)
+    updates, _ = reparam.scale_by_jacobian().update(gradient, None, THETA)
+    assert_close(updates, expected, rtol=1e-5)
+
+
+def test_tree_map_params_works_on_every_state():
+    links = [scale_by_power_jacobian(2.0), add_power_decay(0.1, 2.0)]
+    for one in (*links, powerprop(2.0).optimizer(optax.adam(0.1))):
+        state = one.init(THETA)
+        mapped = optax.tree_utils.tree_map_params(one, lambda leaf: leaf, state)
+        assert jax.tree.structure(mapped) == jax.tree.structure(state)
+
+
 def without_params(transformation):
     return lambda: transformation.update(THETA, transformation.init(THETA))
 
@@ -218,8 +264,50 @@ MISTAKES = {
     ),
     "a root": (lambda: scale_by_power_jacobian(0.5), "alpha=0.5", "at least 1", "alpha=2.0"),
     "no alpha": (lambda: add_power_decay(0.1, 0), "alpha=0", "at least 1", "alpha=2.0"),
-    "growth": (lambda: add_power_decay(-1, 2.0), "weight_decay=-1", "at least 0", "change it"),
-    "nan": (lambda: add_power_decay(np.nan, 2.0), "weight_decay=nan", "at least 0", "change it"),
+    "growth": (
+        lambda: add_power_decay(-1, 2.0),
+        "weight_decay=-1",
+        "at least 0",
+        "change weight_decay",
+    ),
+    "nan": (
+        lambda: add_power_decay(np.nan, 2.0),
+        "weight_decay=nan",
+        "at least 0",
+        "change weight_decay",
+    ),
+    "known decay": (
+        lambda: add_power_decay(jnp.array(-1.0), 2.0),
+        "weight_decay=Array(-1.",
+        "at least 0",
+        "change weight_decay",
+    ),
+    "another shape": (
+        lambda: scale_by_power_jacobian(2.0).update(
+            {"kernel": jnp.ones((4, 1))}, None, {"kernel": jnp.ones((4, 3))}
+        ),
+        "params of shape (4, 3), updates of shape (4, 1)",
+        "the same shape",
+        "reshape",
+    ),
+    "another tree": (
+        lambda: add_power_decay(0.1, 2.0).update({"bias": THETA["bias"]}, None, THETA),
+        "structure {'bias': *}",
+        "'kernel': *",
+        "make both",
+    ),
+    "axes in words": (
+        lambda: scale_by_power_jacobian(2.0, axes="all"),
+        "axes='all'",
+        "a tuple of axes",
+        "axes=(0,)",
+    ),
+    "a name": (
+        lambda: add_power_decay(0.1, 2.0, select="kernel"),
+        "select='kernel'",
+        "a function",
+        "pass select=",
+    ),
     "on what": (
         lambda: add_power_decay(0.1, 2.0, decay_on="weights"),
         "decay_on='weights'",

@@ -155,8 +155,8 @@ MISTAKES = {
     "an array": (lambda: power(ONES, jnp.float32(2)), "alpha=Array", "a Python number", "static"),
     "traced": (lambda: jax.jit(power)(ONES, 2.0), "alpha=", "a Python number", "static under jit"),
     "text": (lambda: inverse_power(ONES, "2"), "alpha='2'", "a Python number", "alpha=2.0"),
-    "ints": (lambda: power(np.arange(3), 2), "theta of dtype int32", "floats", "float32"),
-    "bools": (lambda: inverse_power(ONES > 0, 2), "weights of dtype bool", "floats", "float32"),
+    "ints": (lambda: power(np.arange(3), 2), "theta of dtype int32", "floats", "convert"),
+    "bools": (lambda: inverse_power(ONES > 0, 2), "weights of dtype bool", "floats", "convert"),
 }
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from flax import linen, nnx
 
-from sparse_hyper_jax.reparam import is_kernel, powerprop
+from sparse_hyper_jax.reparam import Reparametrization, is_kernel, powerprop
 from tests.ops.examples import assert_names_itself_and_its_cure
 
 X = np.random.default_rng(0).normal(size=(5, 4)).astype("f")
@@ -191,6 +191,22 @@ MISTAKES = {
         "no selected leaf among kernel",
         "at least one",
         "pass select=",
+    ),
+    "axes in words": (lambda: powerprop(2.0, axes=0), "axes=0", "a tuple of axes", "axes=(0,)"),
+    "no type": (lambda: powerprop(2.0, dtype=int), "dtype=<class 'int'>", "floats", "bfloat16"),
+    "a name": (lambda: powerprop(2.0, select="kernel"), "select='kernel'", "function", "pass"),
+    "no mode": (lambda: powerprop(2.0, adapt_to="w"), "adapt_to='w'", "'theta'", "choose adapt_to"),
+    "no optimizer": (
+        lambda: powerprop(2.0).optimizer(0.1),
+        "inner=0.1",
+        "GradientTransformation",
+        "change inner",
+    ),
+    "no function": (
+        lambda: Reparametrization(2.0, np.sqrt),
+        "forward=2.0",
+        "a function of a leaf",
+        "change forward",
     ),
     "an axis": (
         lambda: powerprop(2.0, axes=(2,)).to_theta(PARAMS),

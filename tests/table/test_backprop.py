@@ -1,11 +1,11 @@
 """Rows of the room ``backprop``."""
 
 import jax
-import jax.numpy as jnp
 
 from sparse_hyper_jax import backprop
+from sparse_hyper_jax.precision import wide_dtype
 from tests.table.columns import Table
-from tests.table.examples import before_jax_0_12, distinct, eighths
+from tests.table.examples import distinct, eighths
 from tests.table.row import Room, Row
 
 # Also its columns, and its pairs of columns, are all of different size.
@@ -49,7 +49,7 @@ def remembering(sparsifier):
     """A backward pass and the memory after it."""
 
     def step(x, kernel, bias):
-        wide = jnp.promote_types(x.dtype, jnp.float32)
+        wide = wide_dtype(x)
         memory = backprop.init_memory("slot", (3, 8), adaptive=True, count=True, dtype=wide)
 
         def loss(x, kernel, bias, memory):
@@ -69,7 +69,7 @@ def compactly(x, kernel):
 
     def loss(compact):
         y = backprop.sparse_dense(None, x, kernel, sparsifier=sparsifier, compact=compact)
-        return (y * COTANGENT.astype(y.dtype)).sum(dtype=jnp.promote_types(y.dtype, jnp.float32))
+        return (y * COTANGENT.astype(y.dtype)).sum(dtype=wide_dtype(y))
 
     compact = backprop.empty_compact(kernel, sparsifier)
     return backprop.add_compact(kernel, jax.grad(loss)(compact), -0.125)
@@ -91,7 +91,7 @@ def layer(key, x, kernel, bias):
 def backwards(key, y):
     def loss(y):
         z = backprop.sparsify_cotangent(key, y, sparsifier=backprop.UnifiedRandomK(2))
-        return (z.astype(jnp.promote_types(z.dtype, jnp.float32)) ** 2).sum()
+        return (z.astype(wide_dtype(z)) ** 2).sum()
 
     return jax.grad(loss)(y)
 
@@ -176,46 +176,6 @@ EXCEPTIONS = {
     "Sparsifier": "a base class",
 }
 
-MARKS = {
-    "K7": {
-        "lists": [
-            "sparsify, TopK",
-            "sparsify, UnifiedTopK",
-            "sparsify, CandidateTopK",
-            "sparsify, BlockTopK",
-            "sparsify, Threshold",
-            "sparsify, RandomK",
-            "sparsify, UnifiedRandomK",
-            "sparsify, ImportanceSampling",
-            "sparse_dense",
-            "top_k_mask",
-        ],
-    },
-    "K8": {
-        "Explicit": [
-            "sparsify, ImportanceSampling",
-            *before_jax_0_12("error_feedback"),
-        ],
-    },
-    "K11": {
-        "strict": [
-            "sparsify, TopK",
-            "sparsify, CandidateTopK",
-            "sparsify, BlockTopK",
-            "sparsify, RandomK",
-            "sparsify, UnifiedRandomK",
-            "sparsify, ImportanceSampling",
-            "sparse_dense, AdaptiveTopK, init_memory, next_memory, share_of_units_used",
-            "sparse_dense, AdaptiveLadder, init_memory, next_memory, share_of_units_used",
-            "sparse_dense",
-            "sparsify_cotangent",
-            "empty_compact, add_compact",
-            "error_feedback",
-            "top_k_mask",
-        ],
-    },
-}
-
 
 class TestBackprop(Table):
-    room = Room(backprop, ROWS, EXCEPTIONS, MARKS)
+    room = Room(backprop, ROWS, EXCEPTIONS)

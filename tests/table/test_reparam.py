@@ -72,22 +72,6 @@ ROWS = [
 
 EXCEPTIONS = {"is_kernel": "a predicate of names and shapes"}
 
-MARKS = {
-    "K7": {
-        "lists": [
-            "group_power",
-            "inverse_group_power",
-        ],
-    },
-    "K11": {
-        "strict": [
-            "group_power",
-            "inverse_group_power",
-            "scale_by_power_jacobian",
-        ],
-    },
-}
-
 
 class TestReparam(Table):
-    room = Room(reparam, ROWS, EXCEPTIONS, MARKS)
+    room = Room(reparam, ROWS, EXCEPTIONS)

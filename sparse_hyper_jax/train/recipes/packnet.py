@@ -24,7 +24,7 @@ from sparse_hyper_jax.continual import (
 )
 from sparse_hyper_jax.parameter_paths import is_kernel
 from sparse_hyper_jax.pruning import Masks, apply_masks, combine_masks
-from sparse_hyper_jax.reparam import add_power_decay, powerprop, scale_by_power_jacobian
+from sparse_hyper_jax.reparam import add_power_decay, powerprop
 from sparse_hyper_jax.train.checkpoint import Checkpoints
 from sparse_hyper_jax.train.data.epochs import Arrays
 from sparse_hyper_jax.train.epoch_state import EpochState, Metrics, start_state
@@ -281,9 +281,9 @@ def summarize(learned: Sequence[Line], digests: Sequence[str]) -> dict[str, Any]
 
 def optimizer_of(recipe: PacknetRecipe) -> optax.GradientTransformationExtraArgs:
     """Give the transformation from gradients of the weights to updates of theta."""
-    slope = scale_by_power_jacobian(recipe.alpha)
     decay = add_power_decay(recipe.weight_decay, recipe.alpha)
-    return freeze_entries(optax.chain(slope, decay, optax.sgd(recipe.learning_rate)))
+    inner = optax.chain(decay, optax.sgd(recipe.learning_rate))
+    return freeze_entries(powerprop(recipe.alpha).optimizer(inner))
 
 
 def make_step(recipe: PacknetRecipe, apply: Apply) -> Step:

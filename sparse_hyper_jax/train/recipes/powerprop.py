@@ -30,7 +30,6 @@ from sparse_hyper_jax.reparam import (
     Reparametrization,
     add_power_decay,
     powerprop,
-    scale_by_power_jacobian,
 )
 from sparse_hyper_jax.train.data.epochs import Arrays
 from sparse_hyper_jax.train.epoch_state import EpochState, Metrics, start_state
@@ -199,19 +198,18 @@ def make_model(
 def optimizer_of(recipe: PowerpropRecipe) -> optax.GradientTransformation:
     """Give the transformation from gradients of the weights to updates of theta."""
     inner = {"adam": optax.adam, "sgd": optax.sgd}[recipe.optimizer](recipe.rate)
-    slope = scale_by_power_jacobian(recipe.alpha)
-    coefficient = recipe.weight_decay
-    decay = [add_power_decay(coefficient, recipe.alpha)] if coefficient else []
-    parts = [inner, slope] if recipe.adapt_to == "weights" else [slope, *decay, inner]
+    reparam = powerprop(recipe.alpha, adapt_to=recipe.adapt_to)
+    if recipe.weight_decay:
+        inner = optax.chain(add_power_decay(recipe.weight_decay, recipe.alpha), inner)
     method = recipe.sparse_method
     if method is None:
-        return optax.chain(*parts)
+        return reparam.optimizer(inner)
     return sparse_training(
-        optax.chain(*parts),
+        inner,
         method,
         density=float(recipe.density),
         distribution=erk,
-        reparam=powerprop(recipe.alpha) if recipe.alpha > 1 else None,
+        reparam=reparam if recipe.alpha > 1 else None,
         key=jax.random.key(recipe.seed),
     )
 

@@ -1,0 +1,85 @@
+"""Norms and quotients that neither overflow nor vanish on the way, nor do their derivatives."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+
+from sparse_hyper_jax.precision import at_least_float32
+
+
+@jax.custom_jvp
+def quotient(dividend: jax.Array, divisor: jax.Array) -> jax.Array:
+    """Divide; no derivative of any order squares the divisor, which at 1e-20 would become 0.
+
+    ``d (a / b) = (da - (a / b) db) / b``.
+
+    Args:
+        dividend: floats.
+        divisor: floats without zeros, of a shape that broadcasts to that of the dividend.
+    """
+    return dividend / divisor
+
+
+@quotient.defjvp
+def _quotient_jvp(primals, tangents):
+    (dividend, divisor), (slope, other) = primals, tangents
+    ratio = quotient(dividend, divisor)
+    return ratio, quotient(slope - ratio * other, divisor)
+
+
+def unit_of(largest: jax.Array) -> jax.Array:
+    """Give a power of two near a magnitude: in its units no square overflows or vanishes.
+
+    Dividing by it and multiplying with it are exact.
+    """
+    limits = jnp.finfo(largest.dtype)
+    known = jnp.where((largest > 0) & jnp.isfinite(largest), largest, 1)
+    # The reciprocal of a power beyond these is flushed to 0.
+    exponent = jnp.clip(jnp.frexp(known)[1], limits.minexp + 2, limits.maxexp - 2)
+    return jax.lax.stop_gradient(jnp.ldexp(jnp.ones_like(largest), exponent))
+
+
+def norm(array: jax.Array, axes: tuple[int, ...]) -> jax.Array:
+    """Give Euclidean norms, each computed in units of its largest entry.
+
+    Args:
+        array: floats; computed in float32 or wider.
+        axes: over which a norm extends; they stay, with length 1.
+
+    Returns:
+        norms; derivatives are 0 where all entries are 0.
+    """
+    return _norm(at_least_float32(array), axes)
+
+
+def direction(array: jax.Array, axes: tuple[int, ...]) -> jax.Array:
+    """Divide by the norms; 0 where all entries are 0.
+
+    Args:
+        array: as for :func:`norm`.
+        axes: as there.
+    """
+    wide = at_least_float32(array)
+    scaled = wide / _unit(wide, axes)
+    length = norm(scaled, axes)
+    # Not where it is above 0: that of NaN stays NaN.
+    return quotient(scaled, jnp.where(length == 0, 1, length))
+
+
+def _unit(wide: jax.Array, axes: tuple[int, ...]) -> jax.Array:
+    return unit_of(jnp.max(jnp.abs(wide), axis=axes, keepdims=True, initial=0))
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(1,))
+def _norm(wide: jax.Array, axes: tuple[int, ...]) -> jax.Array:
+    unit = _unit(wide, axes)
+    scaled = wide / unit
+    return unit * jnp.sqrt(jnp.sum(scaled * scaled, axis=axes, keepdims=True))
+
+
+@_norm.defjvp
+def _norm_jvp(axes, primals, tangents):
+    (wide,), (slope,) = primals, tangents
+    along = jnp.sum(direction(wide, axes) * slope, axis=axes, keepdims=True)
+    return _norm(wide, axes), along
