@@ -1,7 +1,7 @@
 """A hyperlayer whose tuples are parameters of its own."""
 
 from collections.abc import Sequence
-from typing import Unpack
+from typing import TypedDict, Unpack
 
 import jax
 import jax.numpy as jnp
@@ -11,9 +11,26 @@ from sparse_hyper_jax import checks
 from sparse_hyper_jax.entrance import as_array, check_instance
 from sparse_hyper_jax.nn.free_tuples import FreeTuples
 from sparse_hyper_jax.nn.keys import Randomness
-from sparse_hyper_jax.nn.sparse_maps import HyperLayer, HyperLayerOptions
-from sparse_hyper_jax.ops import ContinuousTuples, Template
+from sparse_hyper_jax.nn.sparse_maps import HyperLayer
+from sparse_hyper_jax.ops import ContinuousTuples, Locality, Template
 from sparse_hyper_jax.ops.plan import plan_relaxation
+
+
+class HyperLayerOptions(TypedDict, total=False):
+    """Options of every :class:`HyperLayer`, which documents them and gives their defaults."""
+
+    num_global: int
+    num_local: int
+    region: Sequence[int] | None
+    chunk_size: int | None
+    bias: str
+    num_bias_tuples: int
+    share_samples: bool
+    sample_probability: float
+    density: str
+    locality: Locality | None
+    wrap: bool
+    deterministic: bool
 
 
 class FreeHyperLayer(HyperLayer):

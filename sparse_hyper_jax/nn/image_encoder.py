@@ -14,6 +14,9 @@ from sparse_hyper_jax.nn.keys import check_rngs
 from sparse_hyper_jax.nn.placement import spread_like
 from sparse_hyper_jax.precision import at_least_float32
 
+SMALLEST_IMAGE, LARGEST_IMAGE = 28, 200
+"""Sides of images for which :func:`encoder_for` knows a network."""
+
 
 def patches(images: jax.Array, size: int, stride: int) -> jax.Array:
     """Gather square windows of pixels, of side ``size``, one every ``stride`` pixels.
@@ -140,6 +143,64 @@ class ImageEncoder(nnx.Module):
         for convolution, stride in zip(self.convolutions, self.strides, strict=True):
             hidden = nnx.relu(convolution(patches(hidden, window(stride), stride)))
         return self.linear(hidden.reshape(images.shape[0], -1))
+
+
+def encoder_for(
+    height: int,
+    width: int,
+    features: int,
+    *,
+    rngs: nnx.Rngs,
+    channels: Sequence[int] | None = None,
+    strides: Sequence[int] | None = None,
+    inputs: int = 1,
+    coordinates: bool = False,
+) -> ImageEncoder:
+    """Make a preprocessing network for images with sides from 28 to 200 pixels.
+
+    Strides, unless given, are 4 and 2 so that a map of at most 8 x 8 remains of the shorter side;
+    channels start at 32 and double up to 64.
+
+    Args:
+        height: rows of an image.
+        width: columns of an image.
+        features: length of the output.
+        rngs: stream ``params``.
+        channels: output channels of each block.
+        strides: stride of each block.
+        inputs: channels of an image.
+        coordinates: let the first block see where a pixel lies (CoordConv).
+
+    Returns:
+        the network.
+
+    Raises:
+        ValueError: a side out of range without strides of your own.
+    """
+    height = check_count("height", height, least=1)
+    width = check_count("width", width, least=1)
+    if strides is None:
+        require(
+            min(height, width) >= SMALLEST_IMAGE and max(height, width) <= LARGEST_IMAGE,
+            f"images of {height} x {width} pixels",
+            f"sides from {SMALLEST_IMAGE} to {LARGEST_IMAGE}",
+            "pass strides and channels for other sizes, or resize the images",
+        )
+        halvings = (min(height, width) // 9).bit_length()
+        strides = (4,) * (halvings // 3) + (2,) * (halvings - 2 * (halvings // 3))
+    strides = check_counts("strides", strides)
+    if channels is None:
+        channels = (32, *(64,) * (len(strides) - 1))
+    return ImageEncoder(
+        height,
+        width,
+        features,
+        channels=channels,
+        strides=strides,
+        inputs=inputs,
+        coordinates=coordinates,
+        rngs=rngs,
+    )
 
 
 def with_coordinates(images: jax.Array) -> jax.Array:

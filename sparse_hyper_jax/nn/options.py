@@ -16,6 +16,9 @@ from sparse_hyper_jax import checks
 LARGEST = float(np.finfo(np.float32).max)
 """Scales, shifts and least variances are finite: of numbers beyond, float32 knows no more."""
 
+SMALLEST = float(np.finfo(np.float32).tiny)
+"""What something is divided by is at least the smallest normal number."""
+
 
 def check_finite(name: str, number: Any, *, at_least: float = -LARGEST) -> None:
     """Raise unless ``number`` is finite and not too small, as far as its value is known.

@@ -5,7 +5,8 @@ says over which of them it is spread, and operations want to be told where that 
 from their arguments. With axes that are ``Auto``, and on one device, nothing happens here.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -43,3 +44,24 @@ def reshape_like(array: jax.Array, shape: Sequence[int], batch: jax.Array, axes:
     if all(axis is None for axis in spec):
         return array.reshape(shape)
     return jnp.reshape(array, shape, out_sharding=jax.P(*spec))
+
+
+def leave_to_compiler(
+    function: Callable[..., jax.Array], arguments: tuple[Any, ...], batch: jax.Array
+) -> jax.Array:
+    """Call a function whose work the compiler divides among the devices, as with ``Auto`` axes.
+
+    For what moves the instances of a batch, as sorting them does.
+
+    Args:
+        function: of the arguments, to ``(b, ...)``.
+        arguments: pytrees of arrays.
+        batch: ``(b, ...)``.
+
+    Returns:
+        what the function does, spread over the devices as the batch is.
+    """
+    axis = jax.typeof(batch).sharding.spec[0]
+    if axis is None:
+        return function(*arguments)
+    return jax.sharding.auto_axes(function, out_sharding=jax.P(axis))(*arguments)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, TypedDict
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -102,9 +102,13 @@ class HyperLayer(nnx.Module):
         self.template = template
         self.wrap, self.share_samples, self.deterministic = wrap, share_samples, deterministic
         self.sample_probability = sample_probability
-        self.num_global, self.num_local = num_global, num_local
+        self.num_global = checks.check_count("num_global", num_global)
+        self.num_local = checks.check_count("num_local", num_local)
         self.region = None if region is None else checks.check_index_shape("region", region)
-        self.chunk_size, self.density, self.locality = chunk_size, density, locality
+        self.chunk_size = (
+            None if chunk_size is None else checks.check_count("chunk_size", chunk_size, least=1)
+        )
+        self.density, self.locality = density, locality
         self._check_options()
         num_bias_tuples = _check_bias(bias, num_bias_tuples)
         check_rngs(rngs, "sample")
@@ -285,20 +289,3 @@ def _check_tuples(found: Any, x: jax.Array) -> ContinuousTuples:
     checks.check_shape("variances", tuples.variances, (*batch, k, r), "the shape of means")
     checks.check_shape("values", tuples.values, (*batch, k), "(k,) or (b, k)")
     return tuples
-
-
-class HyperLayerOptions(TypedDict, total=False):
-    """Options of every :class:`HyperLayer`, which documents them and gives their defaults."""
-
-    num_global: int
-    num_local: int
-    region: Sequence[int] | None
-    chunk_size: int | None
-    bias: str
-    num_bias_tuples: int
-    share_samples: bool
-    sample_probability: float
-    density: str
-    locality: Locality | None
-    wrap: bool
-    deterministic: bool
