@@ -26,6 +26,7 @@ from sparse_hyper_jax.nn.keys import Randomness, draw_key, keys_for
 from sparse_hyper_jax.nn.options import check_finite, in_evaluation
 from sparse_hyper_jax.nn.parameters import RawVariances
 from sparse_hyper_jax.nn.placement import reshape_like, spread_like
+from sparse_hyper_jax.nn.promotion import promote
 from sparse_hyper_jax.ops import bound_variances
 from sparse_hyper_jax.precision import at_least_float32
 
@@ -121,7 +122,9 @@ class GlimpseAttention(nnx.Module):
         # Zeros: every window starts upright in the middle, whatever the image.
         count = self.glimpses * GRIDS[grid].count
         zeros = nnx.initializers.zeros_init()
-        self.place = nnx.Linear(self.encoder.features, count, kernel_init=zeros, rngs=rngs)
+        self.place = nnx.Linear(
+            self.encoder.features, count, kernel_init=zeros, promote_dtype=promote, rngs=rngs
+        )
         raw_variances = jnp.zeros(self.glimpses)
         self.raw_variances = RawVariances(raw_variances) if reader != "bilinear" else None
         self.rngs = rngs.fork()

@@ -14,6 +14,7 @@ from sparse_hyper_jax.nn.glimpse_attention import GlimpseAttention
 from sparse_hyper_jax.nn.image_encoder import ImageEncoder, encoder_for
 from sparse_hyper_jax.nn.keys import Randomness, check_rngs, draw_key
 from sparse_hyper_jax.nn.options import LARGEST, SMALLEST, in_evaluation
+from sparse_hyper_jax.nn.promotion import promote
 from sparse_hyper_jax.precision import at_least_float32
 
 HEADS = ("conv", "mlp")
@@ -68,10 +69,12 @@ class Head(nnx.Module):
         if kind == "conv":
             self.hidden = ImageEncoder(height, width, hidden, inputs=self.inputs, rngs=rngs)
         else:
-            self.hidden = nnx.Linear(height * width * self.inputs, hidden, rngs=rngs)
+            self.hidden = nnx.Linear(
+                height * width * self.inputs, hidden, promote_dtype=promote, rngs=rngs
+            )
         # Zeros: no class is favoured at first, so that the first loss is log(classes).
         zeros = nnx.initializers.zeros_init()
-        self.last = nnx.Linear(hidden, classes, kernel_init=zeros, rngs=rngs)
+        self.last = nnx.Linear(hidden, classes, kernel_init=zeros, promote_dtype=promote, rngs=rngs)
 
     def __call__(self, glimpses: jax.Array) -> jax.Array:
         """Map glimpses ``(b, g, h, w, c)`` to logits ``(b, classes)``, float32 or wider.
@@ -166,7 +169,7 @@ class ScoreFunctionClassifier(GlimpseClassifier):
         middle = attention.numbers(images)
         if in_evaluation(attention.deterministic, deterministic):
             return _without_draws(self._read(images, middle))
-        spread = jnp.exp(self.log_spread[...])[None, :, None]
+        spread = jnp.exp(at_least_float32(self.log_spread[...])).astype(middle.dtype)[None, :, None]
         noise = jax.random.normal(draw_key(rngs, attention.rngs), middle.shape, middle.dtype)
         drawn = jax.lax.stop_gradient(middle + spread * noise)
         scores = jax.scipy.stats.norm.logpdf(drawn, middle, jnp.broadcast_to(spread, drawn.shape))
@@ -220,7 +223,9 @@ class ConvClassifier(nnx.Module):
         )
         zeros = nnx.initializers.zeros_init()
         classes = checks.check_count("classes", classes, least=1)
-        self.last = nnx.Linear(self.encoder.features, classes, kernel_init=zeros, rngs=rngs)
+        self.last = nnx.Linear(
+            self.encoder.features, classes, kernel_init=zeros, promote_dtype=promote, rngs=rngs
+        )
 
     def __call__(
         self,

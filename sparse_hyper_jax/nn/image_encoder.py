@@ -12,6 +12,7 @@ from sparse_hyper_jax.checks import check_count, check_flag, require
 from sparse_hyper_jax.entrance import as_array
 from sparse_hyper_jax.nn.keys import check_rngs
 from sparse_hyper_jax.nn.placement import spread_like
+from sparse_hyper_jax.nn.promotion import promote
 from sparse_hyper_jax.precision import at_least_float32
 
 SMALLEST_IMAGE, LARGEST_IMAGE = 28, 200
@@ -111,12 +112,14 @@ class ImageEncoder(nnx.Module):
         check_rngs(rngs, "params")
         before = (self.inputs + 2 * self.coordinates, *channels[:-1])
         self.convolutions = nnx.List(
-            nnx.Linear(window(stride) ** 2 * fan_in, fan_out, rngs=rngs)
+            nnx.Linear(window(stride) ** 2 * fan_in, fan_out, promote_dtype=promote, rngs=rngs)
             for stride, fan_in, fan_out in zip(self.strides, before, channels, strict=True)
         )
         for stride in self.strides:
             height, width = height // stride, width // stride
-        self.linear = nnx.Linear(height * width * channels[-1], self.features, rngs=rngs)
+        self.linear = nnx.Linear(
+            height * width * channels[-1], self.features, promote_dtype=promote, rngs=rngs
+        )
 
     def __call__(self, images: jax.Array) -> jax.Array:
         """Encode images ``(b, h, w)`` or ``(b, h, w, inputs)`` as features, without a last ReLU.

@@ -10,6 +10,7 @@ from sparse_hyper_jax.checks import check_count, require
 from sparse_hyper_jax.entrance import as_array
 from sparse_hyper_jax.nn.image_encoder import ImageEncoder
 from sparse_hyper_jax.nn.placement import reshape_like
+from sparse_hyper_jax.nn.promotion import promote
 
 
 class NumberKeyNetwork(nnx.Module):
@@ -54,8 +55,10 @@ class NumberKeyNetwork(nnx.Module):
         self.encoder = ImageEncoder(
             height, width, features, rngs=rngs, channels=channels, strides=strides
         )
-        self.mixer = nnx.Linear(self.digits * self.encoder.features, hidden, rngs=rngs)
-        self.key = nnx.Linear(hidden, 1, rngs=rngs)
+        self.mixer = nnx.Linear(
+            self.digits * self.encoder.features, hidden, promote_dtype=promote, rngs=rngs
+        )
+        self.key = nnx.Linear(hidden, 1, promote_dtype=promote, rngs=rngs)
 
     def __call__(self, images: jax.Array) -> jax.Array:
         """Return keys ``(...)`` of images ``(..., h, k * w)``, for any leading axes.

@@ -5,7 +5,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from flax.nnx.nn import dtypes
 
 from sparse_hyper_jax import checks
 from sparse_hyper_jax.entrance import as_array
@@ -25,6 +24,7 @@ from sparse_hyper_jax.estimators.routing import (
 from sparse_hyper_jax.nn.keys import Randomness, check_rngs, draw_key
 from sparse_hyper_jax.nn.options import check_float_dtype, in_evaluation, initialised
 from sparse_hyper_jax.nn.placement import leave_to_compiler, reshape_like
+from sparse_hyper_jax.nn.promotion import promote
 from sparse_hyper_jax.precision import at_least_float32, wide_dtype
 
 ROUTERS = ("top", *RULES, "default", "dense")
@@ -156,7 +156,12 @@ class Mixture(nnx.Module):
             for shape in shapes
         )
         self.router = nnx.Linear(
-            self.in_features, self.num_experts, use_bias=False, param_dtype=param_dtype, rngs=rngs
+            self.in_features,
+            self.num_experts,
+            use_bias=False,
+            param_dtype=param_dtype,
+            promote_dtype=promote,
+            rngs=rngs,
         )
         self.rngs = rngs["sample"].fork() if router in RULES else None
 
@@ -260,7 +265,7 @@ class Mixture(nnx.Module):
 
     def _promote(self, tokens: jax.Array) -> tuple[jax.Array, ...]:
         kernels = (kernel[...] for kernel in self.kernels)
-        return dtypes.promote_dtype((tokens, *kernels), dtype=self.dtype)
+        return promote((tokens, *kernels), dtype=self.dtype)
 
 
 def _sorted_by_expert(

@@ -7,7 +7,6 @@ from typing import Any, TypedDict, Unpack
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from flax.nnx.nn import dtypes
 
 from sparse_hyper_jax import checks
 from sparse_hyper_jax.backprop import Sparsifier, UnifiedTopK, init_memory, sparse_dense
@@ -18,6 +17,7 @@ from sparse_hyper_jax.entrance import as_array, check_instance
 from sparse_hyper_jax.nn.backprop_memory import BackpropMemory
 from sparse_hyper_jax.nn.keys import Randomness, check_rngs, draw_key
 from sparse_hyper_jax.nn.options import check_float_dtype, in_evaluation, initialised
+from sparse_hyper_jax.nn.promotion import promote
 from sparse_hyper_jax.precision import wide_dtype
 
 
@@ -211,7 +211,7 @@ class SparseBackpropLinear(nnx.Module):
         x = as_array("x", x)
         checks.check_last_axis("x", x, self.in_features)
         bias = None if self.bias is None else self.bias[...]
-        x, kernel, bias = dtypes.promote_dtype((x, self.kernel[...], bias), dtype=self.dtype)
+        x, kernel, bias = promote((x, self.kernel[...], bias), dtype=self.dtype)
         if hard:
             matrix = kernel if backward.layout == "in_out" else kernel.T
             y = jnp.matmul(x, matrix, precision=backward.precision)

@@ -25,7 +25,6 @@ from sparse_hyper_jax.ops import (
     to_dense,
 )
 from sparse_hyper_jax.ops.densities import check_density
-from sparse_hyper_jax.ops.locality import check_locality
 
 BIASES = ("none", "dense", "sparse")
 
@@ -135,7 +134,6 @@ class HyperLayer(nnx.Module):
             check_instance("template", self.template, Template)
         if self.locality is not None:
             check_instance("locality", self.locality, Locality)
-            check_locality(self.locality)
             checks.require(
                 self.density == "gaussian" and not self.wrap,
                 f"a locality with density={self.density!r} and wrap={self.wrap}",
