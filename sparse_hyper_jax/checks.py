@@ -186,7 +186,7 @@ def check_index_shape(name: str, shape: Sequence[int]) -> tuple[int, ...]:
     try:
         sizes = tuple(int(size) for size in shape)
         valid = all(size == given for size, given in zip(sizes, shape, strict=True))
-    except TypeError:
+    except (TypeError, ValueError, OverflowError):
         sizes, valid = (), False
     require(
         valid and all(1 <= size < INT32_CELLS for size in sizes),

@@ -10,7 +10,8 @@ from jax.sharding import PartitionSpec as P
 
 from sparse_hyper_jax import checks
 from sparse_hyper_jax.dist.mesh import check_divides, check_mesh, spread
-from sparse_hyper_jax.dist.relax import check_parts, sample
+from sparse_hyper_jax.dist.relax import check_parts, check_template, sample
+from sparse_hyper_jax.entrance import as_array
 from sparse_hyper_jax.ops import ContinuousTuples, SparseEntries, Template
 from sparse_hyper_jax.ops.entrance import enter_tuples
 from sparse_hyper_jax.ops.hyperlayer import sometimes, tensor_shape
@@ -74,8 +75,9 @@ def hyperlayer(
     Reference: Bloem 2018, arXiv 1810.09184.
     """
     check_mesh(mesh)
+    check_template(template)
     out_shape = checks.check_index_shape("out_shape", out_shape)
-    tuples, x = enter_tuples(tuples), jnp.asarray(x)
+    tuples, x = enter_tuples(tuples), as_array("x", x)
     plan = plan_relaxation(
         key,
         tuples,
@@ -92,7 +94,7 @@ def hyperlayer(
         wrap=wrap,
         debug=False,
     )
-    check_parts(mesh, len(tuples.values), plan.chunk_size)
+    check_parts(mesh, tuples.values.shape[0], plan.chunk_size)
 
     def sampled(key: jax.Array | None) -> jax.Array:
         points, indices, mix = sample(key, tuples, plan, mesh)
@@ -135,9 +137,11 @@ def hyperlayer_hard(
         ValueError: ranks that do not fit, or sizes that do not fit the mesh.
     """
     check_mesh(mesh)
+    check_template(template)
+    wrap = checks.check_flag("wrap", wrap)
     out_shape = checks.check_index_shape("out_shape", out_shape)
-    tuples, x = enter_tuples(tuples), jnp.asarray(x)
-    check_divides(mesh, "tuples", len(tuples.values), "tuples")
+    tuples, x = enter_tuples(tuples), as_array("x", x)
+    check_divides(mesh, "tuples", tuples.values.shape[0], "tuples")
     learned = learned_shape(tuples, tensor_shape(tuples, x, out_shape, template), template)
     work = _settled(tuples, learned, template, wrap=wrap)
     return _multiply(work, x, out_shape, template, mesh)

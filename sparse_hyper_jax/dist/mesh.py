@@ -7,6 +7,7 @@ import numpy as np
 from jax.sharding import AxisType, Mesh
 
 from sparse_hyper_jax import checks
+from sparse_hyper_jax.entrance import check_instance
 
 AXES = ("data", "tuples")
 """The batch is spread over ``data``, the continuous tuples and their points over ``tuples``."""
@@ -59,8 +60,9 @@ def check_mesh(mesh: Mesh) -> None:
     """Raise unless ``mesh`` has the axes of :func:`make_mesh`.
 
     Raises:
-        ValueError: an axis is missing or of another type.
+        ValueError: no mesh, or one whose axes are missing or of another type.
     """
+    check_instance("mesh", mesh, Mesh)
     checks.require(
         set(AXES) <= set(mesh.axis_names),
         f"a mesh with the axes {mesh.axis_names}",
@@ -107,8 +109,15 @@ def spread(mesh: Mesh, axis: str) -> tuple[str, ...]:
 
 
 def _lengths(axes: str | Mapping[str, int]) -> dict[str, int]:
+    checks.require(
+        isinstance(axes, str | Mapping),
+        f"axes={axes!r:.80}",
+        "names and lengths of axes",
+        'write for instance "data=4,tuples=2"',
+    )
     pairs = list(axes.items()) if isinstance(axes, Mapping) else _pairs(axes)
     names = [name for name, _ in pairs]
+    lengths = {}
     for name, length in pairs:
         checks.check_choice("axis", name, AXES)
         checks.require(
@@ -117,8 +126,8 @@ def _lengths(axes: str | Mapping[str, int]) -> dict[str, int]:
             "every axis once",
             "leave one of them out",
         )
-        checks.check_count(name, length, least=1)
-    return dict(pairs)
+        lengths[name] = checks.check_count(name, length, least=1)
+    return lengths
 
 
 def _pairs(text: str) -> list[tuple[str, int]]:

@@ -13,6 +13,9 @@ from jax.sharding import PartitionSpec as P
 
 from sparse_hyper_jax import checks
 from sparse_hyper_jax.dist.mesh import check_divides, check_mesh
+from sparse_hyper_jax.entrance import as_array
+
+MOST_AXES = 64
 
 
 def tuple_shardings(tree: Any, mesh: Mesh) -> Any:
@@ -37,7 +40,7 @@ def tuple_shardings(tree: Any, mesh: Mesh) -> Any:
         check_divides(mesh, "tuples", leaf.shape[0], "tuples")
         return NamedSharding(mesh, P("tuples"))
 
-    return jax.tree.map(place, tree)
+    return jax.tree.map(place, _arrays(tree))
 
 
 def shard_tuples(tree: Any, mesh: Mesh) -> Any:
@@ -53,6 +56,7 @@ def shard_tuples(tree: Any, mesh: Mesh) -> Any:
     Raises:
         ValueError: a leading axis that the mesh does not divide.
     """
+    tree = _arrays(tree)
     return jax.tree.map(_put, tree, tuple_shardings(tree, mesh))
 
 
@@ -71,6 +75,7 @@ def shard_batch(x: Any, mesh: Mesh, *, axis: int = -1) -> Any:
         ValueError: no such axis, or one that the mesh does not divide.
     """
     check_mesh(mesh)
+    axis = checks.check_count("axis", axis, -MOST_AXES, MOST_AXES - 1)
 
     def place(leaf: Any) -> NamedSharding:
         checks.require(
@@ -83,7 +88,7 @@ def shard_batch(x: Any, mesh: Mesh, *, axis: int = -1) -> Any:
         before = axis % leaf.ndim
         return NamedSharding(mesh, P(*[None] * before, "data"))
 
-    return jax.tree.map(lambda leaf: _put(leaf, place(leaf)), x)
+    return jax.tree.map(lambda leaf: _put(leaf, place(leaf)), _arrays(x))
 
 
 def replicate(tree: Any, mesh: Mesh) -> Any:
@@ -95,8 +100,25 @@ def replicate(tree: Any, mesh: Mesh) -> Any:
 
     Returns:
         the same numbers, whole on every device, so that every process can read them.
+
+    Raises:
+        ValueError: no mesh, or a leaf that is no array.
     """
-    return jax.tree.map(lambda leaf: _put(leaf, NamedSharding(mesh, P())), tree)
+    check_mesh(mesh)
+    return jax.tree.map(lambda leaf: _put(leaf, NamedSharding(mesh, P())), _arrays(tree))
+
+
+def _arrays(tree: Any) -> Any:
+    """Return a tree whose leaves are arrays; numbers become arrays, and nothing else does."""
+    checks.require(tree is not None, "None", "an array or a tree of arrays", "pass one")
+
+    def array(leaf: Any) -> Any:
+        # Arrays of any kind may move, also random keys; and of shapes alone placements are known.
+        if isinstance(leaf, jax.Array | jax.ShapeDtypeStruct):
+            return leaf
+        return as_array("a leaf of the tree", leaf)
+
+    return jax.tree.map(array, tree)
 
 
 def _put(leaf: Any, sharding: NamedSharding) -> jax.Array:

@@ -15,17 +15,19 @@ from jax.experimental import multihost_utils
 from sparse_hyper_jax import checks
 
 
-def join_processes(address: str | None, rank: int, count: int, *, timeout: int = 300) -> None:
+def join_processes(
+    coordinator: str | None, rank: int, num_processes: int, *, timeout: int = 300
+) -> None:
     """Join the other processes of a run; call it before anything else that computes.
 
-    The first process listens at the address and the others connect to it. On a CPU arrays are
-    exchanged by gloo, the default of JAX.
+    The first process listens at the coordinator's address and the others connect to it. On a CPU
+    arrays are exchanged by gloo, the default of JAX.
 
     Args:
-        address: ``"host:port"`` of the first process, the same for all; None for a run of one
+        coordinator: ``"host:port"`` of the first process, the same for all; None for a run of one
             process, which has nobody to join.
         rank: number of this process, counted from 0.
-        count: number of processes.
+        num_processes: how many there are.
         timeout: seconds to wait for all of them.
 
     Raises:
@@ -33,15 +35,16 @@ def join_processes(address: str | None, rank: int, count: int, *, timeout: int =
             without an address.
         RuntimeError: JAX has computed something before.
     """
-    checks.check_count("rank", rank)
-    checks.check_count("num_processes", count, least=1)
+    rank = checks.check_count("rank", rank)
+    count = checks.check_count("num_processes", num_processes, least=1)
+    timeout = checks.check_count("timeout", timeout, least=1)
     checks.require(
         rank < count,
         f"rank={rank} of num_processes={count}",
         f"a rank from 0 to {count - 1}",
         "count ranks from 0",
     )
-    if address is None:
+    if coordinator is None:
         checks.require(
             count == 1,
             f"num_processes={count} without a coordinator",
@@ -49,17 +52,11 @@ def join_processes(address: str | None, rank: int, count: int, *, timeout: int =
             'pass for instance "127.0.0.1:12345", the same to all processes',
         )
         return
-    host, colon, port = address.rpartition(":")
-    checks.require(
-        bool(host and colon) and port.isascii() and port.isdigit() and 0 < int(port) < 2**16,
-        f"coordinator={address!r}",
-        "host:port",
-        'pass for instance "127.0.0.1:12345", the same to all processes',
-    )
+    _check_address(coordinator)
     if jax.distributed.is_initialized():
         _check_joined(rank, count)
         return
-    jax.distributed.initialize(address, count, rank, initialization_timeout=timeout)
+    jax.distributed.initialize(coordinator, count, rank, initialization_timeout=timeout)
 
 
 def is_first() -> bool:
@@ -72,7 +69,11 @@ def first_says(flag: bool) -> bool:
 
     Args:
         flag: what this process would say; every process has to ask.
+
+    Raises:
+        ValueError: no flag.
     """
+    flag = checks.check_flag("flag", flag)
     if jax.process_count() == 1:
         return flag
     return bool(multihost_utils.broadcast_one_to_all(np.int32(flag)))
@@ -85,8 +86,15 @@ def first_does(action: Callable[[], Any]) -> None:
         action: a function without arguments, such as one that writes a file.
 
     Raises:
+        ValueError: no function.
         Exception: whatever it raises in the first process; ``OSError`` in the others.
     """
+    checks.require(
+        callable(action),
+        f"action={action!r:.80}",
+        "a function without arguments",
+        "pass the function, not its result",
+    )
     failure: Exception | None = None
     if is_first():
         try:
@@ -101,6 +109,16 @@ def first_does(action: Callable[[], Any]) -> None:
             "found a failure of process 0; expected it to open the run's files;"
             " see the message of that process"
         )
+
+
+def _check_address(coordinator: Any) -> None:
+    host, colon, port = coordinator.rpartition(":") if isinstance(coordinator, str) else ("",) * 3
+    checks.require(
+        bool(host and colon) and port.isascii() and port.isdigit() and 0 < int(port) < 2**16,
+        f"coordinator={coordinator!r}",
+        "host:port",
+        'pass for instance "127.0.0.1:12345", the same to all processes',
+    )
 
 
 def _check_joined(rank: int, count: int) -> None:

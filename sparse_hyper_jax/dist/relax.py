@@ -14,6 +14,7 @@ gradients, stay where they are. With contexts that lie on one device nothing is 
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 import jax
 from jax.sharding import Mesh
@@ -22,6 +23,7 @@ from jax.sharding import PartitionSpec as P
 from sparse_hyper_jax import checks
 from sparse_hyper_jax.dist.mesh import check_divides, check_mesh, spread
 from sparse_hyper_jax.dist.placement import shard_tuples
+from sparse_hyper_jax.entrance import check_instance
 from sparse_hyper_jax.ops import ContinuousTuples, SparseEntries, Template
 from sparse_hyper_jax.ops.duplicates import mark_first
 from sparse_hyper_jax.ops.entrance import enter_tuples
@@ -78,6 +80,7 @@ def relax(
             mesh.
     """
     check_mesh(mesh)
+    check_template(template)
     shape = checks.check_index_shape("shape", shape)
     tuples = enter_tuples(tuples)
     plan = plan_relaxation(
@@ -125,6 +128,16 @@ def sample(
     if plan.chunk_size == len(points) and mesh.shape["tuples"] > 1:
         return points, indices, partial(_mix_shared, plan)
     return points, indices, partial(_mix_chunks, plan)
+
+
+def check_template(template: Any) -> None:
+    """Raise unless this is a template, or None.
+
+    Raises:
+        ValueError: something else.
+    """
+    if template is not None:
+        check_instance("template", template, Template)
 
 
 def check_parts(mesh: Mesh, count: int, chunk_size: int) -> None:

@@ -23,14 +23,16 @@ from sparse_hyper_jax.nn.backprop_memory import (
     next_memories,
     reset_memory,
 )
+from sparse_hyper_jax.nn.free_maps import FreeHyperLayer
 from sparse_hyper_jax.nn.free_tuples import FreeTuples
 from sparse_hyper_jax.nn.glimpse_attention import GlimpseAttention
-from sparse_hyper_jax.nn.glimpse_classifiers import Classified, glimpse_classifier
+from sparse_hyper_jax.nn.glimpse_classifiers import Classified
+from sparse_hyper_jax.nn.glimpse_models import glimpse_classifier
 from sparse_hyper_jax.nn.key_networks import NumberKeyNetwork
 from sparse_hyper_jax.nn.mixture import DefaultVectors, Mixed, Mixture
 from sparse_hyper_jax.nn.parameters import RawMeans, RawVariances, TupleValues, parameter_labels
 from sparse_hyper_jax.nn.sparse_backprop import SparseBackpropLinear
-from sparse_hyper_jax.nn.sparse_maps import FreeHyperLayer, HyperLayer
+from sparse_hyper_jax.nn.sparse_maps import HyperLayer
 
 __all__ = [
     "TRAINED",

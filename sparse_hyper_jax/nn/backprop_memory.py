@@ -9,6 +9,7 @@ from flax import nnx
 
 from sparse_hyper_jax import checks
 from sparse_hyper_jax.backprop import Memory, next_memory
+from sparse_hyper_jax.entrance import check_instance
 
 
 # Linen's TrainState replaces what lies in this collection by its gradient.
@@ -35,6 +36,8 @@ def carry_memory(model: nnx.Module, gradient: nnx.State) -> nnx.State:
         ValueError: the gradient lacks a memory, or a layer was called several times in the loss
             (outside ``jit``; inside, its memory and next gradients become NaN).
     """
+    check_instance("model", model, nnx.Module)
+    check_instance("gradient", gradient, nnx.State)
     following, rest = nnx.split_state(gradient, BackpropMemory, ...)
     current = nnx.state(model, BackpropMemory)
     have, want = jax.tree.structure(following), jax.tree.structure(current)
@@ -59,11 +62,16 @@ def next_memories(memories: Any, gradient: Any) -> Any:
         the memories of the next step.
 
     Raises:
-        ValueError: as :func:`~sparse_hyper_jax.backprop.next_memory`.
+        ValueError: another tree, or as :func:`~sparse_hyper_jax.backprop.next_memory`.
     """
-    return jax.tree.map(
-        next_memory, memories, gradient, is_leaf=lambda node: isinstance(node, Memory)
+    have, want = jax.tree.structure(gradient), jax.tree.structure(memories)
+    checks.require(
+        have == want,
+        f"a gradient of the structure {have}",
+        f"that of the memories, {want}",
+        "differentiate with respect to the memories",
     )
+    return jax.tree.map(next_memory, memories, gradient, is_leaf=_is_memory)
 
 
 def reset_memory(model: nnx.Module, *, batch_shape: Sequence[int] | None = None) -> None:
@@ -73,15 +81,35 @@ def reset_memory(model: nnx.Module, *, batch_shape: Sequence[int] | None = None)
         model: with any number of layers that remember.
         batch_shape: lengths of all axes of the coming inputs but the last; None keeps them. Only
             ``"slot"`` memories have them.
+
+    Raises:
+        ValueError: no model, or a batch shape for one without ``"slot"`` memories.
     """
+    check_instance("model", model, nnx.Module)
+    current = nnx.state(model, BackpropMemory)
+    memories = jax.tree.leaves(current, is_leaf=_is_memory)
+    if batch_shape is not None:
+        batch_shape = checks.check_index_shape("batch_shape", batch_shape)
+        checks.require(
+            any(map(_has_slots, memories)),
+            f"batch_shape={batch_shape} for a model without memories of slots",
+            "a batch shape where a layer has memory='slot'",
+            "leave batch_shape out",
+        )
 
     def forget(memory: Memory) -> Memory:
         empty = jax.tree.map(jnp.zeros_like, memory)
-        if batch_shape is None or memory.residue is None or memory.residue.ndim == 1:
+        if batch_shape is None or memory.residue is None or not _has_slots(memory):
             return empty
-        shape = (*checks.check_index_shape("batch_shape", batch_shape), memory.residue.shape[-1])
+        shape = (*batch_shape, memory.residue.shape[-1])
         return empty._replace(residue=jnp.zeros(shape, memory.residue.dtype))
 
-    current = nnx.state(model, BackpropMemory)
-    forgotten = jax.tree.map(forget, current, is_leaf=lambda node: isinstance(node, Memory))
-    nnx.update(model, forgotten)
+    nnx.update(model, jax.tree.map(forget, current, is_leaf=_is_memory))
+
+
+def _is_memory(node: Any) -> bool:
+    return isinstance(node, Memory)
+
+
+def _has_slots(memory: Memory) -> bool:
+    return memory.residue is not None and memory.residue.ndim > 1

@@ -7,8 +7,12 @@ import jax.numpy as jnp
 from flax import nnx
 
 from sparse_hyper_jax import checks
+from sparse_hyper_jax.nn.keys import check_rngs
+from sparse_hyper_jax.nn.options import check_finite
 from sparse_hyper_jax.nn.parameters import RawMeans, RawVariances, TupleValues
 from sparse_hyper_jax.ops import ContinuousTuples, bound_means, bound_variances
+from sparse_hyper_jax.ops.bounds import MEAN_METHODS
+from sparse_hyper_jax.precision import wide_dtype
 
 
 class FreeTuples(nnx.Module):
@@ -54,22 +58,16 @@ class FreeTuples(nnx.Module):
         checks.require(
             len(self.shape) >= 1, "shape=()", "at least one axis", "learn at least one column"
         )
-        checks.check_count("num_tuples", num_tuples, least=1)
-        self.num_tuples = num_tuples
+        self.num_tuples = checks.check_count("num_tuples", num_tuples, least=1)
         self.fixed_values = fixed_values
         self.mean_method = mean_method
         self.scale, self.boost, self.floor = scale, boost, floor
+        self._check_options()
+        check_rngs(rngs, "params")
         self.raw_means = RawMeans(self._draw_means(rngs.params()))
-        self.raw_variances = RawVariances(jax.random.normal(rngs.params(), (num_tuples,)))
+        self.raw_variances = RawVariances(jax.random.normal(rngs.params(), (self.num_tuples,)))
         if fixed_values is None:
-            count = num_tuples if num_values is None else num_values
-            checks.check_count("num_values", count, least=1)
-            checks.require(
-                count <= num_tuples,
-                f"num_values={count} for {num_tuples} tuples",
-                "at most one value per tuple",
-                "lower num_values",
-            )
+            count = self._count_values(num_values)
             self.values = TupleValues(jax.random.normal(rngs.params(), (count,)))
         else:
             checks.require(
@@ -79,23 +77,44 @@ class FreeTuples(nnx.Module):
                 "leave num_values out for fixed values",
             )
 
+    def _check_options(self) -> None:
+        checks.check_choice("mean_method", self.mean_method, MEAN_METHODS)
+        check_finite("scale", self.scale, at_least=0)
+        check_finite("boost", self.boost)
+        check_finite("floor", self.floor, at_least=0)
+        if self.fixed_values is not None:
+            check_finite("fixed_values", self.fixed_values)
+
+    def _count_values(self, num_values: int | None) -> int:
+        if num_values is None:
+            return self.num_tuples
+        count = checks.check_count("num_values", num_values, least=1)
+        checks.require(
+            count <= self.num_tuples,
+            f"num_values={count} for {self.num_tuples} tuples",
+            "at most one value per tuple",
+            "lower num_values",
+        )
+        return count
+
     def _draw_means(self, key: jax.Array) -> jax.Array:
         size = (self.num_tuples, len(self.shape))
         if self.mean_method == "sigmoid":
             return jax.random.normal(key, size)
         # The other methods take index units: a standard normal would start in one corner.
-        return jax.random.uniform(key, size) * (jnp.asarray(self.shape) - 1.0)
+        return jax.random.uniform(key, size) * (jnp.asarray(self.shape, jnp.float32) - 1)[None]
 
     def __call__(self, x: jax.Array | None = None) -> ContinuousTuples:
         """Bound the parameters; the input is ignored.
 
         Returns:
             ``k`` continuous tuples, shared by the whole batch.
+
+        Raises:
+            ValueError: an attribute was set to what the constructor refuses.
         """
-        if self.fixed_values is None:
-            values = self.values[...][jnp.arange(self.num_tuples) % self.values.shape[0]]
-        else:
-            values = jnp.full(self.num_tuples, self.fixed_values, jnp.float32)
+        self._check_options()
+        raw = self.raw_means[...]
         variances = bound_variances(
             self.raw_variances[...],
             self.shape,
@@ -103,5 +122,15 @@ class FreeTuples(nnx.Module):
             boost=self.boost,
             floor=self.floor,
         )
-        means = bound_means(self.raw_means[...], self.shape, method=self.mean_method)
-        return ContinuousTuples(means, variances, values)
+        means = bound_means(raw, self.shape, method=self.mean_method)
+        return ContinuousTuples(means, variances, self._values_of(raw.shape[0]))
+
+    def _values_of(self, count: int) -> jax.Array:
+        # The count is that of the parameters, a symbol in a program that is exported for any.
+        if self.fixed_values is not None:
+            dtype = wide_dtype(self.raw_means[...])
+            return jnp.broadcast_to(jnp.asarray(self.fixed_values, dtype), (count,))
+        values = self.values[...]
+        if values.shape[0] == count:
+            return values
+        return values[jnp.arange(count) % values.shape[0]]

@@ -1,12 +1,14 @@
 """Glimpse attention: a network looks at an image, decides where to read, and reads there."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
 from sparse_hyper_jax import checks
+from sparse_hyper_jax.entrance import as_array
 from sparse_hyper_jax.glimpse import (
     GRIDS,
     UPRIGHT,
@@ -19,14 +21,16 @@ from sparse_hyper_jax.glimpse import (
     upright_means,
 )
 from sparse_hyper_jax.glimpse.points import check_options
-from sparse_hyper_jax.nn.image_encoder import ImageEncoder
-from sparse_hyper_jax.nn.keys import Randomness, draw_key
+from sparse_hyper_jax.nn.image_encoder import encoder_for
+from sparse_hyper_jax.nn.keys import Randomness, draw_key, keys_for
+from sparse_hyper_jax.nn.options import check_finite, in_evaluation
 from sparse_hyper_jax.nn.parameters import RawVariances
+from sparse_hyper_jax.nn.placement import reshape_like, spread_like
+from sparse_hyper_jax.nn.promotion import promote
 from sparse_hyper_jax.ops import bound_variances
+from sparse_hyper_jax.precision import at_least_float32
 
 READERS = ("sampled", "upright", "hard", "bilinear")
-
-SMALLEST_IMAGE, LARGEST_IMAGE = 28, 200
 
 
 class GlimpseAttention(nnx.Module):
@@ -50,10 +54,11 @@ class GlimpseAttention(nnx.Module):
         grid: ``"scale"``, ``"box"``, ``"affine"`` or ``"quad"``, see
             :data:`~sparse_hyper_jax.glimpse.GRIDS`.
         glimpses: windows per image.
-        reader: how to read, see above; set the attribute to ``"hard"`` when training is over.
+        reader: how to read, see above; set the attribute to ``"hard"`` when training is over. A
+            call refuses attributes that do not fit, as the constructor does.
         inputs: channels of an image.
         features: width of the preprocessing network's last hidden layer.
-        channels: output channels of its convolutions; by default :func:`encoder_for` chooses.
+        channels: output channels of its convolutions; by default as many as the sides ask for.
         strides: their strides.
         coordinates: let its first convolution see where a pixel lies (CoordConv).
         variance_scale: see ``scale`` of :func:`~sparse_hyper_jax.ops.bound_variances`.
@@ -95,17 +100,14 @@ class GlimpseAttention(nnx.Module):
         rngs: nnx.Rngs,
     ):
         self.window = checks.check_index_shape("window", window)
-        checks.require(len(self.window) == 2, f"window={window}", "(h, w)", "pass two lengths")
-        checks.check_choice("grid", grid, tuple(GRIDS))
-        checks.check_choice("reader", reader, READERS)
-        checks.check_count("glimpses", glimpses, least=1)
-        checks.require(
-            reader != "upright" or grid in UPRIGHT,
-            f"reader='upright' with grid={grid!r}",
-            f"one of the grids {UPRIGHT}",
-            "use reader='sampled' for grids that turn",
-        )
-        self.grid, self.reader, self.glimpses = grid, reader, glimpses
+        self.grid, self.reader = grid, reader
+        self.glimpses = checks.check_count("glimpses", glimpses, least=1)
+        self.variance_scale, self.variance_floor = variance_scale, variance_floor
+        self.num_global = checks.check_count("num_global", num_global)
+        self.num_local = checks.check_count("num_local", num_local)
+        self.region, self.draws = checks.check_index_shape("region", region), draws
+        self.deterministic = deterministic
+        self._check_options((height, width))
         self.bounded = not (reader == "bilinear" and grid == "affine")
         self.encoder = encoder_for(
             height,
@@ -118,38 +120,89 @@ class GlimpseAttention(nnx.Module):
             rngs=rngs,
         )
         # Zeros: every window starts upright in the middle, whatever the image.
-        count = glimpses * GRIDS[grid].count
+        count = self.glimpses * GRIDS[grid].count
         zeros = nnx.initializers.zeros_init()
-        self.place = nnx.Linear(features, count, kernel_init=zeros, rngs=rngs)
-        self.raw_variances = RawVariances(jnp.zeros(glimpses)) if reader != "bilinear" else None
-        self.variance_scale, self.variance_floor = variance_scale, variance_floor
-        check_options(
-            (height, width), num_global=num_global, num_local=num_local, region=region, draws=draws
+        self.place = nnx.Linear(
+            self.encoder.features, count, kernel_init=zeros, promote_dtype=promote, rngs=rngs
         )
-        self.num_global, self.num_local = num_global, num_local
-        self.region, self.draws = tuple(region), draws
-        self.deterministic = deterministic
-        self.rngs = rngs.fork() if hasattr(rngs, "fork") else rngs
+        raw_variances = jnp.zeros(self.glimpses)
+        self.raw_variances = RawVariances(raw_variances) if reader != "bilinear" else None
+        self.rngs = rngs.fork()
+
+    def _check_options(self, shape: Sequence[int]) -> None:
+        window = checks.check_index_shape("window", self.window)
+        checks.require(len(window) == 2, f"window={window}", "(h, w)", "pass two lengths")
+        checks.check_choice("grid", self.grid, tuple(GRIDS))
+        checks.check_choice("reader", self.reader, READERS)
+        checks.require(
+            self.reader != "upright" or self.grid in UPRIGHT,
+            f"reader='upright' with grid={self.grid!r}",
+            f"one of the grids {UPRIGHT}",
+            "use reader='sampled' for grids that turn",
+        )
+        check_finite("variance_scale", self.variance_scale, at_least=0)
+        check_finite("variance_floor", self.variance_floor, at_least=0)
+        checks.check_flag("deterministic", self.deterministic)
+        check_options(
+            shape,
+            num_global=self.num_global,
+            num_local=self.num_local,
+            region=self.region,
+            draws=self.draws,
+        )
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Height and width of an image."""
+        return self.encoder.height, self.encoder.width
 
     def numbers(self, images: jax.Array) -> jax.Array:
-        """Give the numbers of all windows, ``(b, glimpses, count of the grid)``."""
-        features = nnx.relu(self.encoder(images))
-        return self.place(features).reshape(len(images), self.glimpses, GRIDS[self.grid].count)
+        """Give the numbers of all windows, ``(b, glimpses, count of the grid)``.
+
+        They are places, so they are computed in float32 or wider, whatever the images are.
+
+        Raises:
+            ValueError: images of another shape, or another grid or number of glimpses than those
+                that the network was made for.
+        """
+        self._check_options(self.shape)
+        count = GRIDS[self.grid].count
+        checks.require(
+            self.place.out_features == self.glimpses * count,
+            f"grid={self.grid!r} and glimpses={self.glimpses} in a network that gives "
+            f"{self.place.out_features} numbers",
+            f"{self.glimpses} times {count} numbers",
+            "make another network for another grid or number of glimpses",
+        )
+        images = at_least_float32(as_array("images", images))
+        numbers = self.place(nnx.relu(self.encoder(images)))
+        return reshape_like(numbers, (images.shape[0], self.glimpses, count), images, 1)
 
     def corners(self, numbers: jax.Array) -> jax.Array:
-        """Give the corners ``(b, glimpses, 4, 2)`` of windows from their numbers."""
-        shape = (self.encoder.height, self.encoder.width)
+        """Give the corners ``(b, glimpses, 4, 2)`` of windows from their numbers.
+
+        Raises:
+            ValueError: numbers of another shape.
+        """
+        self._check_options(self.shape)
+        numbers = as_array("numbers", numbers)
+        count = GRIDS[self.grid].count
+        meaning = "(b, glimpses, count of the grid)"
+        checks.check_shape("numbers", numbers, (None, self.glimpses, count), meaning)
 
         def one(raw: jax.Array) -> jax.Array:
             if self.bounded:
-                return GRIDS[self.grid].corners(raw, shape)
-            return affine_corners(raw, shape, bounded=False)
+                return GRIDS[self.grid].corners(raw, self.shape)
+            return affine_corners(raw, self.shape, bounded=False)
 
         return jax.vmap(jax.vmap(one))(numbers)
 
     def variances(self) -> jax.Array:
-        """Give the variances ``(glimpses, 2)`` in squared pixels, for rows and columns."""
-        shape = (self.encoder.height, self.encoder.width)
+        """Give the variances ``(glimpses, 2)`` in squared pixels, for rows and columns.
+
+        Raises:
+            ValueError: the network was made with ``reader="bilinear"``, which has none.
+        """
         raw = checks.require_given(
             self.raw_variances,
             "the variances of a network that was made with reader='bilinear'",
@@ -157,7 +210,7 @@ class GlimpseAttention(nnx.Module):
             "make it with reader='sampled' or reader='upright'",
         )
         return bound_variances(
-            raw[...], shape, scale=self.variance_scale, floor=self.variance_floor
+            raw[...], self.shape, scale=self.variance_scale, floor=self.variance_floor
         )
 
     def __call__(
@@ -201,14 +254,16 @@ class GlimpseAttention(nnx.Module):
 
         Returns:
             ``(b, glimpses, h, w, inputs)``.
+
+        Raises:
+            ValueError: images or corners of another shape.
         """
-        images = images.reshape(*images.shape[:3], -1)
-        evaluate = self.deterministic if deterministic is None else deterministic
+        self._check_options(self.shape)
+        images, corners = self._check_arrays(images, corners)
+        evaluate = in_evaluation(self.deterministic, deterministic)
         random = self.reader == "sampled" and not evaluate
         num_global, num_local = (self.num_global, self.num_local) if random else (0, 0)
-        keys = None
-        if random:
-            keys = jax.random.split(draw_key(rngs, self.rngs), (len(images), self.glimpses))
+        keys = keys_for(draw_key(rngs, self.rngs), images, self.glimpses) if random else None
 
         def one(
             key: jax.Array | None, image: jax.Array, four: jax.Array, variances: jax.Array | None
@@ -233,59 +288,14 @@ class GlimpseAttention(nnx.Module):
         each_window = jax.vmap(one, in_axes=(0, None, 0, 0))
         return jax.vmap(each_window, in_axes=(0, 0, 0, None))(keys, images, corners, variances)
 
-
-def encoder_for(
-    height: int,
-    width: int,
-    features: int,
-    *,
-    rngs: nnx.Rngs,
-    channels: Sequence[int] | None = None,
-    strides: Sequence[int] | None = None,
-    inputs: int = 1,
-    coordinates: bool = False,
-) -> ImageEncoder:
-    """Make a preprocessing network for images with sides from 28 to 200 pixels.
-
-    Strides, unless given, are 4 and 2 so that a map of at most 8 x 8 remains of the shorter side;
-    channels start at 32 and double up to 64.
-
-    Args:
-        height: rows of an image.
-        width: columns of an image.
-        features: length of the output.
-        rngs: stream ``params``.
-        channels: output channels of each block.
-        strides: stride of each block.
-        inputs: channels of an image.
-        coordinates: let the first block see where a pixel lies (CoordConv).
-
-    Returns:
-        the network.
-
-    Raises:
-        ValueError: a side out of range without strides of your own.
-    """
-    for name, side in (("height", height), ("width", width)):
-        checks.check_count(name, side, least=1)
-    if strides is None:
-        checks.require(
-            min(height, width) >= SMALLEST_IMAGE and max(height, width) <= LARGEST_IMAGE,
-            f"images of {height} x {width} pixels",
-            f"sides from {SMALLEST_IMAGE} to {LARGEST_IMAGE}",
-            "pass strides and channels for other sizes, or resize the images",
-        )
-        halvings = (min(height, width) // 9).bit_length()
-        strides = [4] * (halvings // 3) + [2] * (halvings - 2 * (halvings // 3))
-    if channels is None:
-        channels = [32, *[64] * (len(strides) - 1)]
-    return ImageEncoder(
-        height,
-        width,
-        features,
-        channels=channels,
-        strides=strides,
-        inputs=inputs,
-        coordinates=coordinates,
-        rngs=rngs,
-    )
+    def _check_arrays(self, images: Any, corners: Any) -> tuple[jax.Array, jax.Array]:
+        """Return images with channels, and corners, after looking at their shapes."""
+        images, corners = as_array("images", images), as_array("corners", corners)
+        inputs = self.encoder.inputs
+        if images.ndim == 3 and inputs == 1:
+            images = images[..., None]
+        meaning = f"images of {self.shape[0]} x {self.shape[1]} pixels, as the network was made for"
+        checks.check_shape("images", images, (None, *self.shape, inputs), meaning)
+        meaning = "(b, glimpses, 4, 2): four corners, each with its row and column"
+        checks.check_shape("corners", corners, (images.shape[0], self.glimpses, 4, 2), meaning)
+        return images, spread_like(corners, images)

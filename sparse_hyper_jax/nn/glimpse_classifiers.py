@@ -1,21 +1,21 @@
-"""Classifiers of large images, by name: with glimpses, with baselines of them, or without."""
+"""Classifiers of large images: with glimpses, with one that is drawn at random, or without."""
 
 from collections.abc import Sequence
-from typing import NamedTuple, TypedDict, Unpack
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
 from sparse_hyper_jax import checks
+from sparse_hyper_jax.entrance import as_array, check_instance
 from sparse_hyper_jax.glimpse import UPRIGHT
-from sparse_hyper_jax.nn.glimpse_attention import GlimpseAttention, encoder_for
-from sparse_hyper_jax.nn.image_encoder import ImageEncoder
-from sparse_hyper_jax.nn.keys import Randomness, draw_key
-
-MODELS = ("box", "scale", "affine", "quad", "stn", "reinforce", "conv")
-BASELINES = {"stn": "affine", "reinforce": "scale"}
-"""Models that read bilinearly, and their grids."""
+from sparse_hyper_jax.nn.glimpse_attention import GlimpseAttention
+from sparse_hyper_jax.nn.image_encoder import ImageEncoder, encoder_for
+from sparse_hyper_jax.nn.keys import Randomness, check_rngs, draw_key
+from sparse_hyper_jax.nn.options import LARGEST, SMALLEST, in_evaluation
+from sparse_hyper_jax.nn.promotion import promote
+from sparse_hyper_jax.precision import at_least_float32
 
 HEADS = ("conv", "mlp")
 
@@ -58,22 +58,43 @@ class Head(nnx.Module):
         hidden: int = 64,
         rngs: nnx.Rngs,
     ):
+        self.window = checks.check_index_shape("window", window)
+        checks.require(len(self.window) == 2, f"window={window}", "(h, w)", "pass two lengths")
+        self.inputs = checks.check_count("inputs", inputs, least=1)
+        classes = checks.check_count("classes", classes, least=1)
+        hidden = checks.check_count("hidden", hidden, least=1)
         checks.check_choice("head", kind, HEADS)
+        check_rngs(rngs, "params")
+        height, width = self.window
         if kind == "conv":
-            height, width = window
-            self.hidden = ImageEncoder(height, width, hidden, inputs=inputs, rngs=rngs)
+            self.hidden = ImageEncoder(height, width, hidden, inputs=self.inputs, rngs=rngs)
         else:
-            self.hidden = nnx.Linear(window[0] * window[1] * inputs, hidden, rngs=rngs)
+            self.hidden = nnx.Linear(
+                height * width * self.inputs, hidden, promote_dtype=promote, rngs=rngs
+            )
         # Zeros: no class is favoured at first, so that the first loss is log(classes).
         zeros = nnx.initializers.zeros_init()
-        self.last = nnx.Linear(hidden, classes, kernel_init=zeros, rngs=rngs)
+        self.last = nnx.Linear(hidden, classes, kernel_init=zeros, promote_dtype=promote, rngs=rngs)
 
     def __call__(self, glimpses: jax.Array) -> jax.Array:
-        """Map glimpses ``(b, g, h, w, c)`` to logits ``(b, classes)``."""
-        folded = jnp.moveaxis(glimpses, 1, 3)
-        folded = folded.reshape(*folded.shape[:3], -1)
+        """Map glimpses ``(b, g, h, w, c)`` to logits ``(b, classes)``, float32 or wider.
+
+        Raises:
+            ValueError: glimpses of another size, or another number of channels.
+        """
+        glimpses = at_least_float32(as_array("glimpses", glimpses))
+        meaning = "(b, glimpses, h, w, channels of an image)"
+        checks.check_shape("glimpses", glimpses, (None, None, *self.window, None), meaning)
+        batch, count, height, width, channels = glimpses.shape
+        checks.require(
+            count * channels == self.inputs,
+            f"{count} glimpses of {channels} channels",
+            f"{self.inputs} channels of all glimpses together",
+            "make the head for as many",
+        )
+        folded = jnp.moveaxis(glimpses, 1, 3).reshape(batch, height, width, self.inputs)
         if isinstance(self.hidden, nnx.Linear):
-            folded = folded.reshape(len(folded), -1)
+            folded = folded.reshape(batch, self.hidden.in_features)
         return self.last(nnx.relu(self.hidden(folded)))
 
 
@@ -83,9 +104,14 @@ class GlimpseClassifier(nnx.Module):
     Args:
         attention: where to read, and how.
         head: what to make of it.
+
+    Raises:
+        ValueError: something else.
     """
 
     def __init__(self, attention: GlimpseAttention, head: Head):
+        check_instance("attention", attention, GlimpseAttention)
+        check_instance("head", head, Head)
         self.attention, self.head = attention, head
 
     def __call__(
@@ -97,8 +123,7 @@ class GlimpseClassifier(nnx.Module):
     ) -> Classified:
         """Classify images; see :meth:`GlimpseAttention.__call__` for shapes and options."""
         windows = self.attention(images, deterministic=deterministic, rngs=rngs)
-        logits = self.head(windows)
-        return Classified(logits, jnp.zeros(len(images)))
+        return _without_draws(self.head(windows))
 
 
 class ScoreFunctionClassifier(GlimpseClassifier):
@@ -114,10 +139,14 @@ class ScoreFunctionClassifier(GlimpseClassifier):
         head: what to make of a window.
         spread: standard deviation at the start, in raw units.
 
+    Raises:
+        ValueError: an attention that reads in another way, or no positive spread.
+
     Reference: Mnih et al. 2014, arXiv 1406.6247.
     """
 
     def __init__(self, attention: GlimpseAttention, head: Head, *, spread: float = 0.5):
+        check_instance("attention", attention, GlimpseAttention)
         checks.require(
             attention.reader == "bilinear" and attention.grid in UPRIGHT,
             f"attention with reader={attention.reader!r} and grid={attention.grid!r}",
@@ -125,7 +154,7 @@ class ScoreFunctionClassifier(GlimpseClassifier):
             "make the attention with these, or call glimpse_classifier('reinforce', ...)",
         )
         super().__init__(attention, head)
-        checks.require(spread > 0, f"spread={spread}", "more than 0", "raise it")
+        checks.check_number("spread", spread, at_least=SMALLEST, at_most=LARGEST)
         self.log_spread = nnx.Param(jnp.full(attention.glimpses, jnp.log(spread)))
 
     def __call__(
@@ -137,18 +166,18 @@ class ScoreFunctionClassifier(GlimpseClassifier):
     ) -> Classified:
         """Classify images; see :meth:`GlimpseAttention.__call__` for shapes and options."""
         attention = self.attention
-        hard = attention.deterministic if deterministic is None else deterministic
         middle = attention.numbers(images)
-        raw, log_probability = middle, jnp.zeros(len(images))
-        if not hard:
-            key = draw_key(rngs, attention.rngs)
-            spread = jnp.exp(self.log_spread[...])[:, None]
-            noise = jax.random.normal(key, middle.shape)
-            raw = jax.lax.stop_gradient(middle + spread * noise)
-            scores = jax.scipy.stats.norm.logpdf(raw, middle, spread)
-            log_probability = jnp.sum(scores, axis=(1, 2))
-        corners = jax.lax.stop_gradient(attention.corners(raw))
-        return Classified(self.head(attention.read(images, corners)), log_probability)
+        if in_evaluation(attention.deterministic, deterministic):
+            return _without_draws(self._read(images, middle))
+        spread = jnp.exp(at_least_float32(self.log_spread[...])).astype(middle.dtype)[None, :, None]
+        noise = jax.random.normal(draw_key(rngs, attention.rngs), middle.shape, middle.dtype)
+        drawn = jax.lax.stop_gradient(middle + spread * noise)
+        scores = jax.scipy.stats.norm.logpdf(drawn, middle, jnp.broadcast_to(spread, drawn.shape))
+        return Classified(self._read(images, drawn), jnp.sum(scores, axis=(1, 2)))
+
+    def _read(self, images: jax.Array, numbers: jax.Array) -> jax.Array:
+        corners = jax.lax.stop_gradient(self.attention.corners(numbers))
+        return self.head(self.attention.read(images, corners))
 
 
 class ConvClassifier(nnx.Module):
@@ -164,6 +193,9 @@ class ConvClassifier(nnx.Module):
         strides: their strides.
         coordinates: let the first of them see where a pixel lies (CoordConv).
         rngs: stream ``params``.
+
+    Raises:
+        ValueError: an option that does not fit.
     """
 
     def __init__(
@@ -190,7 +222,10 @@ class ConvClassifier(nnx.Module):
             rngs=rngs,
         )
         zeros = nnx.initializers.zeros_init()
-        self.last = nnx.Linear(features, classes, kernel_init=zeros, rngs=rngs)
+        classes = checks.check_count("classes", classes, least=1)
+        self.last = nnx.Linear(
+            self.encoder.features, classes, kernel_init=zeros, promote_dtype=promote, rngs=rngs
+        )
 
     def __call__(
         self,
@@ -202,117 +237,14 @@ class ConvClassifier(nnx.Module):
         """Classify images ``(b, H, W)`` or ``(b, H, W, inputs)``.
 
         Nothing is random: ``deterministic`` and ``rngs``, which the others take, change nothing.
+
+        Raises:
+            ValueError: images of another shape.
         """
-        logits = self.last(nnx.relu(self.encoder(images)))
-        return Classified(logits, jnp.zeros(len(images)))
+        in_evaluation(False, deterministic)
+        images = at_least_float32(as_array("images", images))
+        return _without_draws(self.last(nnx.relu(self.encoder(images))))
 
 
-class EncoderOptions(TypedDict, total=False):
-    """Options of the preprocessing network; see :class:`GlimpseAttention`."""
-
-    channels: Sequence[int] | None
-    strides: Sequence[int] | None
-
-
-class AttentionOptions(EncoderOptions, total=False):
-    """Options of :class:`GlimpseAttention`, which documents them and gives their defaults."""
-
-    reader: str
-    variance_scale: float
-    variance_floor: float
-    num_global: int
-    num_local: int
-    region: Sequence[int]
-    draws: str
-    deterministic: bool
-
-
-def glimpse_classifier(
-    model: str,
-    height: int,
-    width: int,
-    window: Sequence[int],
-    *,
-    rngs: nnx.Rngs,
-    classes: int = 10,
-    glimpses: int = 1,
-    inputs: int = 1,
-    head: str = "conv",
-    hidden: int = 64,
-    features: int = 128,
-    coordinates: bool = False,
-    **options: Unpack[AttentionOptions],
-) -> GlimpseClassifier | ConvClassifier:
-    """Make a classifier by name; all have the same preprocessing network and the same head.
-
-    ``"box"``, ``"scale"``, ``"affine"``, ``"quad"``: glimpses of that form through a hyperlayer;
-    ``"stn"``: a spatial transformer, affine and bilinear; ``"reinforce"``: a random window of the
-    form ``"scale"``, learned by the score function; ``"conv"``: no glimpse.
-
-    Args:
-        model: one of ``MODELS``.
-        height: rows of an image.
-        width: columns of an image.
-        window: ``(h, w)`` of a glimpse.
-        rngs: streams ``params`` and ``sample``.
-        classes: number of classes.
-        glimpses: windows per image.
-        inputs: channels of an image.
-        head: ``"conv"`` or ``"mlp"``.
-        hidden: width of the head's hidden layer.
-        features: width of the preprocessing network's hidden layer.
-        coordinates: CoordConv in the preprocessing network.
-        **options: further ones of :class:`GlimpseAttention`, see :class:`AttentionOptions`; the
-            baselines bring their own reader, ``"conv"`` takes ``channels`` and ``strides`` only.
-
-    Returns:
-        the classifier; a call gives :class:`Classified`.
-
-    Raises:
-        ValueError: an unknown name, or an option that does not fit.
-        TypeError: an option that the model does not take.
-
-    References: Bloem 2018, arXiv 1810.09184; Jaderberg et al. 2015, arXiv 1506.02025 (stn); Mnih et
-    al. 2014, arXiv 1406.6247 (reinforce).
-    """
-    checks.check_choice("model", model, MODELS)
-    if model == "conv":
-        _check_taken(model, options, tuple(EncoderOptions.__annotations__))
-        return ConvClassifier(
-            height,
-            width,
-            classes,
-            inputs=inputs,
-            features=features,
-            channels=options.get("channels"),
-            strides=options.get("strides"),
-            coordinates=coordinates,
-            rngs=rngs,
-        )
-    if model in BASELINES:
-        _check_taken(model, options, tuple(set(AttentionOptions.__annotations__) - {"reader"}))
-        options["reader"] = "bilinear"
-    attention = GlimpseAttention(
-        height,
-        width,
-        window,
-        grid=BASELINES.get(model, model),
-        glimpses=glimpses,
-        inputs=inputs,
-        features=features,
-        coordinates=coordinates,
-        rngs=rngs,
-        **options,
-    )
-    reading = Head(window, inputs * glimpses, classes, kind=head, hidden=hidden, rngs=rngs)
-    kind = ScoreFunctionClassifier if model == "reinforce" else GlimpseClassifier
-    return kind(attention, reading)
-
-
-def _check_taken(model: str, options: AttentionOptions, taken: Sequence[str]) -> None:
-    for name in options:
-        if name not in taken:
-            raise TypeError(
-                f"found the option {name!r} for the model {model!r}; "
-                f"expected one of {', '.join(sorted(taken))}; leave it out"
-            )
+def _without_draws(logits: jax.Array) -> Classified:
+    return Classified(logits, jnp.zeros_like(logits[:, 0]))

@@ -5,9 +5,18 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
-from sparse_hyper_jax.checks import check_count, require
+from sparse_hyper_jax.checks import check_count, check_flag, require
+from sparse_hyper_jax.entrance import as_array
+from sparse_hyper_jax.nn.keys import check_rngs
+from sparse_hyper_jax.nn.placement import spread_like
+from sparse_hyper_jax.nn.promotion import promote
+from sparse_hyper_jax.precision import at_least_float32
+
+SMALLEST_IMAGE, LARGEST_IMAGE = 28, 200
+"""Sides of images for which :func:`encoder_for` knows a network."""
 
 
 def patches(images: jax.Array, size: int, stride: int) -> jax.Array:
@@ -76,39 +85,41 @@ class ImageEncoder(nnx.Module):
         inputs: int = 1,
         coordinates: bool = False,
     ):
-        sizes = {"height": height, "width": width, "features": features, "inputs": inputs}
-        for name, size in sizes.items():
-            check_count(name, size, 1)
+        height, width = check_count("height", height, 1), check_count("width", width, 1)
+        self.height, self.width = height, width
+        self.features, self.inputs = (
+            check_count("features", features, 1),
+            check_count("inputs", inputs, 1),
+        )
+        self.coordinates = check_flag("coordinates", coordinates)
         if channels is None:
             channels = (24, 48, 96) if min(height, width) >= 16 else (32, 64)
-        if strides is None:
-            strides = [2] * len(channels)
+        channels = check_counts("channels", channels)
+        self.strides = (2,) * len(channels) if strides is None else check_counts("strides", strides)
         require(
-            len(strides) == len(channels),
-            f"{len(strides)} strides for {len(channels)} blocks",
+            len(self.strides) == len(channels),
+            f"{len(self.strides)} strides for {len(channels)} blocks",
             "one stride for each block",
             "pass as many strides as channels",
         )
-        for name, counts in (("channels", channels), ("strides", strides)):
-            for count in counts:
-                check_count(name, count, 1)
-        shrink = math.prod(strides)
+        shrink = math.prod(self.strides)
         require(
             min(height, width) >= shrink,
-            f"images of {height} x {width} for strides {tuple(strides)}",
+            f"images of {height} x {width} for strides {self.strides}",
             f"sides of at least {shrink}",
             "pass fewer channels, smaller strides or larger images",
         )
-        self.height, self.width, self.features = height, width, features
-        self.strides, self.inputs, self.coordinates = tuple(strides), inputs, coordinates
-        before = (inputs + 2 * coordinates, *channels[:-1])
+        check_rngs(rngs, "params")
+        before = (self.inputs + 2 * self.coordinates, *channels[:-1])
         self.convolutions = nnx.List(
-            nnx.Linear(window(stride) ** 2 * fan_in, fan_out, rngs=rngs)
-            for stride, fan_in, fan_out in zip(strides, before, channels, strict=True)
+            nnx.Linear(window(stride) ** 2 * fan_in, fan_out, promote_dtype=promote, rngs=rngs)
+            for stride, fan_in, fan_out in zip(self.strides, before, channels, strict=True)
         )
-        for stride in strides:
+        for stride in self.strides:
             height, width = height // stride, width // stride
-        self.linear = nnx.Linear(height * width * channels[-1], features, rngs=rngs)
+        self.linear = nnx.Linear(
+            height * width * channels[-1], self.features, promote_dtype=promote, rngs=rngs
+        )
 
     def __call__(self, images: jax.Array) -> jax.Array:
         """Encode images ``(b, h, w)`` or ``(b, h, w, inputs)`` as features, without a last ReLU.
@@ -119,6 +130,7 @@ class ImageEncoder(nnx.Module):
         Raises:
             ValueError: images of another shape.
         """
+        images = as_array("images", images)
         hidden = images[..., None] if images.ndim == 3 else images
         require(
             hidden.shape[1:] == (self.height, self.width, self.inputs),
@@ -127,16 +139,93 @@ class ImageEncoder(nnx.Module):
             + " or without the last axis" * (self.inputs == 1),
             "resize the images, or build the network for their shape",
         )
+        if not jnp.issubdtype(hidden.dtype, jnp.floating):
+            hidden = at_least_float32(hidden)
         if self.coordinates:
             hidden = with_coordinates(hidden)
         for convolution, stride in zip(self.convolutions, self.strides, strict=True):
             hidden = nnx.relu(convolution(patches(hidden, window(stride), stride)))
-        return self.linear(hidden.reshape(len(images), -1))
+        return self.linear(hidden.reshape(images.shape[0], -1))
+
+
+def encoder_for(
+    height: int,
+    width: int,
+    features: int,
+    *,
+    rngs: nnx.Rngs,
+    channels: Sequence[int] | None = None,
+    strides: Sequence[int] | None = None,
+    inputs: int = 1,
+    coordinates: bool = False,
+) -> ImageEncoder:
+    """Make a preprocessing network for images with sides from 28 to 200 pixels.
+
+    Strides, unless given, are 4 and 2 so that a map of at most 8 x 8 remains of the shorter side;
+    channels start at 32 and double up to 64.
+
+    Args:
+        height: rows of an image.
+        width: columns of an image.
+        features: length of the output.
+        rngs: stream ``params``.
+        channels: output channels of each block.
+        strides: stride of each block.
+        inputs: channels of an image.
+        coordinates: let the first block see where a pixel lies (CoordConv).
+
+    Returns:
+        the network.
+
+    Raises:
+        ValueError: a side out of range without strides of your own.
+    """
+    height = check_count("height", height, least=1)
+    width = check_count("width", width, least=1)
+    if strides is None:
+        require(
+            min(height, width) >= SMALLEST_IMAGE and max(height, width) <= LARGEST_IMAGE,
+            f"images of {height} x {width} pixels",
+            f"sides from {SMALLEST_IMAGE} to {LARGEST_IMAGE}",
+            "pass strides and channels for other sizes, or resize the images",
+        )
+        halvings = (min(height, width) // 9).bit_length()
+        strides = (4,) * (halvings // 3) + (2,) * (halvings - 2 * (halvings // 3))
+    strides = check_counts("strides", strides)
+    if channels is None:
+        channels = (32, *(64,) * (len(strides) - 1))
+    return ImageEncoder(
+        height,
+        width,
+        features,
+        channels=channels,
+        strides=strides,
+        inputs=inputs,
+        coordinates=coordinates,
+        rngs=rngs,
+    )
 
 
 def with_coordinates(images: jax.Array) -> jax.Array:
     """Append two channels to images ``(b, h, w, c)``: row and column, from -1 to 1."""
     sides = [jnp.linspace(-1, 1, side, dtype=images.dtype) for side in images.shape[1:3]]
     places = jnp.stack(jnp.meshgrid(*sides, indexing="ij"), axis=-1)
-    places = jnp.broadcast_to(places, (len(images), *places.shape))
-    return jnp.concatenate([images, places], axis=-1)
+    places = jnp.broadcast_to(places[None], (images.shape[0], *places.shape))
+    return jnp.concatenate([images, spread_like(places, images)], axis=-1)
+
+
+def check_counts(name: str, counts: Sequence[int]) -> tuple[int, ...]:
+    """Return what counts something in every block, as Python ints.
+
+    Raises:
+        ValueError: no blocks, or a number that counts nothing.
+    """
+    require(
+        isinstance(counts, Sequence | np.ndarray)
+        and not isinstance(counts, str)
+        and len(counts) > 0,
+        f"{name}={counts!r:.80}",
+        "one int for each block",
+        f"pass for instance {name}=(2, 2)",
+    )
+    return tuple(check_count(name, count, 1) for count in counts)

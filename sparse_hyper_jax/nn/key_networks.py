@@ -7,7 +7,10 @@ import jax.numpy as jnp
 from flax import nnx
 
 from sparse_hyper_jax.checks import check_count, require
+from sparse_hyper_jax.entrance import as_array
 from sparse_hyper_jax.nn.image_encoder import ImageEncoder
+from sparse_hyper_jax.nn.placement import reshape_like
+from sparse_hyper_jax.nn.promotion import promote
 
 
 class NumberKeyNetwork(nnx.Module):
@@ -47,13 +50,15 @@ class NumberKeyNetwork(nnx.Module):
         features: int = 64,
         hidden: int = 128,
     ):
-        check_count("digits", digits, 1)
-        self.digits = digits
+        self.digits = check_count("digits", digits, 1)
+        hidden = check_count("hidden", hidden, 1)
         self.encoder = ImageEncoder(
             height, width, features, rngs=rngs, channels=channels, strides=strides
         )
-        self.mixer = nnx.Linear(digits * features, hidden, rngs=rngs)
-        self.key = nnx.Linear(hidden, 1, rngs=rngs)
+        self.mixer = nnx.Linear(
+            self.digits * self.encoder.features, hidden, promote_dtype=promote, rngs=rngs
+        )
+        self.key = nnx.Linear(hidden, 1, promote_dtype=promote, rngs=rngs)
 
     def __call__(self, images: jax.Array) -> jax.Array:
         """Return keys ``(...)`` of images ``(..., h, k * w)``, for any leading axes.
@@ -61,13 +66,16 @@ class NumberKeyNetwork(nnx.Module):
         Raises:
             ValueError: images of another size.
         """
+        images = as_array("images", images)
         height, width = self.encoder.height, self.encoder.width
         check_image_size(images, height, self.digits * width)
-        tiles = images.reshape(-1, height, self.digits, width)
-        tiles = jnp.moveaxis(tiles, 2, 1).reshape(-1, height, width)
-        features = nnx.relu(self.encoder(tiles)).reshape(-1, self.digits * self.encoder.features)
+        tiles = reshape_like(images, (-1, height, self.digits, width), images, 1)
+        tiles = reshape_like(jnp.moveaxis(tiles, 2, 1), (-1, height, width), images, 1)
+        features = nnx.relu(self.encoder(tiles))
+        features = reshape_like(features, (-1, self.mixer.in_features), images, 1)
         keys = self.key(nnx.relu(self.mixer(features)))
-        return keys.reshape(images.shape[:-2])
+        lead = images.shape[:-2]
+        return reshape_like(keys, lead, images, len(lead))
 
 
 def check_image_size(images: jax.Array, height: int, width: int) -> None:

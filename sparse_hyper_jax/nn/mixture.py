@@ -5,9 +5,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from flax.nnx.nn import dtypes
 
 from sparse_hyper_jax import checks
+from sparse_hyper_jax.entrance import as_array
 from sparse_hyper_jax.estimators.default_vectors import (
     check_decay,
     fill_with_defaults,
@@ -21,7 +21,10 @@ from sparse_hyper_jax.estimators.routing import (
     sparse_mixer,
     top_route,
 )
-from sparse_hyper_jax.nn.keys import Randomness, draw_key
+from sparse_hyper_jax.nn.keys import Randomness, check_rngs, draw_key
+from sparse_hyper_jax.nn.options import check_float_dtype, in_evaluation, initialised
+from sparse_hyper_jax.nn.placement import leave_to_compiler, reshape_like
+from sparse_hyper_jax.nn.promotion import promote
 from sparse_hyper_jax.precision import at_least_float32, wide_dtype
 
 ROUTERS = ("top", *RULES, "default", "dense")
@@ -119,35 +122,64 @@ class Mixture(nnx.Module):
         deterministic: bool = False,
         rngs: nnx.Rngs,
     ):
-        sizes = (in_features, hidden_features, out_features, num_experts)
-        names = ("in_features", "hidden_features", "out_features", "num_experts")
-        for name, size in zip(names, sizes, strict=True):
-            checks.check_count(name, size, least=1)
+        self.in_features = checks.check_count("in_features", in_features, least=1)
+        self.num_experts = checks.check_count("num_experts", num_experts, least=1)
+        hidden = checks.check_count("hidden_features", hidden_features, least=1)
+        outputs = checks.check_count("out_features", out_features, least=1)
         checks.check_choice("router", router, ROUTERS)
-        checks.check_choice("product", product, PRODUCTS)
-        check_jitter(jitter)
-        check_decay(decay)
-        shapes = ((in_features, hidden_features), (hidden_features, out_features))
+        self.method, self.product, self.decay = router, product, decay
+        self.exact_at_argmax, self.jitter = exact_at_argmax, jitter
+        self.dtype, self.deterministic = dtype, deterministic
+        kept = jnp.zeros((self.num_experts, outputs), _kept_dtype(param_dtype))
+        self.defaults = DefaultVectors(kept) if router == "default" else None
+        self._check_options()
+        check_rngs(rngs, "params", *(["sample"] if router in RULES else []))
+        shapes = ((self.in_features, hidden), (hidden, outputs))
         self.kernels = nnx.List(
-            nnx.Param(kernel_init(rngs.params(), (num_experts, *shape), param_dtype))
+            nnx.Param(
+                initialised(
+                    "kernel_init",
+                    kernel_init,
+                    rngs.params(),
+                    (self.num_experts, *shape),
+                    param_dtype,
+                )
+            )
             for shape in shapes
         )
         self.biases = nnx.List(
-            nnx.Param(bias_init(rngs.params(), (num_experts, shape[1]), param_dtype))
+            nnx.Param(
+                initialised(
+                    "bias_init", bias_init, rngs.params(), (self.num_experts, shape[1]), param_dtype
+                )
+            )
             for shape in shapes
         )
         self.router = nnx.Linear(
-            in_features, num_experts, use_bias=False, param_dtype=param_dtype, rngs=rngs
+            self.in_features,
+            self.num_experts,
+            use_bias=False,
+            param_dtype=param_dtype,
+            promote_dtype=promote,
+            rngs=rngs,
         )
-        kept = wide_dtype(param_dtype)
-        zeros = jnp.zeros((num_experts, out_features), kept) if router == "default" else None
-        self.defaults = None if zeros is None else DefaultVectors(zeros)
-        self.in_features, self.num_experts = in_features, num_experts
-        self.method, self.product, self.decay = router, product, decay
-        self.exact_at_argmax, self.jitter = exact_at_argmax, jitter
-        self.dtype = dtype
-        self.deterministic = deterministic
         self.rngs = rngs["sample"].fork() if router in RULES else None
+
+    def _check_options(self) -> None:
+        checks.check_choice("method", self.method, ROUTERS)
+        checks.check_choice("product", self.product, PRODUCTS)
+        checks.require(
+            (self.method == "default") == (self.defaults is not None),
+            f"method={self.method!r} in a mixture "
+            f"{'without' if self.defaults is None else 'with'} default vectors",
+            "default vectors for the method 'default', and for no other",
+            "make the mixture with another router",
+        )
+        check_jitter(self.jitter)
+        check_decay(self.decay)
+        checks.check_flag("exact_at_argmax", self.exact_at_argmax)
+        checks.check_flag("deterministic", self.deterministic)
+        check_float_dtype("dtype", self.dtype, inferred=True)
 
     def __call__(
         self,
@@ -169,20 +201,23 @@ class Mixture(nnx.Module):
         Raises:
             ValueError: no tokens, or tokens of another length.
         """
+        self._check_options()
+        x = as_array("x", x)
         checks.require(
-            x.ndim >= 1 and x.shape[-1] == self.in_features and x.size > 0,
+            x.ndim >= 1 and x.shape[-1] == self.in_features and 0 not in x.shape,
             f"x of shape {x.shape}",
             f"(..., {self.in_features}), at least one token",
             "change x or in_features",
         )
-        hard = self.deterministic if deterministic is None else deterministic
-        tokens = x.reshape(-1, self.in_features)
+        hard = in_evaluation(self.deterministic, deterministic)
+        tokens = reshape_like(x, (-1, self.in_features), x, 1)
         logits = self.router(at_least_float32(tokens))
         route = self._route(logits, hard=hard, rngs=rngs)
         y, defaults = self._mix(tokens, logits, route, hard=hard)
-        shape = x.shape[:-1]
         loss = balance_loss(logits, route.expert)
-        return Mixed(y.reshape(*shape, -1), route.expert.reshape(shape), loss, defaults)
+        lead = x.shape[:-1]
+        y = reshape_like(y, (*lead, y.shape[1]), x, len(lead))
+        return Mixed(y, reshape_like(route.expert, lead, x, len(lead)), loss, defaults)
 
     def _route(self, logits: jax.Array, *, hard: bool, rngs: Randomness | None) -> Route:
         if hard or self.method not in RULES:
@@ -216,24 +251,38 @@ class Mixture(nnx.Module):
         if self.product == "all":
             outputs = self._every_expert(tokens)
             return jnp.take_along_axis(outputs, index[:, None, None], axis=1)[:, 0]
-        order = jnp.argsort(index)
-        owner, sizes = index[order], jnp.bincount(index, length=self.num_experts)
-        x, *kernels = self._promote(tokens[order])
-        for layer, (kernel, bias) in enumerate(zip(kernels, self.biases, strict=True)):
-            x = nnx.relu(x) if layer else x
-            # The gather's transpose sums over tokens: in float32, whatever x is.
-            own = at_least_float32(bias[...])[owner]
-            x = jax.lax.ragged_dot(x, kernel, sizes.astype(jnp.int32)) + own.astype(x.dtype)
-        return x[jnp.argsort(order)]
+        biases = [bias[...] for bias in self.biases]
+        x, *kernels = self._promote(tokens)
+        return leave_to_compiler(_sorted_by_expert, (x, index, kernels, biases), batch=tokens)
 
     def _every_expert(self, tokens: jax.Array) -> jax.Array:
         x, *kernels = self._promote(tokens)
-        x = jnp.broadcast_to(x[:, None], (len(x), self.num_experts, self.in_features))
+        x = jnp.broadcast_to(x[:, None], (x.shape[0], self.num_experts, self.in_features))
         for layer, (kernel, bias) in enumerate(zip(kernels, self.biases, strict=True)):
             x = nnx.relu(x) if layer else x
-            x = jnp.einsum("tei,eio->teo", x, kernel) + bias[...].astype(x.dtype)
+            x = jnp.einsum("tei,eio->teo", x, kernel) + bias[...].astype(x.dtype)[None]
         return x
 
     def _promote(self, tokens: jax.Array) -> tuple[jax.Array, ...]:
         kernels = (kernel[...] for kernel in self.kernels)
-        return dtypes.promote_dtype((tokens, *kernels), dtype=self.dtype)
+        return promote((tokens, *kernels), dtype=self.dtype)
+
+
+def _sorted_by_expert(
+    tokens: jax.Array, index: jax.Array, kernels: list[jax.Array], biases: list[jax.Array]
+) -> jax.Array:
+    """Compute each token with its own expert, the tokens of an expert side by side."""
+    order = jnp.argsort(index)
+    owner, sizes = index[order], jnp.bincount(index, length=kernels[0].shape[0])
+    x = tokens[order]
+    for layer, (kernel, bias) in enumerate(zip(kernels, biases, strict=True)):
+        x = nnx.relu(x) if layer else x
+        # The gather's transpose sums over tokens: in float32, whatever x is.
+        own = at_least_float32(bias)[owner]
+        x = jax.lax.ragged_dot(x, kernel, sizes.astype(jnp.int32)) + own.astype(x.dtype)
+    return x[jnp.argsort(order)]
+
+
+def _kept_dtype(param_dtype: Any) -> jnp.dtype:
+    check_float_dtype("param_dtype", param_dtype)
+    return wide_dtype(jnp.dtype(param_dtype))

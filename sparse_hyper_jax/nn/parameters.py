@@ -1,11 +1,13 @@
 """Parameter types of sparse layers, so that optimizers can tell them apart."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 from flax import nnx
 
 from sparse_hyper_jax import checks
+from sparse_hyper_jax.entrance import check_instance
 
 
 class RawMeans(nnx.Param):
@@ -44,8 +46,9 @@ def parameter_labels(parameters: Any) -> Any:
         each parameter.
 
     Raises:
-        ValueError: a leaf is no ``nnx.Variable``.
+        ValueError: no state, or a leaf that is no ``nnx.Variable``.
     """
+    check_instance("parameters", parameters, nnx.State, Mapping)
 
     def label(variable: Any) -> str:
         checks.require(

@@ -7,14 +7,17 @@ from typing import Any, TypedDict, Unpack
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from flax.nnx.nn import dtypes
 
 from sparse_hyper_jax import checks
 from sparse_hyper_jax.backprop import Sparsifier, UnifiedTopK, init_memory, sparse_dense
 from sparse_hyper_jax.backprop.choice import check_no_residue, check_sparsifier
+from sparse_hyper_jax.backprop.memory import KINDS
 from sparse_hyper_jax.backprop.rules import LAYOUTS, check_options, choice_shapes
+from sparse_hyper_jax.entrance import as_array, check_instance
 from sparse_hyper_jax.nn.backprop_memory import BackpropMemory
-from sparse_hyper_jax.nn.keys import Randomness, draw_key
+from sparse_hyper_jax.nn.keys import Randomness, check_rngs, draw_key
+from sparse_hyper_jax.nn.options import check_float_dtype, in_evaluation, initialised
+from sparse_hyper_jax.nn.promotion import promote
 from sparse_hyper_jax.precision import wide_dtype
 
 
@@ -63,12 +66,22 @@ class _Linear:
         self, shape: tuple[int, int], layout: str, rngs: nnx.Rngs
     ) -> tuple[nnx.Param, nnx.Param | None]:
         """Draw kernel and bias, in the order of ``nnx.Linear``."""
-        kernel = self.kernel_init(rngs.params(), shape, self.param_dtype)
+        dtype = self.param_dtype
+        kernel = initialised("kernel_init", self.kernel_init, rngs.params(), shape, dtype)
         kernel = nnx.Param(kernel if layout == "in_out" else kernel.T, **self.kernel_metadata)
         if not self.use_bias:
             return kernel, None
-        bias = self.bias_init(rngs.params(), shape[1:], self.param_dtype)
+        bias = initialised("bias_init", self.bias_init, rngs.params(), shape[1:], dtype)
         return kernel, nnx.Param(bias, **self.bias_metadata)
+
+    def check(self) -> None:
+        """Raise if an option is wrong."""
+        checks.check_flag("use_bias", self.use_bias)
+        check_float_dtype("dtype", self.dtype, inferred=True)
+        check_float_dtype("param_dtype", self.param_dtype)
+        check_instance("kernel_metadata", self.kernel_metadata, Mapping)
+        check_instance("bias_metadata", self.bias_metadata, Mapping)
+        _check_precision(self.precision)
 
 
 @dataclass(frozen=True)
@@ -86,8 +99,9 @@ class _Backward:
         """Raise if an option is wrong, here and not in training."""
         check_sparsifier(self.sparsifier)
         check_options(self.eta, self.select_on)
-        choice_shapes(self.sparsifier, out_features)
+        checks.check_flag("dense_bias", self.dense_bias)
         checks.check_choice("layout", self.layout, LAYOUTS)
+        choice_shapes(self.sparsifier, out_features)
 
 
 class SparseBackpropLinear(nnx.Module):
@@ -149,23 +163,25 @@ class SparseBackpropLinear(nnx.Module):
         rngs: nnx.Rngs,
         **linear: Unpack[LinearOptions],
     ):
-        checks.check_count("in_features", in_features, least=1)
-        checks.check_count("out_features", out_features, least=1)
+        self.in_features = checks.check_count("in_features", in_features, least=1)
+        self.out_features = checks.check_count("out_features", out_features, least=1)
         options = _Linear(**linear)
-        backward = _Backward(sparsifier, eta, select_on, dense_bias, layout, options.precision)
-        backward.check(out_features)
-        self.in_features, self.out_features = in_features, out_features
-        self.backward, self.dtype = backward, options.dtype
-        self.kernel, self.bias = options.parameters((in_features, out_features), layout, rngs)
+        options.check()
+        self.backward = _Backward(sparsifier, eta, select_on, dense_bias, layout, options.precision)
+        self.backward.check(self.out_features)
+        shape = _memory_shape(memory, batch_shape, self.out_features)
         if memory != "none":
             check_no_residue(sparsifier)
-        adaptive = adaptive or sparsifier.needs_peak
-        shape = _memory_shape(memory, batch_shape, out_features)
-        dtype = wide_dtype(options.param_dtype)
+        adaptive = checks.check_flag("adaptive", adaptive) or sparsifier.needs_peak
+        stateful = memory != "none" or adaptive or checks.check_flag("count", count)
+        self.deterministic = checks.check_flag("deterministic", deterministic)
+        check_rngs(rngs, "params", *(["sample"] if sparsifier.needs_key else []))
+        size = self.in_features, self.out_features
+        self.kernel, self.bias = options.parameters(size, layout, rngs)
+        dtype = wide_dtype(jnp.dtype(options.param_dtype))
         kept = init_memory(memory, shape, adaptive=adaptive, count=count, dtype=dtype)
-        stateful = memory != "none" or adaptive or count
         self.memory = BackpropMemory(kept) if stateful else None
-        self.deterministic = deterministic
+        self.dtype = options.dtype
         self.rngs = rngs["sample"].fork() if sparsifier.needs_key else None
 
     def __call__(
@@ -188,14 +204,18 @@ class SparseBackpropLinear(nnx.Module):
         Raises:
             ValueError: as :func:`~sparse_hyper_jax.backprop.sparse_dense`.
         """
-        checks.check_last_axis("x", x, self.in_features)
         backward = self.backward
+        check_instance("backward", backward, _Backward)
+        check_float_dtype("dtype", self.dtype, inferred=True)
+        hard = in_evaluation(self.deterministic, deterministic)
+        x = as_array("x", x)
+        checks.check_last_axis("x", x, self.in_features)
         bias = None if self.bias is None else self.bias[...]
-        x, kernel, bias = dtypes.promote_dtype((x, self.kernel[...], bias), dtype=self.dtype)
-        if self.deterministic if deterministic is None else deterministic:
+        x, kernel, bias = promote((x, self.kernel[...], bias), dtype=self.dtype)
+        if hard:
             matrix = kernel if backward.layout == "in_out" else kernel.T
             y = jnp.matmul(x, matrix, precision=backward.precision)
-            return y if bias is None else y + bias
+            return y if bias is None else y + jnp.broadcast_to(bias, y.shape)
         return sparse_dense(
             draw_key(rngs, self.rngs) if backward.sparsifier.needs_key else None,
             x,
@@ -214,11 +234,30 @@ class SparseBackpropLinear(nnx.Module):
 def _memory_shape(
     memory: str, batch_shape: Sequence[int] | None, out_features: int
 ) -> tuple[int, ...]:
+    checks.check_choice("memory", memory, KINDS)
     checks.require(
         memory != "slot" or batch_shape is not None,
         "memory='slot' without batch_shape",
         "the lengths of all axes of the input but the last",
         "pass batch_shape=(batch,), or memory='shared', which fits every batch",
     )
+    checks.require(
+        memory == "slot" or batch_shape is None,
+        f"batch_shape={batch_shape} with memory={memory!r}",
+        "a batch_shape for memory='slot' alone: other memories fit every batch",
+        "leave batch_shape out, or pass memory='slot'",
+    )
     batch = () if batch_shape is None else checks.check_index_shape("batch_shape", batch_shape)
     return (*batch, out_features)
+
+
+def _check_precision(precision: Any) -> None:
+    """Raise unless ``jax.lax.dot`` knows this precision."""
+    try:
+        like = jax.ShapeDtypeStruct((1, 1), jnp.float32)
+        jax.eval_shape(lambda x: jnp.matmul(x, x, precision=precision), like)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"found precision={precision!r:.80}; expected a precision of jax.lax.dot; "
+            "pass for instance 'highest', or None"
+        ) from error

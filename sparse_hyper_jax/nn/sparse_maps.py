@@ -1,15 +1,19 @@
 """Hyperlayers as Flax NNX modules: a source network and one call into the functions."""
 
 from collections.abc import Callable, Sequence
-from typing import TypedDict, Unpack
+from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
 from sparse_hyper_jax import checks
+from sparse_hyper_jax.entrance import as_array, check_instance
 from sparse_hyper_jax.nn.free_tuples import FreeTuples
-from sparse_hyper_jax.nn.keys import Randomness, draw_key
+from sparse_hyper_jax.nn.keys import Randomness, check_rngs, draw_key, keys_for
+from sparse_hyper_jax.nn.options import in_evaluation
+from sparse_hyper_jax.nn.placement import spread_like
 from sparse_hyper_jax.ops import (
     ContinuousTuples,
     Locality,
@@ -20,6 +24,7 @@ from sparse_hyper_jax.ops import (
     settle,
     to_dense,
 )
+from sparse_hyper_jax.ops.densities import check_density
 
 BIASES = ("none", "dense", "sparse")
 
@@ -50,7 +55,8 @@ class HyperLayer(nnx.Module):
         num_bias_tuples: number of tuples of a sparse bias.
         share_samples: if the batch shares the tuples, sample once per batch instead of once per
             instance: faster by up to the batch size, with more variance in the gradient.
-        sample_probability: chance that a training pass samples; otherwise it rounds.
+        sample_probability: chance that a training pass samples; otherwise it rounds. One that
+            follows a schedule is passed at the call.
         density: see :func:`~sparse_hyper_jax.ops.log_densities`.
         locality: for many thousands of tuples, see :func:`~sparse_hyper_jax.ops.mix_nearby`.
         wrap: every learned axis is a circle.
@@ -58,7 +64,8 @@ class HyperLayer(nnx.Module):
         rngs: stream ``sample`` for the samples, ``params`` for a sparse bias.
 
     Raises:
-        ValueError: an unknown bias, or a sparse one without tuples.
+        ValueError: an option that is wrong, or without effect. Attributes may be set later; a call
+            then refuses what the constructor would have refused.
 
     Reference: Bloem 2018, arXiv 1810.09184.
     """
@@ -83,24 +90,58 @@ class HyperLayer(nnx.Module):
         deterministic: bool = False,
         rngs: nnx.Rngs,
     ):
+        checks.require(
+            callable(source) and not isinstance(source, type),
+            f"source={source!r:.80}",
+            "a module or a function of the input",
+            "pass for instance FreeTuples(shape, num_tuples, rngs=rngs)",
+        )
         self.source = source
         self.out_shape = checks.check_index_shape("out_shape", out_shape)
-        checks.check_choice("bias", bias, BIASES)
-        if bias == "sparse":
-            checks.check_count("num_bias_tuples", num_bias_tuples, least=1)
         self.template = template
-        self.wrap = wrap
-        self.share_samples = share_samples
+        self.wrap, self.share_samples, self.deterministic = wrap, share_samples, deterministic
         self.sample_probability = sample_probability
-        self.deterministic = deterministic
-        self.num_global, self.num_local = num_global, num_local
+        self.num_global = checks.check_count("num_global", num_global)
+        self.num_local = checks.check_count("num_local", num_local)
         self.region = None if region is None else checks.check_index_shape("region", region)
-        self.chunk_size, self.density, self.locality = chunk_size, density, locality
+        self.chunk_size = (
+            None if chunk_size is None else checks.check_count("chunk_size", chunk_size, least=1)
+        )
+        self.density, self.locality = density, locality
+        self._check_options()
+        num_bias_tuples = _check_bias(bias, num_bias_tuples)
+        check_rngs(rngs, "sample")
         self.bias = nnx.Param(jnp.zeros(self.out_shape)) if bias == "dense" else None
         self.bias_source = (
             FreeTuples(self.out_shape, num_bias_tuples, rngs=rngs) if bias == "sparse" else None
         )
         self.rngs = rngs["sample"].fork()
+
+    def _check_options(self) -> None:
+        for name in ("wrap", "share_samples", "deterministic"):
+            checks.check_flag(name, getattr(self, name))
+        checks.check_count("num_global", self.num_global)
+        checks.check_count("num_local", self.num_local)
+        checks.require(
+            self.num_local == 0 or self.region is not None,
+            f"num_local={self.num_local} without a region",
+            "the window from which local points are drawn",
+            "pass region, one length per learned axis, or num_local=0",
+        )
+        if self.chunk_size is not None:
+            checks.check_count("chunk_size", self.chunk_size, least=1)
+        if self.template is not None:
+            check_instance("template", self.template, Template)
+        if self.locality is not None:
+            check_instance("locality", self.locality, Locality)
+            checks.require(
+                self.density == "gaussian" and not self.wrap,
+                f"a locality with density={self.density!r} and wrap={self.wrap}",
+                "Gaussians, whose tails are short, on axes with two ends",
+                "leave out the locality or these options",
+            )
+        check_density(self.density)
+        _check_probability(self.sample_probability)
 
     def __call__(
         self,
@@ -108,6 +149,7 @@ class HyperLayer(nnx.Module):
         *,
         deterministic: bool | None = None,
         rngs: Randomness | None = None,
+        sample_probability: float | jax.Array | None = None,
     ) -> jax.Array:
         """Map a batch.
 
@@ -115,27 +157,39 @@ class HyperLayer(nnx.Module):
             x: ``(b, *in_shape, *features)``.
             deterministic: overrides the mode of the layer.
             rngs: overrides the stored stream; a typed key works too.
+            sample_probability: overrides that of the layer; may be traced, and so follow a
+                schedule.
 
         Returns:
             ``(b, *out_shape, *features)`` in the dtype of ``x``.
 
         Raises:
-            ValueError: an input without batch axis, or ranks that do not fit.
+            ValueError: an input without batch axis, ranks that do not fit, or a wrong option.
         """
+        self._check_options()
+        x = as_array("x", x)
         checks.require(
             x.ndim >= 1, f"x of shape {x.shape}", "(b, *in_shape, *features)", "add a batch axis"
         )
-        hard = self.deterministic if deterministic is None else deterministic
+        probability = self.sample_probability if sample_probability is None else sample_probability
+        _check_probability(probability)
+        hard = in_evaluation(self.deterministic, deterministic)
         key = None if hard else draw_key(rngs, self.rngs)
         tuple_key, bias_key = (None, None) if key is None else jax.random.split(key)
-        y = self._multiply(tuple_key, self.source(x), x)
+        y = self._multiply(tuple_key, _check_tuples(self.source(x), x), x, probability)
         bias = self._bias(bias_key)
         if bias is None:
             return y
         features = (1,) * (y.ndim - 1 - len(self.out_shape))
-        return y + bias.reshape(*self.out_shape, *features).astype(y.dtype)
+        return y + bias.reshape(1, *self.out_shape, *features).astype(y.dtype)
 
-    def _multiply(self, key: jax.Array | None, tuples: ContinuousTuples, x: jax.Array) -> jax.Array:
+    def _multiply(
+        self,
+        key: jax.Array | None,
+        tuples: ContinuousTuples,
+        x: jax.Array,
+        probability: float | jax.Array,
+    ) -> jax.Array:
         rank = tuples.means.shape[-1] if self.template is None else self.template.rows.shape[1]
         in_rank = rank - len(self.out_shape)
         # Otherwise the batch, as the last axis, would be contracted.
@@ -145,19 +199,25 @@ class HyperLayer(nnx.Module):
             f"(b, *in_shape, *features) with {in_rank} input axes",
             "add the batch axis, or give means one column per output and input axis",
         )
+        one = partial(self._one, probability)
         shared = tuples.means.ndim == 2
         if shared and (key is None or self.share_samples):
             # The batch as last axis is contiguous in the gathered rows of x.
-            y = self._one(key, tuples, jnp.moveaxis(x, 0, -1))
+            y = one(key, tuples, jnp.moveaxis(x, 0, -1))
             return jnp.moveaxis(y, -1, 0)
-        checks.check_shape(
-            "values", tuples.values, (None,) if shared else (len(x), None), "(k,) or (b, k)"
-        )
-        keys = None if key is None else jax.random.split(key, len(x))
+        keys = None if key is None else keys_for(key, x)
+        if not shared:
+            tuples = jax.tree.map(lambda part: spread_like(part, x), tuples)
         axes = (None if key is None else 0, None if shared else 0, 0)
-        return jax.vmap(self._one, in_axes=axes)(keys, tuples, x)
+        return jax.vmap(one, in_axes=axes)(keys, tuples, x)
 
-    def _one(self, key: jax.Array | None, tuples: ContinuousTuples, x: jax.Array) -> jax.Array:
+    def _one(
+        self,
+        probability: float | jax.Array,
+        key: jax.Array | None,
+        tuples: ContinuousTuples,
+        x: jax.Array,
+    ) -> jax.Array:
         if key is None:
             return hyperlayer_hard(
                 tuples, x, self.out_shape, template=self.template, wrap=self.wrap
@@ -174,7 +234,7 @@ class HyperLayer(nnx.Module):
             template=self.template,
             density=self.density,
             locality=self.locality,
-            sample_probability=self.sample_probability,
+            sample_probability=probability,
             wrap=self.wrap,
         )
 
@@ -192,103 +252,38 @@ class HyperLayer(nnx.Module):
         return to_dense(entries, self.out_shape)
 
 
-class HyperLayerOptions(TypedDict, total=False):
-    """Options of every :class:`HyperLayer`, which documents them and gives their defaults."""
-
-    num_global: int
-    num_local: int
-    region: Sequence[int] | None
-    chunk_size: int | None
-    bias: str
-    num_bias_tuples: int
-    share_samples: bool
-    sample_probability: float
-    density: str
-    locality: Locality | None
-    wrap: bool
-    deterministic: bool
+def _check_bias(bias: str, num_bias_tuples: int) -> int:
+    """Return the number of tuples of a bias, which only a sparse one has."""
+    checks.check_choice("bias", bias, BIASES)
+    if bias == "sparse":
+        return checks.check_count("num_bias_tuples", num_bias_tuples, least=1)
+    checks.require(
+        checks.check_count("num_bias_tuples", num_bias_tuples) == 0,
+        f"num_bias_tuples={num_bias_tuples} with bias={bias!r}",
+        "tuples for a sparse bias alone",
+        "pass bias='sparse', or leave num_bias_tuples out",
+    )
+    return 0
 
 
-class FreeHyperLayer(HyperLayer):
-    """A sparse linear map with free tuples: the sparse counterpart of ``nnx.Linear``.
+def _check_probability(probability: Any) -> None:
+    checks.check_number("sample_probability", probability, at_least=0, at_most=1)
 
-    Args:
-        in_shape: lengths of the contracted input axes.
-        out_shape: lengths of the output axes.
-        num_tuples: number of non-zeros to learn.
-        fixed_values: a constant value for all tuples; None makes the values parameters.
-        num_values: number of distinct values, shared in turn by the tuples.
-        mean_method: see :func:`~sparse_hyper_jax.ops.bound_means`; ``"modulo"`` sets ``wrap``.
-        scale: see :func:`~sparse_hyper_jax.ops.bound_variances`.
-        boost: see there.
-        floor: see there.
-        template: fixed columns.
-        rngs: streams ``params`` and ``sample``.
-        **options: as :class:`HyperLayer`; their types are in :class:`HyperLayerOptions`.
 
-    Raises:
-        ValueError: as :class:`HyperLayer` and :class:`FreeTuples`.
-
-    Reference: Bloem 2018, arXiv 1810.09184.
-    """
-
-    def __init__(
-        self,
-        in_shape: Sequence[int],
-        out_shape: Sequence[int],
-        num_tuples: int,
-        *,
-        fixed_values: float | None = None,
-        num_values: int | None = None,
-        mean_method: str = "sigmoid",
-        scale: float = 0.1,
-        boost: float = 2.0,
-        floor: float = 0.0,
-        template: Template | None = None,
-        rngs: nnx.Rngs,
-        **options: Unpack[HyperLayerOptions],
-    ):
-        self.in_shape = checks.check_index_shape("in_shape", in_shape)
-        shape = (*checks.check_index_shape("out_shape", out_shape), *self.in_shape)
-        source = FreeTuples(
-            shape if template is None else template.learned_shape(shape),
-            num_tuples,
-            fixed_values=fixed_values,
-            num_values=num_values,
-            mean_method=mean_method,
-            scale=scale,
-            boost=boost,
-            floor=floor,
-            rngs=rngs,
-        )
-        options.setdefault("wrap", mean_method == "modulo")
-        super().__init__(source, out_shape, template=template, rngs=rngs, **options)
-
-    def __call__(
-        self,
-        x: jax.Array,
-        *,
-        deterministic: bool | None = None,
-        rngs: Randomness | None = None,
-    ) -> jax.Array:
-        """Map a batch; see :meth:`HyperLayer.__call__`.
-
-        Args:
-            x: ``(b, *in_shape, *features)``.
-            deterministic: overrides the mode of the layer.
-            rngs: overrides the stored stream; a typed key works too.
-
-        Returns:
-            ``(b, *out_shape, *features)``.
-
-        Raises:
-            ValueError: an input of another shape.
-        """
-        given = x.shape[1 : 1 + len(self.in_shape)]
-        checks.require(
-            given == self.in_shape,
-            f"x of shape {x.shape}",
-            f"(b, *{self.in_shape}, *features)",
-            "reshape x or make the layer with another in_shape",
-        )
-        return super().__call__(x, deterministic=deterministic, rngs=rngs)
+def _check_tuples(found: Any, x: jax.Array) -> ContinuousTuples:
+    """Return what a source gave after checking that it is tuples, for all or for each instance."""
+    checks.require(
+        isinstance(found, tuple | list) and len(found) == len(ContinuousTuples._fields),
+        f"a source that gives {type(found).__name__}",
+        "ContinuousTuples",
+        "return ContinuousTuples(means, variances, values)",
+    )
+    parts = zip(ContinuousTuples._fields, found, strict=True)
+    tuples = ContinuousTuples(*(as_array(name, part) for name, part in parts))
+    batch = x.shape[:1] if tuples.means.ndim == 3 else ()
+    meaning = "with (k, r) for tuples of the whole batch, with (b, k, r) for those of instances"
+    checks.check_shape("means", tuples.means, (*batch, None, None), meaning)
+    k, r = tuples.means.shape[-2:]
+    checks.check_shape("variances", tuples.variances, (*batch, k, r), "the shape of means")
+    checks.check_shape("values", tuples.values, (*batch, k), "(k,) or (b, k)")
+    return tuples

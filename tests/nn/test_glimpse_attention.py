@@ -17,7 +17,8 @@ from sparse_hyper_jax.glimpse import (
     grid_means,
     upright_means,
 )
-from sparse_hyper_jax.nn.glimpse_attention import READERS, GlimpseAttention, encoder_for
+from sparse_hyper_jax.nn.glimpse_attention import READERS, GlimpseAttention
+from sparse_hyper_jax.nn.image_encoder import encoder_for
 from sparse_hyper_jax.nn.parameters import RawVariances
 from sparse_hyper_jax.ops import bound_variances
 from tests.ops.examples import all_finite, assert_names_itself_and_its_cure

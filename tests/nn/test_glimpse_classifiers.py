@@ -9,13 +9,8 @@ from flax import nnx
 
 from sparse_hyper_jax.estimators import score_function_loss
 from sparse_hyper_jax.glimpse import bilinear, grid_means, scale_corners
-from sparse_hyper_jax.nn.glimpse_classifiers import (
-    HEADS,
-    MODELS,
-    Head,
-    ScoreFunctionClassifier,
-    glimpse_classifier,
-)
+from sparse_hyper_jax.nn.glimpse_classifiers import HEADS, Head, ScoreFunctionClassifier
+from sparse_hyper_jax.nn.glimpse_models import MODELS, glimpse_classifier
 from tests.ops.examples import all_finite, assert_names_itself_and_its_cure
 
 SIDE, WINDOW = 28, (8, 8)

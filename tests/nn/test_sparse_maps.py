@@ -245,7 +245,7 @@ def test_a_batch_of_tuples_must_match_that_of_the_input():
     def source(x):
         return ContinuousTuples(jnp.zeros((2, 6, 2)), jnp.ones((2, 6, 2)), jnp.ones((2, 6)))
 
-    with pytest.raises(ValueError, match=r"values of shape \(3, any\)"):
+    with pytest.raises(ValueError, match=r"means of shape \(3, any, any\)"):
         HyperLayer(source, (4,), rngs=nnx.Rngs(0))(X)
 
 

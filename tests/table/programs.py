@@ -180,9 +180,14 @@ def nested_program(row: Row, key, arguments) -> dict[str, Any]:
 
 
 def sharded_program(row: Row, key, arguments) -> dict[str, Any]:
-    """A batch that is spread over devices."""
+    """The value and the gradient of a batch that is spread over devices."""
     parts, function = Parts(), jax.jit(with_key(row, key))
-    parts.attempt("value", jax.vmap(function) if row.shared is None else function, *arguments)
+    many = jax.vmap if row.shared is None else lambda one: one
+    slopes = None if row.exact is None else many(gradient_of(row, function))
+    if slopes is not None and parts.attempt("gradient", slopes, *arguments):
+        (_, parts["value"]), parts["gradient"] = parts["gradient"]
+    else:
+        parts.attempt("value", many(function), *arguments)
     return dict(parts)
 
 

@@ -7,11 +7,11 @@ arguments, which the batch shares.
 from functools import partial
 
 import jax
-import jax.numpy as jnp
 from flax import nnx
 
 from sparse_hyper_jax import nn
 from sparse_hyper_jax.backprop import TopK, UnifiedRandomK
+from sparse_hyper_jax.precision import wide_dtype
 from tests.table.columns import Table
 from tests.table.examples import BATCH, SAMPLED, eighths
 from tests.table.row import Room, Row
@@ -94,7 +94,7 @@ def without_key(make, x, *parameters):
 
 
 def linear_loss(y):
-    return (y * eighths(BATCH, 5).astype(y.dtype)).sum(dtype=jnp.promote_types(y.dtype, "float32"))
+    return (y * eighths(BATCH, 5).astype(y.dtype)).sum(dtype=wide_dtype(y))
 
 
 def remember(make, x, *parameters):

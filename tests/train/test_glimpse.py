@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sparse_hyper_jax.nn.glimpse_classifiers import MODELS
+from sparse_hyper_jax.nn.glimpse_models import MODELS
 from sparse_hyper_jax.train.data.canvases import PART
 from sparse_hyper_jax.train.recipes.glimpse import GlimpseRecipe, deviations, make_model, make_step
 from tests.ops.examples import assert_names_itself_and_its_cure

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from sparse_hyper_jax import checks
-from sparse_hyper_jax.nn.glimpse_attention import LARGEST_IMAGE, SMALLEST_IMAGE
+from sparse_hyper_jax.nn.image_encoder import LARGEST_IMAGE, SMALLEST_IMAGE
 from sparse_hyper_jax.train.data.augment import augment
 from sparse_hyper_jax.train.data.cluttered import make_cluttered
 from sparse_hyper_jax.train.data.dataset import Dataset, Splits

@@ -14,11 +14,8 @@ from sparse_hyper_jax.checks import require
 from sparse_hyper_jax.estimators import score_function_loss
 from sparse_hyper_jax.glimpse import UPRIGHT
 from sparse_hyper_jax.nn import parameter_labels
-from sparse_hyper_jax.nn.glimpse_classifiers import (
-    AttentionOptions,
-    Classified,
-    glimpse_classifier,
-)
+from sparse_hyper_jax.nn.glimpse_classifiers import Classified
+from sparse_hyper_jax.nn.glimpse_models import AttentionOptions, glimpse_classifier
 from sparse_hyper_jax.train.data import load_cluttered
 from sparse_hyper_jax.train.data.canvases import Canvases, make_canvases, ready_canvases
 from sparse_hyper_jax.train.epoch_state import Metrics, TrainState

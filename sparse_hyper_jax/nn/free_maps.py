@@ -1,0 +1,157 @@
+"""A hyperlayer whose tuples are parameters of its own."""
+
+from collections.abc import Sequence
+from typing import TypedDict, Unpack
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from sparse_hyper_jax import checks
+from sparse_hyper_jax.entrance import as_array, check_instance
+from sparse_hyper_jax.nn.free_tuples import FreeTuples
+from sparse_hyper_jax.nn.keys import Randomness
+from sparse_hyper_jax.nn.sparse_maps import HyperLayer
+from sparse_hyper_jax.ops import ContinuousTuples, Locality, Template
+from sparse_hyper_jax.ops.plan import plan_relaxation
+
+
+class HyperLayerOptions(TypedDict, total=False):
+    """Options of every :class:`HyperLayer`, which documents them and gives their defaults."""
+
+    num_global: int
+    num_local: int
+    region: Sequence[int] | None
+    chunk_size: int | None
+    bias: str
+    num_bias_tuples: int
+    share_samples: bool
+    sample_probability: float
+    density: str
+    locality: Locality | None
+    wrap: bool
+    deterministic: bool
+
+
+class FreeHyperLayer(HyperLayer):
+    """A sparse linear map with free tuples: the sparse counterpart of ``nnx.Linear``.
+
+    Args:
+        in_shape: lengths of the contracted input axes.
+        out_shape: lengths of the output axes.
+        num_tuples: number of non-zeros to learn.
+        fixed_values: a constant value for all tuples; None makes the values parameters.
+        num_values: number of distinct values, shared in turn by the tuples.
+        mean_method: see :func:`~sparse_hyper_jax.ops.bound_means`; ``"modulo"`` sets ``wrap``.
+        scale: see :func:`~sparse_hyper_jax.ops.bound_variances`.
+        boost: see there.
+        floor: see there.
+        template: fixed columns.
+        rngs: streams ``params`` and ``sample``.
+        **options: as :class:`HyperLayer`; their types are in :class:`HyperLayerOptions`.
+
+    Raises:
+        ValueError: as :class:`HyperLayer` and :class:`FreeTuples`.
+
+    Reference: Bloem 2018, arXiv 1810.09184.
+    """
+
+    def __init__(
+        self,
+        in_shape: Sequence[int],
+        out_shape: Sequence[int],
+        num_tuples: int,
+        *,
+        fixed_values: float | None = None,
+        num_values: int | None = None,
+        mean_method: str = "sigmoid",
+        scale: float = 0.1,
+        boost: float = 2.0,
+        floor: float = 0.0,
+        template: Template | None = None,
+        rngs: nnx.Rngs,
+        **options: Unpack[HyperLayerOptions],
+    ):
+        self.in_shape = checks.check_index_shape("in_shape", in_shape)
+        shape = (*checks.check_index_shape("out_shape", out_shape), *self.in_shape)
+        source = FreeTuples(
+            shape if template is None else _learned_shape(template, shape),
+            num_tuples,
+            fixed_values=fixed_values,
+            num_values=num_values,
+            mean_method=mean_method,
+            scale=scale,
+            boost=boost,
+            floor=floor,
+            rngs=rngs,
+        )
+        options.setdefault("wrap", mean_method == "modulo")
+        super().__init__(source, out_shape, template=template, rngs=rngs, **options)
+        self._check_plan((*self.out_shape, *self.in_shape))
+
+    def _check_plan(self, shape: tuple[int, ...]) -> None:
+        """Raise now where options do not fit the tuples, whose number and rank are known."""
+        size = self.source.num_tuples, len(self.source.shape)
+        parts = (jax.ShapeDtypeStruct(one, jnp.float32) for one in (size, size, size[:1]))
+        plan_relaxation(
+            jax.random.key(0),
+            ContinuousTuples(*parts),
+            shape,
+            num_global=self.num_global,
+            num_local=self.num_local,
+            region=self.region,
+            chunk_size=self.chunk_size,
+            template=self.template,
+            active=None,
+            density=self.density,
+            block_size=None,
+            locality=self.locality,
+            wrap=self.wrap,
+            debug=False,
+        )
+
+    def __call__(
+        self,
+        x: jax.Array,
+        *,
+        deterministic: bool | None = None,
+        rngs: Randomness | None = None,
+        sample_probability: float | jax.Array | None = None,
+    ) -> jax.Array:
+        """Map a batch; see :meth:`HyperLayer.__call__`.
+
+        Args:
+            x: ``(b, *in_shape, *features)``.
+            deterministic: overrides the mode of the layer.
+            rngs: overrides the stored stream; a typed key works too.
+            sample_probability: overrides that of the layer; may be traced.
+
+        Returns:
+            ``(b, *out_shape, *features)``.
+
+        Raises:
+            ValueError: an input of another shape.
+        """
+        x = as_array("x", x)
+        given = x.shape[1 : 1 + len(self.in_shape)]
+        checks.require(
+            given == self.in_shape,
+            f"x of shape {x.shape}",
+            f"(b, *{self.in_shape}, *features)",
+            "reshape x or make the layer with another in_shape",
+        )
+        return super().__call__(
+            x, deterministic=deterministic, rngs=rngs, sample_probability=sample_probability
+        )
+
+
+def _learned_shape(template: Template, shape: tuple[int, ...]) -> tuple[int, ...]:
+    check_instance("template", template, Template)
+    columns = template.rows.shape[1]
+    checks.require(
+        columns == len(shape),
+        f"a template with {columns} columns for a sparse tensor of shape {shape}",
+        "one column per output axis, then one per input axis",
+        "change the template's rows or the shapes",
+    )
+    return template.learned_shape(shape)
