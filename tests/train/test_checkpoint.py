@@ -13,6 +13,7 @@ import orbax.checkpoint as ocp
 import pytest
 
 from sparse_hyper_jax.train.checkpoint import Checkpoints, describe, own_arrays
+from tests import folding
 
 
 class Pair(NamedTuple):
@@ -21,7 +22,7 @@ class Pair(NamedTuple):
 
 
 def states():
-    params = {"w": jnp.arange(6.0).reshape(2, 3), "b": [jnp.float32(0.1), jnp.int32(7)]}
+    params = {"w": np.arange(6, dtype=np.float32).reshape(2, 3), "b": [ones() / 10, np.int32(7)]}
     schedule = optax.adamw(optax.cosine_decay_schedule(0.1, 10))
     masked = optax.masked(optax.adam(0.1), {"w": True, "b": False})
     return {
@@ -29,18 +30,22 @@ def states():
         "adamw": Pair(params["w"], (params, schedule.init(params))),
         "masked": (params, masked.init(params), None, ()),
         "dtypes": [
-            jnp.full((2,), 0.3, dtype)
+            np.full((2,), 0.3, dtype)
             for dtype in (jnp.bfloat16, jnp.float16, jnp.float32, jnp.int8, jnp.uint32, jnp.bool_)
         ],
-        "empty": {"none": jnp.zeros((0, 3)), "one": jnp.ones((1, 1, 1))},
+        "empty": {"none": ones(0, 3), "one": ones(1, 1, 1)},
         "names": {
-            "a/b": jnp.ones(2),
-            "a": {"b": jnp.zeros(2)},
-            "": {10: jnp.ones(1), 3: jnp.ones(1)},
+            "a/b": ones(2),
+            "a": {"b": 0 * ones(2)},
+            "": {10: ones(1), 3: ones(1)},
         },
         "keys": jax.random.key_data(jax.random.key(5)),
-        "odd": jnp.array([jnp.inf, -0.0, 1e-45, jnp.nan]),
+        "odd": np.array([np.inf, -0.0, 1e-45, np.nan], np.float32),
     }
+
+
+def ones(*shape):
+    return np.ones(shape, np.float32)
 
 
 def assert_same(actual, expected):
@@ -53,29 +58,57 @@ def assert_same(actual, expected):
         assert np.asarray(one).tobytes() == np.asarray(other).tobytes()
 
 
-@pytest.mark.parametrize("name", states())
-def test_every_state_comes_back_bit_for_bit(tmp_path, name):
-    state = own_arrays(states()[name])
-    with Checkpoints(tmp_path) as checkpoints:
+def saved_and_restored(path, state):
+    state = own_arrays(state)
+    with Checkpoints(path) as checkpoints:
         checkpoints.save(5, state, {"seconds": 0.1, "names": ["a"]})
-    like = jax.tree.map(jnp.zeros_like, state)
-    with Checkpoints(tmp_path) as checkpoints:
+    like = jax.tree.map(lambda leaf: jnp.asarray(np.zeros(leaf.shape, leaf.dtype)), state)
+    with Checkpoints(path) as checkpoints:
         restored = checkpoints.restore(like)
     assert (restored.step, restored.about) == (5, {"seconds": 0.1, "names": ["a"]})
-    assert_same(restored.state, state)
-    # Donated to the next dispatch, so it must not share memory with whatever read the file.
-    jax.jit(lambda state: state, donate_argnums=0)(restored.state)
+    return state, restored.state
+
+
+@pytest.fixture(scope="module")
+def all_states(tmp_path_factory):
+    """Save all in one checkpoint, or with ``--full`` each in its own."""
+    wanted, path = states(), tmp_path_factory.mktemp("states")
+    if folding.apart:
+        pairs = {name: saved_and_restored(path / name, wanted[name]) for name in wanted}
+        return tuple({name: pair[at] for name, pair in pairs.items()} for at in (0, 1))
+    return saved_and_restored(path, wanted)
+
+
+@pytest.mark.parametrize("name", states())
+def test_every_state_comes_back_bit_for_bit(name, all_states):
+    saved, restored = all_states
+    assert_same(restored[name], saved[name])
+
+
+def test_a_state_of_one_number_comes_back_and_is_donated(tmp_path):
+    saved, restored = saved_and_restored(tmp_path, jnp.float32(np.pi))
+    assert_same(restored, saved)
+    # To the next dispatch, so it must not share memory with whatever read the file.
+    jax.jit(lambda state: state, donate_argnums=0)(restored)
 
 
 def save_all(path, steps):
     with Checkpoints(path) as checkpoints:
         for step in steps:
-            checkpoints.save(step, {"w": jnp.full(100, float(step))}, {})
+            checkpoints.save(step, {"w": jnp.asarray(np.full(100, step, np.float32))}, {})
 
 
 def restore(path):
     with Checkpoints(path) as checkpoints:
         return checkpoints.restore({"w": jnp.zeros(100)})
+
+
+@pytest.fixture(scope="module")
+def two_saved(tmp_path_factory):
+    """A folder with two checkpoints, for tests that leave it as it is."""
+    path = tmp_path_factory.mktemp("two")
+    save_all(path, [10, 20])
+    return path
 
 
 def test_only_the_newest_are_kept(tmp_path):
@@ -169,17 +202,15 @@ def test_nothing_but_damaged_checkpoints_is_an_error(tmp_path):
         RuntimeError("RESOURCE_EXHAUSTED: Out of memory"),
     ],
 )
-def test_what_is_no_damage_is_raised_and_nothing_renamed(tmp_path, monkeypatch, error):
-    save_all(tmp_path, [10, 20])
-
+def test_what_is_no_damage_is_raised_and_nothing_renamed(two_saved, monkeypatch, error):
     def fail(*_):
         raise error
 
     monkeypatch.setattr(Checkpoints, "_arrays", fail)
     with pytest.raises(type(error)) as caught:
-        restore(tmp_path)
+        restore(two_saved)
     assert caught.value is error
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["10", "20"]
+    assert sorted(path.name for path in two_saved.iterdir()) == ["10", "20"]
 
 
 def test_checkpoint_of_another_run_is_refused_and_kept(tmp_path):
@@ -205,12 +236,11 @@ def test_checkpoint_of_another_run_is_refused_and_kept(tmp_path):
         ([jnp.zeros(100)], r"expected \[0\] float32"),
     ],
 )
-def test_checkpoint_of_another_state_is_refused_and_kept(tmp_path, like, message):
-    save_all(tmp_path, [10])
-    with Checkpoints(tmp_path) as checkpoints:
+def test_checkpoint_of_another_state_is_refused_and_kept(two_saved, like, message):
+    with Checkpoints(two_saved) as checkpoints:
         with pytest.raises(ValueError, match=message):
             checkpoints.restore(like)
-        assert checkpoints.steps() == [10]
+        assert checkpoints.steps() == [10, 20]
 
 
 def test_leaves_are_described_by_name_dtype_and_shape():

@@ -1,6 +1,7 @@
 import json
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -23,6 +24,18 @@ ROOT = Path(__file__).parents[2]
 def _compiled_once(tmp_path_factory):
     with compiled_once(tmp_path_factory.mktemp("compiled")):
         yield
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("finished") / "run"
+    ToyRecipe(steps=2, out=folder, quiet=True).run()
+    return folder
+
+
+@pytest.fixture
+def run_of_two_steps(tmp_path, finished):
+    shutil.copytree(finished, tmp_path / "run")
 
 
 def call(*words):
@@ -142,12 +155,11 @@ def test_recipe_of_a_folder_by_default(tmp_path, monkeypatch, capsys):
         (["--rates", "1", "nan"], "found --rates nan"),
     ],
 )
+@pytest.mark.usefixtures("run_of_two_steps")
 def test_errors_of_the_user_are_one_line(tmp_path, monkeypatch, capsys, words, message):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv(cli.TRACEBACK, raising=False)
     (tmp_path / "file").write_text("")
-    ToyRecipe(steps=2, out=tmp_path / "run", quiet=True).run()
-    capsys.readouterr()
     assert call("toy", "--quiet", *words) == 2
     output, errors = capsys.readouterr()
     assert output == ""
@@ -205,30 +217,42 @@ def command_of(flags):
     return shlex.join(["sparse-hyper", "toy", *flags])
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_stopped_process_goes_on_with_the_command_it_names(tmp_path, number, code):
-    words = [sys.executable, "-m", "tests.train.toy", "toy", "--out", str(tmp_path / "a run")]
-    words += ["--steps", "45", "--pause", "0.1"]
-    options = {"cwd": ROOT, "text": True}
+def stopped(words, folder, *, step, number):
+    """Run until that step is recorded, send a signal; give how it ended and what it said."""
     process = subprocess.Popen(
-        words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True, **options
+        words,
+        cwd=ROOT,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
     )
-    metrics = tmp_path / "a run" / "metrics.jsonl"
-    while process.poll() is None and (
-        not metrics.exists() or '"step": 20,' not in metrics.read_text()
-    ):
+    metrics, line = folder / "metrics.jsonl", f'"step": {step},'
+    while process.poll() is None and not (metrics.exists() and line in metrics.read_text()):
         time.sleep(0.01)
     os.kill(process.pid, number)
     output, errors = process.communicate()
-    assert process.returncode == code, errors
     assert output == ""
     assert "saving first" in errors
     assert "go on from the last checkpoint" in errors
     command = shlex.split(errors.splitlines()[-1].partition("with: ")[2])
     assert command[:2] == ["sparse-hyper", "toy"]
-    ended = subprocess.run([*words[:3], *command[1:]], capture_output=True, check=True, **options)
-    assert json.loads(ended.stdout.splitlines()[-1])["count"] == 45
-    assert "going on from step" in ended.stderr
+    return process.returncode, errors, command[1:]
+
+
+def test_stopped_process_goes_on_with_the_command_it_names(tmp_path, capsys):
+    # Stopped by Ctrl-C, gone on with, stopped by SIGTERM, gone on with to the end.
+    program, folder = [sys.executable, "-m", "tests.train.toy"], tmp_path / "a run"
+    words = ["toy", "--out", str(folder), "--steps", "105", "--pause", "0.1"]
+    code, errors, words = stopped([*program, *words], folder, step=20, number=signal.SIGINT)
+    assert code == 130, errors
+    code, errors, words = stopped([*program, *words], folder, step=60, number=signal.SIGTERM)
+    assert code == 143, errors
+    assert "going on from step" in errors
+    assert call(*words) == 0
+    output, errors = capsys.readouterr()
+    assert json.loads(output)["count"] == 105
+    assert "going on from step" in errors
 
 
 def test_refused_option_leaves_no_folder_for_the_corrected_command(tmp_path, capsys):
