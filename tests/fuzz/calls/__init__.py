@@ -1,0 +1,17 @@
+"""Legal calls to be spoilt, by room."""
+
+from tests.fuzz.calls import backprop, estimators, glimpse, nn, ops, sort, weights
+
+CALLS = {
+    "ops": ops.CALLS,
+    "sort": sort.CALLS,
+    "glimpse": glimpse.CALLS,
+    "estimators": estimators.CALLS,
+    "backprop": backprop.CALLS,
+    "pruning": weights.PRUNING,
+    "reparam": weights.REPARAM,
+    "continual": weights.CONTINUAL,
+    "diagnostics": backprop.DIAGNOSTICS,
+    "nn": nn.NN,
+    "dist": nn.DIST,
+}

@@ -1,0 +1,112 @@
+"""Calls of ``sort``."""
+
+import jax.numpy as jnp
+import numpy as np
+
+from sparse_hyper_jax import sort
+from tests.fuzz import draw
+from tests.fuzz.wrong import Call, array, choice, count, flag, function, key, number, thing, tree
+
+N = 5
+
+
+def keys(rng, **options):
+    return array(draw.distinct(rng, N) + 0.5, "floats", **options)
+
+
+def lists():
+    return array([0, 1, 0, 1, 1], "integers", optional=True)
+
+
+def certainty():
+    return number(2.0, -1.0, 0.0, np.float32(-1), float("inf"))
+
+
+def payload(rng):
+    """A tree of arrays, and what is none."""
+    good = jnp.asarray(draw.reals(rng, (N, 2)))
+    bad = [good[1:], good.sum(), {"a": good[1:]}, "text", ["a", "b"], good.astype(int), 3, object()]
+    return tree(good, *bad, family="payload")
+
+
+def soft_sort(rng):
+    arguments = {"keys": keys(rng), "payload": payload(rng), "certainty": certainty()}
+    arguments |= {"segment_ids": lists(), "hard": flag(False)}
+    return Call("sort.soft_sort", sort.soft_sort, arguments, 2)
+
+
+def soft_places(rng):
+    if rng.random() < 0.5:
+        arguments = {"keys": keys(rng)}
+        function_, name = sort.soft_ranks, "sort.soft_ranks"
+    else:
+        arguments = {"keys": keys(rng), "k": count(2)}
+        function_, name = sort.soft_top_k, "sort.soft_top_k"
+    first = len(arguments)
+    arguments |= {"certainty": certainty(), "segment_ids": lists(), "hard": flag(False)}
+    return Call(name, function_, arguments, first)
+
+
+def order_losses(rng):
+    name = draw.pick(rng, "order_loss", "rank_loss")
+    arguments = {"keys": keys(rng), "labels": array(draw.distinct(rng, N))}
+    arguments |= {"certainty": certainty(), "segment_ids": lists()}
+    return Call(f"sort.{name}", getattr(sort, name), arguments, 2)
+
+
+def standardise(rng):
+    return Call("sort.standardise", sort.standardise, {"keys": keys(rng, ranks=False, lengths=False)}, 1)
+
+
+def neural_sort(rng):
+    arguments = {"keys": array(draw.distinct(rng, N), lengths=False), "temperature": number(1.0, -1.0, 0.0)}
+    return Call("sort.neural_sort", sort.neural_sort, arguments, 1)
+
+
+def splitting(rng):
+    arguments = {"key": key(), "keys": keys(rng), "payload": payload(rng)}
+    name = draw.pick(rng, "half_split", "quicksort", "draw_sort")
+    arguments |= {"num_candidates": count(3, 1), "certainty": certainty()}
+    if name != "draw_sort":
+        arguments |= {"num_near": count(1, 0, 2), "hard": flag(False)}
+    if name == "half_split":
+        arguments["level"] = count(1, 0, 3)
+    if name == "quicksort":
+        target = jnp.ones((N, 2))
+        arguments["target"] = tree(target, target[1:], jnp.ones(()), "text", {"a": target[1:]}, family="payload")
+    if name == "draw_sort":
+        good = jnp.arange(N)
+        arguments["payload"] = tree(good, good[1:], good.sum(), "text", {"a": good[1:]}, object(), family="payload")
+    return Call(f"sort.{name}", getattr(sort, name), arguments, 3)
+
+
+def half_of():
+    n = np.arange(N, dtype=np.int32)
+    return sort.HalfPermutation(jnp.stack([n, n]), jnp.stack([n, n]), jnp.full((2, N), 0.5))
+
+
+def moving(rng):
+    name = draw.pick(rng, "apply_split", "reverse_split")
+    arguments = {"split": thing(half_of(), family="split"), "payload": payload(rng)}
+    return Call(f"sort.{name}", getattr(sort, name), arguments, 2)
+
+
+def sort_loss(rng):
+    target = jnp.asarray(draw.reals(rng, (N, 2)))
+    done = sort.Sorted(target, jnp.arange(5.0), (target,) * 4, (target,) * 4)
+    bad = [target[1:], target[:, 0], {"a": target}, target * 1j, "text"]
+    arguments = {"result": thing(done, family="result"), "target": thing(target, *bad, family="payload")}
+    arguments |= {"kind": choice("plain"), "distance": function(sort.squared_error, lambda *_: None)}
+    return Call("sort.sort_loss", sort.sort_loss, arguments, 2)
+
+
+def losses(rng):
+    name = draw.pick(rng, "cross_entropy", "squared_error")
+    one, two = "output", "target"
+    if rng.random() < 0.5:
+        name, one, two = draw.pick(rng, "element_match", "exact_match"), "keys", "labels"
+    arguments = {one: array(np.full((3, 4), 0.5)), two: array(np.full((3, 4), 0.25))}
+    return Call(f"sort.{name}", getattr(sort, name), arguments, 2)
+
+
+CALLS = (soft_sort, soft_sort, soft_places, order_losses, standardise, neural_sort, splitting, splitting, splitting, moving, sort_loss, losses)

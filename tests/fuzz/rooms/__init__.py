@@ -1,0 +1,15 @@
+"""Families of plans with their oracles, by room."""
+
+from tests.fuzz.rooms import backprop, choices, entries, glimpse, routing, segments, sort, tuples, weights
+
+FAMILIES = {
+    "ops": (*tuples.FAMILIES, *entries.FAMILIES, *segments.FAMILIES),
+    "sort": sort.FAMILIES,
+    "glimpse": glimpse.FAMILIES,
+    "estimators": (*choices.FAMILIES, *routing.FAMILIES),
+    "backprop": backprop.FAMILIES,
+    "pruning": weights.PRUNING,
+    "reparam": weights.REPARAM,
+    "continual": weights.CONTINUAL,
+    "diagnostics": backprop.DIAGNOSTICS,
+}
