@@ -13,7 +13,7 @@ from sparse_hyper_jax.precision import wide_dtype
 
 
 class GradientReport(NamedTuple):
-    """Estimates ``g_1 .. g_n`` of a gradient, compared with the exact gradient ``g``.
+    """Estimates ``g_i`` of a gradient, compared with the exact gradient ``g``.
 
     Attributes:
         bias: ``|E[g_i] - g| / |g|``, from ``|mean - g|^2 - variance / n``, which is right on

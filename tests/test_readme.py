@@ -57,12 +57,31 @@ ASSIGNMENT = re.compile(r"\w+=")
 TEXT = {"magnitude", "random", "kernel", "schedule", "change(key, seen)"}
 
 
-@pytest.mark.parametrize(
-    "page", [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md"))], ids=lambda page: page.name
-)
-def test_local_links_lead_somewhere(page):
+LINKED = [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md"))]
+
+
+def links(page):
+    """Local files that a page names, each with the heading it points to, if any."""
     text = page.read_text(encoding="utf-8")
-    targets = re.findall(r"\]\((?!https?://|#)([^)#]+)", text) + re.findall(r'src="([^"]+)"', text)
-    assert targets or page.name == "from_jaxpruner.md"
-    missing = [target for target in targets if not (page.parent / target).exists()]
+    found = re.findall(r"\]\((?!https?://)([^)]+)\)", text) + re.findall(r'src="([^"]+)"', text)
+    return [link.partition("#")[::2] for link in found]
+
+
+def headings(page):
+    """Anchors as the pages of a repository have them."""
+    lines = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", line.lower()).replace(" ", "-") for line in lines}
+
+
+@pytest.mark.parametrize("page", LINKED, ids=lambda page: page.name)
+def test_local_links_lead_somewhere(page):
+    missing = []
+    for file, heading in links(page):
+        target = page.parent / file if file else page
+        if not target.exists() or (heading and heading not in headings(target)):
+            missing.append((file, heading))
     assert not missing
+
+
+def test_pages_have_links():
+    assert sum(len(links(page)) for page in LINKED) > 50

@@ -1,5 +1,7 @@
 """Many tasks in one network, one after the other, without forgetting any.
 
+::
+
     fresh weights ---> train what is free ---> prune ---> masks of the task ---> frozen for ever
                          freezing.py         search.py      packing.py              |
             ^                                                                       |

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from sparse_hyper_jax import checks
 
 DRAWS = ("glimpse", "pixel")
+"""Points of a window are drawn once for all of its pixels, or for each pixel anew."""
 
 LONGEST_SIDE = 2**15
 

@@ -1,5 +1,7 @@
 """Weights as signed powers of what is trained: large ones grow, small ones stay small.
 
+::
+
     theta ---- power ----> w = theta |theta|^(alpha - 1) ----> model ----> loss
       ^       powers.py, tree.py                                             |
       '--- optimizer <--- slope alpha |theta|^(alpha - 1) <--- dL/dw <-------'
