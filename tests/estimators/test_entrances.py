@@ -250,7 +250,7 @@ def total_of_rows(rows):
 
 
 def test_jitters_and_decays_follow_a_schedule():
-    logits = jnp.array([[1.0, 0.9, -3.0]] * 64)
+    logits = jnp.array([[1.0, 0.9, -0.5]] * 64)
     outputs = jnp.ones((4, 2))
 
     def step(carry, numbers):
@@ -306,7 +306,7 @@ def test_a_batch_of_any_size_is_exported_once():
         jax.ShapeDtypeStruct((batch, 2), jnp.uint32),
         jax.ShapeDtypeStruct((batch, 2, 3), jnp.float32),
     )
-    exported = jax.export.deserialize(jax.export.export(jax.jit(losses))(*shapes).serialize())
+    exported = jax.export.export(jax.jit(losses))(*shapes)
     keys, logits = jax.random.key_data(jax.random.split(KEY, 5)), jnp.stack([LOGITS] * 5)
     assert_close(exported.call(keys, logits), jax.jit(losses)(keys, logits))
 
