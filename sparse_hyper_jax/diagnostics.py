@@ -75,12 +75,12 @@ def gradient_report(
     check_same(shapes, exact)
     dtype = wide_dtype(*jax.tree.leaves((exact, shapes)))
     target = _as_vector(exact, dtype)
-    unit = jax.lax.stop_gradient(_largest(target))  # squares then neither vanish nor overflow
-    target = target / unit
+    root = _root_of_largest(target)
+    target = _divide(target, root)
     length = _norm(target)
 
     def one(key: jax.Array) -> tuple[jax.Array, jax.Array]:
-        vector = _as_vector(_as_arrays("estimate", estimate(key)), dtype) / unit
+        vector = _divide(_as_vector(_as_arrays("estimate", estimate(key)), dtype), root)
         # Moments of the error: what is exact then has an error of exactly 0.
         return vector - target, gradient_cosine(vector, target)
 
@@ -105,7 +105,7 @@ def gradient_report(
         variance=variance / length**2,
         cosine=moments.cosines / count,
         largest_z=jnp.max(jnp.abs(error) / (jnp.sqrt(variances / count) + rounding)),
-        norm=length * unit,
+        norm=length * root * root,
     )
 
 
@@ -166,7 +166,7 @@ def gradient_cosine(gradient: Any, reference: Any) -> jax.Array:
     Raises:
         ValueError: no arrays, different structures or shapes.
     """
-    first, second = _scaled_pair(gradient, reference)[0]
+    (first, second), _ = _scaled_pair(gradient, reference)
     product = jnp.sum(first * second)
     lengths = _norm(first) * _norm(second)
     return jnp.where(lengths == 0, 0, product / jnp.where(lengths == 0, 1, lengths))
@@ -190,7 +190,7 @@ def norm_ratio(gradient: Any, reference: Any) -> jax.Array:
     """
     (first, second), (one, two) = _scaled_pair(gradient, reference)
     # Lengths themselves could overflow.
-    return _norm(first) / _norm(second) * (one / two)
+    return _norm(first) / _norm(second) * (one / two) * (one / two)
 
 
 def check_same(gradient: Any, reference: Any) -> None:
@@ -209,7 +209,7 @@ def check_same(gradient: Any, reference: Any) -> None:
 
 
 def _scaled_pair(gradient: Any, reference: Any) -> tuple[tuple[jax.Array, ...], ...]:
-    """Give two gradients as vectors whose largest entry is 1, and what they were divided by.
+    """Give two gradients as vectors whose largest entry is 1, and by what they were divided twice.
 
     Squares then neither vanish nor overflow. What is made of vectors and divisors together does not
     depend on the divisors, which therefore are constants.
@@ -218,13 +218,18 @@ def _scaled_pair(gradient: Any, reference: Any) -> tuple[tuple[jax.Array, ...], 
     check_same(gradient, reference)
     dtype = wide_dtype(*jax.tree.leaves((gradient, reference)))
     vectors = tuple(_as_vector(tree, dtype) for tree in (gradient, reference))
-    divisors = tuple(jax.lax.stop_gradient(_largest(vector)) for vector in vectors)
-    return tuple(vector / by for vector, by in zip(vectors, divisors, strict=True)), divisors
+    roots = tuple(map(_root_of_largest, vectors))
+    return tuple(map(_divide, vectors, roots)), roots
 
 
-def _largest(vector: jax.Array) -> jax.Array:
-    largest = jnp.max(jnp.abs(vector), initial=0)
-    return jnp.where(largest == 0, 1, largest)  # NaN is no 0 and stays to be seen
+def _root_of_largest(vector: jax.Array) -> jax.Array:
+    largest = jnp.max(jnp.abs(jax.lax.stop_gradient(vector)), initial=0)
+    return jnp.sqrt(jnp.where(largest == 0, 1, largest))  # NaN is no 0 and stays to be seen
+
+
+def _divide(vector: jax.Array, root: jax.Array) -> jax.Array:
+    """Divide twice by a root: compilers multiply by 1 / 1e38, which is 0 without subnormals."""
+    return vector / root / root
 
 
 def _norm(vector: jax.Array) -> jax.Array:

@@ -157,8 +157,8 @@ def test_padding_and_what_is_not_a_number():
     assert np.argmax(z[0]) == 1
     assert not np.any(z[np.array([1, 2, 4])])
     assert np.isnan(z[3]).all()
-    assert all_finite(slope)
-    assert not np.any(slope[1:])
+    assert all_finite(slope[:3])
+    assert not np.any(slope[1:3])
 
 
 @pytest.mark.parametrize("temperature", [0.2, 1.0])
