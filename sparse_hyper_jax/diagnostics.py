@@ -75,12 +75,12 @@ def gradient_report(
     check_same(shapes, exact)
     dtype = wide_dtype(*jax.tree.leaves((exact, shapes)))
     target = _as_vector(exact, dtype)
-    root = _root_of_largest(target)
-    target = _divide(target, root)
+    unit = _unit_of(target)
+    target = target / unit
     length = _norm(target)
 
     def one(key: jax.Array) -> tuple[jax.Array, jax.Array]:
-        vector = _divide(_as_vector(_as_arrays("estimate", estimate(key)), dtype), root)
+        vector = _as_vector(_as_arrays("estimate", estimate(key)), dtype) / unit
         # Moments of the error: what is exact then has an error of exactly 0.
         return vector - target, gradient_cosine(vector, target)
 
@@ -105,7 +105,7 @@ def gradient_report(
         variance=variance / length**2,
         cosine=moments.cosines / count,
         largest_z=jnp.max(jnp.abs(error) / (jnp.sqrt(variances / count) + rounding)),
-        norm=length * root * root,
+        norm=length * unit,
     )
 
 
@@ -190,7 +190,7 @@ def norm_ratio(gradient: Any, reference: Any) -> jax.Array:
     """
     (first, second), (one, two) = _scaled_pair(gradient, reference)
     # Lengths themselves could overflow.
-    return _norm(first) / _norm(second) * (one / two) * (one / two)
+    return _norm(first) / _norm(second) * (one / two)
 
 
 def check_same(gradient: Any, reference: Any) -> None:
@@ -209,7 +209,7 @@ def check_same(gradient: Any, reference: Any) -> None:
 
 
 def _scaled_pair(gradient: Any, reference: Any) -> tuple[tuple[jax.Array, ...], ...]:
-    """Give two gradients as vectors whose largest entry is 1, and by what they were divided twice.
+    """Give two gradients as vectors of moderate entries, and what they were divided by.
 
     Squares then neither vanish nor overflow. What is made of vectors and divisors together does not
     depend on the divisors, which therefore are constants.
@@ -218,18 +218,16 @@ def _scaled_pair(gradient: Any, reference: Any) -> tuple[tuple[jax.Array, ...], 
     check_same(gradient, reference)
     dtype = wide_dtype(*jax.tree.leaves((gradient, reference)))
     vectors = tuple(_as_vector(tree, dtype) for tree in (gradient, reference))
-    roots = tuple(map(_root_of_largest, vectors))
-    return tuple(map(_divide, vectors, roots)), roots
+    units = tuple(map(_unit_of, vectors))
+    return tuple(vector / unit for vector, unit in zip(vectors, units, strict=True)), units
 
 
-def _root_of_largest(vector: jax.Array) -> jax.Array:
+def _unit_of(vector: jax.Array) -> jax.Array:
+    """Give the largest entry, as a divisor."""
     largest = jnp.max(jnp.abs(jax.lax.stop_gradient(vector)), initial=0)
-    return jnp.sqrt(jnp.where(largest == 0, 1, largest))  # NaN is no 0 and stays to be seen
-
-
-def _divide(vector: jax.Array, root: jax.Array) -> jax.Array:
-    """Divide twice by a root: compilers multiply by 1 / 1e38, which is 0 without subnormals."""
-    return vector / root / root
+    # Compilers multiply by the reciprocal, which near the largest float is no normal number.
+    most = jnp.finfo(vector.dtype).max / 8
+    return jnp.where(largest == 0, 1, jnp.minimum(largest, most))  # NaN stays to be seen
 
 
 def _norm(vector: jax.Array) -> jax.Array:
