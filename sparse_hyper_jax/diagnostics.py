@@ -75,7 +75,7 @@ def gradient_report(
     check_same(shapes, exact)
     dtype = wide_dtype(*jax.tree.leaves((exact, shapes)))
     target = _as_vector(exact, dtype)
-    unit = jax.lax.stop_gradient(_largest(target))  # squares then neither vanish nor overflow
+    unit = _unit_of(target)
     target = target / unit
     length = _norm(target)
 
@@ -166,7 +166,7 @@ def gradient_cosine(gradient: Any, reference: Any) -> jax.Array:
     Raises:
         ValueError: no arrays, different structures or shapes.
     """
-    first, second = _scaled_pair(gradient, reference)[0]
+    (first, second), _ = _scaled_pair(gradient, reference)
     product = jnp.sum(first * second)
     lengths = _norm(first) * _norm(second)
     return jnp.where(lengths == 0, 0, product / jnp.where(lengths == 0, 1, lengths))
@@ -209,7 +209,7 @@ def check_same(gradient: Any, reference: Any) -> None:
 
 
 def _scaled_pair(gradient: Any, reference: Any) -> tuple[tuple[jax.Array, ...], ...]:
-    """Give two gradients as vectors whose largest entry is 1, and what they were divided by.
+    """Give two gradients as vectors of moderate entries, and what they were divided by.
 
     Squares then neither vanish nor overflow. What is made of vectors and divisors together does not
     depend on the divisors, which therefore are constants.
@@ -218,13 +218,16 @@ def _scaled_pair(gradient: Any, reference: Any) -> tuple[tuple[jax.Array, ...], 
     check_same(gradient, reference)
     dtype = wide_dtype(*jax.tree.leaves((gradient, reference)))
     vectors = tuple(_as_vector(tree, dtype) for tree in (gradient, reference))
-    divisors = tuple(jax.lax.stop_gradient(_largest(vector)) for vector in vectors)
-    return tuple(vector / by for vector, by in zip(vectors, divisors, strict=True)), divisors
+    units = tuple(map(_unit_of, vectors))
+    return tuple(vector / unit for vector, unit in zip(vectors, units, strict=True)), units
 
 
-def _largest(vector: jax.Array) -> jax.Array:
-    largest = jnp.max(jnp.abs(vector), initial=0)
-    return jnp.where(largest == 0, 1, largest)  # NaN is no 0 and stays to be seen
+def _unit_of(vector: jax.Array) -> jax.Array:
+    """Give the largest entry, as a divisor."""
+    largest = jnp.max(jnp.abs(jax.lax.stop_gradient(vector)), initial=0)
+    # Compilers multiply by the reciprocal, which near the largest float is no normal number.
+    most = jnp.finfo(vector.dtype).max / 8
+    return jnp.where(largest == 0, 1, jnp.minimum(largest, most))  # NaN stays to be seen
 
 
 def _norm(vector: jax.Array) -> jax.Array:

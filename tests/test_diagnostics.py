@@ -47,6 +47,29 @@ def test_only_the_direction_counts_for_the_cosine(factor):
     assert norm_ratio(scaled(ONE, factor), ONE) == pytest.approx(abs(factor), rel=1e-5)
 
 
+def test_lengths_neither_overflow_nor_vanish():
+    huge, tiny = np.float32([1e36, 3e36]), np.float32([1e-30, 3e-30])
+    large = np.float32([1e38, 1e38])
+    assert gradient_cosine(large, np.ones(2, np.float32)) == pytest.approx(1)
+    slopes = jax.jit(jax.grad(norm_ratio, (0, 1)))
+    for one in (huge, tiny):
+        assert norm_ratio(one, one) == pytest.approx(1)
+        # |u| / |v| = 1 has the slopes u / |u|^2 and -u / |u|^2.
+        expected = one / np.sum(np.float64(one) ** 2)
+        np.testing.assert_allclose(slopes(one, one), [expected, -expected], rtol=1e-5)
+
+
+def test_slopes_are_finite_where_a_gradient_is_zero():
+    zero, ones = np.zeros(2, np.float32), np.ones(2, np.float32)
+    assert np.all(np.array(jax.jit(jax.grad(gradient_cosine, (0, 1)))(zero, ones)) == 0)
+    assert np.all(np.array(jax.jit(jax.grad(norm_ratio, (0, 1)))(zero, ones)) == 0)
+
+
+def test_half_precision_and_lists_and_numbers_of_numpy():
+    report = report_of(lambda key: [jnp.bfloat16(1), 2.0], [1.0, 2], batch_size=np.int64(2))
+    assert report(KEYS[:4]).bias == 0
+
+
 def test_zeros_have_no_direction():
     assert gradient_cosine(scaled(ONE, 0), ONE) == 0
     assert gradient_cosine(ONE, scaled(ONE, 0)) == 0
@@ -146,7 +169,27 @@ MISTAKES = {
         lambda: gradient_report(ONE, noisy, jax.random.key(0)),
         "keys of shape ()",
         "one typed key per estimate",
-        "reshape keys",
+        "jax.random.split",
+    ),
+    "a seed": (
+        lambda: gradient_report(ONE, noisy, 0),
+        "keys=0",
+        "one typed key per estimate",
+        "jax.random.split",
+    ),
+    "an estimate alone": (
+        lambda: gradient_report(ONE, ONE, KEYS),
+        "estimate={'a'",
+        "a function of a key",
+        "change estimate",
+    ),
+    "nothing": (lambda: gradient_cosine({}, {}), "gradient={}", "a tree of arrays", "change"),
+    "text": (lambda: norm_ratio({"a": "b"}, {"a": "b"}), "gradient='b'", "an array", "convert"),
+    "complex numbers": (
+        lambda: gradient_cosine({"a": np.ones(2)}, {"a": np.ones(2) * 1j}),
+        "an array of reference of dtype complex",
+        "real numbers",
+        "convert",
     ),
     "estimates of other shapes": (
         lambda: gradient_report({"a": 1.0}, noisy, KEYS),

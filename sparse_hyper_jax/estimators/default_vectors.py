@@ -85,7 +85,8 @@ def update_defaults(
     _check_outputs(outputs, index, features)
     defaults, outputs = jax.lax.stop_gradient((defaults.astype(_kept_dtype(defaults)), outputs))
     dtype = wide_dtype(defaults, outputs)
-    rows, owners = outputs.reshape(-1, features).astype(dtype), index.reshape(-1)
+    rows = _everywhere(outputs).reshape(-1, features).astype(dtype)
+    owners = _everywhere(index).reshape(-1)
     # A sum over segments drops what lies outside of them.
     count = jax.ops.segment_sum(jnp.ones(owners.shape, jnp.int32), owners, experts)[:, None]
     # The inner maximum keeps 0/0 out of the branch that is not taken.
@@ -98,6 +99,14 @@ def update_defaults(
 def check_decay(decay: float | jax.Array) -> None:
     """Raise unless ``decay`` is a share from 0 to 1, as far as it is known."""
     checks.check_number("decay", decay, at_least=0, at_most=1)
+
+
+def _everywhere(tokens: jax.Array) -> jax.Array:
+    """Bring tokens that are spread over Explicit axes together, as sums over segments ask for."""
+    sharding = jax.typeof(tokens).sharding
+    if all(axis is None for axis in sharding.spec):
+        return tokens
+    return jax.sharding.reshard(tokens, jax.NamedSharding(sharding.mesh, jax.P()))
 
 
 def _kept_dtype(array: jax.Array) -> jnp.dtype:

@@ -147,5 +147,5 @@ def _with_stopped_gradient(estimate: Estimate, step: _Step) -> jax.Array:
     """
     value, z = estimate.value, estimate.samples[0]
     mixed = (value - jax.lax.stop_gradient(value)) * step.score(z).astype(value.dtype)
-    first = step.along(jax.lax.stop_gradient(estimate.gradient))
+    first = step.along(jax.lax.stop_gradient(estimate.gradient)).astype(value.dtype)
     return value * step.bend(z).astype(value.dtype) + first + mixed

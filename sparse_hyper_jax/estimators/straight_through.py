@@ -6,6 +6,7 @@ from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from sparse_hyper_jax import checks
 from sparse_hyper_jax.estimators.estimator import Estimate, Estimator, Objective, draw
@@ -95,5 +96,5 @@ def check_temperature(temperature: float | jax.Array) -> None:
     Raises:
         ValueError: below the smallest normal number of float32, infinite, or no number.
     """
-    limits = jnp.finfo(jnp.float32)
-    checks.check_number("temperature", temperature, at_least=limits.tiny, at_most=limits.max)
+    least, most = float(np.finfo(np.float32).tiny), float(np.finfo(np.float32).max)
+    checks.check_number("temperature", temperature, at_least=least, at_most=most)

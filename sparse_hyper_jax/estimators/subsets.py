@@ -93,7 +93,8 @@ def restricted(logits: jax.Array, samples: jax.Array, alive: jax.Array, f: Objec
     shares = jax.nn.softmax(jnp.where(alive, jnp.sum(chosen, axis=0), -jnp.inf))
     # What has no share is not evaluated: f may be infinite there.
     likeliest = jnp.arange(len(samples)) == jnp.argmax(shares)
-    instead = jnp.sum(jnp.where(likeliest[:, None], samples, 0), axis=0, keepdims=True)
+    alone = jnp.where(likeliest[:, None], samples, 0)
+    instead = jnp.sum(alone, axis=0, keepdims=True, dtype=samples.dtype)
     used = jnp.where(shares[:, None] > 0, samples, instead)
     values = evaluate(f, used)
     shares = shares.astype(values.dtype)

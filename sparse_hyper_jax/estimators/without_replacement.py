@@ -63,7 +63,7 @@ class WithoutReplacement(Estimator):
         samples, log_p = sample_without_replacement(key, logits, self.num_samples)
         alive = jnp.isfinite(log_p)
         # What is no sample is not evaluated: f may be infinite there.
-        samples = jnp.where(alive[:, None], samples, samples[0])
+        samples = jnp.where(alive[:, None], samples, samples[:1])
         values = evaluate(f, samples)
         first, second = leave_out_ratios(log_p, _log_rest(logits, samples, log_p))
         log_p, first, second = (one.astype(values.dtype) for one in (log_p, first, second))
@@ -81,7 +81,7 @@ def _log_rest(logits: jax.Array, samples: jax.Array, log_p: jax.Array) -> jax.Ar
     """Give the logarithm of the probability of all choices that are no samples."""
     if len(logits) == 1:
         # Summed over the other classes: the difference to 1 would cancel for peaked logits.
-        inside = jnp.any(samples == jnp.arange(logits.shape[1]), axis=0)
+        inside = jnp.any(samples == jnp.arange(logits.shape[1])[None], axis=0)
         return jax.nn.logsumexp(jnp.where(inside, -jnp.inf, jax.nn.log_softmax(logits)[0]))
     known = jnp.minimum(jax.nn.logsumexp(log_p), 0)
     return jnp.log(jnp.maximum(-jnp.expm1(known), 0))

@@ -81,7 +81,7 @@ PROBLEMS = {
 
 def surrogate(z: jax.Array) -> jax.Array:
     """A control variate without any relation to the problem."""
-    return jnp.sum(jnp.tanh(z) * (1 + jnp.arange(z.size).reshape(z.shape))) / z.size
+    return jnp.sum(jnp.tanh(z) * (1 + jnp.arange(z.size, dtype=z.dtype).reshape(z.shape))) / z.size
 
 
 CASES = {

@@ -109,6 +109,13 @@ def test_table_is_symmetric_with_the_true_action_on_its_diagonal(classes):
     np.testing.assert_array_equal(np.diagonal(table).T, np.broadcast_to(true, table.shape[1:]))
 
 
+def test_a_pair_with_a_class_outside_changes_nothing():
+    log_pi, logits, _, _ = all_exchanges(4)
+    pairs = np.array([[0, 0], [-1, 2], [1, 4], [3, -1000], [2**31 - 1, 0]])
+    actions = np.asarray(jax.jit(pseudo_actions)(log_pi, logits, pairs))
+    assert (actions == actions[0]).all()
+
+
 @pytest.mark.parametrize("name", ["AR", "ARS", "ARSM", "ARSM, each alone"])
 def test_banned_classes_never_win(name):
     samples = draw_block(CASES[name].estimator, BANNED).samples

@@ -86,6 +86,12 @@ def test_a_repeated_point_is_no_class():
     assert np.isneginf(choices.logits).sum(axis=1).tolist() == [0, 2, 0]
 
 
+def test_no_cell_belongs_to_a_class_outside():
+    (choices, _), _ = both_kinds(TUPLES)
+    picked = choices.pick([1, -1, 4])
+    assert picked.tolist() == [choices.points[0, 1].tolist(), [-1, -1], [-1, -1]]
+
+
 def test_axes_have_the_law_of_neighbours():
     (whole, axes), (shares, by_axis) = both_kinds(TUPLES)
     assert axes.points.shape == (6, 2, 1)

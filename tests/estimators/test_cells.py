@@ -161,6 +161,42 @@ def test_rewards_are_constants_beside_the_ordinary_gradient(baseline, expected):
     assert_close(by_log, jnp.array(expected) / 3)
 
 
+def test_whole_losses_are_not_rounded_to_the_precision_of_the_logs():
+    losses = np.array([1001, 1003, 1002, 1000])
+
+    def slope(losses):
+        def of(t):
+            logs = t * jnp.arange(4, dtype=jnp.bfloat16)
+            return score_function_loss(losses, logs, baseline="leave_one_out")
+
+        return jax.grad(of)(jnp.bfloat16(1))
+
+    # mean of (L_i - mean of the others) i = 4/3 (-.5 * 0 + 1.5 * 1 + .5 * 2 - 1.5 * 3) / 4
+    found = jax.jit(lambda: [slope(losses), slope(losses.astype(np.float32))])()
+    assert_close(found, [-2 / 3] * 2, rtol=4e-3)
+
+
+def test_many_losses_of_16_bits_have_their_mean():
+    losses = jnp.where(jnp.arange(4096) % 2, 1.0078125, 1.0).astype(jnp.bfloat16)
+    value = score_function_loss(losses, jnp.zeros(4096, jnp.bfloat16))
+    assert value.dtype == jnp.float32
+    assert_close(value, 1.00390625, rtol=1e-6)
+
+
+def test_a_large_constant_in_the_losses_cancels():
+    def slope(losses):
+        logs = jnp.arange(3.0)
+        return jax.grad(lambda x: score_function_loss(losses, x, baseline="leave_one_out"))(logs)
+
+    plain, shifted = (slope(jnp.array([1.0, 2.0, 4.0]) + by) for by in (0.0, 2.0**21))
+    assert_close(plain, shifted)
+
+
+def test_means_that_are_not_a_number_spoil_the_loss():
+    means = MEANS.at[0, 0].set(jnp.nan)
+    assert jnp.isnan(cell_expectation(jax.random.key(0), means, VARIANCES, SHAPE, table_loss))
+
+
 @pytest.mark.parametrize("baseline", ["none", "leave_one_out"])
 def test_free_values_get_their_ordinary_gradient(baseline):
     values, key = jnp.array([0.5, -1.5]), jax.random.key(5)

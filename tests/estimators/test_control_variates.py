@@ -145,6 +145,22 @@ def test_the_slope_is_that_of_the_noise_held_fixed():
         assert_close(slope[place], measured, rtol=1e-2, atol=1e-3)
 
 
+def test_padding_and_what_is_not_a_number():
+    winners = jnp.array([1, -1, 4, 2, -1000])
+    log_p = jnp.concatenate([LOG_P, LOG_P, LOG_P[:1]]).at[jnp.array([1, 3]), 2].set(jnp.nan)
+
+    def total(log_p):
+        z = perturb_given_winner(KEY, log_p, winners)
+        return jnp.sum(z[:3]), z
+
+    slope, z = jax.jit(jax.grad(total, has_aux=True))(log_p)
+    assert np.argmax(z[0]) == 1
+    assert not np.any(z[np.array([1, 2, 4])])
+    assert np.isnan(z[3]).all()
+    assert all_finite(slope[:3])
+    assert not np.any(slope[1:3])
+
+
 @pytest.mark.parametrize("temperature", [0.2, 1.0])
 def test_rebar_is_unbiased_for_any_scale(temperature):
     for scale in (-0.5, 0.5, 1.0, 2.0):

@@ -296,6 +296,24 @@ def test_balance_loss_is_the_formula_and_its_gradient_that_of_the_probabilities(
     assert_close(jax.grad(balance_loss)(logits, index), jax.grad(formula)(logits))
 
 
+@pytest.mark.parametrize("outside", [-1, EXPERTS, -1000, 2**31 - 1])
+def test_padding_has_no_balance(outside):
+    logits = jax.random.normal(jax.random.key(3), (3, EXPERTS))
+    spoilt = logits.at[1].set(jnp.nan)
+    index = jnp.array([0, outside, 3])
+    found = jax.value_and_grad(balance_loss)(spoilt, index)
+    value, slope = jax.value_and_grad(balance_loss)(logits[::2], index[::2])
+    assert_close(found, (value, jnp.zeros_like(logits).at[::2].set(slope)))
+    assert balance_loss(spoilt[1:2], index[1:2]) == 0
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_a_token_without_a_law_has_no_gate(bad):
+    logits = jnp.stack([LOGITS, LOGITS.at[1].set(bad)])
+    for route in (top_route(logits), sparse_mixer(KEY, logits)):
+        assert np.isnan(route.gate).tolist() == [False, True]
+
+
 PAIR = jnp.zeros((2, EXPERTS))
 MISTAKES = {
     "no experts": (lambda: top_route(jnp.ones(())), "logits of shape ()", "(..., E)", "last axis"),
@@ -314,20 +332,20 @@ MISTAKES = {
     "a negative jitter": (
         lambda: sparse_mixer(KEY, PAIR, jitter=-0.1),
         "jitter=-0.1",
-        "None or at least 0",
-        "pass None",
+        "one number at least 0",
+        "change jitter",
     ),
     "an index of another shape": (
         lambda: balance_loss(PAIR, jnp.zeros(3, jnp.int32)),
-        "index of shape (3,) and dtype int32",
+        "index of shape (3,)",
         "integers of shape (2,)",
         "the expert of the Route",
     ),
     "an index of floats": (
         lambda: fill_with_defaults(PAIR, jnp.ones((2, 1)), jnp.zeros(2), jnp.ones((EXPERTS, 1))),
-        "dtype float32",
+        "index of dtype float32",
         "integers",
-        "the expert of the Route",
+        "convert index",
     ),
     "no tokens": (
         lambda: balance_loss(PAIR[:0], jnp.zeros(0, jnp.int32)),
@@ -356,8 +374,8 @@ MISTAKES = {
             jnp.ones((5, 3)), jnp.ones((2, 3)), jnp.zeros(2, jnp.int32), decay=1.5
         ),
         "decay=1.5",
-        "from 0 to 1",
-        "decay=0.9",
+        "at least 0 and at most 1",
+        "change decay",
     ),
 }
 

@@ -125,6 +125,13 @@ def test_long_rows_of_variables_are_sampled():
     assert all_finite(log_p)
 
 
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_logits_without_a_law_have_no_probability(bad):
+    logits = SMALL.logits.copy()
+    logits[1, 1] = bad
+    assert np.isnan(sample(KEY, logits, 4)[1]).all()
+
+
 @pytest.mark.parametrize("count", [2, 3, 5])
 @pytest.mark.parametrize("dead", [0, 1, 2])
 def test_leave_out_ratios_are_those_of_all_permutations(count, dead):
@@ -222,7 +229,7 @@ def test_f_may_be_infinite_where_a_class_is_banned(estimator):
         ),
         (lambda: WithoutReplacement(1), "num_samples=1", "at least 2", "static int"),
         (lambda: WithoutReplacement(2.0), "num_samples=2.0", "an int", "static int"),
-        (lambda: WithoutReplacement(13), "num_samples=13", "at most 12", "take RLOO"),
+        (lambda: WithoutReplacement(13), "num_samples=13", "from 2 to 12", "static int"),
         (lambda: Subset(1), "num_samples=1", "at least 2", "static int"),
         (lambda: sample(KEY, SMALL.logits, 0), "count=0", "at least 1", "static int"),
         (lambda: sample(KEY, SMALL.logits[0], 2), "logits of shape (3,)", "(any, any)", "reshape"),
