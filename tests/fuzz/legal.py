@@ -12,7 +12,7 @@ ONE_BY_ONE = 0.2
 """Share of plans whose cases run one after the other, without `jax.vmap`."""
 
 
-def run_plan(family, room, number, seed, count, findings):
+def run_plan(family, room, number, *, seed, count, findings):
     """Draw a plan of a family, run its cases and judge them.
 
     Args:

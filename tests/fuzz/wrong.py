@@ -122,7 +122,7 @@ def array(
             choices += [lambda: jnp.asarray(value[..., :-1])] if value.shape[-1] > 1 else []
         if kind == "integers":
             choices += [lambda: jnp.asarray(value, np.float32), lambda: value.astype(bool)]
-            choices += [lambda: (value + 0.5).tolist()]
+            choices += [(value + 0.5).tolist]
         if kind == "floats":
             choices += [lambda: jnp.asarray(value).astype(np.int32), lambda: value > 0]
         if kind == "flags":
@@ -199,7 +199,7 @@ def flag(value):
     def wrong(rng):
         choices = [
             lambda: strange(rng),
-            lambda: draw_word(rng),
+            lambda: ("no", "yes", "False", "true", "off")[rng.integers(5)],
             lambda: int(rng.integers(2)),
             lambda: float(rng.integers(2)),
             lambda: [value],
@@ -208,11 +208,6 @@ def flag(value):
         return one_of(rng, choices)
 
     return Kind(value, wrong, "flag")
-
-
-def draw_word(rng):
-    """A word that somebody may take for a flag."""
-    return ("no", "yes", "False", "true", "off")[rng.integers(5)]
 
 
 def choice(value, *, optional=False):
@@ -262,10 +257,10 @@ def shape(value, *, optional=False, ranks=True, empty=False):
             lambda: spoilt(rng, (2, 2)),
             lambda: spoilt(rng, True),
             lambda: 7,
-            lambda: {size: 1 for size in (*value, 2)},
+            lambda: dict.fromkeys((*value, 2), 1),
         ]
         choices += [lambda: (*value, 2), lambda: (*value, *value, 3, 3)] if ranks else []
-        choices += [lambda: value[:-1]] if ranks and (len(value) > 1 or empty and value) else []
+        choices += [lambda: value[:-1]] if ranks and (len(value) > 1 or (empty and value)) else []
         return one_of(rng, choices)
 
     return Kind(value, wrong, "shape")
@@ -278,7 +273,7 @@ def thing(value, *bad, optional=False, text=True, lazy=False, family="thing", nu
         choices = [
             lambda: strange(rng, none=not optional, text=text),
             lambda: np.ones(3),
-            lambda: [],
+            list,
         ]
         choices += [lambda: 3] if number else []
         choices += [lambda: type(value)] * (0 if lazy or callable(value) else 2)

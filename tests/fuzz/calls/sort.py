@@ -55,11 +55,16 @@ def order_losses(rng):
 
 
 def standardise(rng):
-    return Call("sort.standardise", sort.standardise, {"keys": keys(rng, ranks=False, lengths=False)}, 1)
+    return Call(
+        "sort.standardise", sort.standardise, {"keys": keys(rng, ranks=False, lengths=False)}, 1
+    )
 
 
 def neural_sort(rng):
-    arguments = {"keys": array(draw.distinct(rng, N), lengths=False), "temperature": number(1.0, -1.0, 0.0)}
+    arguments = {
+        "keys": array(draw.distinct(rng, N), lengths=False),
+        "temperature": number(1.0, -1.0, 0.0),
+    }
     return Call("sort.neural_sort", sort.neural_sort, arguments, 1)
 
 
@@ -73,10 +78,14 @@ def splitting(rng):
         arguments["level"] = count(1, 0, 3)
     if name == "quicksort":
         target = jnp.ones((N, 2))
-        arguments["target"] = tree(target, target[1:], jnp.ones(()), "text", {"a": target[1:]}, family="payload")
+        arguments["target"] = tree(
+            target, target[1:], jnp.ones(()), "text", {"a": target[1:]}, family="payload"
+        )
     if name == "draw_sort":
         good = jnp.arange(N)
-        arguments["payload"] = tree(good, good[1:], good.sum(), "text", {"a": good[1:]}, object(), family="payload")
+        arguments["payload"] = tree(
+            good, good[1:], good.sum(), "text", {"a": good[1:]}, object(), family="payload"
+        )
     return Call(f"sort.{name}", getattr(sort, name), arguments, 3)
 
 
@@ -95,8 +104,14 @@ def sort_loss(rng):
     target = jnp.asarray(draw.reals(rng, (N, 2)))
     done = sort.Sorted(target, jnp.arange(5.0), (target,) * 4, (target,) * 4)
     bad = [target[1:], target[:, 0], {"a": target}, target * 1j, "text"]
-    arguments = {"result": thing(done, family="result"), "target": thing(target, *bad, family="payload")}
-    arguments |= {"kind": choice("plain"), "distance": function(sort.squared_error, lambda *_: None)}
+    arguments = {
+        "result": thing(done, family="result"),
+        "target": thing(target, *bad, family="payload"),
+    }
+    arguments |= {
+        "kind": choice("plain"),
+        "distance": function(sort.squared_error, lambda *_: None),
+    }
     return Call("sort.sort_loss", sort.sort_loss, arguments, 2)
 
 
@@ -109,4 +124,17 @@ def losses(rng):
     return Call(f"sort.{name}", getattr(sort, name), arguments, 2)
 
 
-CALLS = (soft_sort, soft_sort, soft_places, order_losses, standardise, neural_sort, splitting, splitting, splitting, moving, sort_loss, losses)
+CALLS = (
+    soft_sort,
+    soft_sort,
+    soft_places,
+    order_losses,
+    standardise,
+    neural_sort,
+    splitting,
+    splitting,
+    splitting,
+    moving,
+    sort_loss,
+    losses,
+)
