@@ -133,7 +133,7 @@ def memories(rng):
     good = first._replace(uses=jnp.ones(()))
     arguments = {
         "memory": thing(first, *bad, family="memory"),
-        "gradient": thing(good, *bad, family="gradient"),
+        "gradient": thing(good, *bad, family="memory"),
     }
     return Call("backprop.next_memory", backprop.next_memory, arguments, 2)
 

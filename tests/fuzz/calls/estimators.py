@@ -10,7 +10,7 @@ from tests.fuzz.wrong import Call, array, choice, count, flag, function, key, nu
 
 
 def logits(rng, *size):
-    return array(reals(rng, *size), "floats", ranks=False, lengths=False)
+    return array(reals(rng, *size), ranks=False, lengths=False)
 
 
 def objective():

@@ -295,12 +295,11 @@ def training(rng):
 
 
 def proximal(rng):
-    weights = array(reals(rng, 4, 8), "floats", ranks=False, lengths=False, last=True)
-    axis = number(-1, 5, -3, 0.5)
-    if rng.random() < 0.5:
-        return Call(
-            "pruning.penalty_2_to_4", pruning.penalty_2_to_4, {"weights": weights, "axis": axis}, 1
-        )
+    axis, kind = number(-1, 5, -3, 0.5), draw.pick(rng, "real", "floats")
+    weights = array(reals(rng, 4, 8), kind, ranks=False, lengths=False, last=True)
+    if kind == "real":
+        arguments = {"weights": weights, "axis": axis}
+        return Call("pruning.penalty_2_to_4", pruning.penalty_2_to_4, arguments, 1)
     arguments = {"weights": weights, "strength": number(0.5, -1.0, jnp.array(-1.0)), "axis": axis}
     return Call("pruning.prox_2_to_4", pruning.prox_2_to_4, arguments, 2)
 

@@ -5,6 +5,7 @@ from tests.fuzz.rooms import (
     choices,
     entries,
     glimpse,
+    nn,
     products,
     quicksort,
     routing,
@@ -24,4 +25,5 @@ FAMILIES = {
     "reparam": weights.REPARAM,
     "continual": weights.CONTINUAL,
     "diagnostics": backprop.DIAGNOSTICS,
+    "nn": nn.FAMILIES,
 }
