@@ -39,8 +39,8 @@ def test_right_arguments_agree_with_numpy(room, plan):
 
 
 def test_wrong_arguments_are_told_in_three_parts():
-    findings = fuzz(illegal=250)
-    assert findings.total("illegal") == 250
+    findings = fuzz(illegal=200)
+    assert findings.total("illegal") == 200
     assert list(findings.lines()) == []
 
 

@@ -96,6 +96,7 @@ def array(
         bad: other values that are not legal.
     """
     value = np.asarray(value)
+    value = value.astype({"f": np.float32, "i": np.int32}.get(value.dtype.kind, value.dtype))
 
     def wrong(rng):
         def ragged():
@@ -110,25 +111,28 @@ def array(
             lambda: [*value.tolist(), None] if value.ndim else [None],
             lambda: [*map(str, value.reshape(-1).tolist()), "a"],
         ]
-        choices += [] if complexes else [lambda: jnp.asarray(value.astype(np.complex64))]
+        choices += [] if complexes else [lambda: value.astype(np.complex64)]
         if ranks:
-            choices += [lambda: jnp.asarray(value)[None], lambda: jnp.asarray(value)[..., None]]
-            choices += [lambda: jnp.asarray(value).sum(0, dtype=value.dtype)] if value.ndim else []
+            choices += [lambda: value[None], lambda: value[..., None]]
+            choices += [lambda: value.sum(0, dtype=value.dtype)] if value.ndim else []
         if lengths and value.ndim:
-            choices += [lambda: jnp.concatenate([value, value[:1]])] * 2
-            choices += [lambda: jnp.concatenate([value] * 3)]
+            choices += [lambda: np.concatenate([value, value[:1]])] * 2
+            choices += [lambda: np.concatenate([value] * 3)]
         if last and value.ndim:
-            choices += [lambda: jnp.concatenate([value, value[..., :1]], -1)] * 2
-            choices += [lambda: jnp.asarray(value[..., :-1])] if value.shape[-1] > 1 else []
+            choices += [lambda: np.concatenate([value, value[..., :1]], -1)] * 2
+            choices += [lambda: value[..., :-1]] if value.shape[-1] > 1 else []
         if kind == "integers":
-            choices += [lambda: jnp.asarray(value, np.float32), lambda: value.astype(bool)]
+            choices += [lambda: value.astype(np.float32), lambda: value.astype(bool)]
             choices += [(value + 0.5).tolist]
         if kind == "floats":
-            choices += [lambda: jnp.asarray(value).astype(np.int32), lambda: value > 0]
+            choices += [lambda: value.astype(np.int32), lambda: value > 0]
         if kind == "flags":
-            choices += [lambda: jnp.asarray(value, np.float32)]
+            choices += [lambda: value.astype(np.float32)]
         choices += [lambda one=one: one for one in bad]
-        return one_of(rng, choices)
+        spoilt = one_of(rng, choices)
+        numeric = isinstance(spoilt, np.ndarray) and spoilt.dtype.kind in "biufc"
+        # From NumPy or from JAX: neither way anything is compiled.
+        return jnp.asarray(spoilt) if numeric and rng.random() < 0.5 else spoilt
 
     return Kind(jnp.asarray(value), wrong, "array" if kind == "floats" else kind)
 

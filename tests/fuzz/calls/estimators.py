@@ -185,7 +185,7 @@ def racing(rng):
     else:
         arguments = {
             "key": key(),
-            "logits": array(reals(rng, 2, 3), "floats", lengths=False),
+            "logits": array(reals(rng, 2, 3), lengths=False),
             "count": count(3, 1, 9),
         }
     return Call(f"estimators.{name}", getattr(estimators, name), arguments, 3)

@@ -1,6 +1,5 @@
 """Arguments that calls of several rooms share."""
 
-import jax.numpy as jnp
 import numpy as np
 
 from sparse_hyper_jax.types import ContinuousTuples, SparseEntries
@@ -12,9 +11,9 @@ SHAPE = (5, 4)
 
 def tuples_of(rng, k, sizes=SHAPE):
     return ContinuousTuples(
-        jnp.asarray(draw.means(rng, k, sizes)),
-        jnp.asarray(10 ** rng.uniform(-2, 2, (k, len(sizes))), jnp.float32),
-        jnp.asarray(rng.normal(size=k), jnp.float32),
+        draw.means(rng, k, sizes),
+        (10 ** rng.uniform(-2, 2, (k, len(sizes)))).astype(np.float32),
+        rng.normal(size=k).astype(np.float32),
     )
 
 
@@ -24,7 +23,7 @@ def tuples(rng, k, sizes=SHAPE, *, values_matter=True):
     means, variances, values = good
     bad = [
         good._replace(means=means[0]),
-        good._replace(means=jnp.concatenate([means, means[:, :1]], 1)),
+        good._replace(means=np.concatenate([means, means[:, :1]], 1)),
         good._replace(variances=variances[:, 0]),
         good._replace(variances=variances[1:]),
         good._replace(means="means"),
@@ -41,9 +40,7 @@ def tuples(rng, k, sizes=SHAPE, *, values_matter=True):
 
 def entries(rng, n, sizes=SHAPE):
     """Sparse entries, and what is none of these."""
-    good = SparseEntries(
-        jnp.asarray(draw.cells(rng, n, sizes)), jnp.asarray(rng.normal(size=n), jnp.float32)
-    )
+    good = SparseEntries(draw.cells(rng, n, sizes), rng.normal(size=n).astype(np.float32))
     bad = [
         good._replace(indices=good.indices[0]),
         good._replace(indices=good.indices[:, :1]),

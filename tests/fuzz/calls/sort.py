@@ -1,6 +1,5 @@
 """Calls of ``sort``."""
 
-import jax.numpy as jnp
 import numpy as np
 
 from sparse_hyper_jax import sort
@@ -24,7 +23,7 @@ def certainty():
 
 def payload(rng):
     """A tree of arrays, and what is none."""
-    good = jnp.asarray(draw.reals(rng, (N, 2)))
+    good = draw.reals(rng, (N, 2))
     bad = [good[1:], good.sum(), {"a": good[1:]}, "text", ["a", "b"], good.astype(int), 3, object()]
     return tree(good, *bad, family="payload")
 
@@ -77,12 +76,12 @@ def splitting(rng):
     if name == "half_split":
         arguments["level"] = count(1, 0, 3)
     if name == "quicksort":
-        target = jnp.ones((N, 2))
+        target = np.ones((N, 2), np.float32)
         arguments["target"] = tree(
-            target, target[1:], jnp.ones(()), "text", {"a": target[1:]}, family="payload"
+            target, target[1:], np.ones((), np.float32), "text", {"a": target[1:]}, family="payload"
         )
     if name == "draw_sort":
-        good = jnp.arange(N)
+        good = np.arange(N, dtype=np.int32)
         arguments["payload"] = tree(
             good, good[1:], good.sum(), "text", {"a": good[1:]}, object(), family="payload"
         )
@@ -91,7 +90,7 @@ def splitting(rng):
 
 def half_of():
     n = np.arange(N, dtype=np.int32)
-    return sort.HalfPermutation(jnp.stack([n, n]), jnp.stack([n, n]), jnp.full((2, N), 0.5))
+    return sort.HalfPermutation(*np.stack([[n, n], [n, n]]), np.full((2, N), 0.5, np.float32))
 
 
 def moving(rng):
@@ -101,8 +100,8 @@ def moving(rng):
 
 
 def sort_loss(rng):
-    target = jnp.asarray(draw.reals(rng, (N, 2)))
-    done = sort.Sorted(target, jnp.arange(5.0), (target,) * 4, (target,) * 4)
+    target = draw.reals(rng, (N, 2))
+    done = sort.Sorted(target, np.arange(N, dtype=np.float32), (target,) * 4, (target,) * 4)
     bad = [target[1:], target[:, 0], {"a": target}, target * 1j, "text"]
     arguments = {
         "result": thing(done, family="result"),

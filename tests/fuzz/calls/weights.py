@@ -1,6 +1,7 @@
 """Calls of ``reparam``, ``pruning`` and ``continual``."""
 
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from sparse_hyper_jax import continual, pruning, reparam
@@ -49,19 +50,19 @@ def powerprop(rng):
     arguments = {"alpha": alpha(), "select": selector(), "axes": axes()}
 
     def use(alpha, **options):
-        reparam.powerprop(alpha, **options).to_weights({"kernel": jnp.ones((3, 2))})
+        reparam.powerprop(alpha, **options).to_weights({"kernel": np.ones((3, 2))})
 
     return Call("reparam.powerprop", use, arguments, 1)
 
 
 def parameters(rng):
-    return {"kernel": jnp.asarray(reals(rng, 4, 8)), "bias": jnp.ones(8)}
+    return {"kernel": reals(rng, 4, 8), "bias": np.ones(8, np.float32)}
 
 
 def updating(rng):
-    params = {"kernel": jnp.asarray(reals(rng, 3, 2))}
+    params = {"kernel": reals(rng, 3, 2)}
     bad = [
-        {"kernel": jnp.ones((4, 1))},
+        {"kernel": np.ones((4, 1))},
         {"other": jnp.ones((3, 2))},
         {"kernel": "x"},
         None,
@@ -146,17 +147,17 @@ def patterns(rng):
 
 
 def keep_largest(rng):
-    good = [jnp.asarray(reals(rng, 3)), jnp.asarray(reals(rng, 2, 2))]
+    good = [reals(rng, 3), reals(rng, 2, 2)]
     bad = [
         [],
         [good[0], good[1].astype(jnp.bfloat16)],
-        [jnp.arange(3)],
+        [np.arange(3)],
         ["a"],
         [None],
         [good[0] * 1j],
     ]
-    flags = [jnp.ones(3, bool), jnp.ones((2, 2), bool)]
-    wrong = [flags[:1], [flags[0][1:], flags[1]], [jnp.ones(3), jnp.ones((2, 2))], ["a", "b"]]
+    flags = [np.ones(3, bool), np.ones((2, 2), bool)]
+    wrong = [flags[:1], [flags[0][1:], flags[1]], [np.ones(3), np.ones((2, 2))], ["a", "b"]]
     arguments = {
         "scores": thing(good, *bad),
         "count": count(3),
@@ -166,10 +167,10 @@ def keep_largest(rng):
 
 
 def masked(rng):
-    good = {"kernel": jnp.ones((4, 8), bool), "bias": optax.MaskedNode()}
+    good = {"kernel": np.ones((4, 8), bool), "bias": optax.MaskedNode()}
     bad = [
-        {"kernel": jnp.ones((4, 8)), "bias": optax.MaskedNode()},
-        {"kernel": jnp.ones((8, 4), bool), "bias": optax.MaskedNode()},
+        {"kernel": np.ones((4, 8)), "bias": optax.MaskedNode()},
+        {"kernel": np.ones((8, 4), bool), "bias": optax.MaskedNode()},
         {"kernel": good["kernel"]},
         {"kernel": "x", "bias": optax.MaskedNode()},
     ]
@@ -316,7 +317,7 @@ def network(rng):
             2,
         )
     if name == "redraw_free":
-        short = {"kernel": jnp.ones((1, 4)), "bias": jnp.ones(8)}
+        short = {"kernel": np.ones((1, 4)), "bias": np.ones(8, np.float32)}
         return Call(
             "continual.redraw_free",
             continual.redraw_free,
