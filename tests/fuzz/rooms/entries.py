@@ -270,7 +270,7 @@ def stitch(rng):
     def expect(case, got):
         rows = np.repeat(template.rows[:, None], q, 1)
         rows[..., list(template.columns)] = case["points"]
-        return {"y": Near(rows.reshape(count * q, -1).astype(np.int32))}
+        return {"y": Near(rows.reshape(count * q, len(sizes)).astype(np.int32))}
 
     return Program(
         "stitch",
