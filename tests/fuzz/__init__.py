@@ -2,7 +2,7 @@
 
     python -m tests.fuzz --cases 100000 --illegal 10000 --seed 0
     python -m tests.fuzz --cases 2000 --room sort          # one room
-    python -m tests.fuzz --cases 300 --room ops --plan 17  # one plan again, as a finding names it
+    python -m tests.fuzz --room ops --plan 17              # one plan, as a finding names it
 
 A plan is what a compiled program fixes: shapes, dtypes, options. Hundreds of cases with other
 numbers go through one program, by `jax.vmap` or one after the other, so that tens of thousands take
@@ -12,9 +12,10 @@ minutes::
                                        |
     legal.py     numbers --run--> got  |  expect --> Near (compare.py): value, allowance
                                   '----+----'
-    calls/*.py   Call (wrong.py): a legal call --one argument is spoilt--> illegal.py: what is raised?
+    calls/*.py   Call (wrong.py): a legal call --one argument spoilt--> illegal.py: what is raised?
 
-`findings.py` keeps what went wrong, `__main__.py` prints one line of JSON.
+`run.py` spreads cases over rooms, `findings.py` keeps what went wrong, `__main__.py` prints one
+line of JSON.
 
 ## What counts as legal
 

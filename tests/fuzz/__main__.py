@@ -51,8 +51,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for line in findings.lines():
         print(line, file=sys.stderr)
     found = {kind: findings.total(kind) for kind in KINDS}
-    rooms = {name: {kind: n for kind, n in sorted(counts.items()) if n} for name, counts in findings.counts.items()}
-    line = {"benchmark": "fuzz", "commit": before, **surroundings(), "seed": asked.seed, "per_plan": asked.per_plan}
+    rooms = {
+        name: {kind: n for kind, n in sorted(counts.items()) if n}
+        for name, counts in findings.counts.items()
+    }
+    line = {
+        "benchmark": "fuzz",
+        "commit": before,
+        **surroundings(),
+        "seed": asked.seed,
+        "per_plan": asked.per_plan,
+    }
     line |= found | {"seconds": round(time.perf_counter() - began), "rooms": rooms}
     print(json.dumps(line))
     if asked.json:

@@ -56,12 +56,15 @@ def judge(got, near):
         room = room + float(limits.eps) * np.abs(value) + 2 * float(limits.smallest_subnormal)
     with np.errstate(all="ignore"):
         far = ~(np.abs(found - value) <= room) & ~(found == value)
-        # What a dtype cannot hold may be infinite in it.
-        far &= ~(np.isinf(found) & (np.abs(value) + room >= 0.99 * float(limits.max)))
+        # What a dtype cannot hold may be infinite in it; what is not compared has to be finite.
+        known = np.where(np.isinf(room), 0, room)
+        most = np.abs(value) + known >= 0.99 * float(limits.max)
+        far = np.where(np.isinf(found) & (found != value), ~most, far)
     if not far.any():
         return RIGHT
     at = np.unravel_index(np.argmax(far), far.shape)
-    words = f"at {[int(n) for n in at]} found {found[at]!r}; expected {value[at]!r} within {room[at]:.2g}"
+    where = [int(n) for n in at]
+    words = f"at {where} found {found[at]}; expected {value[at]} within {room[at]:.2g}"
     return Verdict(words, bool(np.isnan(found[far]).any()))
 
 

@@ -38,7 +38,9 @@ def run_calls(makers, room, seed, count, findings):
 
 
 def check_legal(call, room, findings):
-    """What is spoilt has to be legal before."""
+    """What is spoilt has to be legal before; what looks at numbers has tests of its own."""
+    if call.eager:
+        return
     try:
         perform(call, values_of(call))
     except Exception as error:  # whatever it is, it is none that a legal call may raise

@@ -12,7 +12,7 @@ ONE_BY_ONE = 0.2
 """Share of plans whose cases run one after the other, without `jax.vmap`."""
 
 
-def run_plan(family, room, number, seed, count, findings):
+def run_plan(family, room, number, *, seed, count, findings):
     """Draw a plan of a family, run its cases and judge them.
 
     Args:
@@ -27,27 +27,26 @@ def run_plan(family, room, number, seed, count, findings):
     program = family(rng)
     where = f"--room {room} --seed {seed} --plan {number} --per-plan {count}"
     where += f": {program.name} {dict(program.options)}"
+    findings.count(room, "cases", count)
+    done = 0
     try:
         cases = [program.draw(rng) for _ in range(count)]
-        outputs, weights = compute(program, cases, rng, number)
+        for case, got, weight in zip(cases, *compute(program, cases, rng), strict=True):
+            verdict, name = judge_case(program, case, got, weight)
+            done += 1
+            if verdict.words:
+                kind = "nan" if verdict.is_nan else "mismatches"
+                told = ", ".join(f"{key}={brief(value)}" for key, value in case.items())[:1500]
+                about = f"{program.name}, {name}"
+                findings.add(room, kind, about, f"{where}; {told}; {name}: {verdict.words}")
     except Exception as error:  # a legal call that raises is a finding, whatever it raises
         last = traceback.extract_tb(error.__traceback__)[-1]
         words = f"{type(error).__name__}: {str(error)[:300]} ({last.filename}:{last.lineno})"
-        findings.count(room, "cases", count)
         findings.add(room, "mismatches", f"{program.name} raises", f"{where} {words}")
-        findings.count(room, "mismatches", count - 1)
-        return
-    findings.count(room, "cases", count)
-    for case, got, weight in zip(cases, outputs, weights, strict=True):
-        verdict, name = judge_case(program, case, got, weight)
-        if verdict.words:
-            kind = "nan" if verdict.is_nan else "mismatches"
-            told = ", ".join(f"{key}={brief(value)}" for key, value in case.items())
-            about = f"{program.name}, {name}"
-            findings.add(room, kind, about, f"{where}; {told[:1500]}; {name}: {verdict.words}")
+        findings.count(room, "mismatches", count - done - 1)
 
 
-def compute(program, cases, rng, number):
+def compute(program, cases, rng):
     """Give the outputs of all cases, and the weights by which they were differentiated."""
     batch = {name: np.stack([case[name] for case in cases]) for name in cases[0]}
     inputs = {name: jnp.asarray(array) for name, array in batch.items()}

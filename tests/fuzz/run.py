@@ -39,7 +39,8 @@ def fuzz(
             if plan is not None and plan != done:
                 continue
             family = FAMILIES[name][done % len(FAMILIES[name])]
-            legal.run_plan(family, name, done, seed, min(per_plan, number - first), findings)
+            count = min(per_plan, number - first)
+            legal.run_plan(family, name, done, seed=seed, count=count, findings=findings)
             if done % MANY_PROGRAMS == MANY_PROGRAMS - 1:
                 # A process may not hold thousands of programs.
                 jax.clear_caches()

@@ -15,16 +15,30 @@ LEAST_VARIANCE = 1e-12
 EXACT = 2.0**24 - 2
 """Beyond, a float32 mean may not tell its neighbours apart."""
 
+VANISHED = 1e-37
+"""Products of float32 below that may be 0, and what is multiplied by them then too."""
+
+
+class Slope(NamedTuple):
+    """Derivatives of logits, tables ``(k, P, r)``."""
+
+    value: np.ndarray
+    """From that at the origin on."""
+
+    whole: np.ndarray
+    """Sizes before that of the origin is taken off, which rounds."""
+
+    faint: np.ndarray
+    """What multiplies products that may have vanished: a variance comes last."""
+
 
 class Shares(NamedTuple):
-    """``(k, P)`` shares, and per axis the slopes of the logits: lists of ``(k, P)``."""
+    """Shares ``(k, P)``, how far off they may be, and slopes of the logits."""
 
     values: np.ndarray
     off: np.ndarray
-    by_mean: list[np.ndarray]
-    by_variance: list[np.ndarray]
-    sizes: tuple[list[np.ndarray], list[np.ndarray]]
-    """Of the slopes before the origin's is taken off, which rounds."""
+    by_mean: Slope
+    by_variance: Slope
 
 
 def first_occurrence(points):
@@ -59,7 +73,7 @@ def log_densities(apart, variances, density):
     return -0.5 * (squares.shape[-1] + 1) * np.log1p(squares.sum(-1))
 
 
-def share(points, mask, means, variances, density="gaussian", period=None):
+def share(points, mask, means, variances, density="gaussian", period=None):  # noqa: PLR0917
     """Share out tuples among kept points, see :func:`sparse_hyper_jax.ops.proportions`."""
     apart = distances(points, means, period)
     whole = np.round(means)
@@ -106,25 +120,28 @@ def _logits(apart, origin, variances, density):
 
 
 def _slopes(apart, origin, variances, density):
-    """Slopes of logits by mean and by variance, from those of the origin on; and their sizes."""
+    """Slopes of logits by mean and by variance."""
     clear = (variances > LEAST_VARIANCE)[:, None]
     safe = np.maximum(variances, LEAST_VARIANCE)[:, None]
-    near = np.broadcast_to(origin, apart.shape)
+    near, none = np.broadcast_to(origin, apart.shape), np.zeros(apart.shape)
     if density == "gaussian":
         by_mean, by_variance = (apart - near) / safe, (apart**2 - near**2) / (2 * safe**2)
-        loose = [np.zeros_like(by_mean)] * 2
+        wholes = none, none
     elif density == "laplace":
         signs, lengths = np.sign(apart) - np.sign(near), np.abs(apart) - np.abs(near)
         by_mean, by_variance = np.sqrt(2 / safe) * signs, lengths / np.sqrt(2 * safe**3)
-        loose = [np.sqrt(2 / safe) + 0 * apart, np.abs(apart) / np.sqrt(2 * safe**3)]
+        wholes = np.sqrt(2 / safe) + none, np.abs(apart) / np.sqrt(2 * safe**3)
     else:
-        whole = 1 + (apart**2 / safe).sum(-1, keepdims=True)
+        total = 1 + (apart**2 / safe).sum(-1, keepdims=True)
         power = apart.shape[-1] + 1
-        by_mean, by_variance = power * apart / safe / whole, power / 2 * (apart / safe) ** 2 / whole
-        loose = [np.abs(by_mean), np.abs(by_variance)]
-    by_variance, loose[1] = by_variance * clear, loose[1] * clear
-    unpack = lambda table: [table[..., axis] for axis in range(table.shape[-1])]  # noqa: E731
-    return unpack(by_mean), unpack(by_variance), (unpack(loose[0]), unpack(loose[1]))
+        by_mean = power * apart / safe / total
+        by_variance = power / 2 * (apart / safe) ** 2 / total
+        wholes = np.abs(by_mean), np.abs(by_variance)
+    faint = (np.abs(apart) + 1) / safe
+    return (
+        Slope(by_mean, wholes[0], faint),
+        Slope(by_variance * clear, wholes[1] * clear, faint**2 * clear),
+    )
 
 
 def mixed(shares, values):
@@ -151,25 +168,20 @@ def slopes(shares, values, weights, wrong=0.0):
     apart = weights - mean
     slip = (shares.off * np.abs(apart)).sum(-1, keepdims=True) + wrong
     size = np.abs(weights) + (shares.values * np.abs(weights)).sum(-1, keepdims=True)
+    rounded = 16 * EPS * shares.values * size
+    off = shares.off * np.abs(apart) + shares.values * slip + rounded
     peaked = shares.values.max(-1, keepdims=True, initial=0) == 1
 
-    def one(steep, loose):
-        value = values * (shares.values * apart * steep).sum(-1)
-        off = shares.off * np.abs(apart) + shares.values * slip
-        off = (off + 16 * EPS * shares.values * size + LOST * np.abs(weights)) * np.abs(steep)
-        off += np.where(peaked, 0, 16 * EPS * shares.values * size * loose)
-        return value, np.abs(values) * np.nan_to_num(off.sum(-1), nan=np.inf)
+    def one(slope):
+        value = ((shares.values * apart)[..., None] * slope.value).sum(1)
+        room = off[..., None] * np.abs(slope.value) + VANISHED * size[..., None] * slope.faint
+        room += np.where(peaked, 0, rounded)[..., None] * slope.whole
+        room = np.nan_to_num(room.sum(1), nan=np.inf) + LOST
+        return Near(values[:, None] * value, np.abs(values)[:, None] * room + LOST)
 
-    results = [
-        [one(*pair) for pair in zip(steep, loose, strict=True)]
-        for steep, loose in zip((shares.by_mean, shares.by_variance), shares.sizes, strict=True)
-    ]
-    by_mean, by_variance = (
-        Near(np.stack([value for value, _ in axes], -1), np.stack([off for _, off in axes], -1))
-        for axes in results
-    )
-    off = (slip + 16 * EPS * (shares.values * size).sum(-1, keepdims=True))[:, 0] + LOST
-    return by_mean, by_variance, Near(mean[:, 0], np.nan_to_num(off, nan=np.inf))
+    by_value = (slip + rounded.sum(-1, keepdims=True))[:, 0] + LOST
+    by_value = Near(mean[:, 0], np.nan_to_num(by_value, nan=np.inf))
+    return one(shares.by_mean), one(shares.by_variance), by_value
 
 
 def halfway(points, means, period):

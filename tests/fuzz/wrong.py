@@ -96,6 +96,7 @@ def array(
         bad: other values that are not legal.
     """
     value = np.asarray(value)
+    value = value.astype({"f": np.float32, "i": np.int32}.get(value.dtype.kind, value.dtype))
 
     def wrong(rng):
         def ragged():
@@ -110,25 +111,28 @@ def array(
             lambda: [*value.tolist(), None] if value.ndim else [None],
             lambda: [*map(str, value.reshape(-1).tolist()), "a"],
         ]
-        choices += [] if complexes else [lambda: jnp.asarray(value.astype(np.complex64))]
+        choices += [] if complexes else [lambda: value.astype(np.complex64)]
         if ranks:
-            choices += [lambda: jnp.asarray(value)[None], lambda: jnp.asarray(value)[..., None]]
-            choices += [lambda: jnp.asarray(value).sum(0, dtype=value.dtype)] if value.ndim else []
+            choices += [lambda: value[None], lambda: value[..., None]]
+            choices += [lambda: value.sum(0, dtype=value.dtype)] if value.ndim else []
         if lengths and value.ndim:
-            choices += [lambda: jnp.concatenate([value, value[:1]])] * 2
-            choices += [lambda: jnp.concatenate([value] * 3)]
+            choices += [lambda: np.concatenate([value, value[:1]])] * 2
+            choices += [lambda: np.concatenate([value] * 3)]
         if last and value.ndim:
-            choices += [lambda: jnp.concatenate([value, value[..., :1]], -1)] * 2
-            choices += [lambda: jnp.asarray(value[..., :-1])] if value.shape[-1] > 1 else []
+            choices += [lambda: np.concatenate([value, value[..., :1]], -1)] * 2
+            choices += [lambda: value[..., :-1]] if value.shape[-1] > 1 else []
         if kind == "integers":
-            choices += [lambda: jnp.asarray(value, np.float32), lambda: value.astype(bool)]
-            choices += [lambda: (value + 0.5).tolist()]
+            choices += [lambda: value.astype(np.float32), lambda: value.astype(bool)]
+            choices += [(value + 0.5).tolist]
         if kind == "floats":
-            choices += [lambda: jnp.asarray(value).astype(np.int32), lambda: value > 0]
+            choices += [lambda: value.astype(np.int32), lambda: value > 0]
         if kind == "flags":
-            choices += [lambda: jnp.asarray(value, np.float32)]
+            choices += [lambda: value.astype(np.float32)]
         choices += [lambda one=one: one for one in bad]
-        return one_of(rng, choices)
+        spoilt = one_of(rng, choices)
+        numeric = isinstance(spoilt, np.ndarray) and spoilt.dtype.kind in "biufc"
+        # From NumPy or from JAX: neither way anything is compiled.
+        return jnp.asarray(spoilt) if numeric and rng.random() < 0.5 else spoilt
 
     return Kind(jnp.asarray(value), wrong, "array" if kind == "floats" else kind)
 
@@ -199,7 +203,7 @@ def flag(value):
     def wrong(rng):
         choices = [
             lambda: strange(rng),
-            lambda: draw_word(rng),
+            lambda: ("no", "yes", "False", "true", "off")[rng.integers(5)],
             lambda: int(rng.integers(2)),
             lambda: float(rng.integers(2)),
             lambda: [value],
@@ -208,11 +212,6 @@ def flag(value):
         return one_of(rng, choices)
 
     return Kind(value, wrong, "flag")
-
-
-def draw_word(rng):
-    """A word that somebody may take for a flag."""
-    return ("no", "yes", "False", "true", "off")[rng.integers(5)]
 
 
 def choice(value, *, optional=False):
@@ -262,10 +261,10 @@ def shape(value, *, optional=False, ranks=True, empty=False):
             lambda: spoilt(rng, (2, 2)),
             lambda: spoilt(rng, True),
             lambda: 7,
-            lambda: {size: 1 for size in (*value, 2)},
+            lambda: dict.fromkeys((*value, 2), 1),
         ]
         choices += [lambda: (*value, 2), lambda: (*value, *value, 3, 3)] if ranks else []
-        choices += [lambda: value[:-1]] if ranks and (len(value) > 1 or empty and value) else []
+        choices += [lambda: value[:-1]] if ranks and (len(value) > 1 or (empty and value)) else []
         return one_of(rng, choices)
 
     return Kind(value, wrong, "shape")
@@ -278,7 +277,7 @@ def thing(value, *bad, optional=False, text=True, lazy=False, family="thing", nu
         choices = [
             lambda: strange(rng, none=not optional, text=text),
             lambda: np.ones(3),
-            lambda: [],
+            list,
         ]
         choices += [lambda: 3] if number else []
         choices += [lambda: type(value)] * (0 if lazy or callable(value) else 2)

@@ -10,7 +10,12 @@ SIDES = (6, 5)
 
 
 def image(rng):
-    return array(draw.reals(rng, SIDES), ranks=False, lengths=False, bad=(np.ones(3), np.ones((0, 3)), np.ones((2, 2, 2, 2))))
+    return array(
+        draw.reals(rng, SIDES),
+        ranks=False,
+        lengths=False,
+        bad=(np.ones(3), np.ones((0, 3)), np.ones((2, 2, 2, 2))),
+    )
 
 
 def means(rng):
@@ -34,17 +39,28 @@ def grids(rng):
 def extract(rng):
     arguments = {"key": key(), "image": image(rng), "means": means(rng)}
     arguments |= {"variances": array(np.ones((3, 2)), ranks=False, last=True)}
-    arguments |= {"num_global": count(2), "num_local": count(2), "region": shape((3, 3)), "draws": choice("pixel")}
+    arguments |= {
+        "num_global": count(2),
+        "num_local": count(2),
+        "region": shape((3, 3)),
+        "draws": choice("pixel"),
+    }
     return Call("glimpse.extract", glimpse.extract, arguments, 4)
 
 
 def read(rng):
     name = draw.pick(rng, "extract_hard", "bilinear")
-    return Call(f"glimpse.{name}", getattr(glimpse, name), {"image": image(rng), "means": means(rng)}, 2)
+    return Call(
+        f"glimpse.{name}", getattr(glimpse, name), {"image": image(rng), "means": means(rng)}, 2
+    )
 
 
 def upright(rng):
-    arguments = {"image": image(rng), "rows": array([0.5, 1.5], lengths=False), "columns": array([1.0, 2.0, 3.0], lengths=False)}
+    arguments = {
+        "image": image(rng),
+        "rows": array([0.5, 1.5], lengths=False),
+        "columns": array([1.0, 2.0, 3.0], lengths=False),
+    }
     arguments["variances"] = array([1.0, 2.0])
     return Call("glimpse.extract_upright", glimpse.extract_upright, arguments, 4)
 

@@ -6,64 +6,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from sparse_hyper_jax import ops
-from sparse_hyper_jax.types import ContinuousTuples, SparseEntries
 from tests.fuzz import draw
+from tests.fuzz.calls.parts import SHAPE, entries, reals, sampling, tuples, tuples_of
 from tests.fuzz.wrong import Call, array, choice, count, flag, function, key, number, shape, thing
-
-SHAPE = (5, 4)
-
-
-def tuples_of(rng, k, sizes=SHAPE):
-    return ContinuousTuples(
-        jnp.asarray(draw.means(rng, k, sizes)),
-        jnp.asarray(10 ** rng.uniform(-2, 2, (k, len(sizes))), jnp.float32),
-        jnp.asarray(rng.normal(size=k), jnp.float32),
-    )
-
-
-def tuples(rng, k, sizes=SHAPE, *, values_matter=True):
-    """Continuous tuples, and what is none of these."""
-    good = tuples_of(rng, k, sizes)
-    means, variances, values = good
-    bad = [
-        good._replace(means=means[0]),
-        good._replace(means=jnp.concatenate([means, means[:, :1]], 1)),
-        good._replace(variances=variances[:, 0]),
-        good._replace(variances=variances[1:]),
-        good._replace(means="means"),
-        good._replace(means=means * 1j),
-        good._replace(variances={"a": variances}),
-        (means, variances),
-        means,
-        ContinuousTuples,
-    ]
-    if values_matter:
-        bad += [good._replace(values=one) for one in (values[1:], values[:, None], None, "v")]
-    return thing(good, *bad, family="tuples")
-
-
-def entries(rng, n, sizes=SHAPE):
-    """Sparse entries, and what is none of these."""
-    good = SparseEntries(
-        jnp.asarray(draw.cells(rng, n, sizes)), jnp.asarray(rng.normal(size=n), jnp.float32)
-    )
-    bad = [
-        good._replace(indices=good.indices[0]),
-        good._replace(indices=good.indices[:, :1]),
-        good._replace(indices=good.indices * 1.0),
-        good._replace(indices=None),
-        good._replace(values=good.values[1:]),
-        good._replace(values="values"),
-        good._replace(values=None),
-        (good.indices,),
-        good.indices,
-        SparseEntries,
-    ]
-    return thing(good, *bad, family="entries")
-
-
-def reals(rng, *size):
-    return rng.normal(size=size).astype(np.float32)
 
 
 def points(rng, n=6):
@@ -72,16 +17,6 @@ def points(rng, n=6):
 
 def density():
     return choice("laplace")
-
-
-def sampling(rank=2):
-    return {
-        "num_global": count(2),
-        "num_local": count(1),
-        "region": shape((3, 2)[:rank]),
-        "wrap": flag(False),
-        "debug": flag(False),
-    }
 
 
 def relaxing(k):
@@ -94,34 +29,64 @@ def relaxing(k):
 
 def bound_means(rng):
     raw = array(reals(rng, 3, 2), ranks=False, lengths=False, last=True)
-    return Call("ops.bound_means", ops.bound_means, {"raw": raw, "shape": shape(SHAPE), "method": choice("clamp")}, 2)
+    return Call(
+        "ops.bound_means",
+        ops.bound_means,
+        {"raw": raw, "shape": shape(SHAPE), "method": choice("clamp")},
+        2,
+    )
 
 
 def invert_means(rng):
     means = array(np.abs(reals(rng, 3, 2)), ranks=False, lengths=False, last=True)
     margin = number(1e-3, -0.1, 0.6, 5)
-    return Call("ops.invert_means", ops.invert_means, {"means": means, "shape": shape(SHAPE), "margin": margin}, 2)
+    return Call(
+        "ops.invert_means",
+        ops.invert_means,
+        {"means": means, "shape": shape(SHAPE), "margin": margin},
+        2,
+    )
 
 
 def bound_variances(rng):
     raw = array(reals(rng, 3), ranks=False, lengths=False)
     options = {"scale": number(0.1, -1.0), "boost": number(2.0), "floor": number(0.1, -1.0)}
-    arguments = {"raw": raw, "shape": shape(SHAPE, ranks=False), **options, "reference": flag(False)}
+    arguments = {
+        "raw": raw,
+        "shape": shape(SHAPE, ranks=False),
+        **options,
+        "reference": flag(False),
+    }
     return Call("ops.bound_variances", ops.bound_variances, arguments, 2)
 
 
 def sample_tuples(rng):
     means = array(draw.means(rng, 3, SHAPE), lengths=False, last=True)
-    return Call("ops.sample_tuples", ops.sample_tuples, {"key": key(), "means": means, "shape": shape(SHAPE), **sampling()}, 3)
+    return Call(
+        "ops.sample_tuples",
+        ops.sample_tuples,
+        {"key": key(), "means": means, "shape": shape(SHAPE), **sampling()},
+        3,
+    )
 
 
 def round_means(rng):
     means = array(draw.means(rng, 3, SHAPE), ranks=False, lengths=False, last=True)
-    return Call("ops.round_means", ops.round_means, {"means": means, "shape": shape(SHAPE), "wrap": flag(False)}, 2)
+    return Call(
+        "ops.round_means",
+        ops.round_means,
+        {"means": means, "shape": shape(SHAPE), "wrap": flag(False)},
+        2,
+    )
 
 
 def first_occurrence(rng):
-    return Call("ops.first_occurrence", ops.first_occurrence, {"points": points(rng), "shape": shape(SHAPE)}, 2)
+    return Call(
+        "ops.first_occurrence",
+        ops.first_occurrence,
+        {"points": points(rng), "shape": shape(SHAPE)},
+        2,
+    )
 
 
 def densities(rng):
@@ -149,7 +114,11 @@ def mix_nearby(rng):
 
 
 def locality(rng):
-    arguments = {"radius": count(2, 1), "capacities": shape((2, 4), ranks=False), "tolerance": number(0.1, -1.0, optional=True)}
+    arguments = {
+        "radius": count(2, 1),
+        "capacities": shape((2, 4), ranks=False),
+        "tolerance": number(0.1, -1.0, optional=True),
+    }
 
     def use(**options):
         parts = tuples_of(np.random.default_rng(0), 3)
@@ -161,7 +130,11 @@ def locality(rng):
 
 def fit_locality(rng):
     arguments = {"key": key(), "tuples": tuples(rng, 3), "shape": shape(SHAPE)}
-    arguments |= {"tolerance": number(0.01, -1.0, 0.0), "slack": number(1.5, 0.5, -1), "num_parts": count(2, 1)}
+    arguments |= {
+        "tolerance": number(0.01, -1.0, 0.0),
+        "slack": number(1.5, 0.5, -1),
+        "num_parts": count(2, 1),
+    }
     some = sampling()
     del some["wrap"], some["debug"]
     return Call("ops.fit_locality", ops.fit_locality, arguments | some, 3, eager=True)
@@ -178,9 +151,23 @@ def sparse_multiply(rng):
 
 def make_template(rng):
     rows = np.array([[0, 0], [0, 0], [3, 0], [3, 0]], np.int32)
-    bad = [rows - 1, [[0, 1], [1, 1]], rows * 2.0, [[0], [1, 2]], [], rows[0], [[0, 0], [0, 0], [0, 0]], [[2**33, 0]] * 4, [[-1, 0]] * 4]
+    bad = [
+        rows - 1,
+        [[0, 1], [1, 1]],
+        rows * 2.0,
+        [[0], [1, 2]],
+        [],
+        rows[0],
+        [[0, 0], [0, 0], [0, 0]],
+        [[2**33, 0]] * 4,
+        [[-1, 0]] * 4,
+    ]
     columns = thing([1], [2], [1, 1], [-3], [0.7], ["a"], 1, [None], [True], family="columns")
-    arguments = {"rows": thing(rows, *bad, family="rows"), "columns": columns, "chunk_size": count(2, 1, 2)}
+    arguments = {
+        "rows": thing(rows, *bad, family="rows"),
+        "columns": columns,
+        "chunk_size": count(2, 1, 2),
+    }
     return Call("ops.make_template", ops.make_template, arguments, 2)
 
 
@@ -199,7 +186,21 @@ def relax(rng):
     form = rng.integers(3)
     if form == 1:
         del arguments["chunk_size"]
-        ranges = [(0,), (0, 0), (k, 1), (-1, 1), (0, k + 1), (0, 1.5), ("0", 1), 1, (0, None), (np.int64(k), 1), (0, True), (0, 1, 2), (0.5, 1)]
+        ranges = [
+            (0,),
+            (0, 0),
+            (k, 1),
+            (-1, 1),
+            (0, k + 1),
+            (0, 1.5),
+            ("0", 1),
+            1,
+            (0, None),
+            (np.int64(k), 1),
+            (0, True),
+            (0, 1, 2),
+            (0.5, 1),
+        ]
         arguments["active"] = thing((0, 1), *ranges, optional=True)
     if form == 2:
         arguments["tuples"] = tuples(rng, 4, (4,))
@@ -210,7 +211,13 @@ def relax(rng):
 
 
 def settle(rng):
-    arguments = {"tuples": tuples(rng, 3), "shape": shape(SHAPE), "template": thing(None, optional=True), "wrap": flag(False), "debug": flag(False)}
+    arguments = {
+        "tuples": tuples(rng, 3),
+        "shape": shape(SHAPE),
+        "template": thing(None, optional=True),
+        "wrap": flag(False),
+        "debug": flag(False),
+    }
     return Call("ops.settle", ops.settle, arguments, 2)
 
 
@@ -236,8 +243,14 @@ def accumulate(rng):
     def loss(key, parts, bias, active):
         return ((ops.hyperlayer(key, parts, x, (5,), active=active) + bias) ** 2).sum()
 
-    arguments = {"key": key(), "loss": function(loss, lambda *_: jnp.ones(3)), "tuple_parameters": tuples(rng, 4)}
-    arguments["shared_parameters"] = array(reals(rng, 5), ranks=False, lengths=False, complexes=True)
+    arguments = {
+        "key": key(),
+        "loss": function(loss, lambda *_: jnp.ones(3)),
+        "tuple_parameters": tuples(rng, 4),
+    }
+    arguments["shared_parameters"] = array(
+        reals(rng, 5), ranks=False, lengths=False, complexes=True
+    )
     known = inspect.signature(ops.accumulate_over_ranges).parameters
     arguments |= {"num_tuples": count(4, 1, 4)} if "num_tuples" in known else {}
     arguments |= {"range_size": count(2, 1, 4)}
@@ -246,9 +259,17 @@ def accumulate(rng):
 
 def segment(rng):
     name = draw.pick(rng, "segment_softmax", "segment_normalize")
-    arguments = {"logits" if name == "segment_softmax" else "values": array(reals(rng, 6), ranks=False)}
-    arguments |= {"segment_ids": array(draw.segments(rng, 6, 3), "integers"), "num_segments": count(3, 1)}
-    arguments |= {"mask": array(np.ones(6, bool), "flags", optional=True), "indices_are_sorted": flag(False)}
+    arguments = {
+        "logits" if name == "segment_softmax" else "values": array(reals(rng, 6), ranks=False)
+    }
+    arguments |= {
+        "segment_ids": array(draw.segments(rng, 6, 3), "integers"),
+        "num_segments": count(3, 1),
+    }
+    arguments |= {
+        "mask": array(np.ones(6, bool), "flags", optional=True),
+        "indices_are_sorted": flag(False),
+    }
     arguments |= {"method": choice("abs")} if name == "segment_normalize" else {}
     return Call(f"ops.{name}", getattr(ops, name), arguments, 3)
 
@@ -271,15 +292,29 @@ def from_bcoo(rng):
 
 
 def dense_relaxation(rng):
-    arguments = {"tuples": tuples(rng, 3), "shape": shape(SHAPE), "density": density(), "wrap": flag(False)}
+    arguments = {
+        "tuples": tuples(rng, 3),
+        "shape": shape(SHAPE),
+        "density": density(),
+        "wrap": flag(False),
+    }
     return Call("ops.dense_relaxation", ops.dense_relaxation, arguments, 2)
 
 
 def relocate(rng):
     options = {"settled": number(1.0, -1.0), "lost": number(0.25, -1.0), "wrap": flag(False)}
     if rng.random() < 0.5:
-        return Call("ops.surplus", ops.surplus, {"tuples": tuples(rng, 3), "shape": shape(SHAPE), **options}, 2)
-    arguments = {"tuples": tuples(rng, 3), "entries": entries(rng, 5), "gains": array(reals(rng, 5))}
+        return Call(
+            "ops.surplus",
+            ops.surplus,
+            {"tuples": tuples(rng, 3), "shape": shape(SHAPE), **options},
+            2,
+        )
+    arguments = {
+        "tuples": tuples(rng, 3),
+        "entries": entries(rng, 5),
+        "gains": array(reals(rng, 5)),
+    }
     arguments |= {"shape": shape(SHAPE), "limit": count(2, 1), **options}
     return Call("ops.relocate", ops.relocate, arguments, 4)
 

@@ -1,6 +1,5 @@
 """Calls of ``sort``."""
 
-import jax.numpy as jnp
 import numpy as np
 
 from sparse_hyper_jax import sort
@@ -24,7 +23,7 @@ def certainty():
 
 def payload(rng):
     """A tree of arrays, and what is none."""
-    good = jnp.asarray(draw.reals(rng, (N, 2)))
+    good = draw.reals(rng, (N, 2))
     bad = [good[1:], good.sum(), {"a": good[1:]}, "text", ["a", "b"], good.astype(int), 3, object()]
     return tree(good, *bad, family="payload")
 
@@ -55,11 +54,16 @@ def order_losses(rng):
 
 
 def standardise(rng):
-    return Call("sort.standardise", sort.standardise, {"keys": keys(rng, ranks=False, lengths=False)}, 1)
+    return Call(
+        "sort.standardise", sort.standardise, {"keys": keys(rng, ranks=False, lengths=False)}, 1
+    )
 
 
 def neural_sort(rng):
-    arguments = {"keys": array(draw.distinct(rng, N), lengths=False), "temperature": number(1.0, -1.0, 0.0)}
+    arguments = {
+        "keys": array(draw.distinct(rng, N), lengths=False),
+        "temperature": number(1.0, -1.0, 0.0),
+    }
     return Call("sort.neural_sort", sort.neural_sort, arguments, 1)
 
 
@@ -72,17 +76,21 @@ def splitting(rng):
     if name == "half_split":
         arguments["level"] = count(1, 0, 3)
     if name == "quicksort":
-        target = jnp.ones((N, 2))
-        arguments["target"] = tree(target, target[1:], jnp.ones(()), "text", {"a": target[1:]}, family="payload")
+        target = np.ones((N, 2), np.float32)
+        arguments["target"] = tree(
+            target, target[1:], np.ones((), np.float32), "text", {"a": target[1:]}, family="payload"
+        )
     if name == "draw_sort":
-        good = jnp.arange(N)
-        arguments["payload"] = tree(good, good[1:], good.sum(), "text", {"a": good[1:]}, object(), family="payload")
+        good = np.arange(N, dtype=np.int32)
+        arguments["payload"] = tree(
+            good, good[1:], good.sum(), "text", {"a": good[1:]}, object(), family="payload"
+        )
     return Call(f"sort.{name}", getattr(sort, name), arguments, 3)
 
 
 def half_of():
     n = np.arange(N, dtype=np.int32)
-    return sort.HalfPermutation(jnp.stack([n, n]), jnp.stack([n, n]), jnp.full((2, N), 0.5))
+    return sort.HalfPermutation(*np.stack([[n, n], [n, n]]), np.full((2, N), 0.5, np.float32))
 
 
 def moving(rng):
@@ -92,11 +100,17 @@ def moving(rng):
 
 
 def sort_loss(rng):
-    target = jnp.asarray(draw.reals(rng, (N, 2)))
-    done = sort.Sorted(target, jnp.arange(5.0), (target,) * 4, (target,) * 4)
+    target = draw.reals(rng, (N, 2))
+    done = sort.Sorted(target, np.arange(N, dtype=np.float32), (target,) * 4, (target,) * 4)
     bad = [target[1:], target[:, 0], {"a": target}, target * 1j, "text"]
-    arguments = {"result": thing(done, family="result"), "target": thing(target, *bad, family="payload")}
-    arguments |= {"kind": choice("plain"), "distance": function(sort.squared_error, lambda *_: None)}
+    arguments = {
+        "result": thing(done, family="result"),
+        "target": thing(target, *bad, family="payload"),
+    }
+    arguments |= {
+        "kind": choice("plain"),
+        "distance": function(sort.squared_error, lambda *_: None),
+    }
     return Call("sort.sort_loss", sort.sort_loss, arguments, 2)
 
 
@@ -109,4 +123,17 @@ def losses(rng):
     return Call(f"sort.{name}", getattr(sort, name), arguments, 2)
 
 
-CALLS = (soft_sort, soft_sort, soft_places, order_losses, standardise, neural_sort, splitting, splitting, splitting, moving, sort_loss, losses)
+CALLS = (
+    soft_sort,
+    soft_sort,
+    soft_places,
+    order_losses,
+    standardise,
+    neural_sort,
+    splitting,
+    splitting,
+    splitting,
+    moving,
+    sort_loss,
+    losses,
+)

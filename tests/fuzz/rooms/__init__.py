@@ -1,10 +1,23 @@
 """Families of plans with their oracles, by room."""
 
-from tests.fuzz.rooms import backprop, choices, entries, glimpse, routing, segments, sort, tuples, weights
+from tests.fuzz.rooms import (
+    backprop,
+    choices,
+    entries,
+    glimpse,
+    nn,
+    products,
+    quicksort,
+    routing,
+    segments,
+    sort,
+    tuples,
+    weights,
+)
 
 FAMILIES = {
-    "ops": (*tuples.FAMILIES, *entries.FAMILIES, *segments.FAMILIES),
-    "sort": sort.FAMILIES,
+    "ops": (*tuples.FAMILIES, *entries.FAMILIES, *products.FAMILIES, *segments.FAMILIES),
+    "sort": (*sort.FAMILIES, *quicksort.FAMILIES),
     "glimpse": glimpse.FAMILIES,
     "estimators": (*choices.FAMILIES, *routing.FAMILIES),
     "backprop": backprop.FAMILIES,
@@ -12,4 +25,5 @@ FAMILIES = {
     "reparam": weights.REPARAM,
     "continual": weights.CONTINUAL,
     "diagnostics": backprop.DIAGNOSTICS,
+    "nn": nn.FAMILIES,
 }

@@ -24,9 +24,9 @@ def nearly_tied(scores, k):
     return k < len(ordered) and ordered[k - 1] - ordered[k] <= 1e-5 * ordered[k - 1]
 
 
-def chosen(name, g, k, block, tau):
+def chosen(name, g, k, block, tau):  # noqa: PLR0911 (a case each)
     """What a sparsifier keeps: a mask, or None where rounding decides."""
-    rows, n = g.shape
+    n = g.shape[1]
     if name == "TopK":
         return largest(g, k)
     if name == "Threshold":
@@ -158,7 +158,9 @@ def sparse_dense(rng):
 
         def layer(x, kernel, bias, memory):
             more = {"layout": layout, "eta": eta, "select_on": select_on, "dense_bias": dense_bias}
-            return backprop.sparse_dense(None, x, kernel, bias, memory, sparsifier=sparsifier, **more)
+            return backprop.sparse_dense(
+                None, x, kernel, bias, memory, sparsifier=sparsifier, **more
+            )
 
         y, pull = jax.vjp(layer, x, kernel, bias, memory)
         dx, dkernel, dbias, gradient = pull(g.astype(y.dtype))
@@ -232,7 +234,10 @@ def error_feedback(rng):
         # An update of 16 bits is rounded; the residue has what the rounding left out.
         left = eta * (whole - np.float64(got["second"]).reshape(-1))
         rest = Near(left.reshape(shape), room.reshape(shape))
-        return expected | {"second": Near(second.reshape(shape), room.reshape(shape)), "residue": rest}
+        return expected | {
+            "second": Near(second.reshape(shape), room.reshape(shape)),
+            "residue": rest,
+        }
 
     return Program(
         "error_feedback",
@@ -287,7 +292,9 @@ def directions(rng):
         ratio = lengths[0] / lengths[1] if lengths[1] else -1.0
         return {"y": Near(cosine, 32 * EPS), "ratio": relative(ratio, 32)}
 
-    return Program("gradient_cosine, norm_ratio", {"size": size, "dtype": str(kind)}, arguments, run, expect)
+    return Program(
+        "gradient_cosine, norm_ratio", {"size": size, "dtype": str(kind)}, arguments, run, expect
+    )
 
 
 FAMILIES = (sparsify, sparsify, at_random, sparse_dense, sparse_dense, error_feedback, top_k_mask)

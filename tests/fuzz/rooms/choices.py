@@ -31,24 +31,26 @@ def draw_logits(rng, shape, kind, *, banned=True):
 def softmax_off(logits):
     """How far off float32 probabilities may be: each logit rounds once after its largest."""
     apart = np.where(np.isfinite(logits), logits.max(-1, keepdims=True) - logits, 0)
-    return EPS * (16 + 4 * np.minimum(apart, 100) + 2 * np.abs(np.where(np.isfinite(logits), logits, 0)).max())
+    return EPS * (
+        16 + 4 * np.minimum(apart, 100) + 2 * np.abs(np.where(np.isfinite(logits), logits, 0)).max()
+    )
 
 
 EVERY = {
-    "enumeration": lambda: estimators.Enumeration(),
+    "enumeration": estimators.Enumeration,
     "score_function": lambda: estimators.ScoreFunction(3),
     "rloo": lambda: estimators.RLOO(3),
-    "ar": lambda: estimators.AR(),
-    "ars": lambda: estimators.ARS(),
-    "arsm": lambda: estimators.ARSM(),
+    "ar": estimators.AR,
+    "ars": estimators.ARS,
+    "arsm": estimators.ARSM,
     "arsm, each": lambda: estimators.ARSM(joint=False),
     "without_replacement": lambda: estimators.WithoutReplacement(2),
     "subset": lambda: estimators.Subset(2),
     "subset, informed": lambda: estimators.Subset(2, informed=True),
-    "rebar": lambda: estimators.REBAR(),
+    "rebar": estimators.REBAR,
     "relax": lambda: estimators.RELAX(lambda z: jnp.sum(jax.nn.softmax(z) ** 2)),
-    "straight_through": lambda: estimators.StraightThrough(),
-    "gumbel_straight_through": lambda: estimators.GumbelStraightThrough(),
+    "straight_through": estimators.StraightThrough,
+    "gumbel_straight_through": estimators.GumbelStraightThrough,
 }
 
 
@@ -92,14 +94,19 @@ def expectation(rng):
         low, high = values[odds > 0].min(), values[odds > 0].max()
         within = Near(np.clip(np.float64(got["y"]), low, high), 32 * EPS * size)
         # Towards the logits the slope is that of the estimate.
-        expected = {"y": within, "d_logits": Near(weight * gradient, 8 * EPS * np.abs(weight * gradient) + LOST)}
+        expected = {
+            "y": within,
+            "d_logits": Near(weight * gradient, 8 * EPS * np.abs(weight * gradient) + LOST),
+        }
         if (np.abs(gradient[np.isneginf(logits)]) > 0).any():
             return {"gradient": Near(np.where(np.isneginf(logits), 0, gradient))}
         if name == "enumeration":
             mean = (odds * values).sum()
             score = np.zeros(logits.shape)
             for z, odd, value in zip(every, odds, values, strict=True):
-                score += odd * (value - mean) * ((np.arange(classes) == np.array(z)[:, None]) - chances)
+                score += (
+                    odd * (value - mean) * ((np.arange(classes) == np.array(z)[:, None]) - chances)
+                )
             off = 16 * size * slip * variables
             return expected | {"y": Near(mean, off), "gradient": Near(score, 2 * off)}
         if name in ("score_function", "rloo"):
@@ -108,14 +115,28 @@ def expectation(rng):
             factor = 1 / (len(drawn) - 1) if name == "rloo" else 1 / len(drawn)
             score = np.zeros(logits.shape)
             for z, value in zip(samples, drawn, strict=True):
-                score += factor * (value - base) * ((np.arange(classes) == z[:, None]) - chances * (name != "rloo"))
+                score += (
+                    factor
+                    * (value - base)
+                    * ((np.arange(classes) == z[:, None]) - chances * (name != "rloo"))
+                )
             off = 32 * size * slip
-            return expected | {"y": Near(drawn.mean(), 32 * EPS * size), "gradient": Near(np.where(np.isneginf(logits), 0, score), off)}
-        if banned.any() or name in ("rebar", "relax", "straight_through", "gumbel_straight_through"):
+            return expected | {
+                "y": Near(drawn.mean(), 32 * EPS * size),
+                "gradient": Near(np.where(np.isneginf(logits), 0, score), off),
+            }
+        if banned.any() or name in (
+            "rebar",
+            "relax",
+            "straight_through",
+            "gumbel_straight_through",
+        ):
             return expected
         # A constant on all logits of a row means nothing.
         rest = np.float64(np.abs(gradient).sum(-1)) * 64 * EPS + 64 * EPS * size * slip / EPS
-        return expected | {"gradient": Near(gradient - gradient.mean(-1, keepdims=True), rest[:, None])}
+        return expected | {
+            "gradient": Near(gradient - gradient.mean(-1, keepdims=True), rest[:, None])
+        }
 
     return Program(
         f"expectation, {name}",
@@ -177,7 +198,10 @@ def without_replacement(rng):
         fine = len(np.unique(samples[alive], axis=0)) == alive.sum() == min(count, possible)
         size = np.abs(np.where(np.isfinite(logits), logits, 0)).max() + 1
         expected = np.where(alive, total, 7)
-        return {"samples": Near(samples if fine else samples - 1), "logs": Near(expected, 64 * EPS * size)}
+        return {
+            "samples": Near(samples if fine else samples - 1),
+            "logs": Near(expected, 64 * EPS * size),
+        }
 
     return Program(
         "sample_without_replacement",

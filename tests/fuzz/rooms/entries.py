@@ -8,6 +8,7 @@ from sparse_hyper_jax.types import ContinuousTuples, SparseEntries
 from tests.fuzz import draw, shares
 from tests.fuzz.compare import EPS, LOST, Near, relative
 from tests.fuzz.program import Program
+from tests.fuzz.rooms.products import product, product_slopes
 from tests.fuzz.rooms.tuples import DENSITIES, judge_points, nearest, sampling, some_tuples
 
 TUPLES = ("means", "variances", "values")
@@ -55,7 +56,7 @@ class Relaxation:
         self.options |= {"active": self.active} if self.active else {}
         self.options |= {"locality": locality} if locality else {}
         self.options |= {"template": self.template} if self.template else {}
-        if form == 1 or self.template is None and not self.active and not locality:
+        if form == 1 or (self.template is None and not self.active and not locality):
             self.options["chunk_size"] = self.chunk
         self.period = self.learned if self.wrap else None
 
@@ -107,9 +108,7 @@ class Relaxation:
 
     def slopes(self, case, found, weights, wrong=0.0):
         """Derivatives of ``weights @ values`` by the tuples; none where they are not defined."""
-        results = {
-            name: [np.zeros_like(case[name]), np.zeros_like(case[name])] for name in TUPLES
-        }
+        results = {name: [np.zeros_like(case[name]), np.zeros_like(case[name])] for name in TUPLES}
         wrong = np.broadcast_to(wrong, weights.shape)
         for tuples, entries, points, table in found:
             if self.wrap and shares.halfway(points, case["means"][tuples], self.period):
@@ -126,51 +125,19 @@ def relax(rng):
 
     def run(key, **parts):
         entries = ops.relax(key, ContinuousTuples(**parts), plan.shape, **plan.options)
-        return {"indices": entries.indices, "y": entries.values}
+        return {"indices": entries.indices, "y": entries.values, "total": entries.values.sum()}
 
     def expect(case, got):
         words = plan.wrong_points(case, got["indices"])
         if words:
             return {"indices": Near(got["indices"] - 1)}
         values, found = plan.values(case, got["indices"])
-        return {"y": values} | plan.slopes(case, found, case["weights"])
+        size = EPS * len(values.value) * np.abs(case["values"]).sum()
+        total = Near(case["values"].sum(), 8 * size + LOST)
+        return {"y": values, "total": total} | plan.slopes(case, found, case["weights"])
 
     name = "relax, active" if plan.active else "relax"
     return Program(name, plan.told(), plan.draw, run, expect, keyed=True, slopes=TUPLES)
-
-
-def in_shape(indices, shape):
-    """Which index tuples lie inside."""
-    return ((indices >= 0) & (indices < np.asarray(shape))).all(-1)
-
-
-def product(indices, values, x, out_shape):
-    """``y`` of a sparse product, its sums of magnitudes, and cells of every entry."""
-    rank = len(out_shape)
-    whole = (*out_shape, *x.shape[: indices.shape[1] - rank])
-    kept = in_shape(indices, whole)
-    safe = np.where(kept[:, None], indices, 0)
-    out, into = tuple(safe[:, :rank].T), tuple(safe[:, rank:].T)
-    rows = x[into] if into else np.broadcast_to(x, (len(indices), *x.shape))
-    values = np.where(kept, values, 0).reshape(-1, *(1,) * (rows.ndim - 1))
-    y, size = np.zeros((*out_shape, *rows.shape[1:])), np.zeros((*out_shape, *rows.shape[1:]))
-    np.add.at(y, out or (...,), values * rows if rank else (values * rows).sum(0))
-    np.add.at(size, out or (...,), np.abs(values * rows) if rank else np.abs(values * rows).sum(0))
-    return y, size, (kept, out, into, rows)
-
-
-def product_slopes(values, x, weights, facts):
-    """Derivatives of ``weights * y`` by values and by ``x``, with the sizes of their sums."""
-    kept, out, into, rows = facts
-    pulled = weights[out] if out else np.broadcast_to(weights, rows.shape)
-    others = tuple(range(1, rows.ndim))
-    by_value = np.where(kept, (pulled * rows).sum(others), 0)
-    size = np.abs(pulled * rows).sum(others)
-    by_x, x_size = np.zeros(x.shape), np.zeros(x.shape)
-    parts = np.where(kept, values, 0).reshape(-1, *(1,) * (rows.ndim - 1)) * pulled
-    np.add.at(by_x, into or (...,), parts if into else parts.sum(0))
-    np.add.at(x_size, into or (...,), np.abs(parts) if into else np.abs(parts).sum(0))
-    return (by_value, size), (by_x, x_size)
 
 
 def hyperlayer(rng):
@@ -291,103 +258,6 @@ def dense_relaxation(rng):
     )
 
 
-def sparse_multiply(rng):
-    out_rank, in_rank = int(rng.integers(0, 4)), int(rng.integers(0, 4))
-    shape = draw.shape(rng, max(1, out_rank + in_rank))[: out_rank + in_rank]
-    out_shape, inputs = shape[:out_rank], shape[out_rank:]
-    features, kind, x_kind = draw.pick(rng, (), (3,), (2, 2)), draw.dtype(rng), draw.dtype(rng)
-    whole = rng.random() < 0.15
-    layout = draw.pick(rng, "any", "sorted", "rows")
-    cells = int(np.prod(out_shape, dtype=int))
-    count = cells * int(rng.integers(0, 3)) if layout == "rows" else int(rng.integers(0, 20))
-    outside = layout == "any" and rng.random() < 0.3
-
-    def arguments(rng):
-        indices = draw.cells(rng, count, shape)
-        if layout != "any" and count:
-            out = np.sort(rng.integers(0, cells, count))
-            out = np.repeat(np.arange(cells), count // cells) if layout == "rows" else out
-            indices[:, :out_rank] = np.stack(np.unravel_index(out, out_shape), -1) if out_rank else 0
-        if outside:
-            lost = rng.random(indices.shape) < 0.1
-            indices = np.where(lost, rng.choice([-1, 10**6, -7], indices.shape), indices)
-        x = draw.reals(rng, (*inputs, *features), x_kind)
-        x = np.asarray(np.round(np.float64(x)), np.int32) if whole else x
-        return {"indices": indices.astype(np.int32), "values": draw.reals(rng, (count,), kind), "x": x}
-
-    def run(indices, values, x):
-        options = {"row_layout": layout == "rows", "indices_are_sorted": layout == "sorted"}
-        return {"y": ops.sparse_multiply(indices, values, x, out_shape, **options)}
-
-    def expect(case, got):
-        x = np.asarray(case["x"], np.float64)
-        y, size, facts = product(case["indices"], case["values"], x, out_shape)
-        (pull, pull_size), (by_x, x_size) = product_slopes(case["values"], x, case["weights"], facts)
-        expected = {"y": Near(y, 16 * EPS * size + LOST)}
-        expected["d_values"] = Near(pull, 16 * EPS * pull_size + LOST)
-        return expected | ({} if whole else {"d_x": Near(by_x, 16 * EPS * x_size + LOST)})
-
-    return Program(
-        f"sparse_multiply, {layout}",
-        {"out_shape": out_shape, "dtypes": (str(kind), "int32" if whole else str(x_kind))},
-        arguments,
-        run,
-        expect,
-        slopes=("values",) if whole else ("values", "x"),
-        like={"y": "values" if whole else "x"},
-    )
-
-
-def to_dense(rng):
-    """``to_dense``, or there and back through a BCOO."""
-    rank, kind = int(rng.integers(1, 7)), draw.dtype(rng)
-    shape, count = draw.shape(rng, rank), int(rng.integers(0, 20))
-    back, whole = bool(rng.random() < 0.3), bool(rng.random() < 0.2)
-    outside = not back and rng.random() < 0.4
-
-    def arguments(rng):
-        indices = draw.cells(rng, count, shape)
-        if outside:
-            lost = rng.random(indices.shape) < 0.1
-            indices = np.where(lost, rng.choice([-1, 10**6], indices.shape), indices)
-        values = draw.reals(rng, (count,), kind)
-        if whole:
-            values = rng.integers(-(2**24) - 9, 2**24 + 9, count).astype(np.int32)
-        return {"indices": indices.astype(np.int32), "values": values}
-
-    def run(indices, values):
-        entries = SparseEntries(indices, values)
-        if back:
-            entries = ops.from_bcoo(ops.to_bcoo(entries, shape))
-            return {"y": entries.values, "indices": entries.indices}
-        return {"y": ops.to_dense(entries, shape)}
-
-    def expect(case, got):
-        if back:
-            y = Near(np.asarray(case["values"]))
-            return {"y": y, "indices": Near(case["indices"])} | ({} if whole else {"d_values": Near(case["weights"])})
-        kept = in_shape(case["indices"], shape)
-        at = tuple(np.where(kept[:, None], case["indices"], 0).T)
-        values = np.where(kept, case["values"], 0)
-        y, size = np.zeros(shape, values.dtype), np.zeros(shape, values.dtype)
-        np.add.at(y, at, values)
-        np.add.at(size, at, np.abs(values))
-        if whole:
-            return {"y": Near(y)}
-        slope = np.where(kept, case["weights"][at], 0)
-        return {"y": Near(y, 16 * EPS * size + LOST), "d_values": Near(slope)}
-
-    return Program(
-        "to_bcoo, from_bcoo" if back else "to_dense",
-        {"shape": shape, "dtype": "int32" if whole else str(kind)},
-        arguments,
-        run,
-        expect,
-        slopes=() if whole else ("values",),
-        like={"y": "values"},
-    )
-
-
 def stitch(rng):
     chunk = int(rng.integers(1, 4))
     count = chunk * int(rng.integers(1, 4))
@@ -400,7 +270,7 @@ def stitch(rng):
     def expect(case, got):
         rows = np.repeat(template.rows[:, None], q, 1)
         rows[..., list(template.columns)] = case["points"]
-        return {"y": Near(rows.reshape(count * q, -1).astype(np.int32))}
+        return {"y": Near(rows.reshape(count * q, len(sizes)).astype(np.int32))}
 
     return Program(
         "stitch",
@@ -468,9 +338,6 @@ FAMILIES = (
     hyperlayer,
     settle,
     dense_relaxation,
-    sparse_multiply,
-    sparse_multiply,
-    to_dense,
     stitch,
     relocate,
 )

@@ -35,7 +35,7 @@ def corners(rng):
             low = (1 - side) * sigmoid(raw[:2])
             return last * (low + side * (UNIT + 1) / 2)
         if name == "box":
-            edges = np.repeat(last, 2) * sigmoid(raw + [-1, 1, -1, 1])
+            edges = np.repeat(last, 2) * sigmoid(raw + np.array([-1, 1, -1, 1]))
             top, bottom, left, right = edges
             return np.array([[top, left], [top, right], [bottom, right], [bottom, left]])
         if name == "quad":
@@ -55,7 +55,9 @@ def corners(rng):
         raw = case["raw"]
         off = 32 * EPS * (1 + np.abs(raw).sum()) * np.maximum(last, 1)
         slope, size = corner_slope(oracle, raw, case["weights"])
-        worse = 1e-3 * size + 64 * EPS * (np.abs(case["weights"]) * np.maximum(last, 1)).sum() * (1 + np.abs(raw).sum())
+        worse = 1e-3 * size + 64 * EPS * (np.abs(case["weights"]) * np.maximum(last, 1)).sum() * (
+            1 + np.abs(raw).sum()
+        )
         return {"y": Near(oracle(raw), off), "d_raw": Near(slope, worse + LOST)}
 
     count = 6 if name == "free" else glimpse.GRIDS[name].count
@@ -136,7 +138,10 @@ def extract(rng):
         drawn = draw_points(key, rows, columns, sides, **options)
         full = [[jnp.broadcast_to(part, rows.shape) for part in point] for point in drawn]
         # (points, row, column and kept, pixels)
-        return {"y": y, "points": jnp.stack([jnp.stack([part.astype(jnp.int32) for part in p]) for p in full])}
+        return {
+            "y": y,
+            "points": jnp.stack([jnp.stack([part.astype(jnp.int32) for part in p]) for p in full]),
+        }
 
     def expect(case, got):
         means = case["means"].reshape(-1, 2)
@@ -156,18 +161,28 @@ def extract(rng):
             table = shares.share(points, kept, mean[None], variance[None])
             pixels = image[tuple(points.T)]
             y[n] = table.values[0] @ pixels
-            off[n] = table.off[0] @ np.abs(pixels - y[n]) + 32 * EPS * (table.values[0] @ np.abs(pixels))
+            off[n] = table.off[0] @ np.abs(pixels - y[n]) + 32 * EPS * (
+                table.values[0] @ np.abs(pixels)
+            )
             pull = pixels @ weights[n]
             slip = 32 * EPS * (np.abs(pixels) @ np.abs(weights[n]))
             by_mean, by_variance, _ = shares.slopes(table, np.ones(1), pull, slip.max())
             results["means"].append((by_mean.value[0], by_mean.allowance[0]))
             results["variances"].append((by_variance.value[0], by_variance.allowance[0]))
             np.add.at(by_image, tuple(points.T), table.values[0][:, None] * weights[n])
-            np.add.at(image_off, tuple(points.T), (table.off[0] + 32 * EPS * table.values[0])[:, None] * np.abs(weights[n]))
+            np.add.at(
+                image_off,
+                tuple(points.T),
+                (table.off[0] + 32 * EPS * table.values[0])[:, None] * np.abs(weights[n]),
+            )
         expected = {"y": Near(y.reshape(got["y"].shape), off.reshape(got["y"].shape) + LOST)}
-        expected["d_image"] = Near(by_image.reshape(case["image"].shape), image_off.reshape(case["image"].shape) + LOST)
+        expected["d_image"] = Near(
+            by_image.reshape(case["image"].shape), image_off.reshape(case["image"].shape) + LOST
+        )
         for name, rows in results.items():
-            value, room = (np.stack(part).reshape(case["means"].shape) for part in zip(*rows, strict=True))
+            value, room = (
+                np.stack(part).reshape(case["means"].shape) for part in zip(*rows, strict=True)
+            )
             if case[name].shape != value.shape:
                 lead = tuple(range(value.ndim - 1))
                 value, room = value.sum(lead), room.sum(lead) + 8 * EPS * np.abs(value).sum(lead)
@@ -187,7 +202,11 @@ def extract(rng):
 
 def extract_hard(rng):
     sides = tuple(int(n) for n in rng.integers(1, 9, 2))
-    window, channels, kind = draw.pick(rng, (2, 3), (1,), ()), draw.pick(rng, (), (2,)), draw.dtype(rng)
+    window, channels, kind = (
+        draw.pick(rng, (2, 3), (1,), ()),
+        draw.pick(rng, (), (2,)),
+        draw.dtype(rng),
+    )
 
     def expect(case, got):
         cells = nearest(case["means"], sides, wrap=False)
@@ -198,7 +217,11 @@ def extract_hard(rng):
         np.add.at(room, at, np.abs(case["weights"]))
         zero = Near(np.zeros(case["means"].shape))
         eps = 2**-8 if got["d_image"].dtype != np.float32 else EPS
-        return {"y": Near(case["image"][at]), "d_image": Near(slope, 8 * eps * room), "d_means": zero}
+        return {
+            "y": Near(case["image"][at]),
+            "d_image": Near(slope, 8 * eps * room),
+            "d_means": zero,
+        }
 
     return Program(
         "extract_hard",
@@ -220,7 +243,9 @@ def extract_upright(rng):
     window = tuple(int(n) for n in rng.integers(1, 4, 2))
 
     def arguments(rng):
-        rows, columns = (draw.means(rng, n, (side,), kind)[:, 0] for n, side in zip(window, sides, strict=True))
+        rows, columns = (
+            draw.means(rng, n, (side,), kind)[:, 0] for n, side in zip(window, sides, strict=True)
+        )
         return {
             "image": draw.reals(rng, (*sides, *channels), kind),
             "rows": rows,
@@ -265,7 +290,11 @@ def extract_upright(rng):
 
 def bilinear(rng):
     sides = tuple(int(n) for n in rng.integers(1, 9, 2))
-    window, channels, kind = draw.pick(rng, (2, 3), (1,), ()), draw.pick(rng, (), (2,)), draw.dtype(rng)
+    window, channels, kind = (
+        draw.pick(rng, (2, 3), (1,), ()),
+        draw.pick(rng, (), (2,)),
+        draw.dtype(rng),
+    )
 
     def expect(case, got):
         image, means = case["image"].reshape(*sides, -1), case["means"].reshape(-1, 2)
@@ -291,7 +320,10 @@ def bilinear(rng):
         return {
             "y": Near(y.reshape(got["y"].shape), 32 * EPS * off.reshape(got["y"].shape) + LOST),
             "d_image": Near(back.reshape(case["image"].shape), worse),
-            "d_means": Near(slope.reshape(case["means"].shape), 32 * EPS * size.reshape(case["means"].shape) + LOST),
+            "d_means": Near(
+                slope.reshape(case["means"].shape),
+                32 * EPS * size.reshape(case["means"].shape) + LOST,
+            ),
         }
 
     return Program(
@@ -307,4 +339,14 @@ def bilinear(rng):
     )
 
 
-FAMILIES = (corners, corners, grids, extract, extract, extract, extract_hard, extract_upright, bilinear)
+FAMILIES = (
+    corners,
+    corners,
+    grids,
+    extract,
+    extract,
+    extract,
+    extract_hard,
+    extract_upright,
+    bilinear,
+)

@@ -50,7 +50,11 @@ def routes(rng):
             logits = np.where(share > 2 * jitter, -np.inf, logits)
         chances = softmax(logits)
         own = np.take_along_axis(chances, index[..., None], -1)[..., 0]
-        if (own == 0).any() and (own < 1e-30).any() and np.isneginf(np.take_along_axis(logits, index[..., None], -1)).any():
+        if (
+            (own == 0).any()
+            and (own < 1e-30).any()
+            and np.isneginf(np.take_along_axis(logits, index[..., None], -1)).any()
+        ):
             return {"expert": Near(index - 1)}
         gate = np.float64(got["y"])
         choices = np.stack([scale * own for scale in scales])
@@ -103,7 +107,11 @@ def balance_loss(rng):
 
 
 def defaults(rng):
-    lead, experts, width = draw.pick(rng, (5,), (2, 2), ()), int(rng.integers(1, 5)), int(rng.integers(1, 4))
+    lead, experts, width = (
+        draw.pick(rng, (5,), (2, 2), ()),
+        int(rng.integers(1, 5)),
+        int(rng.integers(1, 4)),
+    )
     kind, update = draw.dtype(rng), bool(rng.random() < 0.5)
     decay = float(draw.pick(rng, 0.0, 0.5, 0.99, 1.0))
 
@@ -142,10 +150,14 @@ def defaults(rng):
         size = np.abs(vectors).max(initial=0) * experts
         pull = (vectors * case["weights"][..., None, :]).sum(-1)
         slope = chances * (pull - (chances * pull).sum(-1, keepdims=True))
-        pull_size = (np.abs(vectors) * np.abs(case["weights"][..., None, :])).sum((-1, -2))[..., None]
+        pull_size = (np.abs(vectors) * np.abs(case["weights"][..., None, :])).sum((-1, -2))[
+            ..., None
+        ]
         by_output = (hits * chances).sum(-1)[..., None] * case["weights"]
         # A row without an expert is padding: it has no output, and no slope.
-        y, slope, by_output = (np.where(inside[..., None], part, 0) for part in (y, slope, by_output))
+        y, slope, by_output = (
+            np.where(inside[..., None], part, 0) for part in (y, slope, by_output)
+        )
         room = np.where(inside[..., None], 1, 0)
         return {
             "y": Near(y, (16 * slip * size + LOST) * room),
@@ -179,9 +191,14 @@ def score_function_loss(rng):
         rest = (losses.sum() - losses) / (count - 1) if baseline != "none" else 0
         slope = case["weights"] * (losses - rest) / count
         off = 16 * EPS * (np.abs(losses).max() + LOST)
-        expected = {"y": Near(losses.mean(), off), "d_logs": Near(slope, np.abs(case["weights"]) * off * 2)}
+        expected = {
+            "y": Near(losses.mean(), off),
+            "d_logs": Near(slope, np.abs(case["weights"]) * off * 2),
+        }
         if not whole:
-            expected["d_losses"] = Near(np.full(count, case["weights"] / count), EPS * np.abs(case["weights"]))
+            expected["d_losses"] = Near(
+                np.full(count, case["weights"] / count), EPS * np.abs(case["weights"])
+            )
         return expected
 
     return Program(
@@ -200,7 +217,9 @@ def cell_choices(rng):
     options, period = sampling(rng, rank), sizes if wrap else None
 
     def run(key, **parts):
-        choices = estimators.cell_choices(key, ContinuousTuples(**parts), sizes, density=density, wrap=wrap, **options)
+        choices = estimators.cell_choices(
+            key, ContinuousTuples(**parts), sizes, density=density, wrap=wrap, **options
+        )
         cells = choices.pick(jnp.zeros(count, jnp.int32))
         return {"points": choices.points, "shares": jnp.exp(choices.logits), "cells": cells}
 
@@ -219,7 +238,9 @@ def cell_choices(rng):
             wrong = (steep * shares.rounding(apart[0])).sum(-1) + 16 * EPS * np.abs(logits)
             share = np.where(kept, np.exp(logits), 0)
             y.append(share)
-            off.append(np.where(kept, share * (np.expm1(np.minimum(wrong, 50)) + 8 * EPS) + LOST, 0))
+            off.append(
+                np.where(kept, share * (np.expm1(np.minimum(wrong, 50)) + 8 * EPS) + LOST, 0)
+            )
         return {"shares": Near(np.stack(y), np.stack(off)), "cells": Near(got["points"][:, 0])}
 
     return Program(
@@ -267,4 +288,13 @@ def sample_cells(rng):
     )
 
 
-FAMILIES = (routes, routes, balance_loss, defaults, defaults, score_function_loss, cell_choices, sample_cells)
+FAMILIES = (
+    routes,
+    routes,
+    balance_loss,
+    defaults,
+    defaults,
+    score_function_loss,
+    cell_choices,
+    sample_cells,
+)

@@ -86,7 +86,9 @@ def of_segment(method, values, weights):
         slope, slope_off = y * apart, (32 * EPS + 4 * slip.max(initial=0)) * y * apart_size + LOST
     else:
         slope = np.where(empty, 0, steep * apart / safe)
-        slope_off = 64 * EPS * worse**2 * np.abs(np.where(empty, 0, steep / safe)) * apart_size + LOST
+        slope_off = (
+            64 * EPS * worse**2 * np.abs(np.where(empty, 0, steep / safe)) * apart_size + LOST
+        )
         kink = (values == 0) & (method in ("abs", "relu"))
         slope_off = np.where(kink | lost, np.inf, slope_off)
         off = np.where(lost, np.inf, off)

@@ -14,7 +14,9 @@ DENSITIES = ("gaussian", "laplace", "student_t")
 
 
 def sigmoid(x):
-    return np.where(x >= 0, 1 / (1 + np.exp(-np.abs(x))), np.exp(-np.abs(x)) / (1 + np.exp(-np.abs(x))))
+    return np.where(
+        x >= 0, 1 / (1 + np.exp(-np.abs(x))), np.exp(-np.abs(x)) / (1 + np.exp(-np.abs(x)))
+    )
 
 
 def bound_means(rng):
@@ -66,7 +68,10 @@ def invert_means(rng):
         p = margin + (1 - 2 * margin) * share
         slope = np.where(last == 0, 0, (1 - 2 * margin) / np.maximum(last, 1)) / (p * (1 - p))
         off = 16 * EPS / (p * (1 - p))
-        return {"y": Near(np.log(p / (1 - p)), off), "d_means": relative(case["weights"] * slope, 16 + 16 / margin)}
+        return {
+            "y": Near(np.log(p / (1 - p)), off),
+            "d_means": relative(case["weights"] * slope, 16 + 16 / margin),
+        }
 
     return Program(
         "invert_means",
@@ -94,7 +99,11 @@ def bound_variances(rng):
         inner, outer = (options["floor"], 0) if options["reference"] else (0, options["floor"])
         y = lengths * (spread + inner) + outer
         # x is a sum that rounds: off by so much, softplus is off by its slope times that.
-        off = 8 * EPS * y + lengths * (sigmoid(x) * EPS * (np.abs(case["raw"]) + abs(options["boost"])))[..., None]
+        off = (
+            8 * EPS * y
+            + lengths
+            * (sigmoid(x) * EPS * (np.abs(case["raw"]) + abs(options["boost"])))[..., None]
+        )
         slope = (case["weights"] * lengths).sum(-1) * sigmoid(x)
         size = (np.abs(case["weights"]) * lengths).sum(-1) * sigmoid(x)
         tight = EPS * (16 + 2 * (np.abs(case["raw"]) + abs(options["boost"])))
@@ -112,7 +121,9 @@ def bound_variances(rng):
 
 def nearest(means, sizes, *, wrap):
     cells = np.round(means)
-    return (np.mod(cells, sizes) if wrap else np.clip(cells, 0, np.asarray(sizes) - 1)).astype(np.int64)
+    return (np.mod(cells, sizes) if wrap else np.clip(cells, 0, np.asarray(sizes) - 1)).astype(
+        np.int64
+    )
 
 
 def round_means(rng):
@@ -235,7 +246,9 @@ def log_densities(rng):
         slip = shares.rounding(apart) + (EPS * np.abs(apart) if wrap else 0)
         steep = {"gaussian": np.abs(apart) / safe, "laplace": np.sqrt(2 / safe)}.get(density)
         if steep is None:
-            steep = (rank + 1) * np.abs(apart) / safe / (1 + (apart**2 / safe).sum(-1, keepdims=True))
+            steep = (
+                (rank + 1) * np.abs(apart) / safe / (1 + (apart**2 / safe).sum(-1, keepdims=True))
+            )
         off = (steep * slip).sum(-1) + 8 * EPS * np.abs(y) + LOST
         return {"y": Near(y.T, off.T)}
 
@@ -352,7 +365,10 @@ def regularize(rng):
             return {"y": relative(y), "d_variances": relative(weight * slope, 16)}
         mean = s.mean()
         slope = -np.ones_like(s) / s.size / mean if mean > 1e-12 else np.zeros_like(s)
-        return {"y": Near(-np.log(max(mean, 1e-12)), 8 * EPS * (1 + abs(np.log(mean)))), "d_variances": relative(weight * slope, 16)}
+        return {
+            "y": Near(-np.log(max(mean, 1e-12)), 8 * EPS * (1 + abs(np.log(mean)))),
+            "d_variances": relative(weight * slope, 16),
+        }
 
     function = ops.variance_norm if norm else ops.variance_log_mean
     return Program(

@@ -59,7 +59,9 @@ def group_powers(rng):
         factor = 32 * EPS * (1 + np.abs(np.log(safe)))
         return {
             "y": Near(scale * theta, factor * np.abs(scale * theta) + LOST),
-            "d_theta": Near(slope, 2 * factor * scale * (np.abs(weights) + reach) * (1 + power) + LOST),
+            "d_theta": Near(
+                slope, 2 * factor * scale * (np.abs(weights) + reach) * (1 + power) + LOST
+            ),
         }
 
     function = reparam.inverse_group_power if inverse else reparam.group_power
@@ -112,7 +114,10 @@ def updates(rng):
     return Program(
         what if what == "powerprop" else f"power updates, {what}",
         {"alpha": alpha, "weight_decay": rate},
-        lambda rng: {"theta": weights_of(rng, (3, 2), kind), "change": draw.reals(rng, (3, 2), kind)},
+        lambda rng: {
+            "theta": weights_of(rng, (3, 2), kind),
+            "change": draw.reals(rng, (3, 2), kind),
+        },
         run,
         expect,
     )
@@ -158,7 +163,7 @@ def masks(rng):
             scores = cut.mean((1, 3)) if name == "Blocks, mean" else cut.max((1, 3))
         count = pruning.count_kept(density, scores.size)
         # A mean rounds, and so do means that are equal.
-        if name != "Blocks, max" and 0 < count and nearly_tied(scores.reshape(-1), count):
+        if name != "Blocks, max" and count > 0 and nearly_tied(scores.reshape(-1), count):
             return {}
         kept = in_order(scores, count)
         if name == "Channels":
@@ -205,7 +210,11 @@ def keep_largest(rng):
         kept = in_order(whole, min(case["count"], (whole >= 0).sum()))
         first = kept[: sizes[0]].reshape(shapes[0])
         masked = Near(np.where(first, case["one"], 0))
-        return {"one": Near(first), "two": Near(kept[sizes[0] :].reshape(shapes[1])), "masked": masked}
+        return {
+            "one": Near(first),
+            "two": Near(kept[sizes[0] :].reshape(shapes[1])),
+            "masked": masked,
+        }
 
     return Program(
         "keep_largest, apply_masks, pack_masks",
@@ -252,7 +261,9 @@ def proximal(rng):
         kink = case["weights_in"] == 0
         two = np.where(np.argsort(np.argsort(-np.abs(z), -1, kind="stable"), -1) < 2, z, 0)
         eps = float(jnp.finfo(kind).eps) * 8
-        best = np.minimum(cost_2_to_4(two, z, case["strength"]), cost_2_to_4(z, z, case["strength"]))
+        best = np.minimum(
+            cost_2_to_4(two, z, case["strength"]), cost_2_to_4(z, z, case["strength"])
+        )
         size = (z**2).sum(-1) * (1 + case["strength"] * np.abs(z).max(initial=0)) + 1e-6
         fine = (cost_2_to_4(moved, z, case["strength"]) <= best + eps * size).all()
         fine &= bool((np.abs(moved) <= np.abs(z) * (1 + eps)).all() and (moved * z >= 0).all())
