@@ -158,7 +158,7 @@ def exact_shares(density, means, variances, points):
 def test_narrow_and_wide_axes_do_not_round_each_other_away(density, far):
     means = np.array([[far + 2.5, 0.3], [far + 1.25, 2.0], [far + 3.0, 1.5]], np.float32)
     variances = np.array([[1e-12, 1.0], [1e-6, 1e-12], [1e12, 1e-3]], np.float32)
-    points = (np.indices((6, 4)).reshape(2, -1).T + [int(far), 0]).astype(np.int32)
+    points = np.indices((6, 4)).reshape(2, -1).T.astype(np.int32) + np.array([int(far), 0])
     ours = proportions(points, np.ones(24, bool), means, variances, density=density)
     np.testing.assert_allclose(
         ours, exact_shares(density, means, variances, points), atol=3e-6, rtol=3e-6

@@ -199,7 +199,9 @@ def test_nan_and_infinity_spoil_their_segment_alone(function):
 
 def test_a_logit_of_minus_infinity_means_never():
     logits = jnp.array([1.0, -np.inf, -np.inf])
-    shares, slopes = jax.value_and_grad(lambda l: segment_softmax(l, [0, 0, 1], 2)[0])(logits)
+    shares, slopes = jax.value_and_grad(lambda logits: segment_softmax(logits, [0, 0, 1], 2)[0])(
+        logits
+    )
     assert_close(segment_softmax(logits, [0, 0, 1], 2), [1.0, 0.0, 0.0])
     assert_close(slopes, [0.0, 0.0, 0.0])
     assert shares == 1
