@@ -120,4 +120,4 @@ def _count_rows(tuples: Any) -> int:
         "one row per tuple in each of them, and at least one tuple",
         "pass continuous tuples, or tuples_of, which makes them of other parameters",
     )
-    return lengths.pop()
+    return shapes[0][0]

@@ -9,6 +9,7 @@ import numpy as np
 
 from sparse_hyper_jax import checks
 from sparse_hyper_jax.entrance import as_array
+from sparse_hyper_jax.ops.inside import along
 from sparse_hyper_jax.precision import at_least_float32
 
 MEAN_METHODS = ("sigmoid", "clamp", "modulo")
@@ -45,7 +46,7 @@ def bound_means(raw: jax.Array, shape: Sequence[int], *, method: str = "sigmoid"
     shape = checks.check_index_shape("shape", shape)
     raw = at_least_float32(as_array("raw", raw))
     checks.check_last_axis("raw", raw, len(shape))
-    sizes = _along(shape, raw)
+    sizes = along(shape, raw)
     if method == "sigmoid":
         return jax.nn.sigmoid(raw) * (sizes - 1)
     if method == "clamp":
@@ -55,7 +56,9 @@ def bound_means(raw: jax.Array, shape: Sequence[int], *, method: str = "sigmoid"
     return jnp.where(wrapped >= sizes, wrapped - sizes, wrapped)
 
 
-def invert_means(means: jax.Array, shape: Sequence[int], *, margin: float = 5e-5) -> jax.Array:
+def invert_means(
+    means: jax.Array, shape: Sequence[int], *, margin: float | jax.Array = 5e-5
+) -> jax.Array:
     """Give the raw parameters whose sigmoid means lie at the given places.
 
     ``raw = logit(margin + (1 - 2 margin) * means / (S - 1))``, so the ends of an axis come back
@@ -77,20 +80,20 @@ def invert_means(means: jax.Array, shape: Sequence[int], *, margin: float = 5e-5
     means = at_least_float32(as_array("means", means))
     checks.check_last_axis("means", means, len(shape))
     checks.check_number("margin", margin, at_least=0, below=0.5)
-    margin = jnp.asarray(margin, means.dtype)
-    last = _along([max(size - 1, 1) for size in shape], means)
+    last = along([max(size - 1, 1) for size in shape], means)
     single = np.reshape(np.asarray(shape) == 1, last.shape)
     centred = jnp.where(single, 0.5, means / last)
-    return jax.scipy.special.logit(margin + (1 - 2 * margin) * centred)
+    kept = jnp.asarray(margin, means.dtype)
+    return jax.scipy.special.logit(kept + (1 - 2 * kept) * centred)
 
 
 def bound_variances(
     raw: jax.Array,
     shape: Sequence[int],
     *,
-    scale: float = 0.1,
-    boost: float = 2.0,
-    floor: float = 0.0,
+    scale: float | jax.Array = 0.1,
+    boost: float | jax.Array = 2.0,
+    floor: float | jax.Array = 0.0,
     reference: bool = False,
 ) -> jax.Array:
     """Map one raw spread per tuple to a positive variance per axis.
@@ -124,13 +127,8 @@ def bound_variances(
         ("floor", floor, 0),
     ):
         checks.check_number(name, number, at_least=least)
-    scale, boost, floor = (jnp.asarray(number, raw.dtype) for number in (scale, boost, floor))
-    spread = jax.nn.softplus(raw + boost)
+    unit, shift, least = (jnp.asarray(number, raw.dtype) for number in (scale, boost, floor))
+    unit, spread = unit * along(shape, raw), jax.nn.softplus(raw + shift)
     if checks.check_flag("reference", reference):
-        return scale * _along(shape, raw) * (spread + floor)
-    return scale * _along(shape, raw) * spread + floor
-
-
-def _along(numbers: Sequence[int], like: jax.Array) -> jax.Array:
-    """Give one number per axis of the index space, as an array of the same rank and dtype."""
-    return jnp.asarray(numbers, like.dtype).reshape((1,) * (like.ndim - 1) + (len(numbers),))
+        return unit * (spread + least)
+    return unit * spread + least

@@ -59,8 +59,8 @@ def log_densities(
     offsets = columns(origins - means)
     axes = [axis[None] for axis in coordinates(points, means)]
     steps = steps_from(axes, columns(origins), offsets, period)
-    variances = columns(jnp.maximum(variances, LEAST_VARIANCE))
-    return jnp.where(inside[:, None], DENSITIES[density](steps, offsets, variances).T, -jnp.inf)
+    widths = columns(jnp.maximum(variances, LEAST_VARIANCE))
+    return jnp.where(inside[:, None], DENSITIES[density](steps, offsets, widths).T, -jnp.inf)
 
 
 def proportions(

@@ -45,7 +45,7 @@ def steps_from(
     if period is None:
         return steps
     return [
-        step - size * jnp.round((step + jax.lax.stop_gradient(offset)) / size)
+        step - size * jnp.round((step + jax.lax.stop_gradient(offset)) * (1 / size))
         for step, offset, size in zip(steps, offsets, period, strict=True)
     ]
 

@@ -46,7 +46,8 @@ def enter_entries(entries: Any, rank: int | None = None) -> SparseEntries:
         ValueError: not two parts, another shape, or indices that are no integers.
     """
     indices, values = _parts("entries", entries, SparseEntries, values="numbers")
-    checks.check_shape("indices", indices, (None, rank), "(n, R): one column per axis of shape")
+    meaning = "one row per entry" if rank is None else "one column per axis of shape"
+    checks.check_shape("indices", indices, (None, rank), f"(n, R): {meaning}")
     checks.check_integers("indices", indices)
     checks.check_shape("values", values, indices.shape[:1], "one value per row of indices")
     return SparseEntries(indices, values)

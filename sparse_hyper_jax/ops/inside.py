@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.experimental import checkify
 
 
@@ -58,9 +59,21 @@ def check_in_range(indices: jax.Array, shape: Sequence[int]) -> None:
     )
 
 
+def along(numbers: Sequence[float] | np.ndarray, like: jax.Array) -> jax.Array:
+    """Give one number per axis of an index space, to compute with an array of index tuples.
+
+    Args:
+        numbers: ``r`` of them.
+        like: ``(..., r)``.
+
+    Returns:
+        the numbers in the dtype of the array, and of its rank.
+    """
+    return jnp.asarray(numbers, like.dtype).reshape((1,) * (like.ndim - 1) + (len(numbers),))
+
+
 def _comparable(indices: jax.Array, shape: Sequence[int]) -> tuple[jax.Array, jax.Array]:
-    """Give indices and lengths of one dtype, which holds every length, and of one rank."""
+    """Give indices and lengths of one dtype, which holds every length."""
     if indices.dtype.itemsize < 4:
         indices = indices.astype(jnp.int32)
-    sizes = jnp.asarray(tuple(shape), indices.dtype)
-    return indices, sizes.reshape((1,) * (indices.ndim - 1) + (len(shape),))
+    return indices, along(shape, indices)

@@ -24,6 +24,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from sparse_hyper_jax import checks
 from sparse_hyper_jax.ops.device_axes import spread_alike
@@ -148,7 +149,7 @@ def fit_locality(
     num_parts = checks.check_count("num_parts", num_parts, least=1)
     tuples = enter_tuples(tuples)
     checks.require(
-        not any(isinstance(part, jax.core.Tracer) for part in tuples),
+        not any(isinstance(part, Tracer) for part in tuples),
         "traced tuples",
         "numbers: a locality is a static fact",
         "call fit_locality outside of jax.jit",

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 
 from sparse_hyper_jax import checks
 from sparse_hyper_jax.entrance import check_instance
@@ -201,10 +202,10 @@ def _check_active(
     )
     start, size = active
     size = checks.check_count("active count", size, least=1)
-    if isinstance(start, jax.core.Tracer):
+    if isinstance(start, Tracer):
         checks.check_shape("active start", start, (), "one number")
         checks.check_integers("active start", start)
-        start, known = start.astype(jnp.int32), 0
+        start, known = jnp.asarray(start, jnp.int32), 0
     else:
         start = known = checks.check_count("active start", start)
     checks.require(

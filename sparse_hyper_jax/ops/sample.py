@@ -12,6 +12,7 @@ from jax.experimental import checkify
 from sparse_hyper_jax import checks
 from sparse_hyper_jax.entrance import as_array, check_random_key
 from sparse_hyper_jax.ops.device_axes import spread_alike
+from sparse_hyper_jax.ops.inside import along
 from sparse_hyper_jax.precision import at_least_float32
 
 
@@ -135,13 +136,8 @@ def _inside(cells: jax.Array, shape: tuple[int, ...], *, wrap: bool) -> jax.Arra
     """Turn whole floats into int32 indices, round the circle or at the nearest end."""
     # Saturate before the cast: what a float outside int32 becomes differs between backends.
     cells = jnp.nan_to_num(jnp.clip(cells, -(2.0**30), 2.0**31 - 256)).astype(jnp.int32)
-    sizes = _along(shape, cells)
+    sizes = along(shape, cells)
     return jnp.mod(cells, sizes) if wrap else jnp.clip(cells, jnp.zeros_like(sizes), sizes - 1)
-
-
-def _along(numbers: Sequence[int], like: jax.Array) -> jax.Array:
-    """Give one number per axis of the index space, as an array of the same rank and dtype."""
-    return jnp.asarray(numbers, like.dtype).reshape((1,) * (like.ndim - 1) + (len(numbers),))
 
 
 def _neighbours(means: jax.Array, shape: tuple[int, ...], *, wrap: bool) -> jax.Array:
@@ -149,7 +145,7 @@ def _neighbours(means: jax.Array, shape: tuple[int, ...], *, wrap: bool) -> jax.
     low = _inside(jnp.floor(means), shape, wrap=wrap)[:, None]
     # low + 1 cannot overflow: every size is below 2**31.
     high = low + corners[None]
-    sizes = _along(shape, high)
+    sizes = along(shape, high)
     return jnp.mod(high, sizes) if wrap else jnp.minimum(high, sizes - 1)
 
 
@@ -164,14 +160,14 @@ def _local_points(
     sizes = np.asarray(shape)
     window = np.minimum(np.asarray(counts.region), sizes)
     # The first of `window` cells whose middle is nearest to the mean, for even and odd windows.
-    first = jnp.round(means - _along((window - 1) / 2, means))
+    first = jnp.round(means - along((window - 1) / 2, means))
     low = _inside(first, shape, wrap=wrap)
     if not wrap:
-        low = jnp.minimum(low, _along(sizes - window, low))
+        low = jnp.minimum(low, along(sizes - window, low))
     size = (means.shape[0], counts.num_local, len(shape))
     widths = jnp.asarray(window, jnp.int32)[None, None]
     points = low[:, None] + jax.random.randint(key, size, 0, widths, jnp.int32)
-    return jnp.mod(points, _along(sizes, points)) if wrap else points
+    return jnp.mod(points, along(sizes, points)) if wrap else points
 
 
 def check_counts(
@@ -229,7 +225,7 @@ def check_inside(means: jax.Array, shape: tuple[int, ...], *, wrap: bool) -> Non
         shape: the ``r`` lengths of the index space.
         wrap: every axis is a circle: means up to the length itself are inside.
     """
-    sizes = _along(shape, means)
+    sizes = along(shape, means)
     inside = (means >= 0) & ((means < sizes) if wrap else (means <= sizes - 1))
     checkify.check(
         jnp.all(inside),

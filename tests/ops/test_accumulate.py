@@ -3,7 +3,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sparse_hyper_jax.ops import accumulate_over_ranges, hyperlayer, hyperlayer_hard
+from sparse_hyper_jax.ops import (
+    ContinuousTuples,
+    accumulate_over_ranges,
+    hyperlayer,
+    hyperlayer_hard,
+)
 from tests.ops.examples import assert_close, make_tuples
 
 COUNT = 6
@@ -92,3 +97,17 @@ def test_many_passes_of_16_bits_are_summed_in_32():
     )
     assert {value.dtype, by_tuples.dtype, by_shared.dtype} == {jnp.dtype(jnp.bfloat16)}
     assert (value, by_tuples, by_shared) == (2, 1024, 1)
+
+
+def test_the_number_of_tuples_is_that_of_the_tuples():
+    key, tuples, bias = example()
+    result = accumulate_over_ranges(key, loss, tuples, bias, range_size=np.int64(3))
+
+    def make(parameters):
+        return ContinuousTuples(*parameters["network"])
+
+    network = {"network": tuple(tuples)}
+    value, by_network, by_bias = accumulate_over_ranges(
+        key, loss, network, bias, range_size=3, tuples_of=make
+    )
+    assert_close((value, by_network["network"], by_bias), (result[0], tuple(result[1]), result[2]))

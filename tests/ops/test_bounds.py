@@ -109,3 +109,15 @@ def test_a_variance_is_a_squared_standard_deviation():
 def test_unknown_method_is_an_error():
     with pytest.raises(ValueError, match=r"found method='tanh'.*'sigmoid', 'clamp', 'modulo'"):
         bound_means(jnp.zeros((1, 1)), (4,), method="tanh")
+
+
+def test_numbers_may_follow_a_schedule():
+    numbers = {"scale": 0.2, "boost": 1.0, "floor": 0.5}
+    traced = jax.jit(lambda raw, numbers: bound_variances(raw, (4, 8), **numbers))
+    assert_close(traced(np.ones(3), numbers), bound_variances([1.0] * 3, (4, 8), **numbers))
+    margin = jax.jit(lambda margin: invert_means([3.0], (4,), margin=margin))(0.1)
+    assert_close(margin, invert_means([3.0], (4,), margin=0.1))
+
+
+def test_places_beside_their_axis_have_no_raw_parameters():
+    assert jnp.isnan(invert_means([-0.5, 3.5], (4, 4))).all()

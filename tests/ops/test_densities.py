@@ -139,3 +139,84 @@ def test_heavy_tails_keep_a_gradient_at_a_distance(density, feels):
 
     grad = jax.jit(jax.grad(far_share))(jnp.array([[5.0]]))
     assert (np.asarray(grad)[0, 0] > 1e-20) == feels
+
+
+def exact_shares(density, means, variances, points):
+    means, variances, points = (np.asarray(part, np.float64) for part in (means, variances, points))
+    z = (points[:, None] - means) ** 2 / np.maximum(variances, 1e-12)
+    logs = {
+        "gaussian": -0.5 * z.sum(-1),
+        "laplace": -np.sqrt(2 * z).sum(-1),
+        "student_t": -(means.shape[1] + 1) / 2 * np.log1p(z.sum(-1)),
+    }[density]
+    powers = np.exp(logs - logs.max(0))
+    return powers / powers.sum(0)
+
+
+@pytest.mark.parametrize("density", DENSITIES)
+@pytest.mark.parametrize("far", [0.0, 1e6])
+def test_narrow_and_wide_axes_do_not_round_each_other_away(density, far):
+    means = np.array([[far + 2.5, 0.3], [far + 1.25, 2.0], [far + 3.0, 1.5]], np.float32)
+    variances = np.array([[1e-12, 1.0], [1e-6, 1e-12], [1e12, 1e-3]], np.float32)
+    points = np.indices((6, 4)).reshape(2, -1).T.astype(np.int32) + np.array([int(far), 0])
+    ours = proportions(points, np.ones(24, bool), means, variances, density=density)
+    np.testing.assert_allclose(
+        ours, exact_shares(density, means, variances, points), atol=3e-6, rtol=3e-6
+    )
+
+
+def test_laplace_has_the_slopes_of_its_distances():
+    # On a cell, beside it, between two, and outside of all points: means where |u - mu| bends.
+    means = np.array([[2.0], [2.25], [2.5], [7.0]])
+    points, weights = np.arange(5)[:, None], np.cos(np.arange(20.0)).reshape(5, 4)
+
+    def loss(means):
+        shares = proportions(points, np.ones(5, bool), means, 0.5 + 0 * means, density="laplace")
+        return (weights * shares).sum()
+
+    def numbers(means):
+        shares = exact_shares("laplace", means, np.full((4, 1), 0.5), points)
+        return (weights * shares).sum(0)
+
+    slopes = jax.grad(loss)(jnp.asarray(means, jnp.float32))
+    step = 1e-6
+    expected = (numbers(means + step) - numbers(means - step)) / (2 * step)
+    assert_close(slopes[:, 0], expected, rtol=1e-4)
+
+
+def test_on_the_longest_circle_that_float32_can_count():
+    size = 2**24
+    logs = log_densities(np.arange(4)[:, None], [[size - 1.0]], [[1.0]], period=(size,))
+    assert_close(logs[:, 0], [-0.5, -2.0, -4.5, -8.0])
+    near = log_densities(np.array([[size - 1], [0], [1]]), [[0.3]], [[1.0]], period=(size,))
+    assert_close(near[:, 0], -0.5 * np.array([1.3, 0.3, 0.7]) ** 2)
+
+
+@pytest.mark.parametrize("density", DENSITIES)
+def test_means_far_away_have_finite_slopes(density):
+    @partial(jax.jit, static_argnums=0)
+    def slopes(forward, means, variances):
+        def loss(means, variances):
+            return (proportions(CELLS, ALL, means, variances, density=density) * CELLS[:, :1]).sum()
+
+        if forward:
+            return jax.jvp(loss, (means, variances), (means / means, means / means))
+        return jax.grad(loss, argnums=(0, 1))(means, variances)
+
+    means = jnp.full((3, 2), 1e20) * jnp.array([[1.0], [-1.0], [1e18]])
+    for variance in (1e-12, 1.0, 1e12):
+        for forward in (False, True):
+            assert all_finite(slopes(forward, means, jnp.full((3, 2), variance)))
+
+
+def test_nan_comes_out_of_every_density():
+    for density in DENSITIES:
+        logs = log_densities([[1]], [[np.nan]], [[1.0]], density=density)
+        assert jnp.isnan(logs).all()
+
+
+def test_lists_are_arrays():
+    arrays = (np.array([[0], [2]]), np.array([True, True]), np.ones((1, 1)), np.ones((1, 1)))
+    lists = [array.tolist() for array in arrays]
+    assert_close(proportions(*lists), proportions(*arrays))
+    assert_close(ops.mix_values(*lists, [2.0]), 2 * proportions(*arrays)[:, 0])

@@ -114,7 +114,7 @@ MISTAKES = {
     "no segments": (
         lambda: ops.segment_softmax(jnp.ones(5), INDICES[:, 0], 0),
         "num_segments=0",
-        "at least 1",
+        "an int from 1 to",
         "static int as num_segments",
     ),
     "unknown normaliser": (

@@ -177,3 +177,47 @@ def test_all_kinds_of_pass_agree_on_the_dtype(x_dtype, dtype, probability):
         jnp.ones(3, x_dtype),
     )
     assert y.dtype == (jnp.float32 if x_dtype == jnp.int32 else x_dtype)
+
+
+def test_a_traced_probability_gives_the_numbers_of_a_static_one():
+    tuples, x = make_tuples(3, (4, 3)), jnp.arange(3.0)
+    keys = jax.random.split(KEY, 8)
+
+    def layer(probability, key):
+        return ops.hyperlayer(key, tuples, x, (4,), num_global=2, sample_probability=probability)
+
+    traced = jax.jit(layer)
+    for static in (0.0, 0.4, np.float32(0.4), 1, 1.0):
+        for key in keys[:3]:
+            assert_close(traced(static, key), jax.jit(layer, static_argnums=0)(static, key))
+    assert_close(traced(jnp.bfloat16(1), KEY), hyperlayer(KEY, tuples, x, (4,), num_global=2))
+
+
+def test_a_probability_follows_a_schedule():
+    tuples, x = make_tuples(3, (4, 3)), jnp.arange(3.0)
+    hard = hyperlayer_hard(tuples, x, (4,))
+
+    def step(number, _):
+        key = jax.random.fold_in(KEY, number)
+        probability = (number >= 4).astype(jnp.float32)
+        y = ops.hyperlayer(key, tuples, x, (4,), num_global=2, sample_probability=probability)
+        return number + 1, jnp.abs(y - hard).sum() < 1e-6
+
+    _, settled = jax.lax.scan(step, jnp.int32(0), length=8)
+    assert settled.tolist() == [True] * 4 + [False] * 4
+
+
+def test_plain_tuples_and_lists_are_continuous_tuples():
+    tuples, x = make_tuples(3, (4, 3)), np.arange(3.0)
+    plain = tuple(np.asarray(part).tolist() for part in tuples)
+    assert_close(
+        ops.hyperlayer(KEY, plain, x.tolist(), [4], num_global=1),
+        hyperlayer(KEY, tuples, x, (4,), num_global=1),
+    )
+
+
+def test_nothing_needs_jit():
+    tuples, x = make_tuples(3, (4, 3)), jnp.arange(3.0)
+    with jax.disable_jit():
+        y = ops.hyperlayer(KEY, tuples, x, (4,), num_global=1)
+    assert_close(y, hyperlayer(KEY, tuples, x, (4,), num_global=1))

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from jax.experimental import checkify
 
-from sparse_hyper_jax.ops import sparse_multiply
+from sparse_hyper_jax.ops import sparse_multiply, to_dense
 from sparse_hyper_jax.types import SparseEntries
 from tests.folding import folded
 from tests.ops.examples import assert_close, scatter
@@ -186,3 +186,20 @@ def test_debug_accepts_indices_inside():
     error, y = jax.jit(checkify.checkify(product))(indices)
     error.throw()
     assert_close(y, product(indices))
+
+
+def test_whole_numbers_stay_exact():
+    cell, big = [[0, 1]], np.array([2**24 + 1], np.int32)
+    y = sparse_multiply(cell, big, [0, 1], (2,))
+    assert (y.dtype, y.tolist()) == (jnp.int32, [2**24 + 1, 0])
+    dense = to_dense((cell, big), (2, 2))
+    assert (dense.dtype, dense.tolist()) == (jnp.int32, [[0, 2**24 + 1], [0, 0]])
+    small = sparse_multiply([[0, 0]] * 2, np.full(2, 100, np.int8), np.ones(1, np.uint8), (1,))
+    assert (small.dtype, small.tolist()) == (jnp.int32, [200])
+
+
+@pytest.mark.parametrize(("values", "x"), [([1 + 2j], [3.0]), ([2.0], [1 - 1j]), ([1j], [2])])
+def test_complex_numbers_keep_both_parts(values, x):
+    y = sparse_multiply([[0, 0]], values, x, (1,))
+    assert y.dtype == jnp.complex64
+    assert_close(y, np.multiply(values, x))

@@ -29,3 +29,16 @@ def test_any_scale_is_finite(penalty, scale):
 def test_sums_of_16_bits_are_taken_in_32():
     ones = jnp.ones((64, 64), jnp.bfloat16)
     assert_close((variance_norm(ones), variance_log_mean(ones)), (64.0, 0.0))
+
+
+def test_the_norm_of_what_has_no_square_in_float32():
+    for scale in (1e-30, 1e-20, 1e25, 1e37):
+        variances = scale * np.array([3.0, 4.0], np.float32)
+        norm, slopes = jax.value_and_grad(variance_norm)(variances)
+        assert_close(norm / scale, 5.0)
+        assert_close(slopes, [0.6, 0.8])
+
+
+@pytest.mark.parametrize("penalty", [variance_log_mean, variance_norm])
+def test_nan_comes_out(penalty):
+    assert jnp.isnan(penalty([1.0, np.nan]))

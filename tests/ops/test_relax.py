@@ -168,3 +168,46 @@ def test_all_chunk_sizes_agree_on_well_separated_narrow_tuples():
     ]
     assert_close(dense[0], dense[1])
     assert_close(dense[0], dense[2])
+
+
+def test_a_mean_of_nan_spoils_the_value_of_its_tuple_and_no_other():
+    tuples = make_tuples(3, SHAPE)
+    tuples = tuples._replace(means=tuples.means.at[1, 0].set(np.nan))
+
+    def total(values):
+        entries = settle(tuples._replace(values=values), SHAPE)
+        return entries.values.sum(), entries.values
+
+    slopes, values = jax.grad(total, has_aux=True)(tuples.values)
+    for numbers in (values, slopes):
+        assert jnp.isnan(numbers).tolist() == [False, True, False]
+    assert jnp.isnan(ops.hyperlayer_hard(tuples, np.ones(4), (5,))).any()
+
+
+def test_between_two_cells_relax_gives_half_and_settle_all():
+    halfway = ([[2.5]], [[1e-12]], [1.0])
+    entries = ops.relax(None, halfway, (5,))
+    assert_close((entries.indices[:, 0], entries.values), ([2, 3], [0.5, 0.5]))
+    settled = ops.settle(halfway, (5,))
+    assert_close((settled.indices[:, 0], settled.values), ([2], [1.0]))
+
+
+@pytest.mark.parametrize("start", [-5, -1, 0, 2, 3, 7, 2**31 - 1])
+def test_of_a_traced_range_only_what_lies_inside_counts(start):
+    tuples, size = make_tuples(4, SHAPE), 2
+    slopes, entries = from_traced_range(start, tuples)
+    inside = [number for number in range(4) if start <= number < start + size]
+    assert np.flatnonzero(np.abs(slopes.means).sum(axis=1)).tolist() == inside
+    assert_close(scatter(entries, SHAPE).sum(), tuples.values.sum())
+    if not inside:
+        assert_close(scatter(entries, SHAPE), scatter(settle(tuples, SHAPE), SHAPE))
+
+
+@jax.jit
+def from_traced_range(start, tuples):
+    def loss(tuples):
+        entries = ops.relax(KEY, tuples, SHAPE, active=(start, 2), num_global=2)
+        weights = jnp.cos(jnp.arange(len(entries.values), dtype=jnp.float32))
+        return (entries.values * weights).sum(), entries
+
+    return jax.grad(loss, has_aux=True)(tuples)

@@ -205,3 +205,13 @@ def test_no_gradient_flows_through_urgency():
     tuples = tuples_at([(1, 1), (2, 2)], [LOST, LOST])
     gradient = jax.jit(jax.grad(lambda tuples: surplus(tuples, SHAPE).sum()))(tuples)
     assert not any(np.any(leaf) for leaf in gradient)
+
+
+def test_nan_moves_nothing_and_takes_no_place():
+    tuples = tuples_at([[1, 1], [1, 1], [2, 2]], [SETTLED, SETTLED, SETTLED])
+    tuples = tuples._replace(means=np.where(np.eye(3, 2, -2), np.nan, tuples.means))
+    assert jnp.isnan(surplus(tuples, SHAPE)).tolist() == [False, False, True]
+    entries = SparseEntries(np.array([[5, 5], [6, 6], [-1, 9]]), np.ones(3, np.float32))
+    found = relocate(tuples, entries, np.array([np.nan, 1.0, 9.0], np.float32), SHAPE, limit=3)
+    assert found.moved.tolist() == [True, False, False]
+    assert (found.tuples[0], found.cells[0].tolist()) == (1, [6, 6])

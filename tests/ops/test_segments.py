@@ -137,3 +137,71 @@ def test_sums_of_16_bits_are_taken_in_32(function, dtype):
 def test_whole_numbers_give_shares():
     shares = segment_softmax(jnp.array([1, 1]), jnp.zeros(2, jnp.int32), 1)
     assert_close(shares, [0.5, 0.5])
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("size", [1e-30, 1.0, 40.0, 500.0, 1e30])
+def test_shares_of_any_size_have_finite_slopes(method, size):
+    values = jnp.array([-1.0, -1.02, 1.0, 2.0, 0.0]) * size
+    ids = np.array([0, 0, 1, 1, 2])
+
+    @jax.jit
+    def run(values):
+        weighted = jax.grad(
+            lambda v: (segment_normalize(v, ids, 3, method=method) * jnp.arange(5.0)).sum()
+        )
+        return segment_normalize(values, ids, 3, method=method), weighted(values)
+
+    shares, slopes = run(values)
+    exact = np.asarray(values, np.float64)
+    parts = METHODS[method](exact)
+    if method == "softplus":
+        # exp(v) where it would vanish
+        parts[:2] = np.exp(exact[:2] - exact[0]) if size >= 40 else parts[:2]
+    sums = np.bincount(ids, parts)[ids]
+    expected = np.divide(parts, sums, out=np.zeros(5), where=sums != 0)
+    np.testing.assert_allclose(shares, expected, rtol=1e-5, atol=1e-6)
+    assert all_finite(slopes)
+
+
+def test_slopes_of_very_negative_values_are_those_of_a_softmax():
+    for values in ([-50.0, -51.0], [-500.0, -501.0]):
+        slope = jax.grad(lambda v: segment_normalize(v, jnp.array([0, 0]), 1)[0])
+        assert_close(slope(jnp.array(values)), [0.1966119, -0.1966119])
+
+
+@each_function
+def test_numbers_outside_are_padding(function):
+    values, ids = jnp.array([1.0, 2.0, 3.0, 200.0, np.nan]), [0, 0, 1, -1, 2]
+    shares, slopes = function(values, ids, 2), jax.jacobian(lambda v: function(v, ids, 2))(values)
+    assert (shares[3:] == 0).all()
+    assert (slopes[3:] == 0).all()
+    assert (slopes[:, 3:] == 0).all()
+    assert_close(shares[:3], function(values[:3], ids[:3], 2))
+    assert_close(slopes[:3, :3], jax.jacobian(lambda v: function(v, ids[:3], 2))(values[:3]))
+
+
+@each_function
+def test_padding_at_the_end_keeps_the_order(function):
+    values, ids = jnp.array([1.0, 2.0, 3.0, 4.0]), [0, 1, 1, 2]
+    ours = function(values, ids, 2, indices_are_sorted=True)
+    assert_close(ours, function(values, ids, 2))
+
+
+@each_function
+def test_nan_and_infinity_spoil_their_segment_alone(function):
+    for bad in (np.nan, np.inf):
+        shares = function(jnp.array([0.0, bad, 1.0]), [0, 0, 1], 2)
+        assert jnp.isnan(shares[1])
+        assert_close(shares[2], 1.0)
+    assert jnp.isnan(segment_softmax(jnp.array([0.0, np.nan]), [0, 0], 1)).all()
+
+
+def test_a_logit_of_minus_infinity_means_never():
+    logits = jnp.array([1.0, -np.inf, -np.inf])
+    shares, slopes = jax.value_and_grad(lambda logits: segment_softmax(logits, [0, 0, 1], 2)[0])(
+        logits
+    )
+    assert_close(segment_softmax(logits, [0, 0, 1], 2), [1.0, 0.0, 0.0])
+    assert_close(slopes, [0.0, 0.0, 0.0])
+    assert shares == 1

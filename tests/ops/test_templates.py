@@ -1,8 +1,10 @@
+import timeit
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sparse_hyper_jax.ops import make_template, sparse_multiply, stitch
+from sparse_hyper_jax.ops import Template, make_template, sparse_multiply, stitch
 from tests.ops.examples import (
     assert_close,
     hyperlayer,
@@ -134,3 +136,19 @@ def test_rows_cannot_be_changed_afterwards():
 def test_learned_columns_are_placeholders():
     rows = [[2, 7], [2, -9]]
     assert make_template(rows, [1], chunk_size=2).rows.tolist() == [[2, 0], [2, 0]]
+
+
+def test_a_template_made_by_hand_is_the_same():
+    made = make_template(ROWS, [2], chunk_size=2)
+    by_hand = Template(ROWS.tolist(), np.array([2]), np.int64(2))
+    assert made == by_hand
+    assert hash(made) == hash(by_hand)
+    assert made.rows.dtype == np.int32
+    assert made != make_template(ROWS, [2], chunk_size=1)
+    assert made != ROWS
+
+
+def test_the_hash_of_a_million_rows_is_computed_once():
+    template = make_template(np.zeros((10**6, 2), int), [1], chunk_size=1)
+    first = timeit.timeit(lambda: hash(template), number=1)
+    assert min(timeit.repeat(lambda: hash(template), number=1, repeat=5)) < first / 20
