@@ -69,7 +69,7 @@ def check_axis(axis: Any, shape: tuple[int, ...]) -> int:
     rank = len(shape)
     valid = isinstance(axis, int | np.integer) and not isinstance(axis, bool)
     checks.require(
-        valid and -rank <= axis < rank,
+        valid and -rank <= int(axis) < rank,
         f"axis={axis!r} of an array of shape {shape}",
         "an axis of the array",
         "change axis",
