@@ -1,4 +1,7 @@
-"""Norms and quotients that neither overflow nor vanish on the way, nor do their derivatives."""
+"""Norms and directions that neither overflow nor vanish on the way, nor do their derivatives.
+
+All is computed in units of the largest entry, so that no divisor is small when it is squared.
+"""
 
 from functools import partial
 
@@ -6,26 +9,6 @@ import jax
 import jax.numpy as jnp
 
 from sparse_hyper_jax.precision import at_least_float32
-
-
-@jax.custom_jvp
-def quotient(dividend: jax.Array, divisor: jax.Array) -> jax.Array:
-    """Divide; no derivative of any order squares the divisor, which at 1e-20 would become 0.
-
-    ``d (a / b) = (da - (a / b) db) / b``.
-
-    Args:
-        dividend: floats.
-        divisor: floats without zeros, of a shape that broadcasts to that of the dividend.
-    """
-    return dividend / divisor
-
-
-@quotient.defjvp
-def _quotient_jvp(primals, tangents):
-    (dividend, divisor), (slope, other) = primals, tangents
-    ratio = quotient(dividend, divisor)
-    return ratio, quotient(slope - ratio * other, divisor)
 
 
 def unit_of(largest: jax.Array) -> jax.Array:
@@ -64,7 +47,7 @@ def direction(array: jax.Array, axes: tuple[int, ...]) -> jax.Array:
     scaled = wide / _unit(wide, axes)
     length = norm(scaled, axes)
     # Not where it is above 0: that of NaN stays NaN.
-    return quotient(scaled, jnp.where(length == 0, 1, length))
+    return scaled / jnp.where(length == 0, 1, length)
 
 
 def _unit(wide: jax.Array, axes: tuple[int, ...]) -> jax.Array:

@@ -31,8 +31,9 @@ def product_over_rows(left: jax.Array, right: jax.Array, *, precision: Any = Non
 
 def placed_like(array: jax.Array, like: jax.Array) -> jax.Array:
     """Spread an array over devices as another of its shape."""
-    if not _is_spread(like) and not _is_spread(array):
-        return array
+    # What is not spread may have no mesh.
+    if not _is_spread(like):
+        return gathered(array)
     return jax.sharding.reshard(array, jax.typeof(like).sharding)
 
 

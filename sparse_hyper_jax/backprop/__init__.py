@@ -17,7 +17,8 @@ A memory is in units of the cotangent: a mean or a sum for the loss, the batch s
 change what it means, so start a new one when they change. Keep it out of the optimizer, of weight
 decay, of gradient clipping and of averages over devices or microbatches, and do not pad batches:
 a memory belongs to one call of one layer on one batch. Inside ``shard_map`` it needs
-``check_vma=True``, the default, which adds up what the devices contribute.
+``check_vma=True``, the default, which adds up what the devices contribute. What holds for all
+functions is on the page Rules of the documentation.
 """
 
 from sparse_hyper_jax.largest import top_k_mask

@@ -90,7 +90,9 @@ def budget(k: float, n: int) -> int:
     check_budget("k", k)
     if isinstance(k, float | np.floating):
         return max(1, round(float(k) * n))
-    checks.require(k <= n, f"k={k} of {n} components", f"at most {n}", "lower k or pass a share")
+    checks.require(
+        int(k) <= n, f"k={k} of {n} components", f"at most {n}", "lower k or pass a share"
+    )
     return int(k)
 
 

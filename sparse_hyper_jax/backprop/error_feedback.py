@@ -98,8 +98,8 @@ def _sparsified(
     update = as_array("updates", update, "floats")
     check_same_shape(updates=update, residue=residue)
     whole = update.astype(residue.dtype) + residue
-    row = gathered(whole).reshape(1, whole.size)
-    taken = sparsify(key, row, sparsifier).reshape(whole.shape).astype(update.dtype)
+    row = gathered(whole).reshape(whole.size)
+    taken = sparsify(key, row[None], sparsifier)[0].reshape(whole.shape).astype(update.dtype)
     taken = placed_like(taken, whole)
     # What is propagated and not finite is not remembered: infinity minus itself would be NaN, and
     # stay for good.

@@ -154,9 +154,19 @@ class BlockTopK(Sparsifier):
         return Choice((chosen[:, None] * self.block + inside[None]).reshape(-1), None)
 
     def _sizes(self, cotangent: jax.Array) -> jax.Array:
-        """Give the roots of mean squares, each computed in units of its block's largest."""
+        """Give numbers that are ordered like the sums of squares of the blocks."""
         rows, n = cotangent.shape
         cut = at_least_float32(cotangent).reshape(rows, n // self.block, self.block)
+        if self.axis_name is not None:
+            return self._roots(cut)
+        squares = jnp.sum(cut * cut, axis=(0, 2))
+        # As far as all are in a range where no square vanished or overflowed; the other way reads
+        # the cotangent twice.
+        ordinary = jnp.all((squares > 1e-24) & (squares < 1e36))
+        return jax.lax.cond(ordinary, lambda: squares, lambda: self._roots(cut))
+
+    def _roots(self, cut: jax.Array) -> jax.Array:
+        """Give roots of mean squares, each computed in units of its block's largest."""
         largest = jnp.max(jnp.abs(cut), axis=(0, 2), initial=0)
         if self.axis_name is not None:
             largest = jax.lax.pmax(largest, self.axis_name)

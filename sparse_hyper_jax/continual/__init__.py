@@ -11,7 +11,7 @@
 as they are, and then keeps the fewest weights, old or new, with which the task is still solved well
 enough. ``packnet`` prunes a fixed share of the new ones and trains again. Parameters that have no
 masks (biases, normalisation, the output layer) belong to one task each. So an old task gives the
-same outputs ever after, bit for bit.
+same outputs ever after, bit for bit. See also the page Rules of the documentation.
 """
 
 from sparse_hyper_jax.continual.freezing import freeze_entries, freeze_updates

@@ -12,6 +12,9 @@ or prunes little by little. Masks are bool arrays of the parameters' shapes, tho
 also of their shardings; they are applied to weights in the forward pass, and parameters stay dense.
 On dense hardware that costs as much as no mask at all: count operations if you like, but do not
 call them time. ``prox_2_to_4`` moves weights towards the 2:4 pattern of recent GPUs.
+
+Of entries with the same score the first are kept, and NaN before everything, so that it is seen.
+What is checked, and what holds on several devices, is on the page Rules of the documentation.
 """
 
 from sparse_hyper_jax.pruning.distributions import Distribution, count_kept, erk, uniform

@@ -69,7 +69,7 @@ def check_axis(axis: Any, shape: tuple[int, ...]) -> int:
     rank = len(shape)
     valid = isinstance(axis, int | np.integer) and not isinstance(axis, bool)
     checks.require(
-        valid and -rank <= axis < rank,
+        valid and -rank <= int(axis) < rank,
         f"axis={axis!r} of an array of shape {shape}",
         "an axis of the array",
         "change axis",
@@ -116,14 +116,17 @@ class Blocks:
         *lead, rows, columns = scores.shape
         height, width = self.shape
         sizes = jnp.abs(at_least_float32(gathered(scores)))
-        cut = sizes.reshape(*lead, rows // height, height, columns // width, width)
+        # One axis after the other, which works where arrays are spread over devices.
+        high = (*lead, rows // height, height, columns)
+        cut = sizes.reshape(high).reshape(*high[:-1], columns // width, width)
         if self.by == "max":
             blocks = jnp.max(cut, axis=(-3, -1))
         else:
             # In units of the largest of all: the sum of a block would overflow before its mean.
             blocks = jnp.mean(cut / unit_of(jnp.max(cut, initial=0)), axis=(-3, -1))
         whole = keep_largest([blocks], kept)[0][..., :, None, :, None]
-        return placed_like(jnp.broadcast_to(whole, cut.shape).reshape(scores.shape), scores)
+        mask = jnp.broadcast_to(whole, cut.shape).reshape(high).reshape(scores.shape)
+        return placed_like(mask, scores)
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ weights and train with ``reparam.optimizer(inner)``. ``sparse_training(..., repa
 the latter itself: it needs the weights' gradient where the weights are masked.
 
 Averages and norms of theta are not those of w: average, clip and compare weights, not theta.
+What else holds for all functions is on the page Rules of the documentation.
 """
 
 from sparse_hyper_jax.parameter_paths import is_kernel

@@ -158,7 +158,7 @@ ROWS = [
         Row(name, due(schedule), (np.array(4, np.int32),), exact=None, skips=A_STEP_NUMBER)
         for name, schedule in SCHEDULES.items()
     ),
-    Row("penalty_2_to_4", pruning.penalty_2_to_4, (KERNEL,), wide=False),
+    Row("penalty_2_to_4", pruning.penalty_2_to_4, (KERNEL,)),
     Row(
         "prox_2_to_4",
         pruning.prox_2_to_4,
