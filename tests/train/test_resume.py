@@ -11,14 +11,26 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from sparse_hyper_jax.train.checkpoint import Checkpoints
+from sparse_hyper_jax.train.cli import main
 from sparse_hyper_jax.train.loop import train
 from sparse_hyper_jax.train.owner import Owner
 from sparse_hyper_jax.train.run_folder import RunFolder
 
-from .toy import DISPATCH, STEPS, compiled_once, digest, norm, toy_run, toy_state, toy_step
+from .toy import (
+    DISPATCH,
+    RECIPES,
+    STEPS,
+    compiled_once,
+    digest,
+    norm,
+    toy_run,
+    toy_state,
+    toy_step,
+)
 
 ROOT = Path(__file__).parents[2]
 
@@ -84,10 +96,19 @@ def test_run_that_dies_around_every_save(tmp_path, whole, monkeypatch, moment):
     assert without_seconds(RunFolder(tmp_path).metrics()) == without_seconds(whole[1])
 
 
+FLAGS = ("--steps", "205", "--pause", "0.02")
+
+
 def start(out, *flags):
     words = [sys.executable, "-m", "tests.train.toy", "toy", "--out", str(out), "--quiet", *flags]
-    words += ["--steps", "305", "--pause", "0.02"]
-    return subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    return subprocess.Popen(
+        [*words, *FLAGS], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+
+
+def finish(out, *flags):
+    """Run the same in this process; give the exit status."""
+    return main(["toy", "--out", str(out), "--quiet", *flags, *FLAGS], recipes=RECIPES)
 
 
 def wait_for_a_line(metrics, process):
@@ -99,48 +120,46 @@ def wait_for_a_line(metrics, process):
         time.sleep(0.002)
 
 
-def test_killed_processes_resume_to_the_same_end(tmp_path):
-    whole = start(tmp_path / "whole")
-    delays, kills, flags = random.Random(8), 0, ()
-    metrics = tmp_path / "parts" / "metrics.jsonl"
-    for _ in range(3):
-        part = start(tmp_path / "parts", *flags)
-        wait_for_a_line(metrics, part)
+@pytest.fixture(scope="module")
+def whole_command(tmp_path_factory):
+    """A run of the command that nothing stopped."""
+    path = tmp_path_factory.mktemp("command") / "whole"
+    assert finish(path) == 0
+    return path
+
+
+def test_killed_processes_resume_to_the_same_end(tmp_path, whole_command):
+    delays, path = random.Random(8), tmp_path / "parts"
+    for flags in ((), ("--resume",)):
+        part = start(path, *flags)
+        wait_for_a_line(path / "metrics.jsonl", part)
         time.sleep(0.3 * delays.random())
         part.send_signal(signal.SIGKILL)
         part.communicate()
-        kills += part.returncode == -signal.SIGKILL
-        flags = ("--resume",)
-    last = start(tmp_path / "parts", *flags)
-    results = [process.communicate() for process in (whole, last)]
-    assert kills >= 2
-    assert last.returncode == whole.returncode == 0, results
-    first, second = (json.loads(output.splitlines()[-1]) for output, _ in results)
-    assert first == second
-    lines = [RunFolder(tmp_path / name).metrics() for name in ("whole", "parts")]
+        assert part.returncode == -signal.SIGKILL
+    assert finish(path, "--resume") == 0
+    results = [json.loads((one / "result.json").read_text()) for one in (whole_command, path)]
+    assert results[0] == results[1]
+    lines = [RunFolder(one).metrics() for one in (whole_command, path)]
     assert without_seconds(lines[0]) == without_seconds(lines[1])
 
 
-def test_second_resumption_of_one_run_is_refused_and_the_first_unharmed(tmp_path):
+def test_second_resumption_of_one_run_is_refused_and_the_first_unharmed(
+    tmp_path, whole_command, capsys
+):
     path = tmp_path / "run"
-    part = start(path)
-    wait_for_a_line(path / "metrics.jsonl", part)
-    part.send_signal(signal.SIGTERM)
-    part.communicate()
-    assert part.returncode == 143
+    shutil.copytree(whole_command, path)
+    (path / "result.json").unlink()
+    shutil.rmtree(path / "checkpoints" / "205")  # as if stopped before
     before = (path / "metrics.jsonl").read_bytes()
     first = Owner(path)
-    second = start(path, "--resume")
-    _, errors = second.communicate()
-    assert second.returncode == 2
-    assert f"found {path} in use by process {os.getpid()} on ".encode() in errors
+    assert finish(path, "--resume") == 2
+    assert f"found {path} in use by process {os.getpid()} on " in capsys.readouterr().err
     assert (path / "metrics.jsonl").read_bytes() == before
     first.release()
-    third = start(path, "--resume")
-    third.communicate()
-    assert third.returncode == 0
+    assert finish(path, "--resume") == 0
     steps = [line["step"] for line in RunFolder(path).metrics()]
-    assert steps == [*range(0, 301, 10), 305]
+    assert steps == [*range(0, 201, 10), 205]
 
 
 def test_finished_run_trains_nothing(tmp_path, whole):
@@ -306,34 +325,32 @@ def test_second_interrupt_waits_for_nothing(tmp_path):
 
 
 def test_placement_on_several_devices_survives(tmp_path):
-    program = """
-import sys, pathlib, jax, jax.numpy as jnp, numpy as np
-from sparse_hyper_jax.train.loop import train
-from sparse_hyper_jax.train.run_folder import RunFolder
-mesh = jax.make_mesh((2,), ("rows",), axis_types=(jax.sharding.AxisType.Auto,))
-rows = jax.NamedSharding(mesh, jax.P("rows"))
-state = {"w": jax.device_put(jnp.zeros((4, 3)), rows)}
-def step(state, key):
-    w = state["w"] + jax.random.uniform(key, (4, 3)) + state["w"].mean(0)
-    return {"w": w}, {"mean": w.mean()}
-def die(now, state):
-    if now == 20: raise InterruptedError
-    return {}
-def go(name, **options):
-    folder = RunFolder(pathlib.Path(sys.argv[1]) / name)
-    return train(step, state, steps=30, seed=0, folder=folder, quiet=True, steps_per_dispatch=10,
-                 evaluate_every=10, checkpoint_seconds=0.0, **options).state["w"]
-one = go("whole")
-try:
-    go("parts", evaluate=die)
-except InterruptedError:
-    other = go("parts", resume=True)
-assert one.sharding.is_equivalent_to(rows, 2) and other.sharding.is_equivalent_to(rows, 2)
-assert np.array_equal(one, other) and one.min() > 1
-"""
-    environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
-    words = [sys.executable, "-c", program, str(tmp_path)]
-    ended = subprocess.run(
-        words, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    mesh = jax.make_mesh(
+        (2,), ("rows",), axis_types=(jax.sharding.AxisType.Auto,), devices=jax.devices()[:2]
     )
-    assert ended.returncode == 0, ended.stderr
+    rows = jax.NamedSharding(mesh, jax.P("rows"))
+    state = {"w": jax.device_put(np.zeros((4, 3), np.float32), rows)}
+
+    def step(state, key):
+        w = state["w"] + jax.random.uniform(key, (4, 3)) + state["w"].mean(0)
+        return {"w": w}, {"mean": w.mean()}
+
+    def die(now, state):
+        if now == 20:
+            raise Kill
+        return {}
+
+    def go(name, **options):
+        defaults = {"steps": 30, "seed": 0, "quiet": True, "checkpoint_seconds": 0.0}
+        defaults |= {"steps_per_dispatch": 10, "evaluate_every": 10}
+        folder = RunFolder(tmp_path / name)
+        return train(step, state, folder=folder, **(defaults | options)).state["w"]
+
+    one = go("whole")
+    with pytest.raises(Kill):
+        go("parts", evaluate=die)
+    other = go("parts", resume=True)
+    assert one.sharding.is_equivalent_to(rows, 2)
+    assert other.sharding.is_equivalent_to(rows, 2)
+    np.testing.assert_array_equal(one, other)
+    assert np.min(one) > 1
