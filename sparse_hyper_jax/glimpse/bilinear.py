@@ -31,7 +31,8 @@ def bilinear(image: jax.Array, means: jax.Array) -> jax.Array:
     image, means = enter_image(image), enter_means(means)
     height, width = image.shape[:2]
     dtype = wide_dtype(image, means)
-    channels = image.astype(dtype).reshape(height * width, -1)
+    # Step by step: on a mesh of explicit axes only simple reshapes are known.
+    channels = image.astype(dtype).reshape(height, width, -1).reshape(height * width, -1)
     rows, columns = means.astype(dtype).reshape(-1, 2).T
     channels = spread_alike(channels, cell_of(rows, height))
     parts = []
@@ -41,6 +42,7 @@ def bilinear(image: jax.Array, means: jax.Array) -> jax.Array:
             pixels = read.get(mode="promise_in_bounds", wrap_negative_indices=False)
             parts.append((row_share * column_share)[:, None] * pixels)
     y = sum(parts[1:], parts[0])
+    y = y.reshape(*means.shape[:-1], y.shape[1])
     return y.reshape(*means.shape[:-1], *image.shape[2:])
 
 

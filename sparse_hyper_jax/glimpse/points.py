@@ -64,7 +64,7 @@ def draw_points(
     Returns:
         ``4 + num_local + num_global`` points.
     """
-    count = len(rows) if draws == "pixel" else 1
+    count = rows.shape[0] if draws == "pixel" else 1
     global_key, local_key = (None, None) if key is None else jax.random.split(key)
     points = _neighbours(rows, columns, shape)
     known = points[0].row, points[3].row, points[0].column, points[3].column

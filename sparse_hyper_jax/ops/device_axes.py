@@ -41,7 +41,7 @@ def spread_alike(array: jax.Array, index: jax.Array) -> jax.Array:
     """
     if AxisType.Explicit not in jax.typeof(index).sharding.mesh.axis_types:
         return array
-    nothing = (index * 0).sum()
+    nothing = index * 0 if index.shape == array.shape else (index * 0).sum()
     if array.dtype == jnp.bool_:
         return array | (nothing > 0)
     # Less nothing, not plus nothing: -0 stays -0.

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 
 from sparse_hyper_jax.checks import require
 from sparse_hyper_jax.entrance import as_array, check_same_shape
+from sparse_hyper_jax.ops.device_axes import spread_alike
 from sparse_hyper_jax.precision import wide_dtype
 
 
@@ -24,8 +25,8 @@ def exact_match(keys: jax.Array, labels: jax.Array) -> jax.Array:
     Raises:
         ValueError: the shapes differ or there is no element.
     """
-    keys, labels = _enter(keys, labels)
-    return _right_places(keys, labels).all(axis=-1) & ~_any_nan(keys, labels)
+    right, nan = _right_places(keys, labels)
+    return right.all(axis=-1) & ~nan
 
 
 def element_match(keys: jax.Array, labels: jax.Array) -> jax.Array:
@@ -43,13 +44,16 @@ def element_match(keys: jax.Array, labels: jax.Array) -> jax.Array:
     Raises:
         ValueError: the shapes differ or there is no element.
     """
-    keys, labels = _enter(keys, labels)
-    share = _right_places(keys, labels).mean(axis=-1, dtype=wide_dtype(keys, labels))
-    return jnp.where(_any_nan(keys, labels), jnp.nan, share)
+    right, nan = _right_places(keys, labels)
+    share = right.mean(axis=-1, dtype=wide_dtype(jnp.asarray(keys), jnp.asarray(labels)))
+    return jnp.where(nan, jnp.nan, share)
 
 
-def _enter(keys: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Return both as arrays, or raise if there is not one label per key."""
+def _right_places(keys: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Mark the places ``(..., n)`` where sorting by keys puts the label that belongs there.
+
+    Beside them the sequences ``(...)`` in which any number is NaN.
+    """
     keys, labels = as_array("keys", keys), as_array("labels", labels)
     shape = check_same_shape(keys=keys, labels=labels)
     require(
@@ -58,15 +62,7 @@ def _enter(keys: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array]:
         "(..., n) with at least one element",
         "leave it out, or reshape keys and labels",
     )
-    return keys, labels
-
-
-def _any_nan(*arrays: jax.Array) -> jax.Array:
-    """Tell for each sequence whether any number of it is NaN."""
-    return jnp.stack([jnp.isnan(array).any(axis=-1) for array in arrays]).any(axis=0)
-
-
-def _right_places(keys: jax.Array, labels: jax.Array) -> jax.Array:
-    """Mark the places, ``(..., n)``, where sorting by keys puts the label that belongs there."""
-    order = jnp.argsort(keys, axis=-1, stable=True)
-    return jnp.take_along_axis(labels, order, axis=-1) == jnp.sort(labels, axis=-1)
+    nan = jnp.isnan(keys) | jnp.isnan(labels)
+    keys, labels = (spread_alike(array, nan.astype(jnp.int32)) for array in (keys, labels))
+    ordered = jax.lax.sort((keys, labels), dimension=-1, is_stable=True, num_keys=1)[1]
+    return ordered == jnp.sort(labels, axis=-1), nan.any(axis=-1)

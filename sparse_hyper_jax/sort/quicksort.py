@@ -3,6 +3,7 @@
 from typing import Any, NamedTuple
 
 import jax
+import jax.export
 import jax.numpy as jnp
 
 from sparse_hyper_jax.checks import check_flag, require
@@ -37,6 +38,9 @@ class Sorted(NamedTuple):
     keys: jax.Array
     stages: tuple[Any, ...]
     targets: tuple[Any, ...] | None
+
+
+jax.export.register_namedtuple_serialization(Sorted, serialized_name="sparse_hyper_jax.sort.Sorted")
 
 
 def quicksort(
@@ -124,7 +128,7 @@ def standardise(keys: jax.Array) -> jax.Array:
     and a sort after it no longer depends on the scale that a key network happens to have.
 
     Args:
-        keys: ``(..., n)`` floating keys. Those beyond a quarter of the largest float, infinities
+        keys: ``(..., n)`` floating keys. Those beyond a sixteenth of the largest float, infinities
             among them, count as that: before or after all others. A NaN spoils its row.
 
     Returns:
@@ -141,8 +145,9 @@ def standardise(keys: jax.Array) -> jax.Array:
         "leave it out, or reshape the keys",
     )
     wide = at_least_float32(keys)
+    # The reciprocal of twice this is a normal number: compilers divide by a product with it.
     limits = jnp.finfo(wide.dtype)
-    wide = jnp.clip(wide, limits.min / 4, limits.max / 4)
+    wide = jnp.clip(wide, limits.min / 16, limits.max / 16)
     # Any constant shift and scale cancels; these make equal keys exact zeros and squares harmless.
     least = jax.lax.stop_gradient(wide.min(axis=-1, keepdims=True))
     width = jax.lax.stop_gradient(wide.max(axis=-1, keepdims=True)) - least

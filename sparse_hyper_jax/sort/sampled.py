@@ -10,6 +10,7 @@ with it the certain candidate changes), and noisier than that of the mixture.
 from typing import Any, NamedTuple
 
 import jax
+import jax.export
 import jax.numpy as jnp
 import numpy as np
 
@@ -37,6 +38,9 @@ class Drawn(NamedTuple):
     payload: Any
     keys: jax.Array
     log_probability: jax.Array
+
+
+jax.export.register_namedtuple_serialization(Drawn, serialized_name="sparse_hyper_jax.sort.Drawn")
 
 
 def draw_sort(

@@ -4,6 +4,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import jax
+import jax.export
 import jax.numpy as jnp
 
 from sparse_hyper_jax.checks import check_flag, check_shape
@@ -37,6 +38,11 @@ class HalfPermutation(NamedTuple):
     sources: jax.Array
     destinations: jax.Array
     weights: jax.Array
+
+
+jax.export.register_namedtuple_serialization(
+    HalfPermutation, serialized_name="sparse_hyper_jax.sort.HalfPermutation"
+)
 
 
 def partition(upper: jax.Array, buckets: Buckets) -> tuple[jax.Array, jax.Array]:
