@@ -13,7 +13,7 @@ from sparse_hyper_jax.sort.split import widen_keys
 LEAST_TEMPERATURE = float(np.finfo(np.float32).tiny)
 
 VANISHING = -1e3
-"""Below this an exponential is 0 in every precision, and so is what a slope would be taken by."""
+"""Below this an exponential is 0 in every precision, and with it every slope."""
 
 
 def neural_sort(keys: jax.Array, *, temperature: jax.Array | float = 1.0) -> jax.Array:
@@ -60,5 +60,7 @@ def _divide(part: jax.Array, whole: jax.Array) -> jax.Array:
 
 @_divide.defjvp
 def _divide_jvp(primals: Any, tangents: Any) -> tuple[jax.Array, jax.Array]:
-    quotient = jnp.maximum(_divide(*primals), VANISHING)
-    return _divide(*primals), (tangents[0] - quotient * tangents[1]) / primals[1]
+    quotient = _divide(*primals)
+    gone = quotient < VANISHING
+    slope = (tangents[0] - jnp.where(gone, 0, quotient) * tangents[1]) / primals[1]
+    return quotient, jnp.where(gone, 0, slope)
