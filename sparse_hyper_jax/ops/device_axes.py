@@ -44,5 +44,5 @@ def spread_alike(array: jax.Array, index: jax.Array) -> jax.Array:
     nothing = index * 0 if index.shape == array.shape else (index * 0).sum()
     if array.dtype == jnp.bool_:
         return array | (nothing > 0)
-    # Less nothing, not plus nothing: -0 stays -0.
-    return array - nothing.astype(array.dtype)
+    # A product: what comes back is spread by it as well.
+    return array * (1 + nothing).astype(array.dtype)

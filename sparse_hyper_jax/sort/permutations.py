@@ -25,12 +25,14 @@ def permute(leaf: jax.Array, sources: jax.Array, destinations: jax.Array) -> jax
     leaf = spread_alike(leaf, sources)
     if not jnp.issubdtype(leaf.dtype, jnp.floating):
         return _take(leaf, sources)
-    return jax.lax.custom_linear_solve(
+    moved = jax.lax.custom_linear_solve(
         lambda array: _take(array, destinations),
         leaf,
         solve=lambda _, array: _take(array, sources),
         transpose_solve=lambda _, array: _take(array, destinations),
     )
+    # Once more for what comes back: a slope may be the same for the whole batch, as that of a sum.
+    return spread_alike(moved, sources)
 
 
 def _take(array: jax.Array, index: jax.Array) -> jax.Array:
