@@ -233,9 +233,9 @@ def _inside(raw: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     return jax.vmap(lambda corner: bound_means(corner, shape))(raw)
 
 
-def _last(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+def _last(shape: tuple[int, ...], dtype: np.dtype) -> jax.Array:
     """The last pixel of each axis ``(1, 2)``, beside rows of places."""
-    return np.asarray([shape], dtype) - 1
+    return jnp.asarray([shape], dtype) - 1
 
 
 def _enter(raw: jax.Array, count: int, shape: Sequence[int]) -> tuple[jax.Array, tuple[int, ...]]:

@@ -44,10 +44,11 @@ def order_loss(
     Args:
         keys: ``(n,)`` keys, any ``n >= 1``; beyond 1e30 they count as 1e30.
         labels: ``(n,)`` numbers that say the right order: true values, or ranks, but not the
-            indices that ``argsort`` gives. Elements with equal labels may come in either order.
+            indices that ``argsort`` gives. Elements with equal labels may come in either order; a
+            NaN makes the loss NaN.
         certainty: scalar above 0, may be traced and learned.
         segment_ids: ``(n,)`` integers, which list an element belongs to; places are compared
-            within lists.
+            within lists. Any integer names one, as in :func:`~sparse_hyper_jax.sort.soft_sort`.
 
     Returns:
         Scalar, at least float32: the mean over all elements.
@@ -89,7 +90,7 @@ def rank_loss(
 
     Args:
         keys: ``(n,)`` keys, any ``n >= 1``.
-        labels: ``(n,)`` numbers that say the right order.
+        labels: ``(n,)`` numbers that say the right order; a NaN makes the loss NaN.
         certainty: scalar above 0, may be traced and learned.
         segment_ids: ``(n,)`` integers, which list an element belongs to; a list of one counts zero.
 

@@ -99,7 +99,7 @@ def quicksort(
     current = keys if hard else widen_keys(keys, payload, target)
     levels = num_levels(n)
     # One split for all levels: deriving each level's key apart would compile the generator L times.
-    level_keys = [None] * levels if hard else jax.random.split(key, max(levels, 1))
+    level_keys = [None] * levels if key is None else jax.random.split(key, max(levels, 1))
     for level in range(levels):
         buckets = buckets_at(n, level)
         current, payload, split = (

@@ -68,7 +68,8 @@ def soft_sort(
             which a weight falls by ``e``.
         segment_ids: ``(n,)`` integers, which list an element belongs to; lists are sorted each on
             its own and come out in ascending order of their number, so that numbers that ascend
-            already leave every list where it is. ``None`` for a single list.
+            already leave every list where it is. Numbers are names: any integer is one, -1 too, and
+            padding is a list of its own. ``None`` for a single list.
         hard: exact, stable sort: for a single list equal to indexing by
             ``jnp.argsort(keys, stable=True)``, ties included, NaN last.
 
@@ -127,8 +128,9 @@ def soft_ranks(
     Args:
         keys: ``(n,)`` keys, as in :func:`soft_sort`.
         certainty: scalar above 0, as in :func:`soft_sort`.
-        segment_ids: ``(n,)`` integers, which list an element belongs to; each counts from 0.
-        hard: exact ranks, ties broken by position, as int32.
+        segment_ids: ``(n,)`` integers, which list an element belongs to, as in :func:`soft_sort`;
+            each counts from 0.
+        hard: exact ranks, ties broken by position, NaN last, as int32.
 
     Returns:
         ``(n,)``, in the order of the elements; at least float32, unless ``hard``.
@@ -173,7 +175,7 @@ def soft_top_k(
         k: how many, from 0; all of a list that has no more.
         certainty: scalar above 0, as in :func:`soft_sort`.
         segment_ids: ``(n,)`` integers, which list an element belongs to; ``k`` of each.
-        hard: exact selection, 0 or 1; of equal keys the later one goes first.
+        hard: exact selection, 0 or 1; of equal keys the later one goes first, and NaN before all.
 
     Returns:
         ``(n,)``, in the order of the elements; at least float32.

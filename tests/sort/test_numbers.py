@@ -186,6 +186,7 @@ def test_what_a_batch_shares_may_stay_on_every_device(kind):
             "quicksort": quicksort(KEY, keys, shared, target=shared, **options),
             "drawn": draw_sort(KEY, keys, shared, **options),
             "payload": soft_sort(KEYS, keys),
+            "slopes": jax.grad(lambda keys: soft_ranks(keys, segment_ids=lists)[1:].sum())(keys),
         }
 
     keys = np.random.default_rng(0).normal(size=(8, 5)).astype(np.float32)
