@@ -3,8 +3,10 @@
 import jax
 import jax.numpy as jnp
 
-from sparse_hyper_jax.glimpse.extract import check_image
-from sparse_hyper_jax.precision import at_least_float32
+from sparse_hyper_jax.glimpse.extract import enter_image, enter_means
+from sparse_hyper_jax.glimpse.points import cell_of
+from sparse_hyper_jax.ops.device_axes import spread_by
+from sparse_hyper_jax.precision import wide_dtype
 
 
 def bilinear(image: jax.Array, means: jax.Array) -> jax.Array:
@@ -15,7 +17,8 @@ def bilinear(image: jax.Array, means: jax.Array) -> jax.Array:
 
     Args:
         image: ``(H, W)`` or ``(H, W, C)``.
-        means: ``(*window, 2)`` in index units (corners of pixels aligned); may lie outside.
+        means: ``(*window, 2)`` in index units (corners of pixels aligned); may lie outside. NaN and
+            infinities give NaN, also as slopes.
 
     Returns:
         ``(*window)`` or ``(*window, C)``, float32 or wider.
@@ -25,9 +28,13 @@ def bilinear(image: jax.Array, means: jax.Array) -> jax.Array:
 
     Reference: Jaderberg et al. 2015, arXiv 1506.02025.
     """
-    (height, width), window = check_image(image, means)
-    channels = at_least_float32(image).reshape(height * width, -1)
-    rows, columns = at_least_float32(means).reshape(-1, 2).T
+    image, means = enter_image(image), enter_means(means)
+    height, width = image.shape[:2]
+    dtype = wide_dtype(image, means)
+    # Step by step: on a mesh of explicit axes only simple reshapes are known.
+    channels = image.astype(dtype).reshape(height, width, -1).reshape(height * width, -1)
+    rows, columns = means.astype(dtype).reshape(-1, 2).T
+    channels = spread_by(channels, cell_of(rows, height))
     parts = []
     for row, row_share in _ends(rows, height):
         for column, column_share in _ends(columns, width):
@@ -35,15 +42,17 @@ def bilinear(image: jax.Array, means: jax.Array) -> jax.Array:
             pixels = read.get(mode="promise_in_bounds", wrap_negative_indices=False)
             parts.append((row_share * column_share)[:, None] * pixels)
     y = sum(parts[1:], parts[0])
-    return y.reshape(*window, *image.shape[2:])
+    y = y.reshape(*means.shape[:-1], y.shape[1])
+    return y.reshape(*means.shape[:-1], *image.shape[2:])
 
 
 def _ends(places: jax.Array, size: int) -> list[tuple[jax.Array, jax.Array]]:
     """Give the cells below and above each place with their shares, 0 for cells outside."""
     low = jax.lax.stop_gradient(jnp.floor(places))
+    # What is nowhere has no share: NaN times it, so that its slope is NaN too.
+    nothing = jnp.where(jnp.isfinite(places), 0.0, jnp.nan) * places
     ends = []
     for cell, share in ((low, low + 1 - places), (low + 1, places - low)):
-        inside = (cell >= 0) & (cell < size)
-        index = jnp.clip(cell, 0, size - 1).astype(jnp.int32)
-        ends.append((index, jnp.where(inside, share, 0.0)))
+        within = (cell >= 0) & (cell < size)
+        ends.append((cell_of(cell, size), jnp.where(within, share, nothing)))
     return ends

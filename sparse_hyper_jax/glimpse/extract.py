@@ -10,14 +10,17 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.custom_derivatives import SymbolicZero
 
 from sparse_hyper_jax import checks
-from sparse_hyper_jax.glimpse.points import Point, check_key, check_options, draw_points
-from sparse_hyper_jax.ops.sample import round_means
-from sparse_hyper_jax.precision import at_least_float32
+from sparse_hyper_jax.entrance import as_array
+from sparse_hyper_jax.glimpse.points import Point, cell_of, check_key, check_options, draw_points
+from sparse_hyper_jax.ops.device_axes import spread_by
+from sparse_hyper_jax.precision import at_least_float32, wide_dtype
 from sparse_hyper_jax.types import LEAST_VARIANCE
+
+FAR = 1e17
+"""Further outside a mean reads the pixels of the edge alone, for every variance up to 1e12."""
 
 
 def extract(
@@ -48,7 +51,8 @@ def extract(
         image: ``(H, W)`` or ``(H, W, C)``; all channels are read at the same points.
         means: ``(*window, 2)`` in index units, see
             :func:`~sparse_hyper_jax.glimpse.grid_means`; from outside the image, the pixels
-            nearest to a mean are those at the edge.
+            nearest to a mean are those at the edge. Beyond 1e17 they count as 1e17, and NaN gives
+            NaN.
         variances: ``(2,)`` or ``(*window, 2)``, in squared index units; below 1e-12 they count as
             1e-12.
         num_global: points per pixel drawn from the whole image.
@@ -65,24 +69,29 @@ def extract(
 
     Reference: Bloem 2018, arXiv 1810.09184.
     """
-    shape, window = check_image(image, means)
-    options: dict[str, Any] = {"num_global": num_global, "num_local": num_local}
-    options |= {"region": tuple(region), "draws": draws}
-    check_options(shape, **options)
-    check_key(key, num_global, num_local)
+    image, means = enter_image(image), enter_means(means)
+    shape, window = image.shape[:2], means.shape[:-1]
+    options = check_options(
+        shape, num_global=num_global, num_local=num_local, region=region, draws=draws
+    )
+    check_key(key, options)
+    variances = as_array("variances", variances)
     checks.require(
-        jnp.shape(variances) in ((2,), (*window, 2)),
-        f"variances of shape {jnp.shape(variances)} for means of shape {jnp.shape(means)}",
-        f"(2,) or {(*window, 2)}",
+        variances.shape in ((2,), means.shape),
+        f"variances of shape {variances.shape} for means of shape {means.shape}",
+        f"(2,) or {means.shape}",
         "give one variance per axis, for all pixels or for each",
     )
-    places = jnp.moveaxis(at_least_float32(means), -1, 0).reshape(2, -1)
-    variances = jnp.broadcast_to(at_least_float32(variances), (*window, 2))
+    dtype = wide_dtype(image, means, variances)
+    places = bound_places(jnp.moveaxis(means.astype(dtype), -1, 0).reshape(2, -1))
+    variances = jnp.broadcast_to(variances.astype(dtype), means.shape)
     variances = jnp.maximum(jnp.moveaxis(variances, -1, 0).reshape(2, -1), LEAST_VARIANCE)
     rows, columns = jax.lax.stop_gradient(places)
     points = draw_points(key, rows, columns, shape, **options)
-    y = _read(at_least_float32(image).reshape(*shape, -1), points, places, variances)
-    return jnp.moveaxis(y, 0, -1).reshape(*window, *image.shape[2:])
+    pixels = spread_by(image.astype(dtype).reshape(*shape, -1), points[0].row)
+    y = _read(pixels, points, places, variances)
+    y = jnp.moveaxis(y.reshape(len(y), *window), 0, -1)
+    return y.reshape(*window, *image.shape[2:])
 
 
 def extract_hard(image: jax.Array, means: jax.Array) -> jax.Array:
@@ -92,7 +101,8 @@ def extract_hard(image: jax.Array, means: jax.Array) -> jax.Array:
 
     Args:
         image: ``(H, W)`` or ``(H, W, C)``.
-        means: ``(*window, 2)`` in index units.
+        means: ``(*window, 2)`` in index units; from outside the image they read its edge. NaN gives
+            NaN, but an image of integers has none: there it reads as 0 along its axis.
 
     Returns:
         ``(*window)`` or ``(*window, C)`` in the dtype of ``image``; no gradient reaches the means.
@@ -100,9 +110,16 @@ def extract_hard(image: jax.Array, means: jax.Array) -> jax.Array:
     Raises:
         ValueError: shapes that do not fit.
     """
-    shape, _ = check_image(image, means)
-    cells = round_means(means, shape)
-    return image[cells[..., 0], cells[..., 1]]
+    image, means = enter_image(image), enter_means(means)
+    places = jax.lax.stop_gradient(at_least_float32(means))
+    row, column = (
+        cell_of(jnp.round(places[..., axis]), size) for axis, size in enumerate(image.shape[:2])
+    )
+    y = spread_by(image, row)[row, column]
+    if not jnp.issubdtype(image.dtype, jnp.floating):
+        return y
+    nowhere = jnp.isnan(places).any(axis=-1)
+    return jnp.where(jax.lax.expand_dims(nowhere, range(means.ndim - 1, y.ndim)), jnp.nan, y)
 
 
 @jax.custom_jvp
@@ -126,14 +143,16 @@ def _read_jvp(primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> tuple[jax.
     surprises = [pixel - y for pixel in pixels]
     slope = jnp.zeros_like(y)
     for axis in (0, 1):
-        offsets = [point[axis] - means[axis] for point in points]
-        precision = 1 / variances[axis]
-        pulls = [density * offset for density, offset in zip(densities, offsets, strict=True)]
+        # From the nearest cell, not from the mean: the same sum, as surprises add up to 0, but
+        # without the rounding of a mean that lies far outside.
+        away = [_away(image.shape, point, means, axis) for point in points]
+        precision = 1 / variances[axis][None]
         if not isinstance(mean_slopes, SymbolicZero):
-            slope += _sum(pulls, surprises) * (mean_slopes[axis] * precision / whole)
+            pulls = [weight * steps for weight, (steps, _) in zip(densities, away, strict=True)]
+            slope += _sum(pulls, surprises) * (mean_slopes[axis][None] * precision / whole)
         if not isinstance(variance_slopes, SymbolicZero):
-            spreads = [pull * offset for pull, offset in zip(pulls, offsets, strict=True)]
-            share = variance_slopes[axis] * jnp.square(precision) / (2 * whole)
+            spreads = [weight * above for weight, (_, above) in zip(densities, away, strict=True)]
+            share = variance_slopes[axis][None] * jnp.square(precision) / (2 * whole)
             slope += _sum(spreads, surprises) * share
     if not isinstance(image_slope, SymbolicZero):
         slope += _sum(densities, _gather(image_slope, points)) / whole
@@ -141,7 +160,7 @@ def _read_jvp(primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> tuple[jax.
 
 
 def _sum(weights: list[jax.Array], pixels: list[jax.Array]) -> jax.Array:
-    """Sum weights ``(n,)`` times pixels ``(C, n)`` over all points."""
+    """Sum weights ``(1, n)`` times pixels ``(C, n)`` over all points."""
     products = [weight * pixel for weight, pixel in zip(weights, pixels, strict=True)]
     return sum(products[1:], products[0])
 
@@ -149,21 +168,31 @@ def _sum(weights: list[jax.Array], pixels: list[jax.Array]) -> jax.Array:
 def _densities(
     shape: Sequence[int], points: list[Point], means: jax.Array, variances: jax.Array
 ) -> list[jax.Array]:
-    """Give densities ``(n,)`` relative to that of the nearest cell, 0 at repeated points."""
-    last = np.array(shape[:2])[:, None] - 1
-    nearest = jax.lax.stop_gradient(jnp.clip(jnp.round(means), 0, last))
+    """Give densities ``(1, n)`` relative to that of the nearest cell, 0 at repeated points."""
 
     def density(point: Point) -> jax.Array:
-        logits = 0.0
-        for axis in (0, 1):
-            # The square above that of the nearest cell, as a product with a whole number: the
-            # nearest cell, one of the neighbours, gets an exact 0, so that no maximum is needed.
-            steps = point[axis] - nearest[axis]
-            offsets = (point[axis] - means[axis]) + (nearest[axis] - means[axis])
-            logits -= 0.5 * steps * offsets / variances[axis]
-        return jnp.exp(jnp.where(point.kept, logits, -jnp.inf))
+        # The nearest cell, one of the neighbours, gets an exact 0, so that no maximum is needed.
+        logits = -0.5 * sum(
+            _away(shape, point, means, axis)[1] / variances[axis][None] for axis in (0, 1)
+        )
+        return jnp.exp(jnp.where(point.kept[None], logits, -jnp.inf))
 
     return [density(point) for point in points]
+
+
+def _away(
+    shape: Sequence[int], point: Point, means: jax.Array, axis: int
+) -> tuple[jax.Array, jax.Array]:
+    """Give the steps ``(1, n)`` to a point from the cell nearest to the mean, along an axis.
+
+    Beside it by how much the square of its distance from the mean is above that of this cell: the
+    difference of two squares as a product with a whole number.
+    """
+    mean = means[axis][None]
+    nearest = jax.lax.stop_gradient(jnp.clip(jnp.round(mean), 0, shape[axis] - 1))
+    cell = point[axis].astype(mean.dtype)[None]
+    steps = cell - nearest
+    return steps, steps * ((cell - mean) + (nearest - mean))
 
 
 def _gather(image: jax.Array, points: list[Point]) -> list[jax.Array]:
@@ -179,18 +208,39 @@ def _gather(image: jax.Array, points: list[Point]) -> list[jax.Array]:
     return [read(point) for point in points]
 
 
-def check_image(image: jax.Array, means: jax.Array) -> tuple[tuple[int, int], tuple[int, ...]]:
-    """Return the sides of an image and the shape of a window of means ``(*window, 2)``.
+def bound_places(places: jax.Array) -> jax.Array:
+    """Bring places in from where every one reads the edge alone, so that no product is infinite."""
+    return jnp.clip(places, -FAR, FAR)
+
+
+def enter_image(image: Any) -> jax.Array:
+    """Return an image ``(H, W)`` or ``(H, W, C)`` as an array.
 
     Raises:
-        ValueError: no image, or means without row and column.
+        ValueError: another shape, or no real numbers.
     """
+    image = as_array("image", image)
     checks.require(
-        jnp.ndim(image) in (2, 3) and min(jnp.shape(image)) >= 1,
-        f"an image of shape {jnp.shape(image)}",
+        image.ndim in (2, 3) and 0 not in image.shape,
+        f"an image of shape {image.shape}",
         "(H, W) or (H, W, C)",
         "pass one image, and use jax.vmap for a batch",
     )
+    checks.require(
+        all(isinstance(side, int) for side in image.shape),
+        f"an image of shape {image.shape}",
+        "sides that are known",
+        "export with a symbolic batch and jax.vmap, and with fixed sides",
+    )
+    return image
+
+
+def enter_means(means: Any) -> jax.Array:
+    """Return the means of a window ``(*window, 2)`` as an array.
+
+    Raises:
+        ValueError: no row and column, or no real numbers.
+    """
+    means = as_array("means", means)
     checks.check_last_axis("means", means, 2)
-    height, width = jnp.shape(image)[:2]
-    return (height, width), tuple(jnp.shape(means)[:-1])
+    return means

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from sparse_hyper_jax import checks
+from sparse_hyper_jax.entrance import as_array
 from sparse_hyper_jax.ops.bounds import bound_means
 from sparse_hyper_jax.precision import at_least_float32
 
@@ -46,9 +47,10 @@ def box_corners(raw: jax.Array, shape: Sequence[int]) -> jax.Array:
 
     Reference: Bloem 2018, arXiv 1810.09184.
     """
-    height, width = _check(raw, 4, shape)
-    edges = bound_means(raw + EDGES, (height, height, width, width))
-    top, bottom, left, right = edges
+    raw, (height, width) = _enter(raw, 4, shape)
+    top, bottom, left, right = bound_means(
+        raw + EDGES.astype(raw.dtype), (height, height, width, width)
+    )
     return jnp.stack(
         [jnp.stack(pair) for pair in ((top, left), (top, right), (bottom, right), (bottom, left))]
     )
@@ -71,11 +73,11 @@ def scale_corners(raw: jax.Array, shape: Sequence[int]) -> jax.Array:
     Raises:
         ValueError: another number of numbers, or a wrong shape.
     """
-    sizes = jnp.array(_check(raw, 3, shape), jnp.float32) - 1
+    raw, shape = _enter(raw, 3, shape)
     start = float(np.log(START_SIDE / (1 - START_SIDE)))
-    side = jax.nn.sigmoid(at_least_float32(raw[2]) + start)
-    low = (1 - side) * jax.nn.sigmoid(at_least_float32(raw[:2]))
-    return sizes * (low + side * (UNIT_CORNERS + 1) / 2)
+    side = jax.nn.sigmoid(raw[2] + start)
+    low = (1 - side) * jax.nn.sigmoid(raw[:2])
+    return _last(shape, raw.dtype) * (low[None] + side * (_unit(raw.dtype) + 1) / 2)
 
 
 def affine_corners(raw: jax.Array, shape: Sequence[int], *, bounded: bool = True) -> jax.Array:
@@ -99,14 +101,15 @@ def affine_corners(raw: jax.Array, shape: Sequence[int], *, bounded: bool = True
 
     References: Bloem 2018, arXiv 1810.09184; Jaderberg et al. 2015, arXiv 1506.02025.
     """
-    shape = _check(raw, 6, shape)
-    matrix = at_least_float32(raw).reshape(2, 3)
-    turn, shift = matrix[:, :2] + AFFINE_START * np.eye(2, dtype=np.float32), matrix[:, 2]
+    bounded = checks.check_flag("bounded", bounded)
+    raw, shape = _enter(raw, 6, shape)
+    matrix, unit = raw.reshape(2, 3), _unit(raw.dtype)
+    turn, shift = matrix[:, :2] + AFFINE_START * np.eye(2, dtype=raw.dtype), matrix[None, :, 2]
     # Written out: a matrix product may run in reduced precision on an accelerator.
-    places = turn[:, 0] * UNIT_CORNERS[:, :1] + turn[:, 1] * UNIT_CORNERS[:, 1:]
+    places = turn[None, :, 0] * unit[:, :1] + turn[None, :, 1] * unit[:, 1:]
     if bounded:
-        return bound_means(2 * places + shift, shape)
-    return (places + shift + 1) / 2 * (jnp.array(shape, jnp.float32) - 1)
+        return _inside(2 * places + shift, shape)
+    return (places + shift + 1) / 2 * _last(shape, raw.dtype)
 
 
 def quad_corners(raw: jax.Array, shape: Sequence[int]) -> jax.Array:
@@ -127,8 +130,8 @@ def quad_corners(raw: jax.Array, shape: Sequence[int]) -> jax.Array:
 
     Reference: Bloem 2018, arXiv 1810.09184.
     """
-    shape = _check(raw, 8, shape)
-    return bound_means(at_least_float32(raw).reshape(4, 2) + UNIT_CORNERS, shape)
+    raw, shape = _enter(raw, 8, shape)
+    return _inside(raw.reshape(4, 2) + _unit(raw.dtype), shape)
 
 
 @dataclass(frozen=True)
@@ -138,10 +141,19 @@ class Grid:
     Attributes:
         count: how many numbers make one window.
         corners: maps them and the image's shape to corners ``(4, 2)``.
+
+    Raises:
+        ValueError: no count of at least 1, or no function.
     """
 
     count: int
     corners: Callable[[jax.Array, Sequence[int]], jax.Array]
+
+    def __post_init__(self):
+        object.__setattr__(self, "count", checks.check_count("count", self.count, 1))
+        checks.require(
+            callable(self.corners), f"corners={self.corners!r}", "a function", "change corners"
+        )
 
 
 GRIDS = {
@@ -172,7 +184,9 @@ def grid_means(corners: jax.Array, window: Sequence[int]) -> jax.Array:
     Raises:
         ValueError: a wrong shape.
     """
+    corners = as_array("corners", corners)
     checks.check_shape("corners", corners, (4, 2), "(4, 2): row and column of four corners")
+    corners = at_least_float32(corners)
     window = checks.check_index_shape("window", window)
     checks.require(len(window) == 2, f"window={window}", "(height, width)", "pass two lengths")
     down, across = np.meshgrid(*(_evenly(size) for size in window), indexing="ij")
@@ -182,7 +196,9 @@ def grid_means(corners: jax.Array, window: Sequence[int]) -> jax.Array:
     # A matrix product on purpose: what it gives is computed once, where a formula would be fused
     # into, and repeated by, all that reads it. Axes last to first, as the readers take them.
     means = jax.lax.dot(
-        at_least_float32(corners).T, shares.reshape(4, -1), precision=jax.lax.Precision.HIGHEST
+        corners.T,
+        shares.reshape(4, -1).astype(corners.dtype),
+        precision=jax.lax.Precision.HIGHEST,
     )
     return jnp.moveaxis(means.reshape(2, *window), 0, -1)
 
@@ -205,11 +221,27 @@ def upright_means(corners: jax.Array, window: Sequence[int]) -> tuple[jax.Array,
 
 
 def _evenly(size: int) -> np.ndarray:
-    return np.linspace(0, 1, size, dtype=np.float32) if size > 1 else np.full(1, 0.5, np.float32)
+    return np.linspace(0, 1, size) if size > 1 else np.full(1, 0.5)
 
 
-def _check(raw: jax.Array, count: int, shape: Sequence[int]) -> tuple[int, ...]:
+def _unit(dtype: np.dtype) -> np.ndarray:
+    return UNIT_CORNERS.astype(dtype)
+
+
+def _inside(raw: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """Bound each corner ``(4, 2)`` by itself."""
+    return jax.vmap(lambda corner: bound_means(corner, shape))(raw)
+
+
+def _last(shape: tuple[int, ...], dtype: np.dtype) -> jax.Array:
+    """The last pixel of each axis ``(1, 2)``, beside rows of places."""
+    return jnp.asarray([shape], dtype) - 1
+
+
+def _enter(raw: jax.Array, count: int, shape: Sequence[int]) -> tuple[jax.Array, tuple[int, ...]]:
+    """Return the numbers of one window in the dtype to compute in, and the image's sides."""
+    raw = as_array("raw", raw)
     checks.check_shape("raw", raw, (count,), "the numbers of one window")
     shape = checks.check_index_shape("shape", shape)
     checks.require(len(shape) == 2, f"shape={shape}", "(height, width)", "pass the image's sides")
-    return shape
+    return at_least_float32(raw), shape

@@ -2,12 +2,13 @@
 
 import functools
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypedDict
 
 import jax
 import jax.numpy as jnp
 
 from sparse_hyper_jax import checks
+from sparse_hyper_jax.entrance import check_random_key
 
 DRAWS = ("glimpse", "pixel")
 """Points of a window are drawn once for all of its pixels, or for each pixel anew."""
@@ -64,14 +65,14 @@ def draw_points(
     Returns:
         ``4 + num_local + num_global`` points.
     """
-    count = len(rows) if draws == "pixel" else 1
+    count = rows.shape[0] if draws == "pixel" else 1
     global_key, local_key = (None, None) if key is None else jax.random.split(key)
     points = _neighbours(rows, columns, shape)
     known = points[0].row, points[3].row, points[0].column, points[3].column
     # A region longer than an axis is the whole axis.
     sides = [min(pair) for pair in zip(region, shape, strict=True)]
     top, left = (
-        _inside(jnp.round(mean - (side - 1) / 2), size - side + 1)
+        cell_of(jnp.round(mean - (side - 1) / 2), size - side + 1)
         for mean, size, side in zip((rows, columns), shape, sides, strict=True)
     )
     codes: list[jax.Array] = []
@@ -92,7 +93,7 @@ def draw_points(
 
 
 def _neighbours(rows: jax.Array, columns: jax.Array, shape: Sequence[int]) -> list[Point]:
-    top, left = _inside(jnp.floor(rows), shape[0]), _inside(jnp.floor(columns), shape[1])
+    top, left = cell_of(jnp.floor(rows), shape[0]), cell_of(jnp.floor(columns), shape[1])
     bottom, right = jnp.minimum(top + 1, shape[0] - 1), jnp.minimum(left + 1, shape[1] - 1)
     # At the far edges floor and floor + 1 coincide.
     tall, wide = bottom > top, right > left
@@ -115,6 +116,15 @@ def _any(flags: list[jax.Array]) -> jax.Array:
     return functools.reduce(jnp.logical_or, flags, jnp.zeros(1, bool))
 
 
+class PointOptions(TypedDict):
+    """How points are drawn, see :func:`draw_points`."""
+
+    num_global: int
+    num_local: int
+    region: tuple[int, ...]
+    draws: str
+
+
 def check_options(
     shape: Sequence[int],
     *,
@@ -122,8 +132,8 @@ def check_options(
     num_local: int,
     region: Sequence[int],
     draws: str,
-) -> None:
-    """Raise unless points can be drawn so.
+) -> PointOptions:
+    """Return the options in plain ints, or raise if points cannot be drawn so.
 
     Raises:
         ValueError: an image side out of range, a negative count, an unknown way to draw, or a
@@ -135,27 +145,34 @@ def check_options(
         f"sides below {LONGEST_SIDE}",
         "cut the image into tiles",
     )
-    checks.check_count("num_global", num_global)
-    checks.check_count("num_local", num_local)
     checks.check_choice("draws", draws, DRAWS)
     region = checks.check_index_shape("region", region)
     checks.require(
         len(region) == 2, f"region={region}", "(height, width)", "pass two lengths, as (8, 8)"
     )
+    return {
+        "num_global": checks.check_count("num_global", num_global),
+        "num_local": checks.check_count("num_local", num_local),
+        "region": region,
+        "draws": draws,
+    }
 
 
-def check_key(key: jax.Array | None, num_global: int, num_local: int) -> None:
-    """Raise if points are to be drawn without a key.
+def check_key(key: jax.Array | None, options: PointOptions) -> None:
+    """Raise unless there is a key for the points that are random, or none and no such point.
 
     Raises:
-        ValueError: no key although points are random.
+        ValueError: no key although points are random, or something else as key.
     """
+    num_global, num_local = options["num_global"], options["num_local"]
     checks.require(
         key is not None or not (num_global or num_local),
         f"key=None with num_global={num_global} and num_local={num_local}",
         "a key, because global and local points are random",
         "pass jax.random.key(seed), or set both counts to 0",
     )
+    if key is not None:
+        check_random_key(key)
 
 
 def _draw(
@@ -170,6 +187,7 @@ def _draw(
     return list(zip(rows.astype(jnp.int32), columns.astype(jnp.int32), strict=True))
 
 
-def _inside(cells: jax.Array, size: int) -> jax.Array:
+def cell_of(cells: jax.Array, size: int) -> jax.Array:
+    """Return whole floats as indices of an axis, those beyond it as its ends, and NaN as 0."""
     # Clip before the cast: what a float outside int32 becomes differs between backends.
     return jnp.clip(jnp.nan_to_num(cells), 0, size - 1).astype(jnp.int32)

@@ -4,7 +4,9 @@ import jax
 import jax.numpy as jnp
 
 from sparse_hyper_jax import checks
-from sparse_hyper_jax.precision import at_least_float32
+from sparse_hyper_jax.entrance import as_array
+from sparse_hyper_jax.glimpse.extract import bound_places, enter_image
+from sparse_hyper_jax.precision import wide_dtype
 from sparse_hyper_jax.types import LEAST_VARIANCE
 
 
@@ -20,7 +22,8 @@ def extract_upright(
 
     Args:
         image: ``(H, W)`` or ``(H, W, C)``.
-        rows: ``(h,)`` in index units, see :func:`~sparse_hyper_jax.glimpse.upright_means`.
+        rows: ``(h,)`` in index units, see :func:`~sparse_hyper_jax.glimpse.upright_means`; beyond
+            1e17 they count as 1e17, and NaN gives NaN.
         columns: ``(w,)``.
         variances: ``(2,)`` in squared index units.
 
@@ -32,27 +35,27 @@ def extract_upright(
 
     Reference: Gregor et al. 2015, arXiv 1502.04623, "DRAW", which reads an image so.
     """
-    checks.require(
-        jnp.ndim(image) in (2, 3) and min(jnp.shape(image)) >= 1,
-        f"an image of shape {jnp.shape(image)}",
-        "(H, W) or (H, W, C)",
-        "pass one image, and use jax.vmap for a batch",
-    )
+    image = enter_image(image)
+    rows, columns = as_array("rows", rows), as_array("columns", columns)
     checks.check_shape("rows", rows, (None,), "(h,): one number per row of the window")
     checks.check_shape("columns", columns, (None,), "(w,): one number per column")
+    variances = as_array("variances", variances)
     checks.check_shape("variances", variances, (2,), "(2,): one per axis")
-    variances = at_least_float32(variances)
+    dtype = wide_dtype(image, rows, columns, variances)
+    image, rows, columns, variances = (
+        part.astype(dtype) for part in (image, rows, columns, variances)
+    )
     down = _shares(rows, image.shape[0], variances[0])
     across = _shares(columns, image.shape[1], variances[1])
     highest = jax.lax.Precision.HIGHEST  # or an accelerator would round to a few digits
-    rows_read = jnp.einsum("ia,ab...->ib...", down, at_least_float32(image), precision=highest)
+    rows_read = jnp.einsum("ia,ab...->ib...", down, image, precision=highest)
     return jnp.einsum("ib...,jb->ij...", rows_read, across, precision=highest)
 
 
 def _shares(means: jax.Array, size: int, variance: jax.Array) -> jax.Array:
     """Share each mean among all cells of an axis: ``(n,)`` to ``(n, size)``."""
-    means = at_least_float32(means)[:, None]
-    cells = jnp.arange(size, dtype=means.dtype)
+    means = bound_places(means)[:, None]
+    cells = jnp.arange(size, dtype=means.dtype)[None]
     nearest = jax.lax.stop_gradient(jnp.clip(jnp.round(means), 0, size - 1))
     # See ops/densities.py: exact at the nearest cell, however small the variance is.
     above = (cells - nearest) * ((cells - means) + (nearest - means))

@@ -46,6 +46,29 @@ def spread_alike(*arrays: jax.Array) -> list[jax.Array]:
     return [array + nothing.astype(array.dtype) for array in arrays]
 
 
+def spread_by(array: jax.Array, index: jax.Array) -> jax.Array:
+    """Let an array be spread over the devices as the indices are by which it will be read.
+
+    Under ``jax.vmap`` on a mesh of explicit axes nothing is gathered by the indices of a batch,
+    which is spread, from what all of it shares, which is not. What depends on the indices is spread
+    like them. On other meshes, and without one, nothing happens.
+
+    Args:
+        array: real numbers or flags, of any shape.
+        index: integers of any shape.
+
+    Returns:
+        the same array.
+    """
+    if jax.sharding.AxisType.Explicit not in jax.typeof(index).sharding.mesh.axis_types:
+        return array
+    nothing = index * 0 if index.shape == array.shape else (index * 0).sum()
+    if array.dtype == jnp.bool_:
+        return array | (nothing > 0)
+    # A product: what comes back is spread by it as well.
+    return array * (1 + nothing).astype(array.dtype)
+
+
 def explicit_axes(array: jax.Array, axis: int | None) -> tuple[jax.sharding.AbstractMesh, Any]:
     """Give the mesh of an array, and over which of its ``Explicit`` axes an axis is spread.
 

@@ -1,10 +1,19 @@
 """A dense baseline to compare with: NeuralSort, which relaxes the whole permutation matrix."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from sparse_hyper_jax.checks import check_shape
-from sparse_hyper_jax.precision import at_least_float32
+from sparse_hyper_jax.checks import check_number
+from sparse_hyper_jax.sort.entrance import LARGEST, enter_keys
+from sparse_hyper_jax.sort.split import widen_keys
+
+LEAST_TEMPERATURE = float(np.finfo(np.float32).tiny)
+
+VANISHING = -1e3
+"""Below this an exponential is 0 in every precision, and with it every slope."""
 
 
 def neural_sort(keys: jax.Array, *, temperature: jax.Array | float = 1.0) -> jax.Array:
@@ -21,21 +30,37 @@ def neural_sort(keys: jax.Array, *, temperature: jax.Array | float = 1.0) -> jax
     A baseline only: memory and time are quadratic in ``n``, which the quicksort avoids.
 
     Args:
-        keys: ``(n,)`` keys.
-        temperature: positive scalar, may be traced; in units of the keys.
+        keys: ``(n,)`` keys, any ``n >= 1``; beyond 1e30 they count as 1e30, and a NaN spoils all.
+        temperature: scalar above 0, may be traced; in units of the keys.
 
     Returns:
         ``(n, n)``, row ``r`` for sorted position ``r``; at least float32.
 
     Raises:
-        ValueError: keys or temperature of another rank.
+        ValueError: wrong shapes, dtypes or numbers.
 
     Reference: Grover et al. 2019, arXiv 1903.08850.
     """
-    check_shape("keys", keys, (None,), "(n,): one key per element; use jax.vmap for batches")
-    check_shape("temperature", temperature, (), "(): one number for all rows")
-    wide = at_least_float32(keys)
-    n = len(keys)
+    check_number("temperature", temperature, at_least=LEAST_TEMPERATURE, at_most=LARGEST)
+    wide = widen_keys(enter_keys(keys, floating=False))
+    n = len(wide)
     distances = jnp.abs(wide[:, None] - wide[None, :]).sum(axis=1)
-    slopes = (2 * jnp.arange(n) + 1 - n).astype(wide.dtype)
-    return jax.nn.softmax((slopes[:, None] * wide - distances) / temperature, axis=1)
+    slopes = (2 * np.arange(n) + 1 - n).astype(wide.dtype)
+    scores = slopes[:, None] * wide[None, :] - distances[None, :]
+    # Below the largest: its quotient by a small temperature is 0, not infinite.
+    below = scores - jax.lax.stop_gradient(scores.max(axis=1, keepdims=True))
+    return jax.nn.softmax(_divide(below, jnp.asarray(temperature, wide.dtype)), axis=1)
+
+
+@jax.custom_jvp
+def _divide(part: jax.Array, whole: jax.Array) -> jax.Array:
+    """Return the quotient; its slope for ``whole`` would else divide by a square, which is 0."""
+    return part / whole
+
+
+@_divide.defjvp
+def _divide_jvp(primals: Any, tangents: Any) -> tuple[jax.Array, jax.Array]:
+    quotient = _divide(*primals)
+    gone = quotient < VANISHING
+    slope = (tangents[0] - jnp.where(gone, 0, quotient) * tangents[1]) / primals[1]
+    return quotient, jnp.where(gone, 0, slope)

@@ -1,13 +1,14 @@
 """Static geometry of the quicksort: which positions form a bucket at each level, for any length."""
 
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sparse_hyper_jax.checks import check_count, require
+from sparse_hyper_jax.checks import check_count
+from sparse_hyper_jax.precision import at_least_float32
 
 
 class Buckets(NamedTuple):
@@ -42,8 +43,7 @@ class Buckets(NamedTuple):
 
 def num_levels(n: int) -> int:
     """Return the number of splits that sort ``n`` elements, ``ceil(log2(n))``."""
-    check_count("n", n, 1)
-    return (n - 1).bit_length()
+    return (check_count("n", n, 1) - 1).bit_length()
 
 
 def bucket_sizes(n: int, level: int) -> np.ndarray:
@@ -63,17 +63,19 @@ def bucket_sizes(n: int, level: int) -> np.ndarray:
     Raises:
         ValueError: there is no such level.
     """
-    levels = num_levels(n)
-    require(
-        0 <= level <= levels,
-        f"level={level} for {n} elements",
-        f"a level from 0 to {levels}",
-        "count the levels by num_levels(n)",
-    )
     sizes = np.array([n])
-    for _ in range(level):
+    for _ in range(check_level(level, n)):
         sizes = np.stack([sizes // 2, sizes - sizes // 2], axis=1).reshape(-1)
     return sizes[sizes > 0]
+
+
+def check_level(level: Any, n: int) -> int:
+    """Return how many splits of ``n`` elements were made before, as an int of Python.
+
+    Raises:
+        ValueError: there is no such level.
+    """
+    return check_count("level", level, most=num_levels(n))
 
 
 @lru_cache(maxsize=256)
@@ -111,7 +113,8 @@ def from_rows(rows: jax.Array, buckets: Buckets) -> jax.Array:
 
 
 def bucket_means(array: jax.Array, buckets: Buckets) -> jax.Array:
-    """Return the mean over each bucket: ``(n, ...)`` to ``(B, ...)``."""
+    """Return the mean over each bucket: ``(n, ...)`` to ``(B, ...)``, float32 or wider."""
+    array = at_least_float32(array)
     rows = (
         array[buckets.slots]
         if buckets.padded

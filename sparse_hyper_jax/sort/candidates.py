@@ -9,18 +9,10 @@ import numpy as np
 
 from sparse_hyper_jax.checks import require_given
 from sparse_hyper_jax.sort.buckets import Buckets
+from sparse_hyper_jax.sort.permutations import invert
 
 KEY_LIMIT = 1e30
 """Keys beyond this count as this, so that sums over a bucket stay finite in float32."""
-
-
-def invert(permutations: jax.Array) -> jax.Array:
-    """Return the inverses of permutations of ``0 .. m - 1`` along the last axis."""
-    slots = jnp.arange(permutations.shape[-1], dtype=jnp.int32)
-    slots = jnp.broadcast_to(slots, permutations.shape)
-    return jnp.put_along_axis(
-        jnp.zeros_like(slots), permutations, slots, axis=-1, inplace=False, mode="promise_in_bounds"
-    )
 
 
 def at_rank(ordered: jax.Array, ranks: np.ndarray) -> jax.Array:
@@ -40,10 +32,14 @@ def upper_by_key(keys: jax.Array, buckets: Buckets) -> jax.Array:
     Returns:
         ``(..., B, m)`` bool; exactly ``sizes - lower`` elements of each bucket, and all padding.
     """
-    floating = jnp.issubdtype(keys.dtype, jnp.inexact)
+    if keys.dtype == jnp.bool_:
+        keys = keys.astype(jnp.uint8)
+    floating = jnp.issubdtype(keys.dtype, jnp.floating)
     last = jnp.nan if floating else jnp.iinfo(keys.dtype).max
-    order = jnp.argsort(jnp.where(buckets.present, keys, last), axis=-1, stable=True)
-    return invert(order) >= buckets.lower[:, None]
+    present = jnp.broadcast_to(buckets.present, keys.shape)
+    order = jnp.argsort(jnp.where(present, keys, last), axis=-1, stable=True)
+    leading = (1,) * (keys.ndim - 2)
+    return invert(order) >= buckets.lower.reshape(*leading, -1, 1)
 
 
 def upper_by_chance(key: jax.Array, count: int, buckets: Buckets) -> jax.Array:
@@ -62,7 +58,8 @@ def upper_by_chance(key: jax.Array, count: int, buckets: Buckets) -> jax.Array:
     # element of rank ``lower``: several times faster than an argsort.
     low_bits = np.uint32((1 << (buckets.width - 1).bit_length()) - 1)
     bits = jax.random.bits(key, (count, *buckets.slots.shape), jnp.uint32)
-    priorities = jnp.where(buckets.present, (bits & ~low_bits) | slots, jnp.uint32(2**32 - 1))
+    last = jnp.uint32(2**32 - 1)
+    priorities = jnp.where(buckets.present[None], (bits & ~low_bits) | slots[None, None], last)
     least_up = at_rank(jnp.sort(priorities, axis=-1), buckets.lower)
     return priorities >= least_up[..., None]
 
@@ -84,8 +81,8 @@ def all_halves(buckets: Buckets) -> tuple[jax.Array, jax.Array]:
     # program: as constants of that size, they would take the compiler minutes.
     full, short = (_halves(size, width) for size in (width, width - 1))
     is_full = jnp.asarray(buckets.sizes == width)
-    upper = jnp.where(is_full[:, None], full[0][:, None], short[0][:, None])
-    return upper, jnp.where(is_full, full[1][:, None], short[1][:, None])
+    upper = jnp.where(is_full[None, :, None], full[0][:, None], short[0][:, None])
+    return upper, jnp.where(is_full[None], full[1][:, None], short[1][:, None])
 
 
 def _halves(size: int, width: int) -> tuple[jax.Array, jax.Array]:
@@ -145,7 +142,7 @@ def propose(
         buckets: layout of the level.
         num_candidates: number of proposals ``C``, the certain one included.
         num_near: how many of them are drawn near the current order.
-        certainty: scalar, inverse of the scale of the noise.
+        certainty: scalar above 0, inverse of the scale of the noise.
 
     Returns:
         upper ``(C, B, m)`` bool and kept ``(C, B)`` bool, without gradient.
@@ -161,9 +158,9 @@ def propose(
     if num_near:
         near_key, far_key = jax.random.split(key)
         noise = jax.random.logistic(near_key, (num_near, *keys.shape), keys.dtype)
-        # Scaled keys plus noise, not keys plus scaled noise: serves a certainty of zero as well.
-        noisy = jax.lax.stop_gradient(certainty) * keys + noise
-        proposals.append(upper_by_key(noisy, buckets))
+        # Scaled keys plus noise, not keys plus scaled noise: no division.
+        scaled = jax.lax.stop_gradient(jnp.asarray(certainty, keys.dtype)) * keys
+        proposals.append(upper_by_key(scaled[None] + noise, buckets))
     if num_far := num_candidates - 1 - num_near:
         proposals.append(upper_by_chance(far_key, num_far, buckets))
     upper = jnp.concatenate(proposals)
@@ -194,14 +191,15 @@ def candidate_weights(
         upper: ``(C, B, m)`` bool.
         kept: ``(C, B)`` bool.
         buckets: layout of the level.
-        certainty: scalar; how sharply keys decide.
+        certainty: scalar above 0; how sharply keys decide.
 
     Returns:
         ``(C, B)`` weights that sum to one over ``C``; zero where not kept.
     """
     pivot = jax.lax.stop_gradient(_pivots(keys, buckets))
+    certainty = jnp.asarray(certainty, keys.dtype)
     logits = jnp.clip(certainty * (keys - pivot[:, None]), -KEY_LIMIT, KEY_LIMIT)
-    scores = jnp.where(upper & buckets.present, logits, 0).sum(axis=-1)
+    scores = jnp.where(upper & buckets.present[None], logits[None], 0).sum(axis=-1)
     return jax.nn.softmax(jnp.where(kept, scores, -jnp.inf), axis=0)
 
 

@@ -14,11 +14,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from sparse_hyper_jax.checks import check_shape, require
-from sparse_hyper_jax.precision import at_least_float32
-from sparse_hyper_jax.sort.candidates import KEY_LIMIT, invert
+from sparse_hyper_jax.sort.permutations import invert, permute
 from sparse_hyper_jax.sort.recurrence import decaying_sums, decaying_sums_ahead
-from sparse_hyper_jax.sort.split import permute
 
 
 class Order(NamedTuple):
@@ -66,11 +63,15 @@ def find_order(*criteria: jax.Array, segment_ids: jax.Array | None) -> Order:
     """
     lists = () if segment_ids is None else (segment_ids,)
     order = jnp.lexsort((*reversed(criteria), *lists)).astype(jnp.int32)
-    starts = jnp.arange(len(order)) == 0
-    if segment_ids is not None:
-        ids = jnp.asarray(segment_ids)[order]
-        starts = starts.at[1:].set(ids[1:] != ids[:-1])
-    return Order(order, invert(order), starts)
+    places = invert(order)
+    if segment_ids is None:
+        return Order(order, places, jnp.arange(len(order)) == 0)
+    return Order(order, places, find_changes(permute(segment_ids, order, places)))
+
+
+def find_changes(ordered: jax.Array) -> jax.Array:
+    """Mark the first of all, and those that differ from the one before, ``(n,)`` bool."""
+    return jnp.concatenate([jnp.ones_like(ordered[:1], bool), ordered[1:] != ordered[:-1]])
 
 
 def find_bounds(starts: jax.Array) -> Bounds:
@@ -78,7 +79,7 @@ def find_bounds(starts: jax.Array) -> Bounds:
     n = len(starts)
     places = jnp.arange(n, dtype=jnp.int32)
     first = jax.lax.cummax(jnp.where(starts, places, 0))
-    ends = jnp.append(starts[1:], True)
+    ends = jnp.concatenate([starts[1:], jnp.ones_like(starts[:1])])
     last = jax.lax.cummin(jnp.where(ends, places, n), reverse=True)
     return Bounds(places - first, last - first + 1)
 
@@ -88,6 +89,7 @@ def find_decays(
 ) -> jax.Array:
     """Return ``exp(-certainty * gap)`` to the key before, ``(n,)``; zero where a list starts."""
     gaps = jnp.diff(sorted_keys, prepend=sorted_keys[:1])
+    certainty = jnp.asarray(certainty, gaps.dtype)
     # Double where: a gap to another list may be of any size and sign.
     return jnp.where(starts, 0, jnp.exp(-certainty * jnp.where(starts, 0, gaps)))
 
@@ -95,37 +97,3 @@ def find_decays(
 def smooth(decays: jax.Array, rows: jax.Array) -> jax.Array:
     """Return ``K x`` for ``x`` of ``(n, ...)`` in sorted order; ``K`` is symmetric."""
     return decaying_sums(decays, rows) + (decaying_sums_ahead(decays, rows) - rows)
-
-
-def soft_keys(keys: jax.Array) -> jax.Array:
-    """Widen keys to at least float32 and bound them, so that differences stay finite."""
-    return jnp.clip(at_least_float32(keys), -KEY_LIMIT, KEY_LIMIT)
-
-
-def check_keys(
-    keys: jax.Array, certainty: jax.Array | float, segment_ids: jax.Array | None, *, hard: bool
-) -> None:
-    """Raise unless these keys can be sorted.
-
-    Raises:
-        ValueError: wrong shapes, no element, or integers where a gradient is needed.
-    """
-    check_shape("keys", keys, (None,), "(n,): one key per element; use jax.vmap for batches")
-    require(len(keys) > 0, "no element", "one or more", "leave the sort out")
-    check_shape("certainty", certainty, (), "(): one number for all elements")
-    if isinstance(certainty, int | float):
-        require(certainty > 0, f"certainty={certainty}", "more than 0", "raise it, or negate keys")
-    require(
-        hard or jnp.issubdtype(jnp.result_type(keys), jnp.floating),
-        f"keys of dtype {jnp.result_type(keys)}",
-        "floating-point keys, which carry a gradient",
-        "convert the keys, or sort with hard=True",
-    )
-    if segment_ids is not None:
-        check_shape("segment_ids", segment_ids, keys.shape, "(n,): the list of each element")
-        require(
-            jnp.issubdtype(jnp.result_type(segment_ids), jnp.integer),
-            f"segment_ids of dtype {jnp.result_type(segment_ids)}",
-            "integers, one per element",
-            "number the lists",
-        )

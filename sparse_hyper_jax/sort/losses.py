@@ -9,8 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from sparse_hyper_jax.checks import check_choice, check_shape, require, require_given
-from sparse_hyper_jax.precision import wide_dtype
+from sparse_hyper_jax.entrance import as_array, check_instance, check_same_shape
+from sparse_hyper_jax.precision import at_least_float32, wide_dtype
 from sparse_hyper_jax.sort.buckets import bucket_means, buckets_at, num_levels
+from sparse_hyper_jax.sort.entrance import enter_tree
 from sparse_hyper_jax.sort.quicksort import Sorted
 
 KINDS = ("plain", "means", "separate")
@@ -42,16 +44,37 @@ def cross_entropy(output: jax.Array, target: jax.Array) -> jax.Array:
 
     Returns:
         ``(...)``, at least float32.
+
+    Raises:
+        ValueError: the shapes differ.
     """
-    dtype = wide_dtype(output, target)
-    output, target = jnp.asarray(output, dtype), jnp.asarray(target, dtype)
+    output, target = _enter(output, target)
     return -target * safe_log(output) - (1 - target) * safe_log(1 - output)
 
 
 def squared_error(output: jax.Array, target: jax.Array) -> jax.Array:
-    """Return the elementwise ``(y - t)^2``, for payloads that are not confined to [0, 1]."""
+    """Return the elementwise ``(y - t)^2``, for payloads that are not confined to [0, 1].
+
+    Args:
+        output: ``(...)`` numbers.
+        target: ``(...)`` numbers.
+
+    Returns:
+        ``(...)``, at least float32.
+
+    Raises:
+        ValueError: the shapes differ.
+    """
+    output, target = _enter(output, target)
+    return jnp.square(output - target)
+
+
+def _enter(output: jax.Array, target: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Return both in the dtype in which to compare them, or raise if their shapes differ."""
+    output, target = as_array("output", output), as_array("target", target)
+    check_same_shape(output=output, target=target)
     dtype = wide_dtype(output, target)
-    return jnp.square(jnp.asarray(output, dtype) - jnp.asarray(target, dtype))
+    return output.astype(dtype), target.astype(dtype)
 
 
 def sort_loss(
@@ -82,6 +105,7 @@ def sort_loss(
         result: what :func:`~sparse_hyper_jax.sort.quicksort` returned for one instance, with
             its ``target`` unless ``kind`` is ``"plain"``.
         target: pytree like the payload, leaves ``(n, ...)``: the payload in its right order.
+            A list of numbers is an array.
         kind: ``"plain"``, ``"means"`` or ``"separate"``.
         distance: elementwise ``(output, target) -> loss``.
 
@@ -89,12 +113,15 @@ def sort_loss(
         Scalar, at least float32: the sum over levels of the mean over leaves.
 
     Raises:
-        ValueError: unknown kind, targets missing, or the target's tree or shapes differ from the
-            payload's.
+        ValueError: unknown kind, targets missing, the target's tree or shapes differ from the
+            payload's, or the distance is not elementwise.
 
     Reference: Bloem 2018, arXiv 1810.09184.
     """
     check_choice("kind", kind, KINDS)
+    check_instance("result", result, Sorted)
+    require(callable(distance), f"distance={distance!r}", "a function", "pass cross_entropy")
+    target = enter_tree("target", target)
     _check_target(result.payload, target)
     if kind == "plain":
         return _distance(distance, result.payload, target)
@@ -106,17 +133,23 @@ def sort_loss(
     )
     check_shape("result.keys", result.keys, (None,), "(n,): one instance; vmap sort_loss too")
     n = len(result.keys)
+    stages = tuple(result.stages), (*targets[:-1], target)
     levels = num_levels(n)
-    total = jnp.zeros(())
-    for level in range(levels + 1):
-        pair = result.stages[level], target if level == levels else targets[level]
+    require(
+        all(len(trees) == levels + 1 for trees in stages),
+        f"{len(stages[0])} stages and {len(targets)} targets for {n} keys",
+        f"{levels + 1} of both",
+        "pass what quicksort returned",
+    )
+    losses = []
+    for level, pair in enumerate(zip(*stages, strict=True)):
         if kind == "means":
             buckets = buckets_at(n, level)
             means = jax.tree.map(partial(bucket_means, buckets=buckets), pair)
-            total = total + _distance(distance, *means, shares=buckets.sizes / n)
+            losses.append(_distance(distance, *means, shares=buckets.sizes / n))
         else:
-            total = total + _distance(distance, *pair)
-    return total
+            losses.append(_distance(distance, *pair))
+    return _total(losses)
 
 
 def _distance(
@@ -128,11 +161,18 @@ def _distance(
     """Return the distance averaged over features, rows (by ``shares``) and leaves."""
 
     def one(leaf: jax.Array, wanted: jax.Array) -> jax.Array:
-        rows = distance(leaf, wanted).reshape(len(leaf), -1).mean(axis=1)
+        apart = at_least_float32(as_array("distance(output, target)", distance(leaf, wanted)))
+        check_same_shape(output=leaf, distance=apart)
+        rows = apart.reshape(len(leaf), -1).mean(axis=1)
         return rows.mean() if shares is None else (rows * jnp.asarray(shares, rows.dtype)).sum()
 
     leaves: list[jax.Array] = jax.tree.leaves(jax.tree.map(one, output, target))
-    return sum(leaves[1:], leaves[0]) / len(leaves)
+    return _total(leaves) / len(leaves)
+
+
+def _total(losses: list[jax.Array]) -> jax.Array:
+    """Add up scalars, as wide as the widest."""
+    return jnp.stack([loss.astype(wide_dtype(*losses)) for loss in losses]).sum()
 
 
 def _check_target(payload: Any, target: Any) -> None:
@@ -144,5 +184,12 @@ def _check_target(payload: Any, target: Any) -> None:
         f"the payload's tree {trees[1]}",
         "build the target as the payload in its right order",
     )
-    for wanted, leaf in zip(jax.tree.leaves(target), jax.tree.leaves(payload), strict=True):
+    leaves = jax.tree.leaves(payload)
+    require(
+        len(leaves) > 0 and all(jnp.size(leaf) for leaf in leaves),
+        f"a payload of shapes {[jnp.shape(leaf) for leaf in leaves]}",
+        "something to compare",
+        "leave the loss out",
+    )
+    for wanted, leaf in zip(jax.tree.leaves(target), leaves, strict=True):
         check_shape("target leaf", wanted, jnp.shape(leaf), "the shape of its payload leaf")

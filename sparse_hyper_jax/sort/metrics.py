@@ -4,6 +4,9 @@ import jax
 import jax.numpy as jnp
 
 from sparse_hyper_jax.checks import require
+from sparse_hyper_jax.entrance import as_array, check_same_shape
+from sparse_hyper_jax.ops.device_axes import spread_by
+from sparse_hyper_jax.precision import wide_dtype
 
 
 def exact_match(keys: jax.Array, labels: jax.Array) -> jax.Array:
@@ -17,12 +20,13 @@ def exact_match(keys: jax.Array, labels: jax.Array) -> jax.Array:
         labels: ``(..., n)`` true values.
 
     Returns:
-        ``(...)`` bool; its mean is the accuracy.
+        ``(...)`` bool; its mean is the accuracy. False where a key or a label is NaN.
 
     Raises:
-        ValueError: the shapes differ or there is no axis of elements.
+        ValueError: the shapes differ or there is no element.
     """
-    return _right_places(keys, labels).all(axis=-1)
+    right, nan = _right_places(keys, labels)
+    return right.all(axis=-1) & ~nan
 
 
 def element_match(keys: jax.Array, labels: jax.Array) -> jax.Array:
@@ -35,22 +39,30 @@ def element_match(keys: jax.Array, labels: jax.Array) -> jax.Array:
         labels: ``(..., n)`` true values.
 
     Returns:
-        ``(...)`` float in [0, 1].
+        ``(...)`` in [0, 1], float32 or wider; NaN where a key or a label is. No gradient.
 
     Raises:
-        ValueError: the shapes differ or there is no axis of elements.
+        ValueError: the shapes differ or there is no element.
     """
-    return _right_places(keys, labels).mean(axis=-1)
+    right, nan = _right_places(keys, labels)
+    share = right.mean(axis=-1, dtype=wide_dtype(jnp.asarray(keys), jnp.asarray(labels)))
+    return jnp.where(nan, jnp.nan, share)
 
 
-def _right_places(keys: jax.Array, labels: jax.Array) -> jax.Array:
-    """Mark the places, ``(..., n)``, where sorting by keys puts the label that belongs there."""
-    keys, labels = jnp.asarray(keys), jnp.asarray(labels)
+def _right_places(keys: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Mark the places ``(..., n)`` where sorting by keys puts the label that belongs there.
+
+    Beside them the sequences ``(...)`` in which any number is NaN.
+    """
+    keys, labels = as_array("keys", keys), as_array("labels", labels)
+    shape = check_same_shape(keys=keys, labels=labels)
     require(
-        keys.ndim >= 1 and keys.shape == labels.shape,
-        f"keys of shape {keys.shape} and labels of shape {labels.shape}",
-        "two equal shapes (..., n): one key and one label per element",
-        "drop the trailing axis of the keys, or repeat the labels",
+        len(shape) >= 1 and shape[-1] != 0,
+        f"keys of shape {shape}",
+        "(..., n) with at least one element",
+        "leave it out, or reshape keys and labels",
     )
-    order = jnp.argsort(keys, axis=-1, stable=True)
-    return jnp.take_along_axis(labels, order, axis=-1) == jnp.sort(labels, axis=-1)
+    nan = jnp.isnan(keys) | jnp.isnan(labels)
+    keys, labels = (spread_by(array, nan.astype(jnp.int32)) for array in (keys, labels))
+    ordered = jax.lax.sort((keys, labels), dimension=-1, is_stable=True, num_keys=1)[1]
+    return ordered == jnp.sort(labels, axis=-1), nan.any(axis=-1)

@@ -3,16 +3,21 @@
 import jax
 import jax.numpy as jnp
 
-from sparse_hyper_jax.checks import check_shape
+from sparse_hyper_jax.sort.entrance import (
+    check_certainty,
+    enter_keys,
+    enter_labels,
+    enter_lists,
+)
 from sparse_hyper_jax.sort.kernel import (
-    check_keys,
     find_bounds,
+    find_changes,
     find_decays,
     find_order,
     smooth,
-    soft_keys,
 )
 from sparse_hyper_jax.sort.soft import soft_ranks
+from sparse_hyper_jax.sort.split import widen_keys
 
 
 def order_loss(
@@ -39,10 +44,11 @@ def order_loss(
     Args:
         keys: ``(n,)`` keys, any ``n >= 1``; beyond 1e30 they count as 1e30.
         labels: ``(n,)`` numbers that say the right order: true values, or ranks, but not the
-            indices that ``argsort`` gives. Elements with equal labels may come in either order.
+            indices that ``argsort`` gives. Elements with equal labels may come in either order; a
+            NaN makes the loss NaN.
         certainty: scalar above 0, may be traced and learned.
         segment_ids: ``(n,)`` integers, which list an element belongs to; places are compared
-            within lists.
+            within lists. Any integer names one, as in :func:`~sparse_hyper_jax.sort.soft_sort`.
 
     Returns:
         Scalar, at least float32: the mean over all elements.
@@ -52,9 +58,11 @@ def order_loss(
 
     Reference: Prillo and Eisenschlos 2020, arXiv 2006.16038, for the relaxation.
     """
-    check_keys(keys, certainty, segment_ids, hard=False)
-    labels = _check_labels(labels, keys)
-    wide = soft_keys(keys)
+    check_certainty(certainty)
+    keys = enter_keys(keys, floating=True)
+    labels = enter_labels(labels, len(keys))
+    segment_ids = enter_lists(segment_ids, len(keys))
+    wide = widen_keys(keys)
     fixed = jax.lax.stop_gradient(wide)
     # Among equal keys the right order is taken, so that the gradient is the one towards it; among
     # equal labels that of the keys, so that such elements need not change places.
@@ -62,7 +70,8 @@ def order_loss(
     true = find_order(labels, fixed, segment_ids=segment_ids)
     current, wanted = order.arrange(wide), true.arrange(wide)
     totals = smooth(find_decays(current, order.starts, certainty), jnp.ones_like(wide))
-    return jnp.mean(certainty * jnp.abs(current - wanted) + jnp.log(totals))
+    pulls = jnp.asarray(certainty, wide.dtype) * jnp.abs(current - wanted)
+    return _unless_nan(labels, jnp.mean(pulls + jnp.log(totals)))
 
 
 def rank_loss(
@@ -81,7 +90,7 @@ def rank_loss(
 
     Args:
         keys: ``(n,)`` keys, any ``n >= 1``.
-        labels: ``(n,)`` numbers that say the right order.
+        labels: ``(n,)`` numbers that say the right order; a NaN makes the loss NaN.
         certainty: scalar above 0, may be traced and learned.
         segment_ids: ``(n,)`` integers, which list an element belongs to; a list of one counts zero.
 
@@ -91,24 +100,29 @@ def rank_loss(
     Raises:
         ValueError: wrong shapes or dtypes.
     """
-    labels = _check_labels(labels, keys)
+    keys = enter_keys(keys, floating=True)
+    labels = enter_labels(labels, len(keys))
+    segment_ids = enter_lists(segment_ids, len(keys))
     ranks = soft_ranks(keys, certainty=certainty, segment_ids=segment_ids)
     true = find_order(labels, segment_ids=segment_ids)
-    wanted, sizes = _mean_ranks(labels[true.order], true.starts)
-    # In floats, as the square of a length from 46,341 on is no int32; a list of one divides by 1.
-    scale = 6 / jnp.maximum(jnp.square(sizes.astype(ranks.dtype)) - 1, 1)
-    return jnp.mean(scale * jnp.square(true.arrange(ranks) - wanted))
+    # In floats, as the square of a length from 46,341 on is no int32.
+    wanted, sizes = (
+        part.astype(ranks.dtype) for part in _doubled_ranks(true.arrange(labels), true.starts)
+    )
+    scale = 6 / jnp.maximum(jnp.square(sizes) - 1, 1)  # a list of one divides by 1
+    errors = jnp.square(true.arrange(ranks) - wanted / 2)
+    return _unless_nan(labels, jnp.mean(scale * errors))
 
 
-def _mean_ranks(labels: jax.Array, starts: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Return the mean rank of each group of equal sorted labels, and the length of its list."""
+def _doubled_ranks(labels: jax.Array, starts: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Return twice the mean rank of each group of equal sorted labels, and its list's length."""
     rank, size = find_bounds(starts)
-    group = find_bounds(starts | jnp.append(True, labels[1:] != labels[:-1]))
-    first = rank - group.rank
-    return first + 0.5 * (group.size - 1), size
+    group = find_bounds(starts | find_changes(labels))
+    return 2 * (rank - group.rank) + group.size - 1, size
 
 
-def _check_labels(labels: jax.Array, keys: jax.Array) -> jax.Array:
-    """Return the labels as an array, or raise if there is not one per key."""
-    check_shape("labels", labels, jnp.shape(keys), "(n,): one label per key")
-    return jnp.asarray(labels)
+def _unless_nan(labels: jax.Array, loss: jax.Array) -> jax.Array:
+    """Return the loss; NaN, and so its slopes, where a label is: it stands nowhere in the order."""
+    if not jnp.issubdtype(labels.dtype, jnp.floating):
+        return loss
+    return loss * jnp.where(jnp.isnan(labels).any(), jnp.nan, 1)

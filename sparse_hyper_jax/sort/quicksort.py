@@ -3,16 +3,21 @@
 from typing import Any, NamedTuple
 
 import jax
+import jax.export
 import jax.numpy as jnp
 
-from sparse_hyper_jax.checks import check_shape, require
+from sparse_hyper_jax.checks import check_flag, require
+from sparse_hyper_jax.entrance import as_array
 from sparse_hyper_jax.precision import at_least_float32
-from sparse_hyper_jax.sort.buckets import num_levels
+from sparse_hyper_jax.sort.buckets import buckets_at, num_levels
+from sparse_hyper_jax.sort.entrance import enter_keys, enter_options, enter_payload
 from sparse_hyper_jax.sort.split import (
-    check_options,
-    check_payload,
-    half_split,
-    reverse_split,
+    HalfPermutation,
+    certain_split,
+    mix,
+    soft_split,
+    turned,
+    widen_keys,
 )
 
 
@@ -33,6 +38,9 @@ class Sorted(NamedTuple):
     keys: jax.Array
     stages: tuple[Any, ...]
     targets: tuple[Any, ...] | None
+
+
+jax.export.register_namedtuple_serialization(Sorted, serialized_name="sparse_hyper_jax.sort.Sorted")
 
 
 def quicksort(
@@ -60,10 +68,11 @@ def quicksort(
         key: typed random key for the proposals; may be ``None`` if ``hard``.
         keys: ``(n,)`` keys, any ``n >= 1``. Soft keys beyond 1e30, infinities among them, count as
             1e30; a NaN spoils a soft sort.
-        payload: pytree of arrays ``(n, ...)``; floating, unless ``hard``.
+        payload: pytree of arrays ``(n, ...)``; floating, unless ``hard``. A list of numbers is an
+            array.
         num_candidates: proposals per bucket, the certain one included.
         num_near: how many of them are drawn near the current order instead of uniformly.
-        certainty: scalar, may be traced and learned; how sharply keys decide.
+        certainty: scalar above 0, may be traced and learned; how sharply keys decide.
         hard: exact, deterministic, stable sort: equal to indexing by
             ``jnp.argsort(keys, stable=True)``, ties included, NaN last.
         target: pytree of arrays ``(n, ...)``, what the sorted payload should be; optional.
@@ -76,20 +85,27 @@ def quicksort(
 
     Reference: Bloem 2018, arXiv 1810.09184.
     """
-    check_shape("keys", keys, (None,), "(n,): one key per element; use jax.vmap for batches")
+    hard = check_flag("hard", hard)
+    options = enter_options(
+        key, num_candidates=num_candidates, num_near=num_near, certainty=certainty, hard=hard
+    )
+    keys = enter_keys(keys, floating=not hard)
     n = len(keys)
-    check_payload((payload, target), n, mixed=not hard and num_candidates > 1)
-    options = {"num_candidates": num_candidates, "num_near": num_near, "certainty": certainty}
-    key = None if hard else check_options(key, keys, **options)
+    mixed = not hard and options["num_candidates"] > 1
+    payload = enter_payload("payload", payload, n, mixed=mixed)
+    target = enter_payload("target", target, n, mixed=mixed)
     stages, splits = [payload], []
     # Soft keys stay wide between the levels: rounding mixed keys to 16 bits would create ties.
-    current = keys if hard else at_least_float32(keys)
+    current = keys if hard else widen_keys(keys, payload, target)
     levels = num_levels(n)
     # One split for all levels: deriving each level's key apart would compile the generator L times.
     level_keys = [None] * levels if key is None else jax.random.split(key, max(levels, 1))
     for level in range(levels):
-        current, payload, split = half_split(
-            level_keys[level], current, payload, level=level, hard=hard, **options
+        buckets = buckets_at(n, level)
+        current, payload, split = (
+            certain_split(current, payload, buckets)
+            if hard
+            else soft_split(level_keys[level], current, payload, buckets, options)
         )
         stages.append(payload)
         splits.append(split)
@@ -97,11 +113,11 @@ def quicksort(
     return Sorted(payload, current.astype(keys.dtype), tuple(stages), targets)
 
 
-def _pull_back(splits: list, target: Any) -> tuple[Any, ...]:
+def _pull_back(splits: list[HalfPermutation], target: Any) -> tuple[Any, ...]:
     """Return the target at every stage, first to last."""
     targets = [target]
     for split in reversed(splits):
-        targets.append(reverse_split(split, targets[-1]))
+        targets.append(mix(targets[-1], turned(split)))
     return tuple(reversed(targets))
 
 
@@ -112,27 +128,36 @@ def standardise(keys: jax.Array) -> jax.Array:
     and a sort after it no longer depends on the scale that a key network happens to have.
 
     Args:
-        keys: ``(..., n)`` floating keys.
+        keys: ``(..., n)`` floating keys. Those beyond a sixteenth of the largest float, infinities
+            among them, count as that: before or after all others. A NaN spoils its row.
 
     Returns:
         ``(..., n)`` in the same dtype; statistics are taken in float32 for 16-bit keys.
 
     Raises:
-        ValueError: integer keys.
+        ValueError: integer keys, or none.
     """
+    keys = as_array("keys", keys, "floats")
     require(
-        jnp.issubdtype(keys.dtype, jnp.floating),
-        f"keys of dtype {keys.dtype}",
-        "floating-point keys",
-        "convert them, for instance with keys.astype(float)",
+        keys.ndim >= 1 and keys.shape[-1] != 0,
+        f"keys of shape {keys.shape}",
+        "(..., n) with at least one key",
+        "leave it out, or reshape the keys",
     )
     wide = at_least_float32(keys)
+    # The reciprocal of twice this is a normal number: compilers divide by a product with it.
+    limits = jnp.finfo(wide.dtype)
+    wide = jnp.clip(wide, limits.min / 16, limits.max / 16)
     # Any constant shift and scale cancels; these make equal keys exact zeros and squares harmless.
     least = jax.lax.stop_gradient(wide.min(axis=-1, keepdims=True))
     width = jax.lax.stop_gradient(wide.max(axis=-1, keepdims=True)) - least
-    scaled = (wide - least) / jnp.where(width > 0, width, 1)
+    scaled = (wide - least) / _divisor(width)
     centred = scaled - scaled.mean(axis=-1, keepdims=True)
     variance = jnp.square(centred).mean(axis=-1, keepdims=True)
-    # Double where: the square root of zero has an infinite slope, and inf times zero is NaN.
-    spread = jnp.sqrt(jnp.where(variance > 0, variance, 1))
-    return (centred / spread).astype(keys.dtype)
+    # The square root of zero has an infinite slope, and inf times zero is NaN.
+    return (centred / jnp.sqrt(_divisor(variance))).astype(keys.dtype)
+
+
+def _divisor(spread: jax.Array) -> jax.Array:
+    """Return the spread, 1 where there is none: less than the smallest normal number is none."""
+    return jnp.where(spread < jnp.finfo(spread.dtype).tiny, 1, spread)

@@ -5,11 +5,14 @@ place: lower triangular, ``F[p, q] = a[q + 1] * .. * a[p]``, full, and never bui
 """
 
 from collections.abc import Callable
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 
 
+# Compiled once: what is solved below is made anew by every call.
+@partial(jax.jit, inline=True)
 def decaying_sums(decays: jax.Array, inputs: jax.Array) -> jax.Array:
     """Return ``y = F x``: ``y[p] = x[p] + decays[p] * y[p - 1]``, from the first row to the last.
 
@@ -24,6 +27,7 @@ def decaying_sums(decays: jax.Array, inputs: jax.Array) -> jax.Array:
     return _solve(decays, inputs, _forwards, _backwards, _delayed)
 
 
+@partial(jax.jit, inline=True)
 def decaying_sums_ahead(decays: jax.Array, inputs: jax.Array) -> jax.Array:
     """Return ``y = F^T x``: ``y[p] = x[p] + decays[p + 1] * y[p + 1]``, from the last row up."""
     return _solve(decays, inputs, _backwards, _forwards, _advanced)

@@ -10,20 +10,20 @@ with it the certain candidate changes), and noisier than that of the mixture.
 from typing import Any, NamedTuple
 
 import jax
+import jax.export
 import jax.numpy as jnp
 import numpy as np
 
-from sparse_hyper_jax.checks import check_shape
-from sparse_hyper_jax.precision import at_least_float32
+from sparse_hyper_jax.ops.device_axes import spread_by
 from sparse_hyper_jax.sort.buckets import Buckets, buckets_at, num_levels, to_rows
-from sparse_hyper_jax.sort.candidates import KEY_LIMIT, candidate_weights, propose
-from sparse_hyper_jax.sort.split import (
-    HalfPermutation,
-    apply_split,
-    check_options,
-    check_payload,
-    partition,
+from sparse_hyper_jax.sort.candidates import candidate_weights, propose
+from sparse_hyper_jax.sort.entrance import (
+    SplitOptions,
+    enter_keys,
+    enter_options,
+    enter_payload,
 )
+from sparse_hyper_jax.sort.split import HalfPermutation, mix, partition, widen_keys
 
 
 class Drawn(NamedTuple):
@@ -38,6 +38,9 @@ class Drawn(NamedTuple):
     payload: Any
     keys: jax.Array
     log_probability: jax.Array
+
+
+jax.export.register_namedtuple_serialization(Drawn, serialized_name="sparse_hyper_jax.sort.Drawn")
 
 
 def draw_sort(
@@ -55,10 +58,11 @@ def draw_sort(
 
     Args:
         key: typed random key.
-        keys: ``(n,)`` keys, any ``n >= 1``; beyond 1e30 they count as 1e30.
-        payload: pytree of arrays ``(n, ...)`` of any dtype.
+        keys: ``(n,)`` keys, any ``n >= 1``; beyond 1e30 they count as 1e30, and with a NaN the log
+            probability is NaN.
+        payload: pytree of arrays ``(n, ...)``, also of integers; a list of numbers is an array.
         num_candidates: proposals per bucket, the certain one included.
-        certainty: scalar, how sharply keys decide.
+        certainty: scalar above 0, may be traced; how sharply keys decide.
 
     Returns:
         :class:`Drawn`; gradient reaches the keys through the log probability alone.
@@ -68,42 +72,39 @@ def draw_sort(
 
     Reference: Bloem 2018, arXiv 1810.09184, for the proposals; Williams 1992 for the gradient.
     """
-    check_shape("keys", keys, (None,), "(n,): one key per element; use jax.vmap for batches")
-    n = len(keys)
-    check_payload(payload, n, mixed=False)
     # No near proposals: their law depends on the keys, and no log probability would say how.
-    check_options(key, keys, num_candidates=num_candidates, num_near=0, certainty=certainty)
-    current = jnp.clip(at_least_float32(keys), -KEY_LIMIT, KEY_LIMIT)
+    options = enter_options(
+        key, num_candidates=num_candidates, num_near=0, certainty=certainty, hard=False
+    )
+    keys = enter_keys(keys, floating=True)
+    n = len(keys)
+    payload = enter_payload("payload", payload, n, mixed=False)
+    current = widen_keys(keys)
     total = jnp.zeros((), current.dtype)
     levels = num_levels(n)
     level_keys = jax.random.split(key, max(levels, 1))
     for level in range(levels):
         split, log_probability = _draw_split(
-            level_keys[level], current, buckets_at(n, level), num_candidates, certainty
+            level_keys[level], current, buckets_at(n, level), options
         )
-        current, payload = apply_split(split, (current, payload))
+        current, payload = mix((current, payload), split)
         total += log_probability
     return Drawn(payload, current.astype(keys.dtype), total)
 
 
 def _draw_split(
-    key: jax.Array,
-    keys: jax.Array,
-    buckets: Buckets,
-    num_candidates: int,
-    certainty: jax.Array | float,
+    key: jax.Array, keys: jax.Array, buckets: Buckets, options: SplitOptions
 ) -> tuple[HalfPermutation, jax.Array]:
     """Draw one halving per bucket; give them as one permutation, and their log probability."""
     propose_key, choose_key = jax.random.split(key)
     rows = to_rows(keys, buckets)
-    options = {"num_candidates": num_candidates, "num_near": 0, "certainty": certainty}
     upper, kept = propose(propose_key, rows, buckets, **options)
-    weights = candidate_weights(rows, upper, kept, buckets, certainty)
-    # A weight that underflows has no logarithm, and is never drawn.
-    possible = weights > 0
-    logs = jnp.where(possible, jnp.log(jnp.where(possible, weights, 1)), -jnp.inf)
+    weights = candidate_weights(rows, upper, kept, buckets, options["certainty"])
+    # A weight that underflows has no logarithm, and is never drawn. One that is NaN stays so.
+    never = weights == 0
+    logs = jnp.where(never, -jnp.inf, jnp.log(jnp.where(never, 1, weights)))
     chosen = jax.random.categorical(choose_key, logs, axis=0)
     each = np.arange(len(buckets.sizes))
-    sources, destinations = partition(upper[chosen, each][None], buckets)
+    sources, destinations = partition(spread_by(upper, chosen)[chosen, each][None], buckets)
     split = HalfPermutation(sources, destinations, jnp.ones(sources.shape, jnp.float32))
     return split, jnp.sum(logs[chosen, each])

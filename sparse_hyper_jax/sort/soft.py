@@ -12,24 +12,21 @@ the payload anyway, ``n <= 128`` and a wider payload, is it made.)
 Reference: Prillo and Eisenschlos 2020, arXiv 2006.16038, for the relaxation.
 """
 
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
 
-from sparse_hyper_jax.checks import check_count
-from sparse_hyper_jax.precision import at_least_float32
-from sparse_hyper_jax.sort.kernel import (
-    Order,
-    check_keys,
-    find_bounds,
-    find_decays,
-    find_order,
-    smooth,
-    soft_keys,
+from sparse_hyper_jax.checks import check_count, check_flag
+from sparse_hyper_jax.sort.entrance import (
+    check_certainty,
+    enter_keys,
+    enter_lists,
+    enter_payload,
 )
+from sparse_hyper_jax.sort.kernel import Order, find_bounds, find_decays, find_order, smooth
 from sparse_hyper_jax.sort.recurrence import decaying_sums, decaying_sums_ahead
-from sparse_hyper_jax.sort.split import check_payload
+from sparse_hyper_jax.sort.split import widen_keys
 
 Payload = TypeVar("Payload")
 
@@ -71,7 +68,8 @@ def soft_sort(
             which a weight falls by ``e``.
         segment_ids: ``(n,)`` integers, which list an element belongs to; lists are sorted each on
             its own and come out in ascending order of their number, so that numbers that ascend
-            already leave every list where it is. ``None`` for a single list.
+            already leave every list where it is. Numbers are names: any integer is one, -1 too, and
+            padding is a list of its own. ``None`` for a single list.
         hard: exact, stable sort: for a single list equal to indexing by
             ``jnp.argsort(keys, stable=True)``, ties included, NaN last.
 
@@ -83,22 +81,22 @@ def soft_sort(
 
     Reference: Prillo and Eisenschlos 2020, arXiv 2006.16038.
     """
-    check_keys(keys, certainty, segment_ids, hard=hard)
-    check_payload(payload, len(keys), mixed=not hard)
+    keys, segment_ids, hard = _enter(keys, certainty, segment_ids, hard)
+    payload = enter_payload("payload", payload, len(keys), mixed=not hard)
     if hard:
-        order = find_order(keys, segment_ids=segment_ids)
-        return jax.tree.map(lambda leaf: order.arrange(jnp.asarray(leaf)), payload)
-    order, decays = _arrange(keys, certainty, segment_ids)
+        return jax.tree.map(find_order(keys, segment_ids=segment_ids).arrange, payload)
+    # As wide as the payload: weights that are rounded before would not sum to one.
+    order, decays = _arrange(widen_keys(keys, payload), certainty, segment_ids)
     totals = smooth(decays, jnp.ones_like(decays))
 
     def mix(leaf: jax.Array) -> jax.Array:
-        flat = at_least_float32(leaf).reshape(len(keys), -1)
+        flat = leaf.astype(decays.dtype).reshape(len(keys), -1)
         if segment_ids is None and len(keys) <= min(SHORT, flat.shape[1] - 1):
             mixed = _mix_wide(order, decays, flat)
         else:
             mixed = smooth(decays, order.arrange(flat))
         mixed = mixed / totals[:, None]
-        return mixed.reshape(jnp.shape(leaf)).astype(jnp.result_type(leaf))
+        return mixed.reshape(leaf.shape).astype(leaf.dtype)
 
     return jax.tree.map(mix, payload)
 
@@ -130,8 +128,9 @@ def soft_ranks(
     Args:
         keys: ``(n,)`` keys, as in :func:`soft_sort`.
         certainty: scalar above 0, as in :func:`soft_sort`.
-        segment_ids: ``(n,)`` integers, which list an element belongs to; each counts from 0.
-        hard: exact ranks, ties broken by position, as int32.
+        segment_ids: ``(n,)`` integers, which list an element belongs to, as in :func:`soft_sort`;
+            each counts from 0.
+        hard: exact ranks, ties broken by position, NaN last, as int32.
 
     Returns:
         ``(n,)``, in the order of the elements; at least float32, unless ``hard``.
@@ -139,18 +138,19 @@ def soft_ranks(
     Raises:
         ValueError: wrong shapes or dtypes.
     """
-    check_keys(keys, certainty, segment_ids, hard=hard)
+    keys, segment_ids, hard = _enter(keys, certainty, segment_ids, hard)
     if hard:
         order = find_order(keys, segment_ids=segment_ids)
         return order.restore(find_bounds(order.starts).rank)
-    order, decays = _arrange(keys, certainty, segment_ids)
+    order, decays = _arrange(widen_keys(keys), certainty, segment_ids)
     below = decaying_sums(decays, jnp.ones_like(decays))
     above = decaying_sums_ahead(decays, jnp.ones_like(decays))
     # The sum over q < p of K[p, q] (p - q) is F applied to that of K[p, q], q < p: each step moves
     # all that came before one place further away. Likewise above.
     behind = decaying_sums(decays, below - 1)
     ahead = decaying_sums_ahead(decays, above - 1)
-    ranks = find_bounds(order.starts).rank + (ahead - behind) / (below + above - 1)
+    rank = find_bounds(order.starts).rank.astype(decays.dtype)
+    ranks = rank + (ahead - behind) / (below + above - 1)
     return order.restore(ranks)
 
 
@@ -175,7 +175,7 @@ def soft_top_k(
         k: how many, from 0; all of a list that has no more.
         certainty: scalar above 0, as in :func:`soft_sort`.
         segment_ids: ``(n,)`` integers, which list an element belongs to; ``k`` of each.
-        hard: exact selection, 0 or 1; of equal keys the later one goes first.
+        hard: exact selection, 0 or 1; of equal keys the later one goes first, and NaN before all.
 
     Returns:
         ``(n,)``, in the order of the elements; at least float32.
@@ -183,22 +183,30 @@ def soft_top_k(
     Raises:
         ValueError: wrong shapes or dtypes, or a negative ``k``.
     """
-    check_keys(keys, certainty, segment_ids, hard=hard)
-    check_count("k", k)
-    k = min(k, len(keys))
+    keys, segment_ids, hard = _enter(keys, certainty, segment_ids, hard)
+    k = min(check_count("k", k), len(keys))
     if hard:
         order = find_order(keys, segment_ids=segment_ids)
         return order.restore(_last(order, k).astype(jnp.float32))
-    order, decays = _arrange(keys, certainty, segment_ids)
+    order, decays = _arrange(widen_keys(keys), certainty, segment_ids)
     last = _last(order, k).astype(decays.dtype)
     return order.restore(smooth(decays, last) / smooth(decays, jnp.ones_like(decays)))
 
 
+def _enter(
+    keys: Any, certainty: Any, segment_ids: Any, hard: Any
+) -> tuple[jax.Array, jax.Array | None, bool]:
+    """Return the checked keys and lists, and whether exact sorting is asked for."""
+    hard = check_flag("hard", hard)
+    check_certainty(certainty)
+    keys = enter_keys(keys, floating=not hard)
+    return keys, enter_lists(segment_ids, len(keys)), hard
+
+
 def _arrange(
-    keys: jax.Array, certainty: jax.Array | float, segment_ids: jax.Array | None
+    wide: jax.Array, certainty: jax.Array | float, segment_ids: jax.Array | None
 ) -> tuple[Order, jax.Array]:
-    """Return the order of the keys and the decays between sorted ones."""
-    wide = soft_keys(keys)
+    """Return the order of the widened keys and the decays between sorted ones."""
     order = find_order(jax.lax.stop_gradient(wide), segment_ids=segment_ids)
     return order, find_decays(order.arrange(wide), order.starts, certainty)
 

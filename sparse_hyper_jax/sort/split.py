@@ -1,20 +1,24 @@
 """One level of the differentiable quicksort: mix a few permutations that halve every bucket."""
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
+import jax.export
 import jax.numpy as jnp
 
-from sparse_hyper_jax.checks import check_count, check_shape, require, require_given
-from sparse_hyper_jax.precision import at_least_float32
-from sparse_hyper_jax.sort.buckets import Buckets, buckets_at, from_rows, to_rows
-from sparse_hyper_jax.sort.candidates import (
-    KEY_LIMIT,
-    candidate_weights,
-    invert,
-    propose,
-    upper_by_key,
+from sparse_hyper_jax.checks import check_flag, check_shape
+from sparse_hyper_jax.entrance import as_array, check_instance, check_same_shape
+from sparse_hyper_jax.precision import at_least_float32, wide_dtype
+from sparse_hyper_jax.sort.buckets import Buckets, buckets_at, check_level, from_rows, to_rows
+from sparse_hyper_jax.sort.candidates import KEY_LIMIT, candidate_weights, propose, upper_by_key
+from sparse_hyper_jax.sort.entrance import (
+    SplitOptions,
+    enter_keys,
+    enter_options,
+    enter_payload,
 )
+from sparse_hyper_jax.sort.permutations import invert, permute
 
 
 class HalfPermutation(NamedTuple):
@@ -36,6 +40,11 @@ class HalfPermutation(NamedTuple):
     weights: jax.Array
 
 
+jax.export.register_namedtuple_serialization(
+    HalfPermutation, serialized_name="sparse_hyper_jax.sort.HalfPermutation"
+)
+
+
 def partition(upper: jax.Array, buckets: Buckets) -> tuple[jax.Array, jax.Array]:
     """Turn assignments into stable partitions: within each half the order is kept.
 
@@ -46,13 +55,13 @@ def partition(upper: jax.Array, buckets: Buckets) -> tuple[jax.Array, jax.Array]
     Returns:
         sources and destinations, ``(C, n)`` int32 each, inverse to each other.
     """
-    down = jnp.cumsum(~upper, axis=-1) - 1
-    up = jnp.cumsum(upper, axis=-1) - 1 + buckets.lower[:, None]
-    starts = buckets.slots[:, :1]
+    down = jnp.cumsum(~upper, axis=-1, dtype=jnp.int32) - 1
+    up = jnp.cumsum(upper, axis=-1, dtype=jnp.int32) - 1 + buckets.lower[None, :, None]
+    starts = buckets.slots[None, :, :1]
     moves = jnp.where(upper, up, down)
     destinations, sources = starts + moves, starts + invert(moves)
     # Padding is the last slot of its row and goes up last, so it maps to itself and drops out.
-    both = from_rows(jnp.stack([sources, destinations]), buckets).astype(jnp.int32)
+    both = from_rows(jnp.stack([sources, destinations]), buckets)
     return both[0], both[1]
 
 
@@ -82,12 +91,14 @@ def half_split(
     Args:
         key: typed random key for the proposals; may be ``None`` if ``hard``.
         keys: ``(n,)`` current keys, any ``n >= 1``. Soft keys beyond 1e30, infinities among them,
-            count as 1e30; if ``hard``, infinities are exact and NaN goes last.
+            count as 1e30, and a NaN spoils its bucket; if ``hard``, infinities are exact and NaN
+            goes last.
         payload: pytree of arrays ``(n, ...)``, what is carried along; floating, unless ``hard``.
+            A list of numbers is an array.
         level: number of splits made before; says which positions form a bucket.
         num_candidates: proposals per bucket, the certain one included.
         num_near: how many of them are drawn near the current order instead of uniformly.
-        certainty: scalar, may be traced; how sharply keys decide.
+        certainty: scalar above 0, may be traced; how sharply keys decide.
         hard: use the certain assignment only; ties are broken by position.
 
     Returns:
@@ -99,29 +110,55 @@ def half_split(
 
     Reference: Bloem 2018, arXiv 1810.09184.
     """
-    check_shape("keys", keys, (None,), "(n,): one key per element; use jax.vmap for batches")
-    buckets = buckets_at(len(keys), level)
+    hard = check_flag("hard", hard)
+    options = enter_options(
+        key, num_candidates=num_candidates, num_near=num_near, certainty=certainty, hard=hard
+    )
+    keys = enter_keys(keys, floating=not hard)
+    n = len(keys)
+    buckets = buckets_at(n, check_level(level, n))
+    mixed = not hard and options["num_candidates"] > 1
+    payload = enter_payload("payload", payload, n, mixed=mixed)
     if hard:
-        split = _certain_split(keys, buckets)
-        return *apply_split(split, (keys, payload)), split
-    options = {"num_candidates": num_candidates, "num_near": num_near, "certainty": certainty}
-    check_options(key, keys, **options)
-    check_payload(payload, len(keys), mixed=num_candidates > 1)
-    wide = jnp.clip(at_least_float32(keys), -KEY_LIMIT, KEY_LIMIT)
-    rows = to_rows(wide, buckets)
+        return certain_split(keys, payload, buckets)
+    moved_keys, moved, split = soft_split(key, widen_keys(keys, payload), payload, buckets, options)
+    return moved_keys.astype(keys.dtype), moved, split
+
+
+def widen_keys(keys: jax.Array, *others: Any) -> jax.Array:
+    """Bound keys so that differences stay finite, as wide as what is mixed by them needs."""
+    dtype = wide_dtype(keys, *jax.tree.leaves(others))
+    return jnp.clip(keys.astype(dtype), -KEY_LIMIT, KEY_LIMIT)
+
+
+def certain_split(
+    keys: jax.Array, payload: Any, buckets: Buckets
+) -> tuple[jax.Array, Any, HalfPermutation]:
+    """Make a :func:`half_split` by the single stable partition by key, of weight one."""
+    upper = upper_by_key(to_rows(keys, buckets), buckets)[None]
+    sources, destinations = partition(upper, buckets)
+    split = HalfPermutation(sources, destinations, jnp.ones(sources.shape, jnp.float32))
+    return *mix((keys, payload), split), split
+
+
+def soft_split(
+    key: jax.Array | None, keys: jax.Array, payload: Any, buckets: Buckets, options: SplitOptions
+) -> tuple[jax.Array, Any, HalfPermutation]:
+    """Make a :func:`half_split` by keys from :func:`widen_keys`."""
+    rows = to_rows(keys, buckets)
     upper, kept = propose(key, rows, buckets, **options)
-    shares = candidate_weights(rows, upper, kept, buckets, certainty)
+    shares = candidate_weights(rows, upper, kept, buckets, options["certainty"])
     weights = from_rows(jnp.broadcast_to(shares[..., None], upper.shape), buckets)
     split = HalfPermutation(*partition(upper, buckets), weights)
-    moved_keys, moved = apply_split(split, (wide, payload))
-    return moved_keys.astype(keys.dtype), moved, split
+    return *mix((keys, payload), split), split
 
 
 def apply_split(split: HalfPermutation, payload: Any) -> Any:
     """Send a payload forwards: ``out[p] = sum_c weights[c, p] * payload[sources[c, p]]``.
 
     Args:
-        split: mixture over ``n`` positions.
+        split: mixture over ``n`` positions, from :func:`half_split`; that its rows are permutations
+            is not looked at.
         payload: pytree of arrays ``(n, ...)``; floating, unless there is a single candidate.
 
     Returns:
@@ -130,9 +167,9 @@ def apply_split(split: HalfPermutation, payload: Any) -> Any:
     Raises:
         ValueError: a leaf has another leading axis, or is of integers that would be mixed.
     """
+    split = _enter_split(split)
     candidates, n = split.sources.shape
-    check_payload(payload, n, mixed=candidates > 1)
-    return jax.tree.map(lambda leaf: _mix(leaf, split), payload)
+    return mix(enter_payload("payload", payload, n, mixed=candidates > 1), split)
 
 
 def reverse_split(split: HalfPermutation, payload: Any) -> Any:
@@ -150,42 +187,33 @@ def reverse_split(split: HalfPermutation, payload: Any) -> Any:
     Raises:
         ValueError: as in :func:`apply_split`.
     """
-    turned = split._replace(sources=split.destinations, destinations=split.sources)
-    return apply_split(turned, payload)
+    return apply_split(turned(_enter_split(split)), payload)
 
 
-def check_payload(payload: Any, n: int, *, mixed: bool) -> None:
-    """Raise unless every leaf of ``payload`` has leading axis ``n`` and, if mixed, is of floats.
-
-    Raises:
-        ValueError: a leaf is a scalar, has another length, or is of integers that would be mixed.
-    """
-    for leaf in jax.tree.leaves(payload):
-        require(
-            jnp.ndim(leaf) >= 1 and jnp.shape(leaf)[0] == n,
-            f"payload leaf of shape {jnp.shape(leaf)}",
-            f"leading axis {n}, one entry per key",
-            "move the sorted axis to the front; use jax.vmap for batches",
-        )
-        dtype = jnp.result_type(leaf)
-        require(
-            not mixed or jnp.issubdtype(dtype, jnp.inexact),
-            f"payload leaf of dtype {dtype}",
-            "floating-point payload, because permutations are mixed",
-            "convert the leaf, or sort with hard=True",
-        )
+def turned(split: HalfPermutation) -> HalfPermutation:
+    """Return the transpose."""
+    return split._replace(sources=split.destinations, destinations=split.sources)
 
 
-def _certain_split(keys: jax.Array, buckets: Buckets) -> HalfPermutation:
-    """Return the single stable partition by key, of weight one."""
-    upper = upper_by_key(to_rows(keys, buckets), buckets)[None]
-    sources, destinations = partition(upper, buckets)
-    return HalfPermutation(sources, destinations, jnp.ones(sources.shape, jnp.float32))
+def _enter_split(split: HalfPermutation) -> HalfPermutation:
+    check_instance("split", split, HalfPermutation)
+    sources = as_array("split.sources", split.sources, "integers")
+    check_shape("split.sources", sources, (None, None), "(C, n): a permutation per candidate")
+    destinations = as_array("split.destinations", split.destinations, "integers")
+    weights = as_array("split.weights", split.weights, "floats")
+    check_same_shape(sources=sources, destinations=destinations, weights=weights)
+    return HalfPermutation(sources, destinations, weights)
 
 
+def mix(payload: Any, split: HalfPermutation) -> Any:
+    """Do what :func:`apply_split` says, without checks."""
+    return jax.tree.map(lambda leaf: _mix(leaf, split), payload)
+
+
+# Compiled once: the loop inside is made anew by every call.
+@partial(jax.jit, inline=True)
 def _mix(leaf: jax.Array, split: HalfPermutation) -> jax.Array:
     """Mix the permuted copies of one leaf without holding all of them."""
-    leaf = jnp.asarray(leaf)
     if len(split.sources) == 1:
         return permute(leaf, split.sources[0], split.destinations[0])
     wide = at_least_float32(leaf)
@@ -202,60 +230,3 @@ def _mix(leaf: jax.Array, split: HalfPermutation) -> jax.Array:
     # then recompute the first level once for every combination of candidates.
     total, _ = jax.lax.scan(add, jnp.zeros_like(wide), split)
     return total.astype(leaf.dtype)
-
-
-def permute(leaf: jax.Array, sources: jax.Array, destinations: jax.Array) -> jax.Array:
-    """Return ``leaf[sources]`` whose transpose is ``leaf[destinations]``: a gather both ways.
-
-    The transpose of a plain gather is a scatter, several times slower here. A permutation solves
-    ``x[destinations] = leaf`` for ``x``; told so, JAX takes the given solution for the forward
-    pass, the given transposed one for the backward pass, and still supports forward mode.
-    """
-    if not jnp.issubdtype(leaf.dtype, jnp.inexact):
-        return leaf[sources]
-
-    def take(index: jax.Array):
-        return lambda array: array.at[index].get(mode="promise_in_bounds", unique_indices=True)
-
-    return jax.lax.custom_linear_solve(
-        take(destinations),
-        leaf,
-        solve=lambda _, array: take(sources)(array),
-        transpose_solve=lambda _, array: take(destinations)(array),
-    )
-
-
-def check_options(
-    key: jax.Array | None,
-    keys: jax.Array,
-    *,
-    num_candidates: int,
-    num_near: int,
-    certainty: jax.Array | float,
-) -> jax.Array:
-    """Return the key after checking that a soft split can be made with these options.
-
-    Raises:
-        ValueError: no random key, keys of integers, or options out of range.
-    """
-    require(
-        jnp.issubdtype(keys.dtype, jnp.floating),
-        f"keys of dtype {keys.dtype}",
-        "floating-point keys, which carry a gradient",
-        "convert the keys, or sort with hard=True",
-    )
-    check_count("num_candidates", num_candidates, 1)
-    check_count("num_near", num_near)
-    require(
-        num_near < num_candidates,
-        f"num_near={num_near} of num_candidates={num_candidates}",
-        "fewer near candidates than candidates, as one is the certain one",
-        "raise num_candidates or lower num_near",
-    )
-    check_shape("certainty", certainty, (), "(): one number for all elements")
-    return require_given(
-        key,
-        "key=None",
-        "a random key for the proposals",
-        "pass jax.random.key(seed), or sort with hard=True",
-    )

@@ -48,8 +48,24 @@ def test_leading_axes():
         assert bool(exact[i, j]) == placed.all()
 
 
-@pytest.mark.parametrize("shape", [(4, 1), (3,), ()])
-def test_wrong_shapes(shape):
+@pytest.mark.parametrize(
+    ("keys", "labels", "expected"),
+    [
+        ((4, 1), 4, "the same shape"),
+        (3, 4, "the same shape"),
+        ((), (), "one element"),
+        (0, 0, "one"),
+    ],
+)
+def test_wrong_shapes(keys, labels, expected):
     for metric in (exact_match, element_match):
-        with pytest.raises(ValueError, match="one key and one label per element"):
-            metric(jnp.zeros(shape), jnp.zeros(4 if shape else ()))
+        with pytest.raises(ValueError, match=expected):
+            metric(jnp.zeros(keys), jnp.zeros(labels))
+
+
+def test_nothing_with_a_nan_is_right():
+    nan = np.nan
+    keys = [[0, 1, 2], [0, 1, nan], [nan, nan, nan], [0, 1, 2]]
+    labels = [[4, 5, 6], [4, 5, 6], [4, 5, 6], [4, 5, nan]]
+    np.testing.assert_array_equal(exact_match(keys, labels), [True, False, False, False])
+    np.testing.assert_array_equal(element_match(keys, labels), [1, nan, nan, nan])

@@ -8,7 +8,7 @@ import pytest
 
 from sparse_hyper_jax.sort import quicksort, sort_loss, standardise
 from sparse_hyper_jax.sort.buckets import num_levels
-from sparse_hyper_jax.sort.candidates import invert
+from sparse_hyper_jax.sort.permutations import invert
 from tests.folding import folded, stacked
 from tests.sort import oracle
 
@@ -273,14 +273,14 @@ def test_standardise_equal_keys():
     [
         ({"keys": jnp.zeros((2, 4))}, r"keys of shape \(2, 4\)"),
         ({"keys": jnp.zeros(())}, r"keys of shape \(\)"),
-        ({"keys": jnp.zeros(0), "payload": None}, "n=0"),
+        ({"keys": jnp.zeros(0), "payload": None}, "no element"),
         ({"keys": jnp.arange(4)}, "floating-point keys"),
         ({"payload": jnp.zeros((5, 2))}, "leading axis 4"),
         ({"target": jnp.zeros((3, 2))}, "leading axis 4"),
         ({"payload": jnp.arange(4)}, "floating-point payload"),
         ({"num_candidates": 0}, "num_candidates=0"),
-        ({"key": None}, "a random key"),
-        ({"certainty": jnp.ones(4)}, "certainty of shape"),
+        ({"key": None}, "one random key"),
+        ({"certainty": jnp.ones(4)}, "certainty=Array"),
     ],
 )
 def test_wrong_input(change, message):

@@ -13,14 +13,19 @@ from tests.ops.examples import assert_names_itself_and_its_cure
         ({"keys": jnp.zeros(())}, "keys of shape ()", "one key per element", "reshape"),
         ({"keys": jnp.zeros(0)}, "no element", "one or more", "leave the sort out"),
         ({"keys": jnp.arange(4)}, "keys of dtype int32", "floating-point keys", "hard=True"),
-        ({"certainty": jnp.ones(4)}, "certainty of shape (4,)", "one number", "reshape"),
+        (
+            {"certainty": jnp.ones(4)},
+            "certainty=Array([1.",
+            "one number above 0",
+            "change certainty",
+        ),
         (
             {"segment_ids": jnp.zeros(3, int)},
             "segment_ids of shape (3,)",
             "list of each",
             "reshape",
         ),
-        ({"segment_ids": jnp.zeros(4)}, "segment_ids of dtype float32", "integers", "number the"),
+        ({"segment_ids": jnp.zeros(4)}, "segment_ids of dtype float32", "integers", "convert"),
     ],
 )
 def test_wrong_keys_or_options(change, found, expected, cure):

@@ -16,10 +16,10 @@ from sparse_hyper_jax.sort.candidates import (
     all_halves,
     candidate_weights,
     first_occurrences,
-    invert,
     propose,
     upper_by_chance,
 )
+from sparse_hyper_jax.sort.permutations import invert
 from tests.folding import folded
 from tests.sort import oracle
 
@@ -69,7 +69,7 @@ def test_rows_and_back(n, level):
 
 
 def test_no_such_level():
-    with pytest.raises(ValueError, match="a level from 0 to 3"):
+    with pytest.raises(ValueError, match="an int from 0 to 3"):
         bucket_sizes(8, 4)
     with pytest.raises(ValueError, match="n=0"):
         num_levels(0)
@@ -270,9 +270,9 @@ def test_no_square_matrix():
         ({"num_candidates": 2.0}, "num_candidates=2.0"),
         ({"num_candidates": 3, "num_near": 3}, "fewer near candidates"),
         ({"num_near": -1}, "num_near=-1"),
-        ({"certainty": jnp.ones(4)}, "certainty of shape"),
-        ({"key": None}, "a random key"),
-        ({"level": 5}, "a level from 0 to 2"),
+        ({"certainty": jnp.ones(4)}, "certainty=Array"),
+        ({"key": None}, "one random key"),
+        ({"level": 5}, "an int from 0 to 2"),
     ],
 )
 def test_wrong_input(change, message):

@@ -4,7 +4,7 @@ import numpy as np
 
 from sparse_hyper_jax import glimpse
 from tests.table.columns import Table
-from tests.table.examples import SAMPLED, SHAPE, before_jax_0_12, between, eighths
+from tests.table.examples import SAMPLED, SHAPE, between, eighths
 from tests.table.row import Room, Row
 
 READ = SAMPLED | {"num_local": 2}
@@ -71,46 +71,6 @@ EXCEPTIONS = {
     "Grid": "a type",
 }
 
-MARKS = {
-    "K2": {
-        "nan": [
-            "extract_hard",
-            "bilinear",
-        ],
-    },
-    "K7": {
-        "lists": [
-            "scale_corners",
-            "box_corners",
-            "affine_corners",
-            "quad_corners",
-            "affine_corners, bounded=False",
-            "grid_means, upright_means",
-            "extract",
-            "extract, draws=pixel",
-            "extract_hard",
-            "extract_upright",
-            "bilinear",
-        ],
-    },
-    "K8": {
-        "Explicit": before_jax_0_12("extract"),
-    },
-    "K11": {
-        "strict": [
-            "scale_corners",
-            "box_corners",
-            "affine_corners",
-            "quad_corners",
-            "affine_corners, bounded=False",
-            "extract",
-            "extract, draws=pixel",
-            "extract_hard",
-            "extract_upright",
-        ],
-    },
-}
-
 
 class TestGlimpse(Table):
-    room = Room(glimpse, ROWS, EXCEPTIONS, MARKS)
+    room = Room(glimpse, ROWS, EXCEPTIONS)
