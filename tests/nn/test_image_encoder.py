@@ -93,8 +93,8 @@ def test_mistakes_name_themselves_and_their_cure():
         (lambda: colour(jnp.zeros((2, 6, 8))), "(2, 6, 8)", "(b, 6, 8, 3)", "resize"),
         (lambda: make(strides=(2, 1)), "2 strides for 1 blocks", "one stride for each", "as many"),
         (lambda: make(channels=(1, 1, 1)), "6 x 8", "sides of at least 8", "fewer channels"),
-        (lambda: make(strides=(0,)), "strides=0", "at least 1", "static Python int"),
-        (lambda: make(inputs=0), "inputs=0", "at least 1", "static Python int"),
-        (lambda: make(0), "height=0", "at least 1", "static Python int"),
+        (lambda: make(strides=(0,)), "strides=0", "at least 1", "static int"),
+        (lambda: make(inputs=0), "inputs=0", "at least 1", "static int"),
+        (lambda: make(0), "height=0", "at least 1", "static int"),
     ):
         assert_names_itself_and_its_cure(call, found, expected, change)
