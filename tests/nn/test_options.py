@@ -500,8 +500,8 @@ def test_random_layers_want_a_stream_for_their_samples():
 def test_inputs_and_parameters_meet(kinds, expected):
     arrays = [jnp.ones(2, kind) for kind in kinds]
     with jax.numpy_dtype_promotion("strict"):
-        one, two, none = promote([*arrays, None])
-        half, _ = promote(arrays, dtype="float16")
+        one, two, none = promote((*arrays, None))
+        half, _ = promote(tuple(arrays), dtype="float16")
     assert one.dtype == two.dtype == expected
     assert none is None
     assert half.dtype == jnp.float16
