@@ -35,7 +35,7 @@ def hyperlayer(
     template: Template | None = None,
     density: str = "gaussian",
     block_size: int | None = None,
-    sample_probability: float = 1.0,
+    sample_probability: float | jax.Array = 1.0,
     wrap: bool = False,
 ) -> jax.Array:
     """Multiply ``x`` by a sampled sparse tensor: the whole training pass, on all devices.

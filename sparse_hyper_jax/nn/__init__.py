@@ -8,6 +8,9 @@ each token to one of many experts. Key networks give images a number to sort by.
 puts a head on top, and names the baselines.
 ``parameter_labels`` tells the parameters of sparse layers apart for optax.
 
+What modules take, and what NaN, padding and meshes of several devices do, says the page Rules of
+the documentation. Attributes may be set after construction; what does not fit is refused in calls.
+
 In Linen use ``flax.nnx.bridge.to_linen(FreeHyperLayer, ...)``. Parameters then lie in collections
 named after their types (``RawMeans``, ``RawVariances``, ``TupleValues``, and ``params`` for a dense
 bias): differentiate all of them, and pass ``rngs={"sample": key}``, without which every call draws

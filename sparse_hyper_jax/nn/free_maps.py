@@ -1,7 +1,7 @@
 """A hyperlayer whose tuples are parameters of its own."""
 
 from collections.abc import Sequence
-from typing import TypedDict, Unpack
+from typing import Any, TypedDict, Unpack
 
 import jax
 import jax.numpy as jnp
@@ -92,7 +92,8 @@ class FreeHyperLayer(HyperLayer):
     def _check_plan(self, shape: tuple[int, ...]) -> None:
         """Raise now where options do not fit the tuples, whose number and rank are known."""
         size = self.source.num_tuples, len(self.source.shape)
-        parts = (jax.ShapeDtypeStruct(one, jnp.float32) for one in (size, size, size[:1]))
+        # Of tuples a plan looks at the shapes alone.
+        parts: Any = (jax.ShapeDtypeStruct(one, jnp.float32) for one in (size, size, size[:1]))
         plan_relaxation(
             jax.random.key(0),
             ContinuousTuples(*parts),

@@ -99,6 +99,8 @@ class GlimpseAttention(nnx.Module):
         deterministic: bool = False,
         rngs: nnx.Rngs,
     ):
+        height = checks.check_count("height", height, least=1)
+        width = checks.check_count("width", width, least=1)
         self.window = checks.check_index_shape("window", window)
         self.grid, self.reader = grid, reader
         self.glimpses = checks.check_count("glimpses", glimpses, least=1)

@@ -64,4 +64,5 @@ def leave_to_compiler(
     axis = jax.typeof(batch).sharding.spec[0]
     if axis is None:
         return function(*arguments)
-    return jax.sharding.auto_axes(function, out_sharding=jax.P(axis))(*arguments)
+    divided: Any = jax.sharding.auto_axes(function, out_sharding=jax.P(axis))
+    return divided(*arguments)

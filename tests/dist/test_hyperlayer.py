@@ -291,3 +291,53 @@ def test_uneven_hard_pass_is_refused():
     tuples, x = inputs()
     with pytest.raises(ValueError, match="16 tuples on a mesh with tuples=3"):
         dist.hyperlayer_hard(tuples, x, (6,), mesh=dist.make_mesh("tuples=3"))
+
+
+RELAX = {"shape": SHAPE, "num_global": 1}
+MULTIPLY = {"x": jnp.ones((SHAPE[1], BATCH)), "out_shape": SHAPE[:1]}
+WRONG = {
+    "tuples": (None, 3, "abc", (1.0, 2.0)),
+    "mesh": (None, 8, "data=2"),
+    "template": (3, "a", ops.Template),
+    "wrap": ("no", 1),
+}
+WRONG_X = {"x": (None, "x", [[1.0], [2.0, 3.0]], 1j * jnp.ones((4, 4))), "out_shape": (5, "ab")}
+WRONG_DRAWS = {
+    "key": (None, 0, "key"),
+    "num_global": (-1, 1.5),
+    "num_local": (1, -1),
+    "chunk_size": (0, 3),
+    "density": ("foo", None),
+    "block_size": (0, 1.5),
+}
+
+
+@pytest.mark.parametrize(
+    ("function", "options", "wrong"),
+    [
+        (partial(dist.relax, key()), RELAX, WRONG | WRONG_DRAWS),
+        (
+            dist.hyperlayer,
+            MULTIPLY | {"num_global": 1},
+            WRONG | WRONG_X | WRONG_DRAWS | {"sample_probability": (2, -1, "a", np.nan)},
+        ),
+        (dist.hyperlayer_hard, MULTIPLY, WRONG | WRONG_X),
+    ],
+    ids=["relax", "hyperlayer", "hyperlayer_hard"],
+)
+def test_the_wrong_kind_of_thing_is_told_in_three_parts(function, options, wrong):
+    tuples, _ = inputs()
+    given = {"tuples": tuples, "mesh": dist.make_mesh("tuples=2")} | options
+    if function is dist.hyperlayer:
+        given["key"] = key()
+    silent = []
+    for name, values in wrong.items():
+        for value in values:
+            if name == "key" and function is not dist.hyperlayer:
+                continue
+            try:
+                with pytest.raises(ValueError, match=r"found .*; expected .*; "):
+                    jax.eval_shape(lambda name=name, value=value: function(**given | {name: value}))
+            except BaseException as error:
+                silent.append((name, value, f"{error!r:.80}"))
+    assert not silent

@@ -1,3 +1,5 @@
+from functools import partial
+
 import jax
 import numpy as np
 import pytest
@@ -16,6 +18,7 @@ from sparse_hyper_jax.dist.mesh import check_mesh, spread
         ("data=1", (1, 1)),
         ({"data": 2, "tuples": 2}, (2, 2)),
         ({"tuples": 8}, (1, 8)),
+        ({"tuples": np.prod((2, 2))}, (1, 4)),
         ({}, (1, 1)),
     ],
 )
@@ -42,6 +45,10 @@ def test_mesh_of_the_first_devices(axes, lengths):
         ("data=0", "found data=0; expected an int of at least 1"),
         ({"tuples": 2.0}, "found tuples=2.0; expected an int"),
         ({"tuples": True}, "found tuples=True; expected an int"),
+        (8, 'found axes=8; expected names and lengths of axes; write for instance "data=4'),
+        (None, "found axes=None; expected"),
+        (["data=2"], "found axes="),
+        ({2: 2}, "found axis=2; expected one of"),
         ("model=2", "found axis='model'; expected one of 'data', 'tuples'"),
         ("data=2,data=4", "found axis 'data' more than once in 'data=2,data=4'; .*leave one"),
         (
@@ -66,6 +73,20 @@ def test_another_mesh_is_refused():
     mesh = jax.sharding.Mesh(jax.devices()[:2], ("rows",))
     with pytest.raises(ValueError, match=r"axes \('rows',\); expected the axes .*make_mesh"):
         check_mesh(mesh)
+
+
+@pytest.mark.parametrize(
+    "mesh", [None, 8, "data=2", jax.sharding.Mesh, jax.make_mesh((1, 1), ("data", "tuples"))]
+)
+def test_what_is_no_mesh_of_ours_is_refused(mesh):
+    for call in (
+        check_mesh,
+        partial(dist.shard_tuples, np.ones(4)),
+        partial(dist.shard_batch, np.ones(4)),
+        partial(dist.tuple_shardings, np.ones(4)),
+    ):
+        with pytest.raises(ValueError, match=r"found .*; expected .*; "):
+            call(mesh)
 
 
 def test_axes_of_length_one_are_mentioned_behind_others():

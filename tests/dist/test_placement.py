@@ -100,3 +100,26 @@ def test_copies_are_whole_on_every_device():
 def test_uneven_parts_are_refused(call, message):
     with pytest.raises(ValueError, match=message):
         call(dist.make_mesh("data=2,tuples=4"))
+
+
+@pytest.mark.parametrize("tree", [None, "x", {"a": "b"}, {"a": object()}, [[1.0], [None, 1j]]])
+@pytest.mark.parametrize("place", [dist.shard_tuples, dist.shard_batch, dist.replicate])
+def test_what_is_no_array_is_not_placed(place, tree):
+    with pytest.raises(ValueError, match=r"found .*; expected .*; "):
+        place(tree, dist.make_mesh("data=1"))
+
+
+@pytest.mark.parametrize("axis", ["0", 0.0, None, True])
+def test_an_axis_is_an_int(axis):
+    with pytest.raises(ValueError, match=f"found axis={axis!r}; expected an int"):
+        dist.shard_batch(jnp.ones(4), dist.make_mesh("data=1"), axis=axis)
+
+
+def test_numbers_keys_and_empty_fields_are_placed():
+    mesh = dist.make_mesh("data=2,tuples=2")
+    tree = {"number": 1.5, "key": jax.random.key(0), "none": None, "numpy": np.ones(4, np.int32)}
+    spread = dist.shard_tuples(tree, mesh)
+    assert spread["none"] is None
+    assert spread["number"] == 1.5
+    assert spread["key"] == jax.random.key(0)
+    assert spread["numpy"].sharding.spec == P("tuples")

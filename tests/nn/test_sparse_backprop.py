@@ -268,9 +268,9 @@ def test_a_layer_called_twice_is_an_error():
     [
         ({"sparsifier": 0.04}, ("sparsifier=0.04", "Sparsifier", "make one")),
         ({"memory": "slot"}, ("without batch_shape", "lengths", "shared")),
-        ({"memory": "big"}, ("kind='big'", "'slot'", "choose")),
+        ({"memory": "big"}, ("memory='big'", "'slot'", "choose")),
         ({"layout": "io"}, ("layout='io'", "'in_out'", "choose")),
-        ({"eta": 2.0}, ("eta=2.0", "from 0", "pass")),
+        ({"eta": 2.0}, ("eta=2.0", "1", "")),
         ({"select_on": "x"}, ("select_on='x'", "'corrected'", "choose")),
         ({"sparsifier": TopK(9)}, ("k=9 of 8", "at most 8", "lower k")),
         ({"sparsifier": UnifiedTopK(9, "data")}, ("k=9 of 8", "at most 8", "lower k")),

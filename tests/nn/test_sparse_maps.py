@@ -276,6 +276,28 @@ def test_sample_probability_is_the_share_of_sampled_passes(probability):
     assert abs(1 - settled.mean() - probability) < 0.15 * (0 < probability < 1) + 1e-9
 
 
+def test_sample_probability_follows_a_schedule_without_compiling_again():
+    layer, traced = free_layer(), []
+
+    @jax.jit
+    def passes(probabilities):
+        traced.append(1)
+        return jax.lax.map(
+            lambda p: layer(X, rngs=jax.random.key(7), sample_probability=p), probabilities
+        )
+
+    hard = layer(X, deterministic=True)
+    settled, sampled = passes(jnp.array([0.0, 1.0]))
+    assert_close(settled, hard)
+    assert_close(sampled, jax.jit(lambda x: layer(x, rngs=jax.random.key(7)))(X))
+    again, half = passes(jnp.array([1.0, 0.5]))
+    assert_close(again, sampled)
+    assert np.isclose(half, hard, atol=1e-5).all() or np.isclose(half, sampled, atol=1e-5).all()
+    assert len(traced) == 1
+    with pytest.raises(ValueError, match="found sample_probability=2"):
+        layer(X, rngs=jax.random.key(7), sample_probability=2)
+
+
 def test_without_sampling_means_get_no_gradient():
     layer = free_layer(sample_probability=0.0)
     loss = nnx.grad(lambda layer: jnp.sum(layer(X, rngs=jax.random.key(0)) ** 2))

@@ -77,21 +77,6 @@ EXCEPTIONS = {
     "tuple_shardings": "says where arrays go",
 }
 
-MARKS = {
-    "K2": {
-        "nan": [
-            "hyperlayer_hard",
-        ],
-    },
-    "K11": {
-        "strict": [
-            "relax",
-            "hyperlayer",
-            "hyperlayer_hard",
-        ],
-    },
-}
-
 
 class TestDist(Table):
-    room = Room(dist, ROWS, EXCEPTIONS, MARKS)
+    room = Room(dist, ROWS, EXCEPTIONS)

@@ -202,41 +202,6 @@ ROWS = [
 
 EXCEPTIONS = {"parameter_labels": "strings"}
 
-MARKS = {
-    "K1": {
-        "float16": ["glimpse_classifier, Classified"],
-        "bfloat16": ["glimpse_classifier, Classified"],
-    },
-    "K2": {
-        "nan": [
-            "glimpse_classifier, Classified",
-        ],
-    },
-    "K8": {
-        "Explicit": [
-            "FreeHyperLayer",
-            "HyperLayer, FreeTuples, RawMeans, RawVariances, TupleValues",
-            "Mixture, midpoint, Mixed",
-            "Mixture, default, DefaultVectors",
-            "carry_memory, reset_memory, BackpropMemory, TRAINED",
-            "next_memories",
-        ],
-    },
-    "K11": {
-        "strict": [
-            "FreeHyperLayer",
-            "HyperLayer, FreeTuples, RawMeans, RawVariances, TupleValues",
-            "Mixture, midpoint, Mixed",
-            "Mixture, default, DefaultVectors",
-            "GlimpseAttention",
-            "glimpse_classifier, Classified",
-            "SparseBackpropLinear",
-            "carry_memory, reset_memory, BackpropMemory, TRAINED",
-            "next_memories",
-        ],
-    },
-}
-
 
 class TestNN(Table):
-    room = Room(nn, ROWS, EXCEPTIONS, MARKS)
+    room = Room(nn, ROWS, EXCEPTIONS)
