@@ -98,10 +98,7 @@ def check_count(name: str, count: Any, least: int = 0, most: int | None = None) 
     Raises:
         ValueError: ``count`` is no int, too small or too large.
     """
-    try:
-        number = None if isinstance(count, bool | np.bool_) else operator.index(count)
-    except (TypeError, jax.errors.JAXTypeError):
-        number = None
+    number = _count_of(count)
     limits = f"of at least {least}" if most is None else f"from {least} to {most}"
     if number is None or number < least or (most is not None and number > most):
         raise ValueError(
@@ -183,18 +180,16 @@ def check_index_shape(name: str, shape: Sequence[int]) -> tuple[int, ...]:
     Raises:
         ValueError: it is no sequence of ints, or an axis is empty or too long for an int32 index.
     """
-    try:
-        sizes = tuple(int(size) for size in shape)
-        valid = all(size == given for size, given in zip(sizes, shape, strict=True))
-    except (TypeError, ValueError, OverflowError):
-        sizes, valid = (), False
+    listed = isinstance(shape, Sequence | np.ndarray) and not isinstance(shape, str | bytes)
+    sizes = tuple(map(_count_of, shape)) if listed else (None,)
+    counted = tuple(size for size in sizes if size is not None)
     require(
-        valid and all(1 <= size < INT32_CELLS for size in sizes),
+        len(counted) == len(sizes) and all(1 <= size < INT32_CELLS for size in counted),
         f"{name}={shape!r}",
         "a tuple of ints from 1 to 2**31 - 1",
         f"pass {name} as static lengths, one per axis, for instance (8, 8)",
     )
-    return sizes
+    return counted
 
 
 def check_flat_size(name: str, shape: Sequence[int]) -> int:
@@ -258,3 +253,11 @@ def check_tuples(means: Any, variances: Any, values: Any = None) -> tuple[int, i
 def _float_of(number: Any) -> float:
     """The value, NaN where there is none: no limit holds for it."""
     return float(number) if is_real(number) and jnp.shape(number) == () else math.nan
+
+
+def _count_of(count: Any) -> int | None:
+    """The int that an object stands for, or None if it is none, or traced."""
+    try:
+        return None if isinstance(count, bool | np.bool_) else operator.index(count)
+    except (TypeError, jax.errors.JAXTypeError):
+        return None

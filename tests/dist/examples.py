@@ -5,8 +5,10 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from sparse_hyper_jax import dist
+from tests import folding
 from tests.ops.examples import make_tuples
 
 MESHES = (
@@ -14,6 +16,8 @@ MESHES = (
     *("data=8", "data=4,tuples=2", "data=2,tuples=4", "tuples=8"),
 )
 FEW = ("data=2", "tuples=4", "data=2,tuples=4")
+# One device; each axis alone; both. The same program for other lengths of them.
+KINDS = MESHES if folding.apart else ("data=1", "data=8", "tuples=4", "data=2,tuples=4")
 SHAPE, COUNT, BATCH = (6, 10), 16, 8
 SAMPLING = {"num_global": 3, "num_local": 2, "region": (3, 4)}
 POINTS = COUNT * (4 + 3 + 2)
@@ -26,8 +30,8 @@ def key():
 
 
 def inputs(shape=SHAPE, features=(), batch=BATCH):
-    x = jax.random.normal(jax.random.key(6), (SHAPE[1], *features, batch))
-    return make_tuples(COUNT, shape, variance=3.0), x
+    x = np.random.default_rng(6).normal(size=(SHAPE[1], *features, batch))
+    return make_tuples(COUNT, shape, variance=3.0), jnp.asarray(x, jnp.float32)
 
 
 def placed(mesh, tuples, x):

@@ -9,11 +9,13 @@ from sparse_hyper_jax import dist
 from sparse_hyper_jax.train.recipes import identity
 from sparse_hyper_jax.train.recipes.identity import IdentityRecipe, initial_state, make_step
 from sparse_hyper_jax.train.run_folder import RunFolder
+from tests import folding
 from tests.ops.examples import assert_close
 
 from .examples import COMMON, collectives
 
 STEPS = 12
+HYPERLAYER_MESHES = ("tuples=2", "data=4,tuples=2", "data=2,tuples=2")[: 3 if folding.apart else 2]
 RECIPES = {
     "hyperlayer": IdentityRecipe(size=8, batch=8, relocate_every=5),
     "chunks": IdentityRecipe(size=8, batch=8, relocate_every=0, chunk_size=2),
@@ -55,7 +57,7 @@ def one_device():
 @pytest.mark.parametrize(
     ("name", "mesh"),
     [
-        *[("hyperlayer", mesh) for mesh in ("tuples=2", "data=2,tuples=2", "data=4,tuples=2")],
+        *[("hyperlayer", mesh) for mesh in HYPERLAYER_MESHES],
         *[(name, "data=2,tuples=4") for name in ("chunks", "groups", "reinforce")],
     ],
 )

@@ -7,10 +7,10 @@ from flax import nnx
 
 from sparse_hyper_jax.nn import HyperLayer
 from sparse_hyper_jax.ops import ContinuousTuples, bound_means, make_template
-from tests.ops.examples import all_finite, assert_close
+from tests.ops.examples import assert_close
 
 OUTPUTS, TAPS, INPUTS = 6, 3, 14
-DILATION, KERNEL = 3, jnp.array([1.0, 2.0, 3.0])
+DILATION, KERNEL = 3, np.float32([1.0, 2.0, 3.0])
 CONTROLS, SHIFTED = 1, 4
 
 
@@ -49,10 +49,10 @@ def convolve(x):
     )
 
 
-def shifts_of_the_input(x):
+def shifts_of_the_input(x, numbers=jnp):
     """The first number says which neighbour every output copies."""
-    rolled = jnp.roll(x[:, CONTROLS:], -1, axis=1)
-    return jnp.where(x[:, :1] > 0, rolled, x[:, CONTROLS:])
+    rolled = numbers.roll(x[:, CONTROLS:], -1, axis=1)
+    return numbers.where(x[:, :1] > 0, rolled, x[:, CONTROLS:])
 
 
 class ChosenShift(nnx.Module):
@@ -93,11 +93,17 @@ def fit(layer, draw, target, *, steps, rate, batch=32):
         optimizer.update(layer, gradient)
         return state, value
 
-    return nnx.jit(step)((layer, optimizer), jax.random.split(jax.random.key(1), steps))[1]
+    keys = jax.random.split(jax.random.key(1), steps)
+    return np.asarray(nnx.jit(step)((layer, optimizer), keys)[1])
+
+
+@nnx.jit
+def evaluate(layer, x):
+    return layer(x, deterministic=True)
 
 
 def test_one_number_learns_the_dilation_of_a_convolution():
-    layer = dilated_layer(1.4)
+    layer = nnx.jit(lambda: dilated_layer(1.4))()
     assert not np.allclose(layer.source.dilation[...], DILATION, atol=1)
     losses = fit(
         layer,
@@ -109,16 +115,15 @@ def test_one_number_learns_the_dilation_of_a_convolution():
     assert losses[-20:].mean() < 1e-3 * losses[:20].mean()
     assert abs(float(layer.source.dilation[...]) - DILATION) < 0.1
     assert_close(layer.source.kernel[...], KERNEL, rtol=0.02)
-    x = jax.random.normal(jax.random.key(2), (3, INPUTS))
-    layer.eval()
-    assert_close(layer(x), convolve(x), atol=0.1)
+    x = np.random.default_rng(2).normal(size=(3, INPUTS)).astype(np.float32)
+    assert_close(evaluate(layer, x), convolve(x), atol=0.1)
     # With the kernel itself nothing is left of the error: every cell is the right one.
-    layer.source.kernel[...] = KERNEL
-    assert_close(layer(x), convolve(x), atol=1e-5)
+    layer.source.kernel[...] = jnp.asarray(KERNEL)
+    assert_close(evaluate(layer, x), convolve(x), atol=1e-5)
 
 
 def test_the_input_chooses_its_shift():
-    layer = shift_layer()
+    layer = nnx.jit(shift_layer)()
 
     def draw(key, batch):
         sign_key, data_key = jax.random.split(key)
@@ -127,9 +132,10 @@ def test_the_input_chooses_its_shift():
 
     losses = fit(layer, draw, shifts_of_the_input, steps=800, rate=0.05)
     assert losses[-50:].mean() < 0.05 * losses[:50].mean()
-    x = draw(jax.random.key(3), 16)
+    x = np.random.default_rng(3).normal(size=(16, CONTROLS + SHIFTED)).astype(np.float32)
+    x[:, 0] = np.sign(x[:, 0])
     assert len(np.unique(x[:, 0])) == 2
-    assert_close(layer(x, deterministic=True), shifts_of_the_input(x))
+    assert_close(evaluate(layer, x), shifts_of_the_input(x, np))
 
 
 class LastEntries(nnx.Module):
@@ -146,18 +152,32 @@ class LastEntries(nnx.Module):
         return ContinuousTuples(means, jnp.ones_like(means), jnp.ones(means.shape[:2]))
 
 
-@pytest.mark.parametrize("length", [2, 5, 9])
+def last_entries():
+    return HyperLayer(LastEntries(), (2,), num_global=2, rngs=nnx.Rngs(0))
+
+
+@pytest.mark.parametrize("length", [2, 9])
 def test_one_layer_takes_inputs_of_any_length(length):
-    layer = HyperLayer(LastEntries(), (2,), num_global=2, rngs=nnx.Rngs(0))
-    x = jax.random.normal(jax.random.key(0), (3, length))
-    assert_close(layer(x, deterministic=True), x[:, :-3:-1])
-    loss = nnx.grad(lambda layer: jnp.sum(jnp.square(layer(x) - x[:, :2])))
-    gradient = nnx.to_pure_dict(nnx.jit(loss)(layer))["source"]["place"]
-    assert all_finite(gradient)
+    x = np.random.default_rng(0).normal(size=(3, length)).astype(np.float32)
+
+    @jax.jit
+    def slopes_and_hard_pass(x):
+        layer = last_entries()
+        loss = nnx.grad(lambda layer: jnp.sum(jnp.square(layer(x) - x[:, :2])))
+        return loss(layer)["source"]["place"][...], layer(x, deterministic=True)
+
+    gradient, hard = jax.device_get(slopes_and_hard_pass(x))
+    assert_close(hard, x[:, :-3:-1])
+    assert np.isfinite(gradient).all()
     assert (gradient != 0).any()
 
 
 def test_adaptive_samples_differ_between_instances():
-    layer = HyperLayer(LastEntries(), (2,), num_global=2, rngs=nnx.Rngs(0))
-    y = nnx.jit(lambda layer, x: layer(x))(layer, jnp.broadcast_to(jnp.arange(9.0), (4, 9)))
-    assert float(jnp.std(y, axis=0).max()) > 1e-2
+    x = np.broadcast_to(np.arange(9, dtype=np.float32), (4, 9))
+
+    @jax.jit
+    def call(x):
+        return last_entries()(x)
+
+    y = call(x)
+    assert np.asarray(y).std(axis=0).max() > 1e-2
