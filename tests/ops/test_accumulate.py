@@ -91,12 +91,13 @@ def test_many_passes_of_16_bits_are_summed_in_32():
     def linear(key, tuples, shared, active):
         return (tuples + shared).sum()
 
-    one = jnp.ones(1, jnp.bfloat16)
+    tuples, shared = jnp.ones(1024, jnp.bfloat16), jnp.ones(1, jnp.bfloat16)
     value, by_tuples, by_shared = accumulate_over_ranges(
-        jax.random.key(0), linear, one, one, range_size=1
+        jax.random.key(0), linear, tuples, shared, range_size=1
     )
     assert {value.dtype, by_tuples.dtype, by_shared.dtype} == {jnp.dtype(jnp.bfloat16)}
-    assert (value, by_tuples, by_shared) == (2, 1024, 1)
+    assert (value, by_shared) == (2048, 1024)
+    assert (by_tuples == 1024).all()
 
 
 def test_the_number_of_tuples_is_that_of_the_tuples():

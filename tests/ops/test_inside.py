@@ -65,7 +65,7 @@ def test_indices_of_any_width(dtype):
     points = np.array([[3], [200], [3]]).astype(dtype)
     expected = [True, dtype != np.int8, False]
     assert ops.first_occurrence(points, (201,)).tolist() == expected
-    assert ops.to_dense((points, VALUES[:3] * 0 + 1), (201,)).sum() == sum(expected) + 1
+    assert ops.to_dense((points, np.ones(3)), (201,)).sum() == sum(expected) + 1
 
 
 def test_points_outside_take_no_share():
