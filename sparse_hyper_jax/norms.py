@@ -12,15 +12,21 @@ from sparse_hyper_jax.precision import at_least_float32
 
 
 def unit_of(largest: jax.Array) -> jax.Array:
-    """Give a power of two near a magnitude: in its units no square overflows or vanishes.
+    """Give the power of two below a magnitude: in its units no square overflows or vanishes.
 
     Dividing by it and multiplying with it are exact.
+
+    Args:
+        largest: float32 or float64, not negative; 1 stands for what is 0 or not finite.
     """
     limits = jnp.finfo(largest.dtype)
     known = jnp.where((largest > 0) & jnp.isfinite(largest), largest, 1)
     # The reciprocal of a power beyond these is flushed to 0.
-    exponent = jnp.clip(jnp.frexp(known)[1], limits.minexp + 2, limits.maxexp - 2)
-    return jax.lax.stop_gradient(jnp.ldexp(jnp.ones_like(largest), exponent))
+    known = jnp.clip(known, 2.0 ** (limits.minexp + 2), 2.0 ** (limits.maxexp - 2))
+    kind = jnp.int64 if limits.bits == 64 else jnp.int32
+    bits = jax.lax.bitcast_convert_type(jax.lax.stop_gradient(known), kind)
+    # Without its fraction a float is a power of two.
+    return jax.lax.bitcast_convert_type(bits & -(2**limits.nmant), largest.dtype)
 
 
 def norm(array: jax.Array, axes: tuple[int, ...]) -> jax.Array:
