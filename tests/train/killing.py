@@ -1,43 +1,53 @@
 """A recipe that is killed and resumed ends as one that was not."""
 
 import dataclasses
+import shutil
 from functools import partial
 
 import pytest
+from matplotlib.figure import Figure
 
 from sparse_hyper_jax.train import recipe as skeleton
 from sparse_hyper_jax.train.checkpoint import Checkpoints
 from sparse_hyper_jax.train.loop import train
+from sparse_hyper_jax.train.owner import OWNER
 from sparse_hyper_jax.train.recipes import packnet
 
 UNLIKE = {"seconds", "out", "resume"}
 
 
-class Kill(BaseException):
-    """Nothing catches this."""
-
-
-def assert_ends_the_same(recipe, result, folder, *, saves=1):
-    """Kill a copy of a finished recipe after some checkpoints, resume it, compare results."""
-    again = dataclasses.replace(recipe, out=folder)
+def run_and_keep(recipe, kept, *, saves=1):
+    """Run a recipe; keep its folder as a kill leaves it right after that many checkpoints."""
     save, left = Checkpoints.save, [saves]
 
-    def save_and_die(self, *arguments):
+    def save_and_copy(self, *arguments):
         save(self, *arguments)
         left[0] -= 1
         if not left[0]:
-            raise Kill
+            # The lock of a process that is dead is none.
+            shutil.copytree(recipe.out, kept, ignore=shutil.ignore_patterns(OWNER))
 
     with pytest.MonkeyPatch.context() as patch:
-        for module in (skeleton, packnet):
-            patch.setattr(module, "train", partial(train, checkpoint_seconds=0.0))
-        with patch.context() as inner:
-            inner.setattr(Checkpoints, "save", save_and_die)
-            with pytest.raises(Kill):
-                again.run()
-        assert not (folder / "result.json").exists()
-        resumed = dataclasses.replace(again, resume=True).run()
+        _save_at_every_boundary(patch)
+        patch.setattr(Checkpoints, "save", save_and_copy)
+        result = recipe.run()
+    assert any(kept.rglob("_CHECKPOINT_METADATA"))
+    assert not (kept / "result.json").exists()
+    return result
+
+
+def assert_ends_the_same(recipe, result, kept):
+    """Resume what was kept, compare results."""
+    with pytest.MonkeyPatch.context() as patch:
+        _save_at_every_boundary(patch)
+        patch.setattr(Figure, "savefig", lambda *arguments, **options: None)  # these were seen
+        resumed = dataclasses.replace(recipe, out=kept, resume=True).run()
     assert told(resumed) == told(result)
+
+
+def _save_at_every_boundary(patch):
+    for module in (skeleton, packnet):
+        patch.setattr(module, "train", partial(train, checkpoint_seconds=0.0))
 
 
 def told(result):

@@ -86,6 +86,7 @@ def test_shapes_and_types():
     assert (draw.centres.shape, draw.centres.dtype) == ((4, 1, 2), jnp.float32)
 
 
+@pytest.mark.minutes  # dozens of small programs
 def test_same_key_same_bytes_without_jit():
     plain = make_cluttered(jax.random.key(0), digits_index(), batch=4, **SMALL)
     jitted = draw_jit(jax.random.key(0), digits_index(), batch=4, **SMALL)

@@ -1,4 +1,5 @@
 import dataclasses
+import functools
 import json
 
 import chex
@@ -30,14 +31,8 @@ def _compiled_once(tmp_path_factory):
         yield
 
 
-def run(recipe, state, steps):
-    """Take steps in one compiled scan."""
-
-    @jax.jit
-    def scan(state, keys):
-        return jax.lax.scan(make_step(recipe), state, keys)
-
-    return scan(state, jax.random.split(jax.random.key(1), steps))
+MOVING = IdentityRecipe(size=4, num_global=60)
+move_jit = jax.jit(functools.partial(move_surplus, MOVING))
 
 
 def settled_state(recipe, cells):
@@ -116,23 +111,15 @@ def test_snapshots_are_the_tuples_at_every_evaluation(finished):
 def test_steps_are_pure_and_change_all_parameters(method):
     recipe = IdentityRecipe(size=4, method=method, relocate_every=0, batch=8)
     state = initial_state(recipe)
-    after, metrics = run(recipe, state, 5)
-    again, _ = run(recipe, state, 5)
+    run = jax.jit(lambda state, keys: jax.lax.scan(make_step(recipe), state, keys))
+    keys = jax.random.split(jax.random.key(1), 5)
+    (after, metrics), (again, _) = run(state, keys), run(state, keys)
     assert_close(after, again, rtol=0, atol=0)
     assert int(after.count) == 5
     assert metrics["loss"].shape == (5,)
     assert all_finite((after, metrics))
     for name in ("means", "spreads"):
         assert (after.parameters[name] != state.parameters[name]).all()
-
-
-def test_steps_are_traced_once():
-    recipe = IdentityRecipe(size=4, batch=8)
-    step = jax.jit(chex.assert_max_traces(make_step(recipe), 1))
-    state = initial_state(recipe)
-    for number in range(5):
-        state, _ = step(state, jax.random.key(number))
-    assert int(state.count) == 5
 
 
 @pytest.mark.parametrize(("size", "rate"), [(8, 0.005), (128, 0.005), (256, 0.0025)])
@@ -171,10 +158,9 @@ def test_groups_with_samples_of_their_own_have_the_same_expectation():
 
 
 def test_a_surplus_tuple_moves_to_the_missing_cell_and_starts_afresh():
-    recipe = IdentityRecipe(size=4, num_global=60)
-    state = settled_state(recipe, [(0, 0), (1, 1), (1, 1), (3, 3)])
-    moved = jax.jit(lambda key, state: move_surplus(recipe, key, state))(jax.random.key(0), state)
-    assert cells_of(recipe, moved) == [(0, 0), (1, 1), (2, 2), (3, 3)]
+    state = settled_state(MOVING, [(0, 0), (1, 1), (1, 1), (3, 3)])
+    moved = move_jit(jax.random.key(0), state)
+    assert cells_of(MOVING, moved) == [(0, 0), (1, 1), (2, 2), (3, 3)]
     assert moved.parameters["spreads"].tolist() == [-12.0, -12.0, 0.0, -12.0]
     for before, after in zip(
         jax.tree.leaves(state.optimizer), jax.tree.leaves(moved.optimizer), strict=True
@@ -187,17 +173,16 @@ def test_a_surplus_tuple_moves_to_the_missing_cell_and_starts_afresh():
 
 
 def test_nothing_moves_from_the_solution():
-    recipe = IdentityRecipe(size=4, num_global=60)
-    state = settled_state(recipe, [(place, place) for place in range(4)])
-    moved = jax.jit(lambda key, state: move_surplus(recipe, key, state))(jax.random.key(0), state)
+    state = settled_state(MOVING, [(place, place) for place in range(4)])
+    moved = move_jit(jax.random.key(0), state)
     assert_close(moved, state, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize(("every", "moves"), [(0, [False] * 4), (3, [False, False, True, True])])
-def test_tuples_move_when_due(every, moves):
-    recipe = IdentityRecipe(size=4, num_global=60, relocate_every=every, learning_rate=1e-6)
+def test_tuples_move_when_due_in_steps_that_are_traced_once(every, moves):
+    recipe = dataclasses.replace(MOVING, relocate_every=every, learning_rate=1e-6)
     state = settled_state(recipe, [(0, 0), (1, 1), (1, 1), (3, 3)])
-    step, found = jax.jit(make_step(recipe)), []
+    step, found = jax.jit(chex.assert_max_traces(make_step(recipe), 1)), []
     for key in jax.random.split(jax.random.key(1), 4):
         state, _ = step(state, key)
         found.append((2, 2) in cells_of(recipe, state))

@@ -88,8 +88,20 @@ def test_run_learns_prunes_and_leaves_its_files(finished):
     assert lines[0]["eval_accuracy"] < lines[-1]["eval_accuracy"] == result["validation_accuracy"]
 
 
-@pytest.mark.parametrize("method", ["static", "magnitude", "set", "rigl", "top-kast"])
-@pytest.mark.parametrize("alpha", [1.0, 2.0])
+METHODS = {"static": 1.0, "magnitude": 2.0, "set": 1.0, "rigl": 2.0, "top-kast": 2.0}
+"""Each with an alpha; ``--full`` also runs it with the other one."""
+
+
+@pytest.mark.parametrize(
+    ("method", "alpha"),
+    [
+        *METHODS.items(),
+        *(
+            pytest.param(name, 3 - alpha, marks=pytest.mark.minutes)
+            for name, alpha in METHODS.items()
+        ),
+    ],
+)
 def test_sparse_methods_learn_at_the_density_asked_for(method, alpha, tmp_path):
     recipe = dataclasses.replace(
         SMALL, method=method, alpha=alpha, density=0.25, learning_rate=0.3, out=tmp_path / "run"
@@ -134,15 +146,17 @@ def test_description_of_weights(sets):
     assert l1_penalty(weights, 0.0) == 0
 
 
-@pytest.mark.parametrize("adapt_to", ["theta", "weights"])
-def test_adam_learns_in_both_modes_but_differently(adapt_to, sets):
-    recipe = dataclasses.replace(SMALL, optimizer="adam", adapt_to=adapt_to, learning_rate=3e-3)
-    apply, (weights,) = train_seeds(recipe, sets[0], 1, 200)
+def test_adam_learns_in_both_modes_but_differently(sets):
+    recipe = dataclasses.replace(SMALL, optimizer="adam", learning_rate=3e-3)
     images, labels = sets[1]
-    assert np.mean(np.argmax(apply(weights, images), axis=1) == labels) > 0.6
-    other = {"theta": "weights", "weights": "theta"}[adapt_to]
-    _, (unlike,) = train_seeds(dataclasses.replace(recipe, adapt_to=other), sets[0], 1, 200)
-    differences = jax.tree.map(lambda a, b: jnp.abs(a - b).max(), weights, unlike)
+    trained = []
+    for adapt_to in ("theta", "weights"):
+        apply, (weights,) = train_seeds(
+            dataclasses.replace(recipe, adapt_to=adapt_to), sets[0], 1, 200
+        )
+        assert np.mean(np.argmax(apply(weights, images), axis=1) == labels) > 0.6
+        trained.append(weights)
+    differences = jax.tree.map(lambda a, b: np.abs(np.asarray(a) - b).max(), *trained)
     assert max(jax.tree.leaves(differences)) > 0.01
 
 

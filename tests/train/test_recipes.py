@@ -13,7 +13,7 @@ from sparse_hyper_jax.train.limits import flag
 from sparse_hyper_jax.train.run_folder import to_plain
 from tests.ops.examples import assert_names_itself_and_its_cure
 
-from .killing import assert_ends_the_same
+from .killing import assert_ends_the_same, run_and_keep
 from .tiny import TINY, example_source, recipe_class, tiny
 from .toy import compiled_once
 
@@ -29,15 +29,20 @@ def _compiled_once(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """Run a tiny recipe once, first with an option that is refused, in the same folder."""
+    """Run a tiny recipe once, first with an option that is refused, in the same folder.
+
+    Gives it, its result, and a copy of the folder as a kill would have left it.
+    """
 
     @functools.cache
     def run(name):
-        recipe = tiny(name, out=tmp_path_factory.mktemp(name) / "run")
+        folder = tmp_path_factory.mktemp(name)
+        recipe = tiny(name, out=folder / "run")
         with pytest.raises(ValueError, match="found --steps 0; expected an int of at least 1"):
             dataclasses.replace(recipe, steps=0).run()
         assert not recipe.out.exists()
-        return recipe, recipe.run()
+        saves = 3 if name == "packnet" else 1  # in the second training of the first task
+        return recipe, run_and_keep(recipe, folder / "killed", saves=saves), folder / "killed"
 
     return run
 
@@ -49,7 +54,7 @@ def test_every_recipe_is_listed():
 
 @pytest.mark.parametrize("name", TINY)
 def test_result_holds_all_fields_as_numbers(name, finished):
-    recipe, result = finished(name)
+    recipe, result, _ = finished(name)
     fields = {field.name for field in dataclasses.fields(recipe)}
     assert fields | {"seconds"} < set(result)
     given = to_plain(recipe)
@@ -68,7 +73,7 @@ def test_result_holds_all_fields_as_numbers(name, finished):
 
 @pytest.mark.parametrize("name", TINY)
 def test_figures_are_drawn(name, finished):
-    recipe, _ = finished(name)
+    recipe, *_ = finished(name)
     drawn = {path.name for path in recipe.out.glob("*.png")}
     assert drawn == set(TINY[name].figures)
     for figure in drawn:
@@ -76,9 +81,8 @@ def test_figures_are_drawn(name, finished):
 
 
 @pytest.mark.parametrize("name", TINY)
-def test_killed_and_resumed_run_ends_the_same(name, finished, tmp_path):
-    saves = 3 if name == "packnet" else 1  # in the second training of the first task
-    assert_ends_the_same(*finished(name), tmp_path / "run", saves=saves)
+def test_killed_and_resumed_run_ends_the_same(name, finished):
+    assert_ends_the_same(*finished(name))
 
 
 def wrong_values(hint):
@@ -128,11 +132,12 @@ def test_help_tells_every_field_and_a_typo_is_refused(name, capsys):
     told = capsys.readouterr().out
     names = [field.name for field in dataclasses.fields(recipe_class(name))]
     assert all(flag(field) in told for field in names)
-    for field in names:
-        with pytest.raises(SystemExit) as ended:
-            main([name, flag(field) + "z", "1"])
-        assert ended.value.code == 2
-        assert flag(field) + "z" in capsys.readouterr().err
+    typos = [flag(field) + "z" for field in names]
+    with pytest.raises(SystemExit) as ended:
+        main([name, *typos])
+    assert ended.value.code == 2
+    refused = capsys.readouterr().err
+    assert all(typo in refused for typo in typos)
 
 
 IGNORED = [

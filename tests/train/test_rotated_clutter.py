@@ -46,7 +46,8 @@ def golden():
 
 def coded_images(count=5, height=17, width=15):
     """Images whose pixels are all different: 1 + their place in the array."""
-    return jnp.arange(1.0, count * height * width + 1).reshape(count, height, width)
+    pixels = np.arange(1, count * height * width + 1, dtype=np.float32)
+    return jnp.asarray(pixels.reshape(count, height, width))
 
 
 @functools.cache
@@ -105,19 +106,24 @@ def test_same_key_same_bytes():
         assert not np.array_equal(first, second)
 
 
-def test_same_without_jit_and_key_used_once():
+def test_key_is_used_once():
     with jax.debug_key_reuse(True):
         key = jax.random.key(0)
-        plain = make_rotated_cluttered(key, digits_index(), batch=4, **SMALL)
+        draw_jit(key, digits_index(), batch=4, **SMALL)
         with pytest.raises(jax.errors.KeyReuseError):
             jax.random.split(key)
+
+
+@pytest.mark.minutes  # dozens of small programs
+def test_same_without_jit():
+    plain = make_rotated_cluttered(jax.random.key(0), digits_index(), batch=4, **SMALL)
     # Compiled as one, products and sums may be rounded once instead of twice.
     jax.tree.map(functools.partial(np.testing.assert_allclose, atol=1e-4), plain, golden())
 
 
 def test_stretch_fills_its_range():
     draw = functools.partial(draw_stretch, max_scale=3.0, max_aspect=2.0)
-    stretch = np.asarray(jax.vmap(draw)(jax.random.split(jax.random.key(0), 4000)))
+    stretch = np.asarray(jax.jit(jax.vmap(draw))(jax.random.split(jax.random.key(0), 4000)))
     scale = stretch.min(axis=1)
     aspect = stretch.max(axis=1) / scale
     assert stats.kstest((scale - 1) / 2, "uniform").pvalue > SMALLEST_P
@@ -126,8 +132,8 @@ def test_stretch_fills_its_range():
 
 
 def test_no_stretch_is_exact():
-    draw = draw_stretch(jax.random.key(0), max_scale=1.0, max_aspect=1.0)
-    np.testing.assert_array_equal(draw, [1.0, 1.0])
+    draw = jax.jit(functools.partial(draw_stretch, max_scale=1.0, max_aspect=1.0))
+    np.testing.assert_array_equal(draw(jax.random.key(0)), [1.0, 1.0])
 
 
 @pytest.mark.parametrize(
@@ -203,8 +209,8 @@ def test_crops_of_small_images():
 
 
 def test_lay_over_against_scipy():
-    canvas = np.asarray(jax.random.uniform(jax.random.key(0), (60, 60)))
-    patch = np.asarray(jax.random.uniform(jax.random.key(1), (9, 6)))
+    generator = np.random.default_rng(0)
+    canvas, patch = (generator.uniform(size=size).astype(np.float32) for size in ((60, 60), (9, 6)))
     poses = many_poses((9, 6), (3.0, 1.5), 60, count=8)
     # As wide as 10x7 pixels may reach: more pixels would change nothing, fewer would be missed.
     window = math.ceil(math.hypot(10 * 3.0, 7 * 1.5)) + 2

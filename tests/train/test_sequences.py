@@ -34,6 +34,7 @@ DATA = traceable()
 INDEX = index_by_class(DATA)
 
 draw_jit = jax.jit(make_sequences, static_argnames=("batch", "length", "digits", "distinct"))
+render_jit = jax.jit(render, static_argnames="digits")
 
 
 @functools.cache
@@ -93,7 +94,7 @@ def test_render_one_number():
     # One image per class makes the result certain; 407 shows leading digits and a zero.
     plain = traceable((1,) * 10)
     index = index_by_class(plain)
-    image = render(jax.random.key(0), index, jnp.array(407), digits=4)
+    image = render_jit(jax.random.key(0), index, jnp.array(407), digits=4)
     places = [int(np.flatnonzero(plain.labels == digit)[0]) for digit in (0, 4, 0, 7)]
     np.testing.assert_array_equal(image, np.tile(np.repeat(places, WIDTH), (HEIGHT, 1)))
 
@@ -102,7 +103,7 @@ def test_rows_of_an_image_stay_upright():
     # Images side by side, not stacked: row i of the strip is row i of each digit.
     pixels = np.arange(2 * 2 * 3, dtype=np.float32).reshape(2, 2, 3)
     index = index_by_class(Dataset(pixels, np.array([0, 1])))
-    strip = render(jax.random.key(0), index, jnp.array([2]), digits=2)
+    strip = np.asarray(render_jit(jax.random.key(0), index, jnp.array([2]), digits=2))
     np.testing.assert_array_equal(strip[0], np.concatenate([pixels[1], pixels[0]], axis=1))
 
 
@@ -203,6 +204,7 @@ def test_same_key_same_bytes_also_under_vmap():
     assert not np.array_equal(single[0].labels, single[1].labels)
 
 
+@pytest.mark.minutes  # dozens of small programs
 def test_same_bytes_without_jit():
     options = {"batch": 2, "length": 3, "digits": 2}
     plain = make_sequences(jax.random.key(9), INDEX, **options)

@@ -29,7 +29,15 @@ TINY = {
     ),
     "identity": Tiny({"size": 4, "batch": 8, "steps": 120}, ("tuples.png",)),
     "glimpse": Tiny(
-        {"canvas": 28, "batch": 2, "width": 8, "head": "mlp", "steps": 20, "evaluate_every": 10},
+        {
+            "canvas": 28,
+            "batch": 2,
+            "width": 8,
+            "head": "mlp",
+            "warp": 0.0,
+            "steps": 20,
+            "evaluate_every": 10,
+        },
         ("glimpses.png",),
     ),
     "sparse-backprop": Tiny(
