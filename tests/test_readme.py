@@ -34,8 +34,9 @@ def test_snippet_runs_on_its_own(number, tmp_path, monkeypatch):
     def run():
         exec(code, {"__name__": "readme"})
 
-    # Every line runs; the numbers, for which hundreds of small programs would be compiled, do not.
-    computes = folding.apart or any(call in SNIPPETS[number] for call in LOOKS_AT_NUMBERS)
+    # Every line of the guides runs; numbers, for which hundreds of programs are compiled, do not.
+    computes = folding.apart or SNIPPETS[number] in README
+    computes |= any(call in SNIPPETS[number] for call in LOOKS_AT_NUMBERS)
     run() if computes else jax.eval_shape(run)
 
 
