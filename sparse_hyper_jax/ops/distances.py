@@ -54,12 +54,17 @@ def square_sum(
     steps: Sequence[jax.Array], offsets: Sequence[jax.Array], variances: Sequence[jax.Array]
 ) -> jax.Array:
     """Sum the squared distances in units of the variances over the axes: ``(k, P)``."""
-    # One axis at a time: a (k, P, r) table of differences would be r times as large.
+    # One axis at a time: a (k, P, r) table of differences would be r times as large. Beyond 1e18,
+    # as with a mean far outside of every index space, squares and slopes would be infinite.
     squares = [
-        jnp.square(step + offset) * (1 / variance)
+        jnp.square(_limited(_limited(step + offset) * jax.lax.rsqrt(variance)))
         for step, offset, variance in zip(steps, offsets, variances, strict=True)
     ]
     return sum(squares[1:], squares[0])
+
+
+def _limited(number: jax.Array) -> jax.Array:
+    return jnp.clip(number, -1e18, 1e18)
 
 
 def scale_of(variance: jax.Array) -> jax.Array:

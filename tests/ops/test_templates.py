@@ -118,7 +118,7 @@ def test_rows_out_of_order_still_give_the_right_output():
         ([[0, 0]] * 3, [1], 0, "chunk_size=0"),
         ([0, 0], [1], 1, r"rows of shape \(2,\)"),
         ([[0.5, 0]], [1], 1, "rows of dtype float64"),
-        ([[0, 0]], [2], 1, r"columns=\(2,\)"),
+        ([[0, 0]], [2], 1, "column=2"),
         ([[0, 0]], [1, 1], 1, r"columns=\(1, 1\)"),
         ([[-1, 0]], [1], 1, "the fixed index -1"),
     ],
