@@ -142,7 +142,12 @@ def test_a_ladder_that_is_not_finite_propagates_everything():
 MISTAKES = {
     "upside down": (lambda: AdaptiveTopK(0.5, 0.2), "least=0.5, most=0.2", "least <= most", ""),
     "too much": (lambda: AdaptiveLadder(0.5, 1.2), "most=1.2", "at most 1", "most"),
-    "no damping": (lambda: AdaptiveTopK(damping=0), "damping=0", "above 0 and at most 1", "damping"),
+    "no damping": (
+        lambda: AdaptiveTopK(damping=0),
+        "damping=0",
+        "above 0 and at most 1",
+        "damping",
+    ),
     "a depth below 0": (lambda: AdaptiveTopK(depth=-1), "depth=-1", "at least 0", "depth"),
     "no rungs": (lambda: AdaptiveLadder(num_rungs=0), "num_rungs=0", "at least 1", "num_rungs"),
     "no peak": (
