@@ -134,10 +134,10 @@ def relocate(
     """
     limit = checks.check_count("limit", limit, least=1)
     shape = checks.check_index_shape("shape", shape)
+    urgency = surplus(tuples, shape, settled=settled, lost=lost, wrap=wrap)
     indices, _ = enter_entries(entries, len(shape))
     gains = at_least_float32(as_array("gains", gains))
     checks.check_shape("gains", gains, indices.shape[:1], "one gain per entry")
-    urgency = surplus(tuples, shape, settled=settled, lost=lost, wrap=wrap)
     kept = first_occurrence(indices, shape, debug=debug)
     limit = min(limit, urgency.shape[0], kept.shape[0])
     urgencies, chosen = jax.lax.top_k(jnp.where(jnp.isnan(urgency), 0, urgency), limit)

@@ -130,11 +130,6 @@ def test_active_tuples_are_relaxed_and_others_settled(start):
     assert_close(scatter(relax_two(tuples, start), SHAPE), soft + hard)
 
 
-def test_a_traced_start_beyond_the_end_means_the_last_range():
-    tuples = make_tuples(6, SHAPE)
-    assert_close(relax_two(tuples, 5), relax_two(tuples, 4))
-
-
 def test_only_active_tuples_get_a_gradient():
     weights = jnp.cos(jnp.arange(2 * 9 + 6.0))
     slopes = jax.jit(jax.grad(lambda tuples: relax_two(tuples, 2).values @ weights))
