@@ -38,16 +38,21 @@ class Segments(NamedTuple):
     are_sorted: bool
 
     def totals(self, values: jax.Array) -> jax.Array:
-        """Sum each segment, and give every entry the sum of its own."""
-        return jax.ops.segment_sum(
-            values, self.ids, self.count, indices_are_sorted=self.are_sorted
-        )[self.ids]
+        """Sum each segment."""
+        return jax.ops.segment_sum(values, self.ids, self.count, indices_are_sorted=self.are_sorted)
 
     def largest(self, values: jax.Array) -> jax.Array:
-        """Give every entry the largest value of its segment."""
+        """Give the largest value of each segment, as a constant."""
         return jax.ops.segment_max(
-            values, self.ids, self.count, indices_are_sorted=self.are_sorted
-        )[self.ids]
+            jax.lax.stop_gradient(values),
+            self.ids,
+            self.count,
+            indices_are_sorted=self.are_sorted,
+        )
+
+    def for_each(self, numbers: jax.Array) -> jax.Array:
+        """Give every entry the number of its segment."""
+        return numbers.at[self.ids].get(mode="promise_in_bounds")
 
 
 def segment_softmax(
@@ -128,8 +133,13 @@ def segment_normalize(
     )
     # Before f, or a NaN in a dropped row would reach its gradient.
     work = jnp.where(kept, at_least_float32(values), 0)
-    part = _softplus(work, segments, kept) if method == "softplus" else NORMALIZERS[method](work)
-    return _shares(jnp.where(kept, part, 0), segments).astype(_share_dtype(values))
+    if method == "softplus":
+        part, size = _softplus(work, segments, kept)
+        part = jnp.where(kept, part, 0)
+    else:
+        part = jnp.where(kept, NORMALIZERS[method](work), 0)
+        size = segments.largest(jnp.abs(part))
+    return _shares(part, size, segments).astype(_share_dtype(values))
 
 
 def _softmax(logits: jax.Array, segments: Segments, kept: jax.Array) -> jax.Array:
@@ -139,20 +149,19 @@ def _softmax(logits: jax.Array, segments: Segments, kept: jax.Array) -> jax.Arra
     # is dropped as a whole would be NaN.
     logits = jnp.where(kept, logits, jnp.finfo(logits.dtype).min)
     # The maximum cancels in the result, so its gradient, awkward at ties, is not needed.
-    exponent = logits - segments.largest(jax.lax.stop_gradient(logits))
+    exponent = logits - segments.for_each(segments.largest(logits))
     powers = jnp.where(kept, jnp.exp(jnp.where(kept, exponent, 0)), 0)
-    return _divide(powers, segments.totals(powers))
+    return _divide(powers, segments.for_each(segments.totals(powers)))
 
 
-def _shares(values: jax.Array, segments: Segments) -> jax.Array:
+def _shares(values: jax.Array, size: jax.Array, segments: Segments) -> jax.Array:
     """Divide by the sums of the segments, in units of a power of two near each one's largest."""
-    size = segments.largest(jax.lax.stop_gradient(jnp.abs(values)))
     # A power of two changes no digit, so that a sum of exactly 0 stays one.
     _, exponent = jnp.frexp(jnp.where(jnp.isfinite(size), size, 1))
     limit = jnp.finfo(values.dtype).maxexp - 2
     unit = jnp.ldexp(jnp.ones_like(size), jnp.clip(-exponent, -limit, limit))
-    values = values * unit
-    return _divide(values, segments.totals(values))
+    values = values * segments.for_each(unit)
+    return _divide(values, segments.for_each(segments.totals(values)))
 
 
 def _divide(part: jax.Array, whole: jax.Array) -> jax.Array:
@@ -161,18 +170,23 @@ def _divide(part: jax.Array, whole: jax.Array) -> jax.Array:
     return jnp.where(empty, 0, part / jnp.where(empty, 1, whole))
 
 
-def _softplus(values: jax.Array, segments: Segments, kept: jax.Array) -> jax.Array:
+def _softplus(
+    values: jax.Array, segments: Segments, kept: jax.Array
+) -> tuple[jax.Array, jax.Array]:
     """Give ``log(1 + exp(v))``, with a common factor in segments of very negative values.
 
-    There it is next to ``exp(v)``, which would vanish: ``exp(v - m)`` does not.
+    There it is next to ``exp(v)``, which would vanish: ``exp(v - m)`` does not. The second result
+    tells how large the largest of each segment is.
     """
     lowest = jnp.finfo(values.dtype).min
-    largest = segments.largest(jax.lax.stop_gradient(jnp.where(kept, values, lowest)))
-    shift = jnp.clip(largest + FAR, lowest, 0)
+    largest = segments.largest(jnp.where(kept, values, lowest))
+    shifts = jnp.clip(largest + FAR, lowest, 0)
+    shift = segments.for_each(shifts)
     far = values < -FAR
     power = jnp.exp(jnp.where(far, values, -FAR))
     series = jnp.exp(jnp.where(far, values - shift, -FAR)) * (1 - power * (1 / 2 - power / 3))
-    return jnp.where(far, series, jax.nn.softplus(jnp.where(far, 0, values)))
+    size = jax.nn.softplus(largest - shifts)
+    return jnp.where(far, series, jax.nn.softplus(jnp.where(far, 0, values))), size
 
 
 def _share_dtype(array: jax.Array) -> jnp.dtype:
