@@ -8,6 +8,7 @@ from jax.experimental import sparse
 
 from sparse_hyper_jax import checks
 from sparse_hyper_jax.entrance import check_instance
+from sparse_hyper_jax.ops.device_axes import spread_by
 from sparse_hyper_jax.ops.duplicates import flat_index
 from sparse_hyper_jax.ops.entrance import enter_entries
 from sparse_hyper_jax.ops.inside import check_in_range, clip_inside, is_inside
@@ -38,7 +39,8 @@ def to_dense(entries: SparseEntries, shape: Sequence[int], *, debug: bool = Fals
         check_in_range(indices, shape)
     indices, inside = clip_inside(indices, shape)
     wide = jnp.where(inside, values.astype(sum_dtype(values)), 0)
-    dense = jax.ops.segment_sum(wide, flat_index(indices, shape), cells)
+    places = flat_index(indices, shape)
+    dense = spread_by(jax.ops.segment_sum(wide, places, cells), places)
     return dense.astype(values.dtype).reshape(shape)
 
 

@@ -74,7 +74,7 @@ def defaults(**changed):
 
 
 MISTAKES = {
-    "an estimator that is a class": (lambda: expect(estimator=RLOO), "estimator=<class", "RLOO("),
+    "the class of one": (lambda: expect(estimator=RLOO), "estimator=<class", "Estimator"),
     "an estimator that is a number": (lambda: expect(estimator=3), "estimator=3", "an instance"),
     "no estimator": (lambda: expect(estimator=None), "estimator=None", "of Estimator"),
     "f that returns a dict": (lambda: expect(f=lambda z: {"loss": total(z)}), "f returned", "real"),

@@ -131,7 +131,7 @@ def test_a_temperature_may_be_traced_and_trained():
 def test_a_mistake_names_itself_and_its_cure(kind, temperature):
     assert_names_itself_and_its_cure(
         lambda: kind(temperature),
-        f"temperature={temperature}",
-        "a positive number",
-        "raise the temperature",
+        f"temperature={temperature!r}",
+        "at least 1.17549e-38",
+        "change temperature",
     )

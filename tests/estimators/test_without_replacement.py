@@ -227,7 +227,7 @@ def test_f_may_be_infinite_where_a_class_is_banned(estimator):
             "at most 3**2 of them",
             "draw fewer",
         ),
-        (lambda: WithoutReplacement(1), "num_samples=1", "at least 2", "static int"),
+        (lambda: WithoutReplacement(1), "num_samples=1", "from 2 to 12", "static int"),
         (lambda: WithoutReplacement(2.0), "num_samples=2.0", "an int", "static int"),
         (lambda: WithoutReplacement(13), "num_samples=13", "from 2 to 12", "static int"),
         (lambda: Subset(1), "num_samples=1", "at least 2", "static int"),
