@@ -169,7 +169,7 @@ def relax(**options):
     return lambda: ops.relax(None, make_tuples(3, SHAPE), SHAPE, locality=WIDE, **options)
 
 
-COUNT = "static Python int"
+COUNT = "static int"
 ASCENDING = "a tuple of at least one number, in ascending order"
 ALONE = "Gaussians, whose tails are short, on axes with two ends"
 

@@ -24,7 +24,7 @@ RECIPES = {"toy": Entry("tests.train.toy:ToyRecipe", "fit the mean of random vec
 OPTIMIZER = optax.adam(1e-2)
 STEPS, DISPATCH = 45, 10
 FAULTS = {"value": ValueError, "type": TypeError, "stop": KeyboardInterrupt}
-API = "found data_dir=3 with resume=True; expected an int; pass a static Python int as data_dir"
+API = "found data_dir=3 with resume=True; expected an int; pass a static int as data_dir"
 
 
 class ToyState(NamedTuple):
