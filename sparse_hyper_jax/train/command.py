@@ -120,7 +120,7 @@ def in_flags(message: str, names: Sequence[str]) -> str:
     """
     for name in names:
         flag = f"--{name.replace('_', '-')}"
-        static = f"pass a static Python int as {name}"
+        static = f"pass a static int as {name}"
         message = message.replace(static, f"pass another whole number as {flag}")
         message = re.sub(rf"(?<![\w.-]){name}=True\b", flag, message)
         message = re.sub(rf"(?<![\w.-]){name}=(?!=)", f"{flag} ", message)
