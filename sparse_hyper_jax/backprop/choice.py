@@ -103,7 +103,8 @@ def check_budget(name: str, k: Any) -> None:
         ValueError: fewer than 1 component, a share outside (0, 1], or no static number.
     """
     if isinstance(k, float | np.floating):
-        checks.require(0 < float(k) <= 1, f"{name}={k}", "a share in (0, 1]", "or pass an int for a count")
+        fits = 0 < float(k) <= 1
+        checks.require(fits, f"{name}={k}", "a share in (0, 1]", "or pass an int for a count")
     else:
         checks.check_count(name, k, least=1)
 

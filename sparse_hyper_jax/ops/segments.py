@@ -157,9 +157,10 @@ def _softmax(logits: jax.Array, segments: Segments, kept: jax.Array) -> jax.Arra
 def _shares(values: jax.Array, size: jax.Array, segments: Segments) -> jax.Array:
     """Divide by the sums of the segments, in units of a power of two near each one's largest."""
     # A power of two changes no digit, so that a sum of exactly 0 stays one.
-    _, exponent = jnp.frexp(jnp.where(jnp.isfinite(size), size, 1))
-    limit = jnp.finfo(values.dtype).maxexp - 2
-    unit = jnp.ldexp(jnp.ones_like(size), jnp.clip(-exponent, -limit, limit))
+    info = jnp.finfo(values.dtype)
+    size = jax.lax.stop_gradient(jnp.where(jnp.isfinite(size) & (size > 0), size, 1))
+    size = jnp.clip(size, info.tiny, 1 / info.tiny)
+    unit = 1 / jax.lax.reduce_precision(size, info.nexp, 0)
     values = values * segments.for_each(unit)
     return _divide(values, segments.for_each(segments.totals(values)))
 
