@@ -314,8 +314,10 @@ def test_forgetting_may_change_the_batch():
     carry_memory(layer, second)
     assert layer.memory.get_value().residue.shape == (3, N_OUT)
     shared = nnx.jit(lambda: make(memory="shared"))()
-    reset_memory(shared, batch_shape=(3,))
+    reset_memory(shared)
     assert shared.memory.get_value().residue.shape == (N_OUT,)
+    with pytest.raises(ValueError, match="without memories of slots"):
+        reset_memory(shared, batch_shape=(3,))
 
 
 def test_microbatches_with_a_memory_each_are_steps_of_their_own():
