@@ -9,6 +9,7 @@ import optax
 from jax.core import Tracer
 
 from sparse_hyper_jax import checks
+from sparse_hyper_jax.placement import placed_like
 from sparse_hyper_jax.pruning.distributions import count_kept
 from sparse_hyper_jax.pruning.method import Kept, Method, Snapshot, magnitudes, random_scores
 from sparse_hyper_jax.pruning.schedules import Schedule, periodic
@@ -127,7 +128,7 @@ class DropAndGrow(Method):
         else:
             place, sign = jax.random.split(key)
             (score,) = random_scores(place, [weights])
-            side = jax.random.rademacher(sign, weights.shape, jnp.int32)
+            side = placed_like(jax.random.rademacher(sign, weights.shape, jnp.int32), weights)
         # Only entries that were not kept before, so that every grown one is new.
         new = keep_largest([score], dropped, among=[~mask])[0]
         # Divided first, since the sum of large weights overflows.
