@@ -27,7 +27,7 @@ import numpy as np
 from jax.core import Tracer
 
 from sparse_hyper_jax import checks
-from sparse_hyper_jax.ops.device_axes import spread_alike
+from sparse_hyper_jax.ops.device_axes import spread_alike, vary_alike
 from sparse_hyper_jax.ops.duplicates import flat_index, mark_first
 from sparse_hyper_jax.ops.entrance import enter_tuples
 from sparse_hyper_jax.ops.inside import is_inside
@@ -281,7 +281,7 @@ def _count_below(keys: jax.Array, limits: jax.Array) -> jax.Array:
 
     count = keys.shape[0]
     ends = jnp.zeros(limits.shape, jnp.int32), jnp.full(limits.shape, count, jnp.int32)
-    low, high, *_ = spread_alike(*ends, limits)
+    low, high, *_ = spread_alike(*vary_alike(*ends, keys, limits))
     return jax.lax.fori_loop(0, count.bit_length(), halve, (low, high))[1]
 
 
