@@ -208,11 +208,12 @@ def layer_options(recipe: SparseBackpropRecipe) -> dict[str, Any]:
     """Give the options of the hidden layers."""
     if recipe.sparsifier is None:
         return {"deterministic": True}
+    memory = recipe.granularity if recipe.memory else "none"
     return {
         "sparsifier": recipe.sparsifier,
-        "memory": recipe.granularity if recipe.memory else "none",
+        "memory": memory,
         "eta": recipe.memory,
-        "batch_shape": (recipe.batch,),
+        "batch_shape": (recipe.batch,) if memory == "slot" else None,
         "count": True,
     }
 
