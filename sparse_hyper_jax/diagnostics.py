@@ -84,17 +84,7 @@ def gradient_report(
         # Moments of the error: what is exact then has an error of exactly 0.
         return vector - target, gradient_cosine(vector, target)
 
-    def add(moments: _Moments, keys: jax.Array) -> tuple[_Moments, None]:
-        return _merge(moments, *jax.vmap(one)(keys)), None
-
-    none = target * 0  # made of the target, so that it is spread over devices as that is
-    moments = _Moments(jnp.zeros((), dtype), none, none, jnp.sum(none))
-    whole = count - count % batch_size
-    if whole:
-        batches = keys[:whole].reshape(-1, batch_size)
-        moments, _ = jax.lax.scan(add, moments, batches)
-    if whole < count:
-        moments, _ = add(moments, keys[whole:])
+    moments = _moments_of(one, keys, target, batch_size)
     variances = moments.squares / (count - 1)
     error = moments.mean
     rounding = 1e-6  # sums round: a deviation within the rounding of float32 is none
@@ -107,6 +97,27 @@ def gradient_report(
         largest_z=jnp.max(jnp.abs(error) / (jnp.sqrt(variances / count) + rounding)),
         norm=length * unit,
     )
+
+
+def _moments_of(
+    one: Callable[[jax.Array], tuple[jax.Array, jax.Array]],
+    keys: jax.Array,
+    target: jax.Array,
+    batch_size: int,
+) -> _Moments:
+    """Collect the moments of all estimates, a batch of them at a time."""
+
+    def add(moments: _Moments, keys: jax.Array) -> tuple[_Moments, None]:
+        return _merge(moments, *jax.vmap(one)(keys)), None
+
+    none = target * 0  # made of the target, so that it is spread over devices as that is
+    moments = _Moments(jnp.zeros((), target.dtype), none, none, jnp.sum(none))
+    whole = len(keys) - len(keys) % batch_size
+    if whole:
+        moments, _ = jax.lax.scan(add, moments, keys[:whole].reshape(-1, batch_size))
+    if whole < len(keys):
+        moments, _ = add(moments, keys[whole:])
+    return moments
 
 
 def _merge(moments: _Moments, vectors: jax.Array, cosines: jax.Array) -> _Moments:

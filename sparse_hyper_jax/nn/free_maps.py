@@ -10,7 +10,6 @@ from flax import nnx
 from sparse_hyper_jax import checks
 from sparse_hyper_jax.entrance import as_array, check_instance
 from sparse_hyper_jax.nn.free_tuples import FreeTuples
-from sparse_hyper_jax.nn.keys import Randomness
 from sparse_hyper_jax.nn.sparse_maps import HyperLayer
 from sparse_hyper_jax.ops import ContinuousTuples, Locality, Template
 from sparse_hyper_jax.ops.plan import plan_relaxation
@@ -111,39 +110,16 @@ class FreeHyperLayer(HyperLayer):
             debug=False,
         )
 
-    def __call__(
-        self,
-        x: jax.Array,
-        *,
-        deterministic: bool | None = None,
-        rngs: Randomness | None = None,
-        sample_probability: float | jax.Array | None = None,
-    ) -> jax.Array:
-        """Map a batch; see :meth:`HyperLayer.__call__`.
-
-        Args:
-            x: ``(b, *in_shape, *features)``.
-            deterministic: overrides the mode of the layer.
-            rngs: overrides the stored stream; a typed key works too.
-            sample_probability: overrides that of the layer; may be traced.
-
-        Returns:
-            ``(b, *out_shape, *features)``.
-
-        Raises:
-            ValueError: an input of another shape.
-        """
+    def _enter(self, x: Any) -> jax.Array:
+        """Take an input whose axes are known; otherwise it could be read as another shape."""
         x = as_array("x", x)
-        given = x.shape[1 : 1 + len(self.in_shape)]
         checks.require(
-            given == self.in_shape,
+            x.shape[1 : 1 + len(self.in_shape)] == self.in_shape,
             f"x of shape {x.shape}",
             f"(b, *{self.in_shape}, *features)",
             "reshape x or make the layer with another in_shape",
         )
-        return super().__call__(
-            x, deterministic=deterministic, rngs=rngs, sample_probability=sample_probability
-        )
+        return x
 
 
 def _learned_shape(template: Template, shape: tuple[int, ...]) -> tuple[int, ...]:

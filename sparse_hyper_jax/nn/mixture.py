@@ -134,27 +134,15 @@ class Mixture(nnx.Module):
         self.defaults = DefaultVectors(kept) if router == "default" else None
         self._check_options()
         check_rngs(rngs, "params", *(["sample"] if router in RULES else []))
+
+        def experts(name: str, init: Any, *shape: int) -> nnx.Param:
+            shape = (self.num_experts, *shape)
+            return nnx.Param(initialised(name, init, rngs.params(), shape, param_dtype))
+
         shapes = ((self.in_features, hidden), (hidden, outputs))
-        self.kernels = nnx.List(
-            nnx.Param(
-                initialised(
-                    "kernel_init",
-                    kernel_init,
-                    rngs.params(),
-                    (self.num_experts, *shape),
-                    param_dtype,
-                )
-            )
-            for shape in shapes
-        )
-        self.biases = nnx.List(
-            nnx.Param(
-                initialised(
-                    "bias_init", bias_init, rngs.params(), (self.num_experts, shape[1]), param_dtype
-                )
-            )
-            for shape in shapes
-        )
+        kernels = [experts("kernel_init", kernel_init, *shape) for shape in shapes]
+        self.kernels = nnx.List(kernels)
+        self.biases = nnx.List([experts("bias_init", bias_init, shape[1]) for shape in shapes])
         self.router = nnx.Linear(
             self.in_features,
             self.num_experts,

@@ -167,10 +167,7 @@ class HyperLayer(nnx.Module):
             ValueError: an input without batch axis, ranks that do not fit, or a wrong option.
         """
         self._check_options()
-        x = as_array("x", x)
-        checks.require(
-            x.ndim >= 1, f"x of shape {x.shape}", "(b, *in_shape, *features)", "add a batch axis"
-        )
+        x = self._enter(x)
         probability = self.sample_probability if sample_probability is None else sample_probability
         _check_probability(probability)
         hard = in_evaluation(self.deterministic, deterministic)
@@ -182,6 +179,14 @@ class HyperLayer(nnx.Module):
             return y
         features = (1,) * (y.ndim - 1 - len(self.out_shape))
         return y + bias.reshape(1, *self.out_shape, *features).astype(y.dtype)
+
+    def _enter(self, x: Any) -> jax.Array:
+        """Return the input as an array, after checking what is known of its shape."""
+        x = as_array("x", x)
+        checks.require(
+            x.ndim >= 1, f"x of shape {x.shape}", "(b, *in_shape, *features)", "add a batch axis"
+        )
+        return x
 
     def _multiply(
         self,

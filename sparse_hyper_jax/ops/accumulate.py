@@ -87,23 +87,27 @@ def accumulate_over_ranges(
             tuple_parameters, shared_parameters, number
         )
 
-    def add_pass(total: Any, number: jax.Array) -> tuple[Any, None]:
-        return jax.tree.map(
-            lambda sums, part: sums + part.astype(sums.dtype), total, one_pass(number)
-        ), None
-
     shapes = jax.eval_shape(one_pass, jnp.zeros((), jnp.int32))
-    # At least float32: a sum over many passes would stand still in 16 bits.
-    zeros = jax.tree.map(lambda leaf: at_least_float32(jnp.zeros(leaf.shape, leaf.dtype)), shapes)
-    leaves, structure = jax.tree.flatten(zeros)
-    parameters = jax.tree.leaves((tuple_parameters, shared_parameters))
-    zeros = structure.unflatten(spread_alike(*leaves, *parameters)[: len(leaves)])
-    numbers = jnp.arange(passes, dtype=jnp.int32)
-    (value, (grad_tuples, grad_shared)), _ = jax.lax.scan(add_pass, zeros, numbers)
+    total = _sum_of(one_pass, passes, shapes, like=(tuple_parameters, shared_parameters))
+    value, (grad_tuples, grad_shared) = total
     value, grad_shared = jax.tree.map(lambda leaf: leaf / passes, (value, grad_shared))
     results = (value, (grad_tuples, grad_shared))
     value, grads = jax.tree.map(lambda leaf, like: leaf.astype(like.dtype), results, shapes)
     return value, *grads
+
+
+def _sum_of(one_pass: Callable[[jax.Array], Any], passes: int, shapes: Any, like: Any) -> Any:
+    """Sum the results of all passes, spread over devices as the parameters are."""
+
+    def add(total: Any, number: jax.Array) -> tuple[Any, None]:
+        one = one_pass(number)
+        return jax.tree.map(lambda sums, part: sums + part.astype(sums.dtype), total, one), None
+
+    # At least float32: a sum over many passes would stand still in 16 bits.
+    zeros = jax.tree.map(lambda leaf: at_least_float32(jnp.zeros(leaf.shape, leaf.dtype)), shapes)
+    leaves, structure = jax.tree.flatten(zeros)
+    start = structure.unflatten(spread_alike(*leaves, *jax.tree.leaves(like))[: len(leaves)])
+    return jax.lax.scan(add, start, jnp.arange(passes, dtype=jnp.int32))[0]
 
 
 def _enter(path: Any, leaf: Any) -> jax.Array:

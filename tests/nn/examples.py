@@ -1,6 +1,7 @@
 """Networks that cost little to make and to run: what takes time is compiling each operation."""
 
 from collections.abc import Callable, Collection
+from functools import cache
 from typing import Any
 
 import jax
@@ -47,3 +48,27 @@ def at_once(function: Callable[[], Any]) -> Any:
 def new_layer(in_shape=(5,), out_shape=(4,), count=6, *, seed=0, **options):
     options = SAMPLING | options
     return FreeHyperLayer(in_shape, out_shape, count, rngs=nnx.Rngs(seed), **options)
+
+
+@cache
+def maker(words, options):
+    return nnx.jit(lambda: new_layer(*words, **dict(options)))
+
+
+def free_layer(*words, **options):
+    """A layer made in one compiled program, as are those of equal options."""
+    return maker(words, tuple(options.items()))()
+
+
+def never_run(*words, **options):
+    """A layer without numbers in it."""
+    return nnx.eval_shape(lambda: new_layer(*words, **options))
+
+
+@nnx.jit(static_argnames="deterministic")
+def call(layer, x, deterministic=None):
+    return layer(x, deterministic=deterministic)
+
+
+def shape_of(layer, x):
+    return nnx.eval_shape(lambda layer, x: layer(x, rngs=jax.random.key(0)), layer, x).shape

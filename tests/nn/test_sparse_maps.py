@@ -1,5 +1,4 @@
 import math
-from functools import cache
 
 import jax
 import jax.numpy as jnp
@@ -15,31 +14,7 @@ from sparse_hyper_jax.ops import (
 )
 from tests.ops.examples import assert_close, scatter
 
-from .examples import BIASES, SAMPLING, X, new_layer
-
-
-@cache
-def maker(words, options):
-    return nnx.jit(lambda: new_layer(*words, **dict(options)))
-
-
-def free_layer(*words, **options):
-    """A layer made in one compiled program, as are those of equal options."""
-    return maker(words, tuple(options.items()))()
-
-
-def never_run(*words, **options):
-    """A layer without numbers in it."""
-    return nnx.eval_shape(lambda: new_layer(*words, **options))
-
-
-@nnx.jit(static_argnames="deterministic")
-def call(layer, x, deterministic=None):
-    return layer(x, deterministic=deterministic)
-
-
-def shape_of(layer, x):
-    return nnx.eval_shape(lambda layer, x: layer(x, rngs=jax.random.key(0)), layer, x).shape
+from .examples import BIASES, SAMPLING, X, call, free_layer, never_run, shape_of
 
 
 def corners(shape):

@@ -1,11 +1,8 @@
 """Where the tuples of a layer lie: modulo, templates, nearby points."""
 
-from functools import cache
-
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 
 from sparse_hyper_jax.ops import (
     Locality,
@@ -13,35 +10,7 @@ from sparse_hyper_jax.ops import (
 )
 from tests.ops.examples import assert_close
 
-from .examples import X, at_once, new_layer
-
-
-@cache
-def maker(words, options):
-    return nnx.jit(lambda: new_layer(*words, **dict(options)))
-
-
-def free_layer(*words, **options):
-    """A layer made in one compiled program, as are those of equal options."""
-    return maker(words, tuple(options.items()))()
-
-
-def never_run(*words, **options):
-    """A layer without numbers in it."""
-    return nnx.eval_shape(lambda: new_layer(*words, **options))
-
-
-@nnx.jit(static_argnames="deterministic")
-def call(layer, x, deterministic=None):
-    return layer(x, deterministic=deterministic)
-
-
-def shape_of(layer, x):
-    return nnx.eval_shape(lambda layer, x: layer(x, rngs=jax.random.key(0)), layer, x).shape
-
-
-def corners(shape):
-    return (0,) * len(shape), tuple(size - 1 for size in shape)
+from .examples import X, at_once, never_run, new_layer
 
 
 def test_modulo_wraps_and_other_methods_do_not():

@@ -11,13 +11,14 @@ from tests.fuzz.rooms import (
     routing,
     segments,
     sort,
+    sort_losses,
     tuples,
     weights,
 )
 
 FAMILIES = {
     "ops": (*tuples.FAMILIES, *entries.FAMILIES, *products.FAMILIES, *segments.FAMILIES),
-    "sort": (*sort.FAMILIES, *quicksort.FAMILIES),
+    "sort": (*sort.FAMILIES, *sort_losses.FAMILIES, *quicksort.FAMILIES),
     "glimpse": glimpse.FAMILIES,
     "estimators": (*choices.FAMILIES, *routing.FAMILIES),
     "backprop": backprop.FAMILIES,

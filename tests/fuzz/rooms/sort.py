@@ -6,7 +6,6 @@ from sparse_hyper_jax import sort
 from tests.fuzz import draw
 from tests.fuzz.compare import EPS, LOST, Near
 from tests.fuzz.program import Program
-from tests.fuzz.rooms.sort_losses import losses, metrics
 
 LIMIT = 1e30
 
@@ -331,6 +330,4 @@ FAMILIES = (
     order_losses,
     standardise,
     neural_sort,
-    losses,
-    metrics,
 )

@@ -7,16 +7,6 @@ from tests.fuzz import draw
 from tests.fuzz.compare import EPS, LOST, Near, relative
 from tests.fuzz.program import Program
 
-LIMIT = 1e30
-
-
-def draw_keys(rng, n, kind, *, infinite=True):
-    """Keys, among which are ties and infinities; never so large that a difference is infinite."""
-    keys = draw.reals(rng, (n,), kind, spread=draw.pick(rng, 0.1, 1.0, 3.0))
-    if infinite and rng.random() < 0.15:
-        keys = np.where(rng.random(n) < 0.3, rng.choice([-np.inf, np.inf], n), keys)
-    return keys.astype(kind)
-
 
 def losses(rng):
     entropy, kinds = bool(rng.random() < 0.5), (draw.dtype(rng), draw.dtype(rng))
@@ -83,3 +73,6 @@ def metrics(rng):
         return {"y": relative(right.mean(-1)), "exact": Near(right.all(-1))}
 
     return Program("element_match, exact_match", {"n": n}, arguments, run, expect)
+
+
+FAMILIES = (losses, metrics)
