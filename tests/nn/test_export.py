@@ -1,7 +1,5 @@
 """Layers in a program that is exported for any batch, and for any number of tuples."""
 
-from importlib.util import find_spec
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -70,10 +68,7 @@ def forward(make):
 def through_bytes(function, *arguments):
     """Export a function, write it to bytes and read it again."""
     exported = export.export(jax.jit(function))(*arguments)
-    # JAX writes by flatbuffers, which comes with the extra `test` and not with JAX.
-    if find_spec("flatbuffers"):
-        exported = export.deserialize(exported.serialize())
-    return exported.call
+    return export.deserialize(exported.serialize()).call
 
 
 def like(array, shape=None):

@@ -2,7 +2,6 @@
 
 import jax
 import numpy as np
-import pytest
 from jax import export
 
 from sparse_hyper_jax import ops
@@ -40,5 +39,4 @@ def test_one_program_for_any_batch_and_number_of_tuples():
 
 
 def test_it_can_be_written_and_read_back():
-    pytest.importorskip("flatbuffers")
     assert_same_numbers(export.deserialize(bytearray(any_size().serialize())))

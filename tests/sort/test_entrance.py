@@ -259,7 +259,6 @@ def test_the_batch_may_be_symbolic():
         jax.device_get(exported.call(*example)),
         jax.device_get(expected),
     )
-    pytest.importorskip("flatbuffers", reason="exported programs are written with it")
     read = jax.export.deserialize(exported.serialize())
     assert jax.tree.structure(read.call(*example)) == jax.tree.structure(expected)
 
