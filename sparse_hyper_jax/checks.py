@@ -123,8 +123,8 @@ def check_number(
     Args:
         name: the argument's name.
         number: a number of Python or NumPy, or a JAX array of shape (); no bool.
-        at_least: the smallest that is allowed.
-        above: what it has to exceed; for a divisor the smallest normal number, not 0.
+        at_least: the smallest that is allowed; for a divisor the smallest normal number.
+        above: what it has to exceed.
         at_most: the largest that is allowed.
         below: what has to exceed it.
 
@@ -181,7 +181,8 @@ def check_index_shape(name: str, shape: Sequence[int]) -> tuple[int, ...]:
         ValueError: it is no sequence of ints, or an axis is empty or too long for an int32 index.
     """
     listed = isinstance(shape, Sequence | np.ndarray) and not isinstance(shape, str | bytes)
-    sizes = tuple(map(_count_of, shape)) if listed else (None,)
+    flat = listed and (isinstance(shape, Sequence) or shape.ndim == 1)
+    sizes = tuple(map(_count_of, shape)) if flat else (None,)
     counted = tuple(size for size in sizes if size is not None)
     require(
         len(counted) == len(sizes) and all(1 <= size < INT32_CELLS for size in counted),
@@ -252,7 +253,10 @@ def check_tuples(means: Any, variances: Any, values: Any = None) -> tuple[int, i
 
 def _float_of(number: Any) -> float:
     """The value, NaN where there is none: no limit holds for it."""
-    return float(number) if is_real(number) and jnp.shape(number) == () else math.nan
+    try:
+        return float(number) if is_real(number) and jnp.shape(number) == () else math.nan
+    except OverflowError:  # a Python int beyond all floats
+        return math.nan
 
 
 def _count_of(count: Any) -> int | None:

@@ -57,15 +57,22 @@ def _converted(name: str, array: Any, kind: str) -> jax.Array:
             f"found {name}={array!r:.80}; expected an array of {kind}, or a list of numbers that "
             f"fit into one; convert {name}"
         ) from None
-    if isinstance(array, np.ndarray | np.generic) and array.dtype.kind in "iu" and array.size:
-        limits = jnp.iinfo(converted.dtype)
+    for leaf in jax.tree.leaves(array):
+        if isinstance(leaf, np.ndarray | np.generic) and leaf.dtype.kind in "iu" and leaf.size:
+            _check_fits(name, leaf, converted.dtype)
+    return converted
+
+
+def _check_fits(name: str, whole: np.ndarray | np.generic, dtype: np.dtype) -> None:
+    """Raise if whole numbers are too long for the integers that JAX makes of them."""
+    if jnp.issubdtype(dtype, jnp.integer):
+        limits = jnp.iinfo(dtype)
         require(
-            limits.min <= int(array.min()) and int(array.max()) <= limits.max,
-            f"{name} from {array.min()} to {array.max()}",
-            f"integers that fit into {converted.dtype}",
+            limits.min <= int(whole.min()) and int(whole.max()) <= limits.max,
+            f"{name} from {whole.min()} to {whole.max()}",
+            f"integers that fit into {dtype}",
             f"lower {name}, or switch jax_enable_x64 on",
         )
-    return converted
 
 
 def check_random_key(key: Any) -> None:

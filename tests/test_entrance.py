@@ -66,6 +66,12 @@ def test_a_traced_number_is_checked_for_its_type_alone():
     refused(jax.eval_shape, step, True)
 
 
+def test_numbers_beyond_all_floats_and_shapes_without_axes():
+    refused(checks.check_number, "rate", 10**400, at_least=0)
+    refused(checks.check_index_shape, "shape", np.array(8))
+    refused(checks.check_index_shape, "shape", ((1, 2), (3,)))
+
+
 def test_flags():
     assert [checks.check_flag("hard", flag) for flag in (True, np.bool_(0))] == [True, False]
     for flag in ("no", 1, 0, None):
@@ -83,7 +89,13 @@ def test_arrays_and_lists_become_arrays(array):
     "array",
     [
         *(None, "x", {"a": 1}, [None, 1.0], [[1], [2, 3]], 1j, object(), float, ["word"]),
-        *(2**40, np.array([2**33]), np.array([-(2**31) - 1]), np.array([None])),
+        *(
+            2**40,
+            [np.array([2**33])],
+            np.array([2**33]),
+            np.array([-(2**31) - 1]),
+            np.array([None]),
+        ),
     ],
 )
 def test_what_is_no_array_of_real_numbers_is_refused(array):

@@ -220,7 +220,8 @@ def place_columns(part: jax.Array, columns: jax.Array, n: int) -> jax.Array:
         n: number of columns.
     """
     source, given = _sources(columns, n)
-    return jnp.where(given[None], part.at[:, source].get(mode="promise_in_bounds"), 0)
+    found = part.at[:, source].get(mode="promise_in_bounds")
+    return jnp.where(given[None], found, jnp.zeros((), part.dtype))  # of flags, too
 
 
 def place_rows(part: jax.Array, rows: jax.Array, n: int) -> jax.Array:

@@ -28,6 +28,7 @@ from sparse_hyper_jax.estimators.estimator import (
     check_field,
     evaluate,
 )
+from sparse_hyper_jax.ops.inside import clip_inside
 from sparse_hyper_jax.precision import wide_dtype
 
 
@@ -218,10 +219,10 @@ def pseudo_actions(log_pi: jax.Array, logits: jax.Array, pairs: Any) -> jax.Arra
     checks.check_shape("log_pi", log_pi, (None, None), "(K, C): one row per variable")
     checks.check_shape("logits", logits, log_pi.shape, "the shape of log_pi")
     checks.check_shape("pairs", pairs, (None, 2), "(P, 2): two classes to be exchanged")
-    inside = jnp.all((pairs >= 0) & (pairs < log_pi.shape[1]), axis=1, keepdims=True)
+    pairs, inside = clip_inside(pairs, (log_pi.shape[1],) * 2)
     dtype = wide_dtype(log_pi, logits)
     rows = log_pi.astype(dtype), logits.astype(dtype)
-    return _race_again(*rows, jnp.where(inside, pairs, 0).astype(jnp.int32))
+    return _race_again(*rows, jnp.where(inside[:, None], pairs, 0))
 
 
 def _race_again(log_pi: jax.Array, logits: jax.Array, pairs: jax.Array) -> jax.Array:

@@ -14,6 +14,8 @@ from sparse_hyper_jax import checks
 from sparse_hyper_jax.entrance import as_array, check_random_key
 from sparse_hyper_jax.estimators.estimator import Objective, check_function, check_scalar
 from sparse_hyper_jax.ops import first_occurrence, log_densities, sample_tuples
+from sparse_hyper_jax.ops.entrance import enter_tuples
+from sparse_hyper_jax.ops.inside import clip_inside
 from sparse_hyper_jax.precision import wide_dtype
 from sparse_hyper_jax.types import LEAST_VARIANCE, ContinuousTuples
 
@@ -36,9 +38,9 @@ class CellChoices(NamedTuple):
         """Give the chosen cells, ``(k, r)``, of classes ``(k,)``; -1 for a class outside."""
         classes = as_array("classes", classes, "integers")
         checks.check_shape("classes", classes, self.points.shape[:1], "one class per tuple")
-        inside = ((classes >= 0) & (classes < self.points.shape[1]))[:, None]
-        found = jnp.where(inside, classes[:, None], 0)[:, None]
-        return jnp.where(inside, jnp.take_along_axis(self.points, found, axis=1)[:, 0], -1)
+        found, inside = clip_inside(classes[:, None], self.points.shape[1:2])
+        cells = jnp.take_along_axis(self.points, found[..., None], axis=1)[:, 0]
+        return jnp.where(inside[:, None], cells, -1)
 
 
 def cell_choices(
@@ -81,7 +83,7 @@ def cell_choices(
     shape = checks.check_index_shape("shape", shape)
     if key is not None:
         check_random_key(key)
-    means, variances = _places(tuples)
+    means, variances, _ = enter_tuples(tuples)
     wrap = checks.check_flag("wrap", wrap)
     points = sample_tuples(
         key,
@@ -119,7 +121,7 @@ def axis_choices(tuples: ContinuousTuples, shape: Sequence[int]) -> CellChoices:
         ValueError: shapes that do not agree.
     """
     shape = checks.check_index_shape("shape", shape)
-    means, variances = _places(tuples)
+    means, variances, _ = enter_tuples(tuples)
     checks.check_last_axis("means", means, len(shape))
     k, r = means.shape
     parts = [
@@ -135,21 +137,6 @@ def axis_choices(tuples: ContinuousTuples, shape: Sequence[int]) -> CellChoices:
     points = jnp.stack([part.points for part in parts], axis=1)
     logits = jnp.stack([part.logits for part in parts], axis=1)
     return CellChoices(points.reshape(k * r, 2, 1), logits.reshape(k * r, 2))
-
-
-def _places(tuples: ContinuousTuples) -> tuple[jax.Array, jax.Array]:
-    """Return means and variances of tuples, whose values have to be real numbers but no more."""
-    checks.require(
-        isinstance(tuples, tuple) and len(tuples) == len(ContinuousTuples._fields),
-        f"tuples={tuples!r:.80}",
-        "ContinuousTuples of means, variances and values",
-        "pass ContinuousTuples(means, variances, values)",
-    )
-    names = ContinuousTuples._fields
-    means, variances, values = map(as_array, names, tuples)
-    checks.check_tuples(means, variances, values)
-    dtype = wide_dtype(means, variances)
-    return means.astype(dtype), variances.astype(dtype)
 
 
 def sample_cells(

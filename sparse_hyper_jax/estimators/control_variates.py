@@ -18,6 +18,7 @@ from sparse_hyper_jax.estimators.estimator import (
     sum_of_scores,
 )
 from sparse_hyper_jax.estimators.straight_through import check_temperature, soften
+from sparse_hyper_jax.ops.inside import clip_inside
 from sparse_hyper_jax.precision import at_least_float32
 
 LEAST_LOGIT = -1e30
@@ -173,7 +174,8 @@ def perturb_given_winner(
     winners = as_array("winners", winners, "integers")
     checks.check_shape("log_probabilities", rows, (None, None), "(K, C): one row per variable")
     checks.check_shape("winners", winners, (rows.shape[0],), "one class per variable")
-    inside = ((winners >= 0) & (winners < rows.shape[1]))[:, None]
+    winners, inside = clip_inside(winners[:, None], rows.shape[1:])
+    winners, inside = winners[:, 0], inside[:, None]
     rows = jnp.where(inside, rows, 0)
     # The winner's own entry does not depend on its probability, which is 1 less the others'.
     spoilt = jnp.where(jnp.any(jnp.isnan(rows), axis=1, keepdims=True), jnp.nan, 0.0)

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from sparse_hyper_jax import checks
 from sparse_hyper_jax.entrance import as_array
 from sparse_hyper_jax.estimators.routing import check_index, chosen_expert, prepare_logits
+from sparse_hyper_jax.ops.inside import clip_inside
 from sparse_hyper_jax.precision import wide_dtype
 
 
@@ -51,6 +52,7 @@ def fill_with_defaults(
     constant = jax.lax.stop_gradient(defaults.astype(dtype))
     typical = jnp.matmul(others, constant, precision=jax.lax.Precision.HIGHEST)
     mixed = own * jnp.where(inside, outputs.astype(dtype), 0) + typical
+    mixed = jnp.where(inside, mixed, 0)  # also where a default vector is NaN
     return mixed.astype(_kept_dtype(outputs))
 
 
@@ -86,8 +88,9 @@ def update_defaults(
     defaults, outputs = jax.lax.stop_gradient((defaults.astype(_kept_dtype(defaults)), outputs))
     dtype = wide_dtype(defaults, outputs)
     rows = _everywhere(outputs).reshape(-1, features).astype(dtype)
-    owners = _everywhere(index).reshape(-1)
+    owners, inside = clip_inside(_everywhere(index).reshape(-1, 1), (experts,))
     # A sum over segments drops what lies outside of them.
+    owners = jnp.where(inside, owners[:, 0], experts)
     count = jax.ops.segment_sum(jnp.ones(owners.shape, jnp.int32), owners, experts)[:, None]
     # The inner maximum keeps 0/0 out of the branch that is not taken.
     mean = jax.ops.segment_sum(rows, owners, experts) / jnp.maximum(count, 1).astype(dtype)

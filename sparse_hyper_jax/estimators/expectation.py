@@ -21,6 +21,7 @@ from sparse_hyper_jax.estimators.reinforce import RLOO, ScoreFunction
 from sparse_hyper_jax.estimators.straight_through import GumbelStraightThrough, StraightThrough
 from sparse_hyper_jax.estimators.subsets import Enumeration, Subset
 from sparse_hyper_jax.estimators.without_replacement import WithoutReplacement
+from sparse_hyper_jax.precision import wide_dtype
 
 ESTIMATORS: dict[str, Estimator] = {
     "score_function": ScoreFunction(),
@@ -94,7 +95,9 @@ def expectation(
 
     def bent(z: jax.Array) -> jax.Array:
         value = check_scalar(f(z))
-        return value * step.bend(z).astype(value.dtype)
+        # Of integers and 16 bits as well: the factor has derivatives to lose.
+        dtype = wide_dtype(value, logits)
+        return value.astype(dtype) * step.bend(z).astype(dtype)
 
     estimate = estimator.estimate(key, logits, bent)
     return estimate.value + step.along(estimate.gradient)

@@ -11,6 +11,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from sparse_hyper_jax.placement import place
+
 
 def spread_like(array: jax.Array, batch: jax.Array) -> jax.Array:
     """Spread an array over the devices as a batch is; ``jax.vmap`` maps over such arrays alone.
@@ -25,7 +27,7 @@ def spread_like(array: jax.Array, batch: jax.Array) -> jax.Array:
     spec, own = (jax.typeof(leaf).sharding.spec for leaf in (batch, array))
     if spec[0] == own[0]:
         return array
-    return jax.sharding.reshard(array, jax.P(spec[0], *own[1:]))
+    return jax.sharding.reshard(array, place(batch, jax.P(spec[0], *own[1:])))
 
 
 def reshape_like(array: jax.Array, shape: Sequence[int], batch: jax.Array, axes: int) -> jax.Array:
@@ -43,7 +45,7 @@ def reshape_like(array: jax.Array, shape: Sequence[int], batch: jax.Array, axes:
     spec = jax.typeof(batch).sharding.spec[:axes]
     if all(axis is None for axis in spec):
         return array.reshape(shape)
-    return jnp.reshape(array, shape, out_sharding=jax.P(*spec))
+    return jnp.reshape(array, shape, out_sharding=place(batch, jax.P(*spec)))
 
 
 def leave_to_compiler(

@@ -71,7 +71,7 @@ def invert_means(
 
     Returns:
         ``(..., r)`` raw parameters for ``bound_means(..., method="sigmoid")``; an axis of length 1
-        gives 0, a place outside of its axis NaN.
+        gives 0, a place farther outside of its axis than the margin NaN.
 
     Raises:
         ValueError: a last axis that does not match ``shape``, or a margin out of range.

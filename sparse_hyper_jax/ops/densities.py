@@ -11,7 +11,7 @@ from sparse_hyper_jax.ops.distances import DENSITIES, columns, coordinates, step
 from sparse_hyper_jax.ops.entrance import enter_mask, enter_points
 from sparse_hyper_jax.ops.inside import check_in_range, is_inside
 from sparse_hyper_jax.ops.shares import share_values
-from sparse_hyper_jax.precision import at_least_float32
+from sparse_hyper_jax.precision import wide_dtype
 from sparse_hyper_jax.types import LEAST_VARIANCE, ContinuousTuples
 
 
@@ -150,7 +150,7 @@ def check_density(density: str) -> None:
 
 
 def _enter(means: jax.Array, variances: jax.Array) -> tuple[jax.Array, jax.Array]:
-    means = at_least_float32(as_array("means", means))
-    variances = at_least_float32(as_array("variances", variances))
+    means, variances = as_array("means", means), as_array("variances", variances)
     checks.check_tuples(means, variances)
-    return means, variances
+    dtype = wide_dtype(means, variances)
+    return means.astype(dtype), variances.astype(dtype)

@@ -9,12 +9,12 @@ import jax
 
 from sparse_hyper_jax import checks
 from sparse_hyper_jax.entrance import as_array
-from sparse_hyper_jax.precision import at_least_float32
+from sparse_hyper_jax.precision import wide_dtype
 from sparse_hyper_jax.types import ContinuousTuples, SparseEntries
 
 
 def enter_tuples(tuples: Any) -> ContinuousTuples:
-    """Cast each part of continuous tuples to at least float32, and check that they agree.
+    """Bring the parts of continuous tuples to one dtype, float32 or wider, and check them.
 
     Args:
         tuples: means ``(k, r)``, variances ``(k, r)``, values ``(k,)``: continuous tuples, or a
@@ -27,7 +27,8 @@ def enter_tuples(tuples: Any) -> ContinuousTuples:
         ValueError: not three parts, or as :func:`~sparse_hyper_jax.checks.check_tuples`.
     """
     parts = _parts("tuples", tuples, ContinuousTuples)
-    tuples = ContinuousTuples(*map(at_least_float32, parts))
+    dtype = wide_dtype(*parts)
+    tuples = ContinuousTuples(*(part.astype(dtype) for part in parts))
     checks.check_tuples(*tuples)
     return tuples
 

@@ -38,7 +38,8 @@ def sparse_multiply(
 
     Args:
         indices: int ``(n, R)``: ``len(out_shape)`` output columns, then the input columns. An entry
-            with an index outside is padding: its value counts as 0 and has slope 0.
+            with an index outside is padding: its value counts as 0 and has slope 0. It is read at
+            the edge: a NaN or infinity in ``x`` there reaches the output cell at the edge.
         values: ``(n,)``.
         x: ``(*in_shape, *features)``, where ``in_shape`` has ``R - len(out_shape)`` axes.
         out_shape: lengths of the output axes; ``()`` for a scalar output.

@@ -24,7 +24,6 @@ from sparse_hyper_jax.ops.locality import (
     look_around,
 )
 from sparse_hyper_jax.ops.shares import share_among
-from sparse_hyper_jax.precision import wide_dtype
 from sparse_hyper_jax.types import LEAST_VARIANCE, ContinuousTuples
 
 BLOCK_CELLS = 2**18
@@ -121,8 +120,7 @@ def mix_what_is_seen(
     locality: Locality,
 ) -> Nearby:
     """Do what :func:`mix_nearby` says, without checks."""
-    dtype = wide_dtype(*tuples)
-    tuples = ContinuousTuples(*(part.astype(dtype) for part in tuples))
+    dtype = tuples.means.dtype
     points, mask, *_ = spread_alike(points, mask, *tuples)
     sight = look_around(points, mask, tuples, shape, locality)
     views = _Views(tuples, sight.origins.astype(dtype), sight.runs)

@@ -135,7 +135,9 @@ def nearest_cells(means: jax.Array, shape: tuple[int, ...], *, wrap: bool) -> ja
 def _inside(cells: jax.Array, shape: tuple[int, ...], *, wrap: bool) -> jax.Array:
     """Turn whole floats into int32 indices, round the circle or at the nearest end."""
     # Saturate before the cast: what a float outside int32 becomes differs between backends.
-    cells = jnp.nan_to_num(jnp.clip(cells, -(2.0**30), 2.0**31 - 256)).astype(jnp.int32)
+    # 2**31 - 128 is the last float32 below 2**31; of wider floats every int32 is one.
+    most = 2.0**31 - (128 if cells.dtype == jnp.float32 else 1)
+    cells = jnp.nan_to_num(jnp.clip(cells, -(2.0**30), most)).astype(jnp.int32)
     sizes = along(shape, cells)
     return jnp.mod(cells, sizes) if wrap else jnp.clip(cells, jnp.zeros_like(sizes), sizes - 1)
 

@@ -91,7 +91,9 @@ def segment_softmax(
     segments, kept = _enter(
         logits, segment_ids, num_segments, mask, indices_are_sorted=indices_are_sorted, debug=debug
     )
-    return _softmax(at_least_float32(logits), segments, kept).astype(_share_dtype(logits))
+    shares = _softmax(at_least_float32(logits), segments, kept)
+    # What takes no part may stand beside NaN: in a segment to whose number it was moved.
+    return jnp.where(kept, shares, 0).astype(_share_dtype(logits))
 
 
 def segment_normalize(
@@ -139,7 +141,8 @@ def segment_normalize(
     else:
         part = jnp.where(kept, NORMALIZERS[method](work), 0)
         size = segments.largest(jnp.abs(part))
-    return _shares(part, size, segments).astype(_share_dtype(values))
+    shares = jnp.where(kept, _shares(part, size, segments), 0)
+    return shares.astype(_share_dtype(values))
 
 
 def _softmax(logits: jax.Array, segments: Segments, kept: jax.Array) -> jax.Array:

@@ -1,5 +1,6 @@
 """Trees of masks: make, apply, count, pack."""
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -123,8 +124,8 @@ def replace_entries(tree: Any, masks: Masks, value: float, *, where: bool) -> An
     return jax.tree.map(replaced, tree, masks)
 
 
-def check_masks(tree: Any, masks: Masks) -> None:
-    """Raise unless every mask is bool and of its leaf's shape.
+def check_masks(tree: Any, masks: Masks) -> list[Any]:
+    """Return the mask of every leaf after checking that it is bool and of the leaf's shape.
 
     Raises:
         ValueError: otherwise, or the trees have different structures.
@@ -141,6 +142,7 @@ def check_masks(tree: Any, masks: Masks) -> None:
             f"bool{list(shape)}",
             "make masks from the parameters, and gradients from masked weights",
         )
+    return places
 
 
 def combine_masks(function: Callable[..., jax.Array], masks: Masks, *more: Masks) -> Masks:
@@ -186,11 +188,9 @@ def density_report(params: Any, masks: Masks) -> DensityReport:
     Raises:
         ValueError: there is no mask, or one has another shape than its leaf, or is not bool.
     """
-    check_masks(params, masks)
+    places = check_masks(params, masks)
     kept, sizes, other = {}, {}, 0
-    for (path, leaf), mask in zip(
-        jax.tree_util.tree_leaves_with_path(params), check_fits(params, masks), strict=True
-    ):
+    for (path, leaf), mask in zip(jax.tree_util.tree_leaves_with_path(params), places, strict=True):
         if is_left_out(mask):
             other += jnp.size(leaf)
             continue
@@ -221,19 +221,21 @@ def unpack_masks(packed: Any, params: Any) -> Masks:
 
     Args:
         packed: what it gave.
-        params: pytree of arrays with the shapes of the masks.
+        params: pytree of arrays, or of ``jax.ShapeDtypeStruct``, with the shapes of the masks.
 
     Raises:
         ValueError: a size does not fit, or the trees have different structures.
     """
 
-    def unpack(leaf: jax.Array, bits: Any) -> Any:
+    def unpack(leaf: Any, bits: Any) -> Any:
         if is_left_out(bits):
             return bits
-        bits, size = as_array("packed", bits, "integers"), jnp.size(leaf)
+        known = not isinstance(leaf, jax.ShapeDtypeStruct)
+        leaf = jnp.asarray(leaf) if known else leaf
+        bits, size = as_array("packed", bits, "integers"), math.prod(leaf.shape)
         checks.check_shape("packed", bits, (-(-size // 8),), "eight entries per byte")
-        mask = jnp.unpackbits(bits.astype(jnp.uint8), count=size).astype(bool)
-        return placed_like(mask.reshape(jnp.shape(leaf)), jnp.asarray(leaf))
+        mask = jnp.unpackbits(bits.astype(jnp.uint8), count=size).astype(bool).reshape(leaf.shape)
+        return placed_like(mask, leaf) if known else mask
 
     structure, places = jax.tree.structure(params), check_fits(params, packed, "packed masks")
     return jax.tree.map(unpack, params, structure.unflatten(places))

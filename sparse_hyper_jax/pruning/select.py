@@ -48,6 +48,13 @@ def keep_largest(
         "at least one array, all of one float dtype",
         "convert them to float32",
     )
+    entries = sum(one.size for one in arrays)
+    checks.require(
+        entries < checks.INT32_CELLS,
+        f"{entries} entries together",
+        "fewer than 2**31, which are counted in int32",
+        "choose in each array by itself",
+    )
     return _keep_largest(arrays, count_array("count", count), _flags(among, arrays))
 
 

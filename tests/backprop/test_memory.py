@@ -375,3 +375,21 @@ def test_without_counts_there_is_no_share():
         "one that counts",
         "count=True",
     )
+
+
+@pytest.mark.parametrize(
+    "sparsifier", [TopK(2), UnifiedTopK(2), CandidateTopK(2, 4), Threshold(0.7)]
+)
+def test_a_memory_works_under_strict_promotion(sparsifier):
+    y = jax.ShapeDtypeStruct((3, 6), jnp.bfloat16)
+
+    def slopes(y):
+        def loss(y, memory):
+            kept = sparsify_cotangent(None, y, memory, sparsifier=sparsifier, eta=0.8)
+            return jnp.sum(kept)
+
+        memory = init_memory("slot", (3, 6))
+        return jax.grad(loss, argnums=(0, 1))(y, memory)
+
+    with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
+        assert jax.eval_shape(slopes, y)[0].dtype == jnp.bfloat16

@@ -316,3 +316,23 @@ def test_drawing_outside_of_jit_compiles_once():
     count = _search._cache_size()
     sample_without_replacement(jax.random.key(1), 2 * LOGITS, 3)
     assert _search._cache_size() == count
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.int32])
+def test_classes_of_few_bits_are_counted_as_such(dtype):
+    """In 8 bits 256 is 0: then every class would lie outside."""
+    logits = jnp.log(jnp.full((1, 256), 1 / 256))
+    winners = np.array([2], dtype)
+    assert jnp.argmax(perturb_given_winner(KEY, logits, winners)[0]) == 2
+    points = jnp.arange(256)[None, :, None]
+    assert CellChoices(points, logits).pick(winners).tolist() == [[2]]
+    race = jnp.arange(256.0)[None]
+    exchanged = pseudo_actions(race, jnp.zeros((1, 256)), np.array([[0, 200]], dtype))
+    assert exchanged.tolist() == [[200]]
+
+
+def test_padding_is_zero_beside_a_default_that_is_not_a_number():
+    defaults = jnp.full((2, 3), jnp.nan)
+    y = fill_with_defaults(jnp.zeros((2, 2)), jnp.ones((2, 3)), np.array([-1, 0]), defaults)
+    assert (y[0] == 0).all()
+    assert jnp.isnan(y[1]).all()

@@ -88,6 +88,24 @@ def test_a_mixed_derivative_is_that_of_numpy():
         assert_close(found, expected[None], atol=1e-6)
 
 
+def test_whole_numbers_have_second_derivatives_too():
+    """The mean of a flag is a probability, whose Hessian is known."""
+
+    def mean(logits, dtype):
+        def is_one(z):
+            return (z[0] == 1).astype(dtype)
+
+        return expectation(KEY, logits[None], is_one, estimator="enumeration")
+
+    logits = jnp.array([0.3, -0.2, 0.9])
+    p = softmax(np.asarray(logits, np.float64))
+    along = np.eye(3)[1] - p
+    expected = p[1] * (np.outer(along, along) - np.diag(p) + np.outer(p, p))
+    for dtype in (jnp.int32, jnp.bool_, jnp.bfloat16):
+        hessian = jax.jit(jax.hessian(mean), static_argnums=1)(logits, dtype)
+        assert_close(hessian, expected, rtol=1e-4, atol=1e-6)
+
+
 def test_a_banned_class_and_several_variables():
     logits = np.array([[0.5, -np.inf, 0.25], [0.0, 0.75, -0.5]], np.float32)
 

@@ -205,3 +205,17 @@ def test_a_logit_of_minus_infinity_means_never():
     assert_close(segment_softmax(logits, [0, 0, 1], 2), [1.0, 0.0, 0.0])
     assert_close(slopes, [0.0, 0.0, 0.0])
     assert shares == 1
+
+
+@pytest.mark.parametrize("function", [segment_softmax, segment_normalize])
+def test_what_takes_no_part_is_zero_beside_a_spoilt_segment(function):
+    values, ids = jnp.array([np.nan, 1.0, 2.0, np.inf, 3.0, 1.0]), jnp.array([0, 1, -1, 2, 3, 0])
+    shares = function(values, ids, 3, mask=jnp.arange(6) < 5)
+    # Numbers outside are read at the first and the last segment, both of which are NaN here.
+    assert_close(shares, [np.nan, 1, 0, np.nan, 0, 0])
+
+
+def test_numbers_of_few_bits_are_not_compared_with_ones_that_wrap():
+    """256 segments: in eight bits the last number and one, added, would be 0."""
+    ids = jnp.array([0, 255, 255], jnp.uint8)
+    assert_close(segment_softmax(jnp.zeros(3), ids, 256), [1, 0.5, 0.5])

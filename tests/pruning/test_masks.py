@@ -142,6 +142,12 @@ def test_packed_masks_take_a_bit_an_entry(shape):
     assert same([unpacked["kernel"]], [mask])
 
 
+def test_packed_masks_are_read_back_by_shapes_alone():
+    masks = {"kernel": jnp.arange(15).reshape(3, 5) % 4 == 0}
+    shapes = {"kernel": jax.ShapeDtypeStruct((3, 5), jnp.float32)}
+    assert same(unpack_masks(pack_masks(masks), shapes)["kernel"], masks["kernel"])
+
+
 def test_a_report_counts_pruned_and_all_parameters():
     masks = {
         "one": {"kernel": np.arange(42).reshape(6, 7) < 10, "bias": LEFT_OUT},

@@ -181,3 +181,12 @@ def test_a_count_is_a_number_of_entries(count):
     assert_names_itself_and_its_cure(
         lambda: keep_largest([ONES], count), f"count={count!r}", "at least 0", "pass a static int"
     )
+
+
+def test_entries_are_counted_in_32_bits():
+    one = jax.ShapeDtypeStruct((2**30,), jnp.float32)
+
+    def call():
+        jax.eval_shape(lambda *scores: keep_largest(scores, 1), one, one)
+
+    assert_names_itself_and_its_cure(call, "2147483648 entries", "fewer than 2**31", "each array")
