@@ -216,7 +216,8 @@ def check_choice(name: str, choice: str, choices: Sequence[str]) -> None:
         ValueError: an unknown name.
     """
     names = ", ".join(repr(known) for known in choices)
-    require(choice in choices, f"{name}={choice!r}", f"one of {names}", f"choose {name} from these")
+    known = isinstance(choice, str) and choice in choices
+    require(known, f"{name}={choice!r:.80}", f"one of {names}", f"choose {name} from these")
 
 
 def check_last_axis(name: str, array: Any, rank: int) -> None:

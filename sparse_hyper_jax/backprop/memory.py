@@ -20,7 +20,9 @@ SELECT_ON = ("corrected", "gradient")
 def is_wide(dtype: Any) -> bool:
     """Say whether this is a type of real floats with 32 bits or more."""
     try:
-        return jnp.issubdtype(dtype, jnp.floating) and jnp.dtype(dtype).itemsize >= 4
+        # NumPy takes None for float64.
+        known = dtype is not None and jnp.issubdtype(dtype, jnp.floating)
+        return known and jnp.dtype(dtype).itemsize >= 4
     except TypeError:
         return False
 

@@ -60,6 +60,8 @@ class FreeTuples(nnx.Module):
         )
         self.num_tuples = checks.check_count("num_tuples", num_tuples, least=1)
         self.fixed_values = fixed_values
+        # Before it is kept: a module takes no dict or array as a plain attribute.
+        checks.check_choice("mean_method", mean_method, MEAN_METHODS)
         self.mean_method = mean_method
         self.scale, self.boost, self.floor = scale, boost, floor
         self._check_options()
@@ -78,7 +80,6 @@ class FreeTuples(nnx.Module):
             )
 
     def _check_options(self) -> None:
-        checks.check_choice("mean_method", self.mean_method, MEAN_METHODS)
         check_finite("scale", self.scale, at_least=0)
         check_finite("boost", self.boost)
         check_finite("floor", self.floor, at_least=0)

@@ -228,4 +228,4 @@ def check_counts(name: str, counts: Sequence[int]) -> tuple[int, ...]:
         "one int for each block",
         f"pass for instance {name}=(2, 2)",
     )
-    return tuple(check_count(name, count, 1) for count in counts)
+    return tuple(check_count(name, count, 1, most=2**31 - 1) for count in counts)

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from sparse_hyper_jax import checks
-from sparse_hyper_jax.entrance import as_array, check_random_key
+from sparse_hyper_jax.entrance import as_array, check_function, check_random_key
 from sparse_hyper_jax.ops.device_axes import spread_alike
 from sparse_hyper_jax.precision import at_least_float32
 from sparse_hyper_jax.types import ContinuousTuples
@@ -60,6 +60,9 @@ def accumulate_over_ranges(
     Reference: Bloem 2018, arXiv 1810.09184.
     """
     check_random_key(key)
+    check_function("loss", loss)
+    if tuples_of is not None:
+        check_function("tuples_of", tuples_of)
     tuple_parameters, shared_parameters = (
         jax.tree_util.tree_map_with_path(_enter, tree, is_leaf=lambda leaf: leaf is None)
         for tree in (tuple_parameters, shared_parameters)

@@ -162,6 +162,8 @@ def learned_shape(
 
 
 def _chunk_size(count: int, chunk_size: int | None, template: Template | None) -> int:
+    if chunk_size is not None:
+        chunk_size = checks.check_count("chunk_size", chunk_size, least=1)
     if template is not None:
         checks.require(
             chunk_size in (None, template.chunk_size),

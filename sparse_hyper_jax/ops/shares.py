@@ -110,8 +110,9 @@ def _excess(step: jax.Array, offset: jax.Array) -> jax.Array:
 def _excess_jvp(primals: Any, tangents: Any) -> tuple[jax.Array, jax.Array]:
     step, offset = primals
     by_step, by_offset = tangents
-    sign = jnp.sign(step + offset)
-    return _excess(step, offset), sign * (by_step + by_offset) - jnp.sign(offset) * by_offset
+    # Signs first: of what one side adds, and the other takes away, nothing would be left.
+    sign, change = jnp.sign(step + offset), jnp.sign(step + offset) - jnp.sign(offset)
+    return _excess(step, offset), sign * by_step + change * by_offset
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0,))

@@ -180,8 +180,14 @@ def _as_rows(rows: Any) -> np.ndarray:
 
 
 def _as_columns(columns: Any, rank: int) -> tuple[int, ...]:
-    numbers = columns if isinstance(columns, Sequence | np.ndarray) else [columns]
-    numbers = tuple(checks.check_count("column", n, most=rank - 1) for n in numbers)
+    listed = isinstance(columns, Sequence | np.ndarray) and not isinstance(columns, str | bytes)
+    checks.require(
+        listed and len(columns) > 0,
+        f"columns={columns!r:.80}",
+        "a list of at least one column",
+        "name the learned columns, as in (1, 2)",
+    )
+    numbers = tuple(checks.check_count("column", n, most=rank - 1) for n in columns)
     checks.require(
         len(set(numbers)) == len(numbers),
         f"columns={numbers} for rows with {rank} columns",

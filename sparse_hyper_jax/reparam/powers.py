@@ -127,7 +127,10 @@ def _jvp_of(power, other):
         (x,), (slope,) = primals, tangents
         if exponent == 0:
             return power(x, exponent), jnp.zeros_like(slope)
-        return power(x, exponent), exponent * other(x, exponent - 1) * slope
+        # Wide, and rounded once: three roundings of 16 bits are more than the last place.
+        wide = at_least_float32(x)
+        change = exponent * other(wide, exponent - 1) * slope.astype(wide.dtype)
+        return power(x, exponent), change.astype(slope.dtype)
 
     return jvp
 

@@ -74,6 +74,8 @@ def means(rng, count, sizes, kind=np.float32, *, wrap=False):
 
 def _at_most(places, top, kind):
     """Round, but not beyond the end."""
+    # float16 ends before long axes do.
+    top = np.minimum(top, float(jnp.finfo(kind).max))
     rounded = np.asarray(np.clip(places, 0, top), kind)
     beyond = rounded.astype(np.float64) > top
     return np.where(beyond, np.asarray(np.floor(top / 2), kind), rounded).astype(kind)

@@ -174,10 +174,13 @@ def slopes(shares, values, weights, wrong=0.0):
 
     def one(slope):
         value = ((shares.values * apart)[..., None] * slope.value).sum(1)
-        room = off[..., None] * np.abs(slope.value) + VANISHED * size[..., None] * slope.faint
+        room = off[..., None] * np.abs(slope.value)
         room += np.where(peaked, 0, rounded)[..., None] * slope.whole
         room = np.nan_to_num(room.sum(1), nan=np.inf) + LOST
-        return Near(values[:, None] * value, np.abs(values)[:, None] * room + LOST)
+        # Whatever is multiplied first may vanish, also once the value has made it small.
+        lost = VANISHED * (np.maximum(size, 1)[..., None] * slope.faint).sum(1)
+        sizes = np.abs(values)[:, None]
+        return Near(values[:, None] * value, sizes * room + np.maximum(sizes, 1) * lost + LOST)
 
     by_value = (slip + rounded.sum(-1, keepdims=True))[:, 0] + LOST
     by_value = Near(mean[:, 0], np.nan_to_num(by_value, nan=np.inf))

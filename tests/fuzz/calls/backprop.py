@@ -182,7 +182,7 @@ def error_feedback(rng):
 
 def top_k_mask(rng):
     arguments = {
-        "array": array(reals(rng, 3, 4), "floats", ranks=False, lengths=False),
+        "array": array(reals(rng, 4), "floats", ranks=False, lengths=False),
         "k": count(2, 0, 4),
     }
     return Call("backprop.top_k_mask", backprop.top_k_mask, arguments, 2)

@@ -145,8 +145,8 @@ def attention(rng):
     arguments |= {
         "inputs": count(1, 1),
         "features": count(3, 1),
-        "channels": shape((2,)),
-        "strides": shape((2,)),
+        "channels": shape((2,), optional=True),
+        "strides": shape((2,), optional=True),
         "coordinates": flag(False),
     }
     arguments |= {
@@ -181,8 +181,8 @@ def classifier(rng):
         "hidden": count(2, 1),
         "features": count(3, 1),
         "coordinates": flag(False),
-        "channels": shape((2,)),
-        "strides": shape((2,)),
+        "channels": shape((2,), optional=True),
+        "strides": shape((2,), optional=True),
         "rngs": rngs(),
     }
     return layer(
@@ -199,8 +199,8 @@ def key_network(rng):
         "digits": count(1, 1),
         "height": count(8, 4, 16),
         "width": count(8, 4, 16),
-        "channels": shape((2,)),
-        "strides": shape((2,)),
+        "channels": shape((2,), optional=True),
+        "strides": shape((2,), optional=True),
         "features": count(3, 1),
         "hidden": count(2, 1),
         "rngs": rngs(),

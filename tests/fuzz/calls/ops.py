@@ -8,7 +8,19 @@ import numpy as np
 from sparse_hyper_jax import ops
 from tests.fuzz import draw
 from tests.fuzz.calls.parts import SHAPE, entries, reals, sampling, tuples, tuples_of
-from tests.fuzz.wrong import Call, array, choice, count, flag, function, key, number, shape, thing
+from tests.fuzz.wrong import (
+    Call,
+    array,
+    choice,
+    count,
+    flag,
+    function,
+    key,
+    number,
+    shape,
+    thing,
+    tree,
+)
 
 
 def points(rng, n=6):
@@ -248,9 +260,7 @@ def accumulate(rng):
         "loss": function(loss, lambda *_: jnp.ones(3)),
         "tuple_parameters": tuples(rng, 4),
     }
-    arguments["shared_parameters"] = array(
-        reals(rng, 5), ranks=False, lengths=False, complexes=True
-    )
+    arguments["shared_parameters"] = tree(reals(rng, 5), None, "x", {"a": None}, [object()])
     known = inspect.signature(ops.accumulate_over_ranges).parameters
     arguments |= {"num_tuples": count(4, 1, 4)} if "num_tuples" in known else {}
     arguments |= {"range_size": count(2, 1, 4)}

@@ -1,5 +1,7 @@
 """Calls of ``sort``."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from sparse_hyper_jax import sort
@@ -48,7 +50,9 @@ def soft_places(rng):
 
 def order_losses(rng):
     name = draw.pick(rng, "order_loss", "rank_loss")
-    arguments = {"keys": keys(rng), "labels": array(draw.distinct(rng, N))}
+    # Labels are any real numbers, and so are keys.
+    labels = replace(array(draw.distinct(rng, N)), family=keys(rng).family)
+    arguments = {"keys": keys(rng), "labels": labels}
     arguments |= {"certainty": certainty(), "segment_ids": lists()}
     return Call(f"sort.{name}", getattr(sort, name), arguments, 2)
 

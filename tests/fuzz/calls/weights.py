@@ -43,7 +43,7 @@ def powers(rng):
 
 
 def selector():
-    return thing(lambda name, leaf: True, family="function")
+    return function(lambda name, leaf: True)
 
 
 def powerprop(rng):
@@ -198,6 +198,7 @@ def masked(rng):
             2,
         )
     if name == "pack_masks":
+        marks = tree(good, *(bad[0], bad[3]), "x", family="masks")  # masks of any shape will do
         return Call("pruning.pack_masks", pruning.pack_masks, {"masks": marks}, 1)
     if name == "combine_masks":
         arguments = {

@@ -72,6 +72,11 @@ def of_segment(method, values, weights):
     else:
         function, derivative = PARTS[method]
         parts, steep, slip = function(values), derivative(values), 0.0
+        if method == "softplus":
+            # Below -30 it is exp(v), of which a common factor cancels before it underflows.
+            faint = values.max(0) < -30
+            scaled = np.exp(np.where(faint, values - values.max(0), 0))
+            parts, steep = (np.where(faint, scaled, one) for one in (parts, steep))
     total, size = parts.sum(0), np.abs(parts).sum(0)
     empty = total == 0
     safe = np.where(empty, 1, total)
