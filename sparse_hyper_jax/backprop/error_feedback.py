@@ -69,10 +69,9 @@ def error_feedback(
         >>> import optax
         >>> from sparse_hyper_jax.backprop import TopK, error_feedback
         >>> optimizer = optax.chain(error_feedback(TopK(1)), optax.sgd(1.0))
-        >>> params, gradient = jnp.zeros(3), jnp.array([4.0, 2.0, 1.0])
-        >>> state = optimizer.init(params)
+        >>> params, state = jnp.zeros(3), optimizer.init(jnp.zeros(3))
         >>> for _ in range(8):  # one entry at a time
-        ...     updates, state = optimizer.update(gradient, state)
+        ...     updates, state = optimizer.update(jnp.array([4.0, 2.0, 1.0]), state)
         ...     params = optax.apply_updates(params, updates)
         >>> params.tolist(), state[0].residue.tolist()  # together 8 times the gradient
         ([-32.0, -14.0, -5.0], [0.0, 2.0, 3.0])
