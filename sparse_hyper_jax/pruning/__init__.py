@@ -6,7 +6,7 @@
                                        regrow.py         ^                             |
                                        top_kast.py       '--- training.py <--- dL/dw --'
 
-``magnitude_masks(weights, uniform(weights, 0.1))`` prunes once. ``sparse_training(optimizer,
+``magnitude_masks(weights, 0.1)`` prunes once. ``sparse_training(optimizer,
 method, density=0.1)`` is an optax transformation that trains with masks from the first step on,
 or prunes little by little. Masks are bool arrays of the parameters' shapes, those of single entries
 also of their shardings; they are applied to weights in the forward pass, and parameters stay dense.
@@ -18,6 +18,8 @@ What is checked, and what holds on several devices, is on the page Rules of the 
 """
 
 from sparse_hyper_jax.pruning.distributions import Distribution, count_kept, erk, uniform
+from sparse_hyper_jax.pruning.fan_in import SRigL
+from sparse_hyper_jax.pruning.fixed import Fixed
 from sparse_hyper_jax.pruning.masks import (
     DensityReport,
     Masks,
@@ -30,7 +32,14 @@ from sparse_hyper_jax.pruning.masks import (
     unpack_masks,
 )
 from sparse_hyper_jax.pruning.method import Kept, Method, Snapshot
-from sparse_hyper_jax.pruning.patterns import Blocks, Channels, NofM, Pattern, Unstructured
+from sparse_hyper_jax.pruning.patterns import (
+    Blocks,
+    Channels,
+    ConstantFanIn,
+    NofM,
+    Pattern,
+    Unstructured,
+)
 from sparse_hyper_jax.pruning.proximal import penalty_2_to_4, prox_2_to_4
 from sparse_hyper_jax.pruning.prune import Prune
 from sparse_hyper_jax.pruning.regrow import SET, DropAndGrow, RigL
@@ -43,9 +52,11 @@ __all__ = [
     "SET",
     "Blocks",
     "Channels",
+    "ConstantFanIn",
     "DensityReport",
     "Distribution",
     "DropAndGrow",
+    "Fixed",
     "Kept",
     "Masks",
     "Method",
@@ -53,6 +64,7 @@ __all__ = [
     "Pattern",
     "Prune",
     "RigL",
+    "SRigL",
     "Schedule",
     "Snapshot",
     "SparseState",
