@@ -13,6 +13,7 @@ from sparse_hyper_jax.ops.device_axes import spread_by
 from sparse_hyper_jax.ops.duplicates import flat_index
 from sparse_hyper_jax.ops.entrance import enter_entries
 from sparse_hyper_jax.ops.inside import check_in_range, clip_inside, is_inside
+from sparse_hyper_jax.placement import gathered
 from sparse_hyper_jax.precision import sum_dtype
 from sparse_hyper_jax.types import SparseEntries
 
@@ -90,6 +91,7 @@ def from_dense(
     flags = jax.lax.stop_gradient(flags)
     total = jnp.sum(flags, dtype=jnp.int32)
     n = _number_of_entries(total, count, cells)
+    dense, flags = gathered(dense), gathered(flags)
     (places,) = jnp.nonzero(flags.reshape(cells), size=n, fill_value=cells)
     inside = places < cells
     values = jnp.where(inside, dense.reshape(cells)[jnp.where(inside, places, 0)], 0)

@@ -68,8 +68,9 @@ class Fixed(Method):
     def change(self, key: Any, seen: Snapshot) -> Kept:
         """Give the masks."""
         del key
+        # Joined with what no weight is, so that they are spread over devices as the weights are.
         masks = [
-            placed_like(jnp.asarray(mask), weights)
+            placed_like(jnp.asarray(mask), weights) | (weights > jnp.inf)
             for mask, weights in zip(jax.tree.leaves(self.masks), seen.weights, strict=True)
         ]
         return Kept(masks, masks)
