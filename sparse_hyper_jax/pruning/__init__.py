@@ -11,7 +11,8 @@ method, density=0.1)`` is an optax transformation that trains with masks from th
 or prunes little by little. Masks are bool arrays of the parameters' shapes, those of single entries
 also of their shardings; they are applied to weights in the forward pass, and parameters stay dense.
 On dense hardware that costs as much as no mask at all: count operations if you like, but do not
-call them time. ``prox_2_to_4`` moves weights towards the 2:4 pattern of recent GPUs.
+call them time. ``prox_2_to_4`` moves weights towards the 2:4 pattern of recent GPUs, the
+``k_support_norm`` of a row towards about k entries.
 
 Of entries with the same score the first are kept, and NaN before everything, so that it is seen.
 What is checked, and what holds on several devices, is on the page Rules of the documentation.
@@ -20,6 +21,7 @@ What is checked, and what holds on several devices, is on the page Rules of the 
 from sparse_hyper_jax.pruning.distributions import Distribution, count_kept, erk, uniform
 from sparse_hyper_jax.pruning.fan_in import SRigL
 from sparse_hyper_jax.pruning.fixed import Fixed
+from sparse_hyper_jax.pruning.k_norms import k_support_norm, top_k_norm
 from sparse_hyper_jax.pruning.masks import (
     DensityReport,
     Masks,
@@ -77,6 +79,7 @@ __all__ = [
     "erk",
     "global_magnitude_masks",
     "gradual",
+    "k_support_norm",
     "keep_largest",
     "magnitude_masks",
     "one_shot",
@@ -85,6 +88,7 @@ __all__ = [
     "periodic",
     "prox_2_to_4",
     "sparse_training",
+    "top_k_norm",
     "uniform",
     "unpack_masks",
 ]

@@ -178,6 +178,8 @@ ROWS = [
         for name, schedule in SCHEDULES.items()
     ),
     Row("penalty_2_to_4", pruning.penalty_2_to_4, (KERNEL,)),
+    Row("top_k_norm", lambda x: pruning.top_k_norm(x, 3), (KERNEL,)),
+    Row("k_support_norm", lambda x: pruning.k_support_norm(x, 3), (KERNEL,)),
     Row(
         "prox_2_to_4",
         pruning.prox_2_to_4,
