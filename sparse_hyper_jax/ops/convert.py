@@ -57,8 +57,8 @@ def from_dense(
 
     Args:
         dense: array of one axis or more.
-        mask: bool of the same shape, which entries; None: those that are not 0. Also what has no
-            mask because it is 0 may be needed: a grown weight that has not moved yet.
+        mask: bool of the same shape, which entries; None: those that are not 0, which leaves out
+            kept weights that happen to be 0.
         count: number ``n`` of entries, needed where the mask is traced. Those in excess of what is
             true are padding of value 0 at the index ``dense.shape``. Fewer are refused where the
             mask is known; where it is not, the values are NaN (0 for whole numbers).

@@ -298,7 +298,7 @@ def unpack_masks(packed: Any, params: Any) -> Masks:
         ValueError: a size does not fit, or the trees have different structures.
 
     Example:
-        >>> from sparse_hyper_jax.pruning import Fixed, magnitude_masks, pack_masks, unpack_masks
+        >>> from sparse_hyper_jax.pruning import magnitude_masks, pack_masks, unpack_masks
         >>> params = {"kernel": jnp.arange(12.0).reshape(4, 3)}
         >>> masks = magnitude_masks(params, 0.25)
         >>> again = unpack_masks(pack_masks(masks), params)  # by way of a file
