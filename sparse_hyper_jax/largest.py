@@ -29,12 +29,6 @@ def top_k_mask(array: jax.Array, k: int | jax.Array) -> jax.Array:
 
     Raises:
         ValueError: a scalar, no floats, a static k out of range, or no whole number.
-
-    Example:
-        >>> from sparse_hyper_jax.backprop import top_k_mask
-        >>> rows = jnp.array([[3.0, -4.0, 1.0], [0.0, 1.0, 1.0]])
-        >>> top_k_mask(rows, [2, 1]).tolist()  # two of the first, one of the second
-        [[True, True, False], [False, True, False]]
     """
     array = as_array("array", array, "floats")
     checks.require(

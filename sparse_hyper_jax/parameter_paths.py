@@ -19,11 +19,6 @@ def is_kernel(path: str, leaf: jax.Array) -> bool:
 
     These are the leaves named ``kernel`` with at least two axes: no biases, no scales of
     normalisation, no embeddings.
-
-    Example:
-        >>> from sparse_hyper_jax.reparam import is_kernel
-        >>> is_kernel("layers/0/kernel", jnp.ones((3, 2))), is_kernel("layers/0/bias", jnp.ones(2))
-        (True, False)
     """
     return path.rsplit("/", maxsplit=1)[-1] == "kernel" and jnp.ndim(leaf) >= 2
 
