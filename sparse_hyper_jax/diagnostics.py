@@ -26,6 +26,13 @@ class GradientReport(NamedTuple):
         largest_z: the largest ``|mean - g| / standard error`` of an entry. For an unbiased estimate
             of few entries seldom above 4.
         norm: ``|g|``.
+
+    Example:
+        >>> from sparse_hyper_jax.diagnostics import gradient_report
+        >>> keys, exact = jax.random.split(jax.random.key(0), 10), jnp.array([3.0, 4.0])
+        >>> report = gradient_report(exact, lambda key: jnp.array([3.0, 0.0]), keys)
+        >>> print(f"{report.bias:.2f} {report.variance:.2f} {report.cosine:.2f} {report.norm:.2f}")
+        0.80 0.00 0.60 5.00
     """
 
     bias: jax.Array
@@ -64,6 +71,17 @@ def gradient_report(
 
     Raises:
         ValueError: fewer than two keys, or estimates of other shapes than ``exact``.
+
+    Example:
+        >>> from sparse_hyper_jax.backprop import RandomK, TopK, sparsify
+        >>> from sparse_hyper_jax.diagnostics import gradient_report
+        >>> exact = jnp.array([[4.0, 3.0, 2.0, 1.0]])
+        >>> for kind in (TopK(2), RandomK(2)):  # bias without noise, noise without bias
+        ...     keys = jax.random.split(jax.random.key(0), 2000)
+        ...     report = gradient_report(exact, lambda key: sparsify(key, exact, kind), keys)
+        ...     print(bool(report.bias > 3 * report.noise), f"{report.variance:.1f}")
+        True 0.0
+        False 1.0
     """
     count = _count_keys(keys)
     batch_size = checks.check_count("batch_size", batch_size, least=1)
@@ -174,6 +192,13 @@ def gradient_cosine(gradient: Any, reference: Any) -> jax.Array:
 
     Raises:
         ValueError: no arrays, different structures or shapes.
+
+    Example:
+        >>> from sparse_hyper_jax.diagnostics import gradient_cosine
+        >>> dense = {"kernel": jnp.array([4.0, 3.0]), "bias": jnp.array([0.0])}
+        >>> sparse = {"kernel": jnp.array([4.0, 0.0]), "bias": jnp.array([0.0])}
+        >>> print(f"{gradient_cosine(sparse, dense):.2f}")
+        0.80
     """
     (first, second), _ = _scaled_pair(gradient, reference)
     product = jnp.sum(first * second)
@@ -196,6 +221,11 @@ def norm_ratio(gradient: Any, reference: Any) -> jax.Array:
 
     Raises:
         ValueError: no arrays, different structures or shapes.
+
+    Example:
+        >>> from sparse_hyper_jax.diagnostics import norm_ratio
+        >>> print(f"{norm_ratio(jnp.array([0.0, 4.0]), jnp.array([3.0, 4.0])):.2f}")
+        0.80
     """
     (first, second), (one, two) = _scaled_pair(gradient, reference)
     # Lengths themselves could overflow.
@@ -207,6 +237,15 @@ def check_same(gradient: Any, reference: Any) -> None:
 
     Raises:
         ValueError: they differ.
+
+    Example:
+        >>> from sparse_hyper_jax.diagnostics import check_same
+        >>> check_same({"kernel": jnp.ones(3)}, {"kernel": jnp.zeros(3)})  # nothing to say
+        >>> try:
+        ...     check_same(jnp.ones((2, 3)), jnp.ones((3, 2)))
+        ... except ValueError as error:
+        ...     print(str(error)[:43])
+        found gradients of shapes (2, 3) and (3, 2)
     """
     one, two = (jax.tree.map(jnp.shape, tree) for tree in (gradient, reference))
     checks.require(

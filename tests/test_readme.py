@@ -19,7 +19,7 @@ SNIPPETS = [
     for snippet in re.findall(r"^```python\n(.*?)^```", page, flags=re.MULTILINE | re.DOTALL)
 ]
 # What fits numbers, or places them on devices, cannot be traced.
-LOOKS_AT_NUMBERS = ("fit_locality(", "shard_tuples(")
+LOOKS_AT_NUMBERS = ("fit_locality(", "shard_tuples(", "from_dense(")
 
 
 def test_readme_has_snippets():

@@ -34,6 +34,16 @@ class AdaptiveTopK(Sparsifier):
         depth: that distance, 0 for the last sparsified layer.
 
     Reference: Rüb et al. 2023, arXiv 2308.09201.
+
+    Example:
+        >>> from sparse_hyper_jax.backprop import AdaptiveTopK, init_memory, sparsify_cotangent
+        >>> weights = jnp.array([[8.0, 4, 2, 1], [1.0, 0, 0, 1]])  # are the cotangent of their sum
+        >>> loss = lambda y, memory: jnp.sum(weights * sparsify_cotangent(
+        ...     None, y, memory, sparsifier=AdaptiveTopK(most=0.75)))
+        >>> memory = init_memory("none", adaptive=True)
+        >>> gradient, memory = jax.grad(loss, argnums=(0, 1))(jnp.zeros((2, 4)), memory)
+        >>> gradient.tolist(), memory.peak.item()  # the large row is worth three, the small one one
+        ([[8.0, 4.0, 2.0, 0.0], [1.0, 0.0, 0.0, 0.0]], 15.0)
     """
 
     needs_peak: ClassVar[bool] = True
@@ -82,6 +92,17 @@ class AdaptiveLadder(AdaptiveTopK):
         num_rungs: budgets, from the largest share that ``most`` allows down to its half, quarter,
             ..., rounded up; and all n, for a cotangent that is not finite.
         axis_name: as in :class:`UnifiedTopK`; the rung is then the same on all devices.
+
+    Example:
+        >>> from sparse_hyper_jax.backprop import AdaptiveLadder, init_memory, sparse_dense
+        >>> AdaptiveLadder(most=0.5, num_rungs=3).budgets(64)  # each is compiled, one of them runs
+        (8, 16, 32, 64)
+        >>> loss = lambda kernel, memory: jnp.sum(sparse_dense(
+        ...     None, jnp.ones((2, 3)), kernel, None, memory, sparsifier=AdaptiveLadder(most=0.5)))
+        >>> memory = init_memory("none", adaptive=True)
+        >>> gradient, memory = jax.grad(loss, argnums=(0, 1))(jnp.ones((64, 3)), memory)
+        >>> jnp.count_nonzero(gradient[:, 0]).item()
+        32
     """
 
     num_rungs: int = 7

@@ -23,6 +23,12 @@ class Choice(NamedTuple):
         columns: ``(c,)`` distinct int32 units that all rows share, or None for all ``n``.
         weights: ``(rows, c)`` or ``(rows, n)``, what the components are multiplied by (0 drops
             one); a scalar for all of them, or None for 1.
+
+    Example:
+        >>> from sparse_hyper_jax.backprop import UnifiedTopK
+        >>> choice = UnifiedTopK(2).choose(None, jnp.array([[3.0, 1.0, 2.0], [1.0, 0.0, 4.0]]))
+        >>> choice.columns.tolist(), choice.weights  # columns 2 and 0, each as it is
+        ([2, 0], None)
     """
 
     columns: jax.Array | None
@@ -30,7 +36,18 @@ class Choice(NamedTuple):
 
 
 class Sparsifier(ABC):
-    """Base class; your own are frozen dataclasses (``eq=False``) that define ``choose``."""
+    """Base class; your own are frozen dataclasses (``eq=False``) that define ``choose``.
+
+    Example:
+        >>> from dataclasses import dataclass
+        >>> from sparse_hyper_jax.backprop import Choice, Sparsifier, sparsify
+        >>> @dataclass(frozen=True, eq=False)
+        ... class Positive(Sparsifier):
+        ...     def choose(self, key, cotangent, peak=None):
+        ...         return Choice(None, cotangent > 0)
+        >>> sparsify(None, jnp.array([[1.0, -2.0, 3.0]]), Positive()).tolist()
+        [[1.0, 0.0, 3.0]]
+    """
 
     needs_key: ClassVar[bool] = False
     needs_peak: ClassVar[bool] = False
@@ -134,6 +151,16 @@ def sparsify(key: jax.Array | None, cotangent: jax.Array, sparsifier: Sparsifier
 
     Raises:
         ValueError: no matrix, a missing key, a budget that does not fit.
+
+    Example:
+        >>> from sparse_hyper_jax.backprop import RandomK, TopK, sparsify
+        >>> cotangent = jnp.array([[3.0, -1.0, 2.0, 0.5]])
+        >>> sparsify(None, cotangent, TopK(2)).tolist()
+        [[3.0, 0.0, 2.0, 0.0]]
+        >>> draw = lambda key: sparsify(key, cotangent, RandomK(2))
+        >>> draws = jax.vmap(draw)(jax.random.split(jax.random.key(0), 4000))
+        >>> bool(jnp.allclose(jnp.mean(draws, axis=0), cotangent, atol=0.2))  # unbiased
+        True
     """
     cotangent = as_array("cotangent", cotangent, "floats")
     checks.check_shape("cotangent", cotangent, (None, None), "(rows, n): one row per example")

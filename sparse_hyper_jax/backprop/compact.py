@@ -24,6 +24,12 @@ class CompactGradient(NamedTuple):
         columns: ``(c,)`` units.
         rows: ``(c, n_in)``.
         uses: scalar, backward passes that the gradient went through.
+
+    Example:
+        >>> from sparse_hyper_jax.backprop import CompactGradient, add_compact
+        >>> gradient = CompactGradient(jnp.array([2.0]), jnp.array([[1.0, 1.0]]), uses=jnp.ones(()))
+        >>> add_compact(jnp.zeros((3, 2)), gradient, -0.5).tolist()  # unit 2 alone
+        [[0.0, 0.0], [0.0, 0.0], [-0.5, -0.5]]
     """
 
     columns: jax.Array
@@ -46,6 +52,12 @@ def empty_compact(
 
     Raises:
         ValueError: the sparsifier does not choose columns, or not always as many.
+
+    Example:
+        >>> from sparse_hyper_jax.backprop import UnifiedTopK, empty_compact
+        >>> compact = empty_compact(jnp.ones((1000, 300)), UnifiedTopK(0.04))
+        >>> compact.columns.shape, compact.rows.shape  # a twenty-fifth of the kernel
+        ((40,), (40, 300))
     """
     checks.check_choice("layout", layout, LAYOUTS)
     check_sparsifier(sparsifier)
@@ -89,6 +101,16 @@ def add_compact(
     Raises:
         ValueError: another layout; a gradient that does not fit the kernel; outside ``jit``, one
             that went through several backward passes or was scaled.
+
+    Example:
+        >>> from sparse_hyper_jax.backprop import UnifiedTopK, add_compact, empty_compact
+        >>> from sparse_hyper_jax.backprop import sparse_dense
+        >>> x, kernel, top = jnp.array([[1.0, 2.0]]), jnp.ones((3, 2)), UnifiedTopK(1)
+        >>> loss = lambda compact: jnp.sum(sparse_dense(
+        ...     None, x, kernel, sparsifier=top, compact=compact) * jnp.array([1.0, 4.0, 2.0]))
+        >>> gradient = jax.grad(loss)(empty_compact(kernel, top))
+        >>> add_compact(kernel, gradient, -0.125).tolist()  # a step of SGD, of unit 1
+        [[1.0, 1.0], [0.5, 0.0], [1.0, 1.0]]
     """
     checks.check_choice("layout", layout, LAYOUTS)
     check_instance("gradient", gradient, CompactGradient)

@@ -67,6 +67,15 @@ def sparsify_cotangent(
             gradient with respect to it is.
 
     Reference: Sun et al. 2017, arXiv 1706.06197; Zhang et al. 2020, arXiv 1905.10194.
+
+    Example:
+        >>> from sparse_hyper_jax.backprop import TopK, sparsify_cotangent
+        >>> x, kernel = jnp.array([[1.0, 2.0]]), jnp.ones((2, 3))
+        >>> def loss(kernel):  # after a product of any kind, before the nonlinearity
+        ...     y = sparsify_cotangent(None, x @ kernel, sparsifier=TopK(1))
+        ...     return jnp.sum(jnp.tanh(y) * jnp.array([1.0, 5.0, 2.0]))
+        >>> jnp.count_nonzero(jax.grad(loss)(kernel), axis=0).tolist()  # the weights of one unit
+        [0, 2, 0]
     """
     event_ndim = checks.check_count("event_ndim", event_ndim, least=1)
     y = as_array("y", y, "floats")

@@ -96,6 +96,15 @@ def sparse_dense(
             batch size, a memory or a compact gradient that is not differentiated.
 
     Reference: Sun et al. 2017, arXiv 1706.06197; Zhang et al. 2020, arXiv 1905.10194.
+
+    Example:
+        >>> from sparse_hyper_jax.backprop import UnifiedTopK, sparse_dense
+        >>> x, kernel, targets = jnp.ones((8, 5)), jnp.zeros((100, 5)), jnp.arange(100.0)
+        >>> loss = lambda kernel: jnp.mean((sparse_dense(
+        ...     None, x, kernel, sparsifier=UnifiedTopK(0.1)) - targets[None]) ** 2)
+        >>> gradient = jax.grad(loss)(kernel)
+        >>> jnp.flatnonzero(gradient[:, 0]).tolist()  # the ten units that are furthest off
+        [90, 91, 92, 93, 94, 95, 96, 97, 98, 99]
     """
     checks.check_choice("layout", layout, LAYOUTS)
     dense_bias = checks.check_flag("dense_bias", dense_bias)

@@ -26,6 +26,12 @@ class ErrorFeedbackState(NamedTuple):
     Attributes:
         residue: tree of the updates, what was left out of them so far.
         key: typed key for random sparsifiers, or None.
+
+    Example:
+        >>> from sparse_hyper_jax.backprop import TopK, error_feedback
+        >>> state = error_feedback(TopK(0.5)).init({"kernel": jnp.ones((2, 3), jnp.bfloat16)})
+        >>> state.residue["kernel"].dtype, state.key  # small rests add up in 32 bits
+        (dtype('float32'), None)
     """
 
     residue: Any
@@ -58,6 +64,17 @@ def error_feedback(
         ValueError: an option is wrong; updates of another structure or shape than the parameters.
 
     Reference: Stich et al. 2018, arXiv 1809.07599.
+
+    Example:
+        >>> import optax
+        >>> from sparse_hyper_jax.backprop import TopK, error_feedback
+        >>> optimizer = optax.chain(error_feedback(TopK(1)), optax.sgd(1.0))
+        >>> params, state = jnp.zeros(3), optimizer.init(jnp.zeros(3))
+        >>> for _ in range(8):  # one entry at a time
+        ...     updates, state = optimizer.update(jnp.array([4.0, 2.0, 1.0]), state)
+        ...     params = optax.apply_updates(params, updates)
+        >>> params.tolist(), state[0].residue.tolist()  # together 8 times the gradient
+        ([-32.0, -14.0, -5.0], [0.0, 2.0, 3.0])
     """
     check_sparsifier(sparsifier)
     check_key(sparsifier, key)

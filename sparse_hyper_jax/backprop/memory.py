@@ -40,6 +40,15 @@ class Memory(NamedTuple):
         counts: ``(n,)``, how often each unit was propagated, counted over rows and steps (in
             float32 up to 2**24).
         uses: scalar, backward passes that the last gradient went through: 0 at first, then 1.
+
+    Example:
+        >>> from sparse_hyper_jax.backprop import Memory, TopK, sparsify_cotangent
+        >>> memory = Memory(jnp.array([[0.0, 9.0]]), peak=None, counts=None, uses=jnp.zeros(()))
+        >>> loss = lambda y, memory: jnp.sum(sparsify_cotangent(
+        ...     None, y, memory, sparsifier=TopK(1), eta=0.5))
+        >>> gradient, memory = jax.grad(loss, argnums=(0, 1))(jnp.zeros((1, 2)), memory)
+        >>> gradient.tolist(), memory.residue.tolist()  # of 1 and 1 + 9; half of the 1 is kept
+        ([[0.0, 10.0]], [[0.5, 0.0]])
     """
 
     residue: jax.Array | None
@@ -73,6 +82,12 @@ def init_memory(
 
     Raises:
         ValueError: an unknown kind, a shape with too few axes, or 16 bits.
+
+    Example:
+        >>> from sparse_hyper_jax.backprop import init_memory
+        >>> memory = init_memory("shared", (32, 10), adaptive=True, count=True)
+        >>> jax.tree.map(jnp.shape, memory)._asdict()
+        {'residue': (10,), 'peak': (), 'counts': (10,), 'uses': ()}
     """
     checks.check_choice("kind", kind, KINDS)
     event_ndim = checks.check_count("event_ndim", event_ndim, least=1)
@@ -118,6 +133,19 @@ def next_memory(memory: Memory, gradient: Memory) -> Memory:
     Raises:
         ValueError: memories of different kinds or shapes; outside ``jit``, a memory that was used
             more than once, or scaled.
+
+    Example:
+        >>> from sparse_hyper_jax.backprop import TopK, init_memory, next_memory, sparse_dense
+        >>> x, kernel, memory = jnp.ones((1, 2)), jnp.ones((2, 2)), init_memory("slot", (1, 2))
+        >>> loss = lambda kernel, memory: jnp.vdot(jnp.array([3.0, 2.0]), sparse_dense(
+        ...     None, x, kernel, None, memory, sparsifier=TopK(1), eta=1.0))
+        >>> for _ in range(3):  # unit 1 has its turn when 2 + 2 is more than 3
+        ...     gradient, following = jax.grad(loss, argnums=(0, 1))(kernel, memory)
+        ...     memory = next_memory(memory, following)
+        ...     print(gradient[:, 0].tolist(), memory.residue.tolist())
+        [3.0, 0.0] [[0.0, 2.0]]
+        [0.0, 4.0] [[3.0, 0.0]]
+        [6.0, 0.0] [[0.0, 2.0]]
     """
     check_instance("memory", memory, Memory)
     check_instance("gradient", gradient, Memory)
@@ -251,6 +279,15 @@ def share_of_units_used(memory: Memory) -> jax.Array:
 
     Raises:
         ValueError: a memory without counts.
+
+    Example:
+        >>> from sparse_hyper_jax.backprop import TopK, init_memory, share_of_units_used
+        >>> from sparse_hyper_jax.backprop import sparsify_cotangent
+        >>> loss = lambda memory: jnp.sum(jnp.array([1.0, 5.0, 2.0, 3.0]) * sparsify_cotangent(
+        ...     None, jnp.ones((2, 4)), memory, sparsifier=TopK(1)))
+        >>> memory = jax.grad(loss)(init_memory("none", (2, 4), count=True))
+        >>> memory.counts.tolist(), share_of_units_used(memory).item()  # both rows took unit 1
+        ([0.0, 2.0, 0.0, 0.0], 0.25)
     """
     check_instance("memory", memory, Memory)
     counts = checks.require_given(

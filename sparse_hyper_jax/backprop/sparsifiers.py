@@ -35,6 +35,12 @@ class TopK(Sparsifier):
     product follows and no time is saved.
 
     Reference: Sun et al. 2017, arXiv 1706.06197.
+
+    Example:
+        >>> from sparse_hyper_jax.backprop import TopK, sparsify
+        >>> cotangent = jnp.array([[3.0, -1.0, 2.0, 0.5], [0.0, 1.0, 2.0, -4.0]])
+        >>> sparsify(None, cotangent, TopK(0.5)).tolist()  # half of each row
+        [[3.0, 0.0, 2.0, 0.0], [0.0, 0.0, 2.0, -4.0]]
     """
 
     k: float
@@ -62,6 +68,12 @@ class UnifiedTopK(Sparsifier):
             there is nothing to say.)
 
     Reference: Sun et al. 2017, arXiv 1706.06197; Wei et al. 2017, arXiv 1709.06080.
+
+    Example:
+        >>> from sparse_hyper_jax.backprop import UnifiedTopK, sparsify
+        >>> cotangent = jnp.array([[3.0, -1.0, 2.0, 0.5], [0.0, 1.0, 2.0, -4.0]])
+        >>> sparsify(None, cotangent, UnifiedTopK(2)).tolist()  # the same columns in all rows
+        [[0.0, 0.0, 2.0, 0.5], [0.0, 0.0, 2.0, -4.0]]
     """
 
     k: float
@@ -89,6 +101,12 @@ class CandidateTopK(Sparsifier):
         k: budget of a row.
         candidates: budget of columns, at least k; by default four times k, or all.
         axis_name: as in :class:`UnifiedTopK`.
+
+    Example:
+        >>> from sparse_hyper_jax.backprop import CandidateTopK, sparsify
+        >>> cotangent = jnp.array([[3.0, -1.0, 2.0, 0.5], [0.0, 1.0, 2.0, -4.0]])
+        >>> sparsify(None, cotangent, CandidateTopK(1, candidates=2)).tolist()  # of columns 2 and 3
+        [[0.0, 0.0, 2.0, 0.0], [0.0, 0.0, 0.0, -4.0]]
     """
 
     k: float
@@ -128,6 +146,12 @@ class BlockTopK(Sparsifier):
         k: budget, rounded up to whole blocks.
         block: columns per block, a divisor of n.
         axis_name: as in :class:`UnifiedTopK`.
+
+    Example:
+        >>> from sparse_hyper_jax.backprop import BlockTopK, sparsify
+        >>> cotangent = jnp.array([[3.0, -1.0, 2.0, 0.5], [0.0, 1.0, 2.0, -4.0]])
+        >>> sparsify(None, cotangent, BlockTopK(2, block=2)).tolist()
+        [[0.0, 0.0, 2.0, 0.5], [0.0, 0.0, 2.0, -4.0]]
     """
 
     k: float
@@ -186,6 +210,12 @@ class RandomK(Sparsifier):
         k: budget.
         rescale: multiply by ``n / k``, which makes it unbiased; otherwise the mean is ``k / n`` of
             the cotangent.
+
+    Example:
+        >>> from sparse_hyper_jax.backprop import RandomK, sparsify
+        >>> sparse = sparsify(jax.random.key(0), jnp.ones((2, 100)), RandomK(0.25))
+        >>> jnp.count_nonzero(sparse, axis=1).tolist(), jnp.max(sparse).item()  # 25 each, times 4
+        ([25, 25], 4.0)
     """
 
     needs_key: ClassVar[bool] = True
@@ -219,6 +249,12 @@ class UnifiedRandomK(RandomK):
     Attributes:
         k: budget.
         rescale: as in :class:`RandomK`.
+
+    Example:
+        >>> from sparse_hyper_jax.backprop import UnifiedRandomK, sparsify
+        >>> sparse = sparsify(jax.random.key(0), jnp.ones((2, 100)), UnifiedRandomK(0.25))
+        >>> jnp.sum(sparse, axis=1).tolist(), jnp.count_nonzero(jnp.any(sparse, axis=0)).item()
+        ([100.0, 100.0], 25)
     """
 
     def choose(self, key: jax.Array | None, cotangent: jax.Array, peak: Any = None) -> Choice:
@@ -238,6 +274,14 @@ class ImportanceSampling(Sparsifier):
     ``shard_map``, fold the device's index into the key.
 
     Reference: Wangni et al. 2018, arXiv 1710.09854.
+
+    Example:
+        >>> from sparse_hyper_jax.backprop import ImportanceSampling, sparsify
+        >>> cotangent = jnp.array([[8.0, -1.0, 1.0, 0.0]])  # of these, 8 is always kept
+        >>> draw = lambda key: sparsify(key, cotangent, ImportanceSampling(2))
+        >>> draws = jax.vmap(draw)(jax.random.split(jax.random.key(0), 4000))
+        >>> draws[:, 0, 0].min().item(), bool(jnp.allclose(draws.mean(0), cotangent, atol=0.1))
+        (8.0, True)
     """
 
     needs_key: ClassVar[bool] = True
@@ -262,7 +306,13 @@ class ImportanceSampling(Sparsifier):
 
 @dataclass(frozen=True, eq=False)
 class Threshold(Sparsifier):
-    """All components with a magnitude above ``tau``; biased, their number depends on the data."""
+    """All components with a magnitude above ``tau``; biased, their number depends on the data.
+
+    Example:
+        >>> from sparse_hyper_jax.backprop import Threshold, sparsify
+        >>> sparsify(None, jnp.array([[3.0, -1.0, 2.0, 0.5]]), Threshold(1.5)).tolist()
+        [[3.0, 0.0, 2.0, 0.0]]
+    """
 
     tau: float
 

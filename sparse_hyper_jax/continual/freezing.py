@@ -26,6 +26,12 @@ def freeze_updates(updates: Any, frozen: Masks) -> Any:
 
     Raises:
         ValueError: a mask has another shape than its leaf, or is not bool.
+
+    Example:
+        >>> from sparse_hyper_jax.continual import freeze_updates
+        >>> frozen = {"kernel": jnp.array([True, False])}
+        >>> freeze_updates({"kernel": jnp.array([0.5, 0.5])}, frozen)["kernel"].tolist()
+        [-0.0, 0.5]
     """
     return replace_entries(updates, frozen, -0.0, where=True)
 
@@ -47,6 +53,17 @@ def freeze_entries(inner: optax.GradientTransformation) -> optax.GradientTransfo
     Raises:
         ValueError: ``inner`` is no optimizer; ``update`` is called without ``frozen``, or with
             masks that do not fit.
+
+    Example:
+        >>> import optax
+        >>> from sparse_hyper_jax.continual import freeze_entries
+        >>> optimizer, params = freeze_entries(optax.adamw(0.1)), jnp.array([1.0, 1.0])
+        >>> state, frozen = optimizer.init(params), jnp.array([True, False])
+        >>> for _ in range(3):
+        ...     updates, state = optimizer.update(jnp.ones(2), state, params, frozen=frozen)
+        ...     params = optax.apply_updates(params, updates)
+        >>> params[0].item(), bool(params[1] < 0.8)  # neither momentum nor decay moved the first
+        (1.0, True)
     """
     check_instance("inner", inner, optax.GradientTransformation)
     inner = optax.with_extra_args_support(inner)

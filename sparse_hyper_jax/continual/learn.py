@@ -72,6 +72,17 @@ def efficient_packnet(
             groups.
 
     Reference: Schwarz et al. 2021, arXiv 2110.00296.
+
+    Example:
+        >>> from sparse_hyper_jax.continual import efficient_packnet, empty_network, share_used
+        >>> goal = {"kernel": jnp.array([[3.0, 0.0, 0.0, 2.0], [0.0, 0.0, 1.0, 0.0]])}
+        >>> train = lambda params, frozen, masks: goal  # stands for a training loop
+        >>> score = lambda weights: -jnp.sum((weights["kernel"] - goal["kernel"]) ** 2)
+        >>> network, search = efficient_packnet(
+        ...     empty_network(goal), goal, train, score, sparsities=[0.25, 0.5, 0.75, 0.875],
+        ...     accept=lambda score, whole: score >= whole - 1.5)
+        >>> search.sparsity, share_used(network)  # the 1 is given up, 3 and 2 stay
+        (0.75, 0.25)
     """
     check_elementwise(reparam)
     check_grid(sparsities)
@@ -121,6 +132,18 @@ def packnet(
             reparametrisation is one of groups.
 
     Reference: Mallya and Lazebnik 2018, arXiv 1711.05769.
+
+    Example:
+        >>> from sparse_hyper_jax.continual import empty_network, packnet, share_used
+        >>> fresh = {"kernel": jnp.ones((4, 4))}
+        >>> network = empty_network(fresh)
+        >>> train = lambda params, frozen, masks: params  # stands for a training loop
+        >>> for _ in range(3):  # each task takes half of what is free
+        ...     network = packnet(network, fresh, train, keep=0.5)
+        ...     print(share_used(network))
+        0.5
+        0.75
+        0.875
     """
     check_elementwise(reparam)
     checks.require(check_share("keep", keep) > 0, f"keep={keep}", "in (0, 1]", "change keep")

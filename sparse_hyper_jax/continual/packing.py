@@ -30,7 +30,16 @@ from sparse_hyper_jax.reparam import Reparametrization
 
 
 class Task(NamedTuple):
-    """What belongs to one task."""
+    """What belongs to one task.
+
+    Example:
+        >>> from sparse_hyper_jax.continual import empty_network, packnet
+        >>> params = {"kernel": jnp.arange(8.0).reshape(2, 4), "bias": jnp.zeros(4)}
+        >>> network = packnet(empty_network(params), params, lambda params, *_: params, keep=0.5)
+        >>> task = network.tasks[0]  # the last four entries, as bits, and a bias of its own
+        >>> task.masks["kernel"].tolist(), task.own["bias"].tolist()
+        ([15], [0.0, 0.0, 0.0, 0.0])
+    """
 
     masks: Any
     """Shared entries that it uses, eight in a byte (:func:`~sparse_hyper_jax.pruning.pack_masks`);
@@ -41,7 +50,14 @@ class Task(NamedTuple):
 
 
 class PackedNetwork(NamedTuple):
-    """Parameters of all tasks, a pytree to be saved as it is."""
+    """Parameters of all tasks, a pytree to be saved as it is.
+
+    Example:
+        >>> from sparse_hyper_jax.continual import empty_network
+        >>> network = empty_network({"kernel": jnp.ones((2, 2)), "bias": jnp.zeros(2)})
+        >>> network.used["kernel"].tolist(), network.used["bias"], len(network.tasks)
+        ([[False, False], [False, False]], MaskedNode(), 0)
+    """
 
     params: Any
     """Shared entries, and the leaves that are not shared of the last task."""
@@ -63,6 +79,12 @@ def empty_network(params: Any, *, select: Selector = is_kernel, tasks: int = 0) 
 
     Raises:
         ValueError: nothing is shared.
+
+    Example:
+        >>> from sparse_hyper_jax.continual import empty_network, share_used
+        >>> network = empty_network({"kernel": jnp.ones((2, 3)), "bias": jnp.zeros(3)})
+        >>> share_used(network), network.tasks  # tasks will share the kernel; each has its own bias
+        (0.0, ())
     """
     tasks = checks.check_count("tasks", tasks)
     used = map_selected(
@@ -84,6 +106,14 @@ def redraw_free(network: PackedNetwork, fresh: Any) -> Any:
 
     Raises:
         ValueError: fresh parameters have another structure or another shape.
+
+    Example:
+        >>> from sparse_hyper_jax.continual import add_task, empty_network, redraw_free
+        >>> network = empty_network({"kernel": jnp.zeros((1, 3))})
+        >>> masks = {"kernel": jnp.array([[True, False, True]])}
+        >>> network = add_task(network, {"kernel": jnp.full((1, 3), 5.0)}, masks)
+        >>> redraw_free(network, {"kernel": jnp.ones((1, 3))})["kernel"].tolist()
+        [[5.0, 1.0, 5.0]]
     """
     check_instance("network", network, PackedNetwork)
     check_like(network.params, fresh, "fresh parameters")
@@ -135,6 +165,14 @@ def add_task(
     Raises:
         ValueError: an entry of an earlier task has changed; parameters or masks do not fit the
             network.
+
+    Example:
+        >>> from sparse_hyper_jax.continual import add_task, empty_network, share_used, task_weights
+        >>> network = empty_network({"kernel": jnp.zeros((2, 2))})
+        >>> masks = {"kernel": jnp.array([[True, False], [False, False]])}
+        >>> network = add_task(network, {"kernel": jnp.full((2, 2), 5.0)}, masks)
+        >>> task_weights(network, 0)["kernel"].tolist(), share_used(network)
+        ([[5.0, 0.0], [0.0, 0.0]], 0.25)
     """
     check_instance("network", network, PackedNetwork)
     checks.check_flag("freeze", freeze)
@@ -206,6 +244,16 @@ def task_weights(
 
     Raises:
         ValueError: there is no such task; the reparametrisation is one of groups.
+
+    Example:
+        >>> from sparse_hyper_jax.continual import add_task, empty_network, redraw_free
+        >>> from sparse_hyper_jax.continual import task_weights
+        >>> network = empty_network({"kernel": jnp.zeros((1, 3))})
+        >>> for value, kept in ((7.0, [True, True, False]), (1.0, [False, True, True])):
+        ...     new = redraw_free(network, {"kernel": jnp.full((1, 3), value)})
+        ...     network = add_task(network, new, {"kernel": jnp.array([kept])})
+        >>> [task_weights(network, number)["kernel"].tolist() for number in (0, 1)]
+        [[[7.0, 7.0, 0.0]], [[0.0, 7.0, 1.0]]]
     """
     check_instance("network", network, PackedNetwork)
     number = checks.check_count("number", number)
@@ -227,6 +275,12 @@ def share_used(network: PackedNetwork) -> float:
 
     Raises:
         ValueError: it is no network.
+
+    Example:
+        >>> from sparse_hyper_jax.continual import add_task, empty_network, share_used
+        >>> params, masks = {"kernel": jnp.ones((1, 4))}, {"kernel": jnp.arange(4)[None] < 3}
+        >>> share_used(add_task(empty_network(params), params, masks))
+        0.75
     """
     check_instance("network", network, PackedNetwork)
     return density_report(network.params, network.used).pruned

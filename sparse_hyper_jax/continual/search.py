@@ -8,7 +8,15 @@ from sparse_hyper_jax.entrance import as_array, check_function
 
 
 class Search(NamedTuple):
-    """What a search found."""
+    """What a search found.
+
+    Example:
+        >>> from sparse_hyper_jax.continual import search_sparsity
+        >>> accept = lambda score, whole: score >= whole - 0.25
+        >>> search = search_sparsity(lambda sparsity: 1 - sparsity**2, accept, [0.25, 0.5, 0.75])
+        >>> search.sparsity, search.curve
+        (0.5, {0.0: 1.0, 0.5: 0.75, 0.75: 0.4375})
+    """
 
     sparsity: float
     """The chosen one; 0 if none of the others was accepted."""
@@ -41,6 +49,14 @@ def search_sparsity(
     Raises:
         ValueError: the sparsities are not increasing shares; the unpruned network itself is not
             accepted, as when its score is NaN or a ratio is asked of a negative score.
+
+    Example:
+        >>> from sparse_hyper_jax.continual import search_sparsity
+        >>> accuracy = lambda sparsity: 0.9 if sparsity < 0.8 else 0.5
+        >>> accept = lambda score, whole: score >= 0.99 * whole
+        >>> search = search_sparsity(accuracy, accept, [0.5, 0.6, 0.7, 0.8, 0.9])
+        >>> search.sparsity, sorted(search.curve)  # three of five were tried, and the whole network
+        (0.7, [0.0, 0.7, 0.8, 0.9])
     """
     grid = check_grid(sparsities)
     check_function("evaluate", evaluate)

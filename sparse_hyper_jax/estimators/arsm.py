@@ -38,6 +38,13 @@ class AR(Estimator):
 
     Unbiased, one evaluation, and of such a variance that it is of interest only as the first step
     towards :class:`ARSM`.
+
+    Example:
+        >>> from sparse_hyper_jax.estimators import AR
+        >>> logits, f = jnp.array([0.5, 0.0, -0.5]), lambda z: (z - 1.0) ** 2
+        >>> estimate = AR().estimate(jax.random.key(0), logits, f)
+        >>> estimate.samples.shape, bool(jnp.abs(jnp.sum(estimate.gradient)) < 1e-5)
+        ((1,), True)
     """
 
     def evaluations(self, shape: Sequence[int]) -> int:
@@ -71,6 +78,13 @@ class ARS(Estimator):
 
     Raises:
         ValueError: fewer, or more than there are classes.
+
+    Example:
+        >>> from sparse_hyper_jax.estimators import ARS, ARSM
+        >>> f = lambda z: jnp.sum((z - 7.0) ** 2)
+        >>> estimate = ARS(num_references=2).estimate(jax.random.key(0), jnp.zeros((4, 20)), f)
+        >>> len(estimate.samples), ARSM().evaluations((4, 20))  # evaluations of f
+        (39, 191)
     """
 
     num_references: int = 1
@@ -128,6 +142,16 @@ class ARSM(Estimator):
         joint: exchange in all variables at once, ``C (C - 1) / 2 + 1`` evaluations however many
             variables; if false, one variable at a time with the others at the true action: less
             variance for ``K`` times as many.
+
+    Example:
+        >>> from sparse_hyper_jax.diagnostics import gradient_report
+        >>> from sparse_hyper_jax.estimators import ARSM, Enumeration
+        >>> logits, f = jnp.array([0.5, 0.0, -0.5]), lambda z: (z - 1.0) ** 2
+        >>> exact = Enumeration().estimate(jax.random.key(0), logits, f).gradient
+        >>> estimate = lambda key: ARSM().estimate(key, logits, f).gradient
+        >>> report = gradient_report(exact, estimate, jax.random.split(jax.random.key(1), 2000))
+        >>> bool(report.largest_z < 4)  # no bias is seen
+        True
     """
 
     joint: bool = True
@@ -174,6 +198,13 @@ class ARM(ARSM):
 
     Reference: Yin and Zhou 2019, "ARM: Augment-REINFORCE-Merge Gradient for Stochastic Binary
     Networks", arXiv 1807.11143.
+
+    Example:
+        >>> from sparse_hyper_jax.estimators import ARM
+        >>> logits, f = jnp.zeros((10, 2)), lambda z: (jnp.sum(z) - 3.0) ** 2  # ten coins
+        >>> estimate = ARM().estimate(jax.random.key(0), logits, f)
+        >>> estimate.gradient.shape, len(estimate.samples)  # from two evaluations
+        ((10, 2), 2)
     """
 
     def evaluations(self, shape: Sequence[int]) -> int:
@@ -213,6 +244,13 @@ def pseudo_actions(log_pi: jax.Array, logits: jax.Array, pairs: Any) -> jax.Arra
         ValueError: shapes that do not agree.
 
     Reference: the module's.
+
+    Example:
+        >>> from sparse_hyper_jax.estimators import pseudo_actions
+        >>> log_pi, logits = jnp.log(jnp.array([[0.2, 0.3, 0.5]])), jnp.zeros((1, 3))
+        >>> pairs = [[0, 0], [0, 1], [0, 2]]  # the first changes nothing: the least of all wins
+        >>> pseudo_actions(log_pi, logits, pairs).tolist()
+        [[0], [1], [2]]
     """
     log_pi, logits = as_array("log_pi", log_pi), as_array("logits", logits)
     pairs = as_array("pairs", pairs, "integers")

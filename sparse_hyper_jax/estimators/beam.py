@@ -37,6 +37,13 @@ def sample_without_replacement(
 
     Reference: Kool, van Hoof and Welling 2019, "Stochastic Beams and Where to Find Them", arXiv
     1903.06059.
+
+    Example:
+        >>> from sparse_hyper_jax.estimators import sample_without_replacement
+        >>> logits = jnp.array([[0.0, 1.0], [0.0, -1.0]])
+        >>> choices, log_p = sample_without_replacement(jax.random.key(0), logits, 4)
+        >>> sorted(choices.tolist()), float(jnp.sum(jnp.exp(log_p)).round(3))  # all there are
+        ([[0, 0], [0, 1], [1, 0], [1, 1]], 1.0)
     """
     check_random_key(key)
     logits = as_array("logits", logits)

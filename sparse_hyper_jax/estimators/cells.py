@@ -29,6 +29,13 @@ class CellChoices(NamedTuple):
         points: int32 ``(k, q, r)``, constants.
         logits: ``(k, q)``, float32 or wider, through which gradient reaches means and variances;
             minus infinity at repeated points.
+
+    Example:
+        >>> from sparse_hyper_jax.estimators import CellChoices
+        >>> points = jnp.array([[[2], [3]], [[7], [8]]], jnp.int32)
+        >>> choices = CellChoices(points, logits=jnp.zeros((2, 2)))
+        >>> choices.pick([1, 0]).tolist()  # tuple 0 takes its second cell, tuple 1 its first
+        [[3], [7]]
     """
 
     points: jax.Array
@@ -79,6 +86,17 @@ def cell_choices(
 
     Raises:
         ValueError: as :func:`~sparse_hyper_jax.ops.sample_tuples`.
+
+    Example:
+        >>> from sparse_hyper_jax.estimators import cell_choices, expectation
+        >>> from sparse_hyper_jax.ops import ContinuousTuples
+        >>> def loss(mean, key=jax.random.key(0)):  # of one tuple, which should be on cell 5
+        ...     tuples = ContinuousTuples(mean[None, None], jnp.ones((1, 1)), jnp.ones(1))
+        ...     choices = cell_choices(None, tuples, (8,))
+        ...     f = lambda z: jnp.abs(choices.pick(z)[0, 0] - 5.0)
+        ...     return expectation(key, choices.logits, f, estimator="enumeration")
+        >>> loss(jnp.array(2.5)).item(), bool(jax.grad(loss)(2.5) < 0)
+        (2.5, True)
     """
     shape = checks.check_index_shape("shape", shape)
     if key is not None:
@@ -119,6 +137,15 @@ def axis_choices(tuples: ContinuousTuples, shape: Sequence[int]) -> CellChoices:
 
     Raises:
         ValueError: shapes that do not agree.
+
+    Example:
+        >>> from sparse_hyper_jax.estimators import axis_choices
+        >>> from sparse_hyper_jax.ops import ContinuousTuples
+        >>> tuples = ContinuousTuples(jnp.array([[2.0, 5.5]]), jnp.ones((1, 2)), jnp.ones(1))
+        >>> choices = axis_choices(tuples, (8, 8))
+        >>> chances = np.asarray(jax.nn.softmax(choices.logits))
+        >>> print(choices.points[..., 0].tolist(), *chances.round(2))
+        [[2, 3], [5, 6]] [0.62 0.38] [0.5 0.5]
     """
     shape = checks.check_index_shape("shape", shape)
     means, variances, _ = enter_tuples(tuples)
@@ -160,6 +187,13 @@ def sample_cells(
 
     Raises:
         ValueError: no key, or shapes that do not agree.
+
+    Example:
+        >>> from sparse_hyper_jax.estimators import sample_cells
+        >>> means, variances = jnp.array([[2.2, 9.0]]), jnp.full((1, 2), 1e-6)
+        >>> cells, log_probability = sample_cells(jax.random.key(0), means, variances, (8, 8))
+        >>> cells.tolist()  # nearly certain: rounded, and clipped to the last cell
+        [[2, 7]]
     """
     check_random_key(key)
     shape = checks.check_index_shape("shape", shape)
@@ -207,6 +241,13 @@ def score_function_loss(
 
     Reference: Williams 1992; Kool et al. 2019 for the leave-one-out baseline; Foerster et al. 2018,
     arXiv 1802.05098 for higher orders.
+
+    Example:
+        >>> from sparse_hyper_jax.estimators import score_function_loss
+        >>> losses, logs = jnp.array([1.0, 3.0]), jnp.array([-0.5, -0.7])
+        >>> loss = lambda logs: score_function_loss(losses, logs, baseline="leave_one_out")
+        >>> loss(logs).item(), jax.grad(loss)(logs).tolist()  # the better draw becomes likelier
+        (2.0, [-1.0, 1.0])
     """
     checks.check_choice("baseline", baseline, BASELINES)
     losses = as_array("losses", losses)
@@ -265,6 +306,16 @@ def cell_expectation(
     Raises:
         ValueError: as :func:`sample_cells` and :func:`score_function_loss`, or ``f`` that is no
             function or gives anything but one real number.
+
+    Example:
+        >>> from sparse_hyper_jax.estimators import cell_expectation
+        >>> f = lambda cells: jnp.sum((cells - 5.0) ** 2)  # of whole numbers
+        >>> loss = lambda means, key: cell_expectation(
+        ...     key, means, jnp.ones((1, 1)), (8,), f, num_samples=1000
+        ... )
+        >>> slope = jax.grad(loss)(jnp.array([[3.0]]), jax.random.key(0))
+        >>> bool(slope[0, 0] < -3)  # about 2 (3 - 5): upwards
+        True
     """
     check_random_key(key)
     check_function("f", f)

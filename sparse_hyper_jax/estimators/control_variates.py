@@ -44,6 +44,17 @@ class REBAR(Estimator):
         ValueError: a temperature that is known and smaller, or a scale that is no number.
 
     Reference: Tucker et al. 2017, arXiv 1703.07370.
+
+    Example:
+        >>> from sparse_hyper_jax.diagnostics import gradient_report
+        >>> from sparse_hyper_jax.estimators import REBAR, Enumeration
+        >>> key, logits = jax.random.key(0), jnp.array([0.5, 0.0, -0.5])
+        >>> exact = Enumeration().estimate(key, logits, lambda z: (z - 1.0) ** 2).gradient
+        >>> f = lambda row: (row @ jnp.arange(3.0) - 1.0) ** 2  # the same of one-hot rows
+        >>> estimate = lambda key: REBAR(1.0).estimate(key, logits, f).gradient
+        >>> report = gradient_report(exact, estimate, jax.random.split(key, 2000))
+        >>> bool(report.largest_z < 4)  # no bias is seen, though f was differentiated
+        True
     """
 
     temperature: float | jax.Array = 0.5
@@ -92,6 +103,16 @@ class RELAX(Estimator):
         ValueError: a surrogate that is no function, or a scale that is no number.
 
     Reference: Grathwohl et al. 2018, arXiv 1711.00123.
+
+    Example:
+        >>> from sparse_hyper_jax.estimators import RELAX
+        >>> logits, f = jnp.zeros((1, 2)), lambda z: (z[0] - 0.4) ** 2
+        >>> def variance(scale, key):  # up to a constant
+        ...     estimator = RELAX(lambda z: jax.nn.softmax(z)[0, 1], scale)
+        ...     return jnp.sum(estimator.estimate(key, logits, f).gradient ** 2)
+        >>> keys = jax.random.split(jax.random.key(0), 500)
+        >>> bool(jnp.mean(jax.vmap(jax.grad(variance), (None, 0))(0.0, keys)) < 0)  # raise it
+        True
     """
 
     surrogate: Callable[[jax.Array], jax.Array]
@@ -167,6 +188,13 @@ def perturb_given_winner(
         ValueError: no key, or shapes that do not agree.
 
     Reference: Maddison, Tarlow and Minka 2014, "A* Sampling", arXiv 1411.0030.
+
+    Example:
+        >>> from sparse_hyper_jax.estimators import perturb_given_winner
+        >>> log_p = jax.nn.log_softmax(jnp.array([[3.0, 0.0, 0.0]]))
+        >>> z = perturb_given_winner(jax.random.key(0), log_p, [2])
+        >>> jnp.argmax(z, axis=-1).tolist()  # although its probability is small
+        [2]
     """
     check_random_key(key)
     rows = at_least_float32(as_array("log_probabilities", log_probabilities))

@@ -35,6 +35,14 @@ def fill_with_defaults(
         ValueError: shapes that do not agree, or an index that is no integer.
 
     Reference: Panda et al. 2025, arXiv 2504.12463.
+
+    Example:
+        >>> from sparse_hyper_jax.estimators import fill_with_defaults, top_route
+        >>> logits, defaults = jnp.array([[1.0, 0.0]]), jnp.array([[1.0, 0.0], [0.0, 2.0]])
+        >>> route = top_route(logits)  # expert 0, whose output is 1 and 1
+        >>> mixed = fill_with_defaults(logits, jnp.ones((1, 2)), route.expert, defaults)
+        >>> print(np.asarray(mixed).round(2))
+        [[0.73 1.27]]
     """
     logits = prepare_logits(logits)
     experts = logits.shape[-1]
@@ -78,6 +86,12 @@ def update_defaults(
         ValueError: shapes that do not agree, an index that is no integer, or a decay outside.
 
     Reference: Panda et al. 2025, arXiv 2504.12463.
+
+    Example:
+        >>> from sparse_hyper_jax.estimators import update_defaults
+        >>> outputs, experts = jnp.array([[1.0], [3.0], [8.0]]), [0, 0, -1]  # the last is padding
+        >>> update_defaults(jnp.ones((2, 1)), outputs, experts, decay=0.5).tolist()
+        [[1.5], [1.0]]
     """
     check_decay(decay)
     defaults, outputs = as_array("defaults", defaults), as_array("outputs", outputs)

@@ -81,6 +81,15 @@ def expectation(
             ``f`` that is no function or gives anything but one real number.
 
     Reference: Foerster et al. 2018, arXiv 1802.05098, for the second order.
+
+    Example:
+        >>> from sparse_hyper_jax.estimators import expectation
+        >>> f = lambda z: jnp.sum((z - jnp.array([2.0, 0.0])) ** 2)  # best: classes 2 and 0
+        >>> loss = lambda logits, key: expectation(key, logits, f, estimator="rloo")
+        >>> step = lambda logits, key: (logits - 0.1 * jax.grad(loss)(logits, key), None)
+        >>> keys = jax.random.split(jax.random.key(0), 500)
+        >>> jnp.argmax(jax.lax.scan(step, jnp.zeros((2, 3)), keys)[0], axis=-1).tolist()
+        [2, 0]
     """
     if isinstance(estimator, str):
         checks.check_choice("estimator", estimator, tuple(ESTIMATORS))

@@ -28,7 +28,15 @@ from sparse_hyper_jax.precision import at_least_float32
 
 
 class Route(NamedTuple):
-    """Where tokens go: multiply the output of the expert by the gate."""
+    """Where tokens go: multiply the output of the expert by the gate.
+
+    Example:
+        >>> from sparse_hyper_jax.estimators import Route
+        >>> outputs = jnp.array([[[1.0], [10.0]], [[2.0], [20.0]]])  # two tokens, by both experts
+        >>> route = Route(expert=jnp.array([1, 0]), gate=jnp.array([0.5, 0.75]))
+        >>> (route.gate[:, None] * outputs[jnp.arange(2), route.expert]).tolist()
+        [[5.0], [1.5]]
+    """
 
     expert: jax.Array
     """int32 ``(...)``, which one each token goes to."""
@@ -110,6 +118,17 @@ def sparse_mixer(
 
     Reference: Liu et al. 2023, arXiv 2310.00811 (midpoint); Liu et al. 2024, arXiv 2409.12136
     (Heun's third-order method).
+
+    Example:
+        >>> from sparse_hyper_jax.estimators import sparse_mixer
+        >>> losses = jnp.array([1.0, 3.0])  # at expert 0 and 1, in units of the gate
+        >>> def loss(logits, key):
+        ...     route = sparse_mixer(key, logits, exact_at_argmax=False)
+        ...     return route.gate * losses[route.expert]
+        >>> keys = jax.random.split(jax.random.key(0), 4000)
+        >>> slope = jnp.mean(jax.vmap(jax.grad(loss), (None, 0))(jnp.zeros(2), keys), axis=0)
+        >>> bool(jnp.allclose(slope, jnp.array([-0.5, 0.5]), atol=0.1))  # that of sum_i pi_i^2 l_i
+        True
     """
     check_random_key(key)
     checks.check_choice("method", method, tuple(RULES))
@@ -145,6 +164,12 @@ def top_route(logits: jax.Array) -> Route:
         ValueError: logits without experts.
 
     Reference: Fedus et al. 2021, arXiv 2101.03961.
+
+    Example:
+        >>> from sparse_hyper_jax.estimators import top_route
+        >>> route = top_route(jnp.array([[0.0, 2.0, 1.0], [3.0, 0.0, 0.0]]))
+        >>> print(route.expert, np.asarray(route.gate).round(2))
+        [1 0] [0.67 0.91]
     """
     logits = prepare_logits(logits)
     index = jnp.argmax(logits, axis=-1).astype(jnp.int32)
@@ -170,6 +195,12 @@ def balance_loss(logits: jax.Array, index: jax.Array) -> jax.Array:
         ValueError: no tokens, no experts, or an index of another shape or dtype.
 
     Reference: Fedus et al. 2021, arXiv 2101.03961.
+
+    Example:
+        >>> from sparse_hyper_jax.estimators import balance_loss
+        >>> even, one_sided = jnp.zeros((4, 2)), jnp.tile(jnp.array([9.0, 0.0]), (4, 1))
+        >>> print(balance_loss(even, [0, 1, 0, 1]), balance_loss(one_sided, [0, 0, 0, 0]).round(2))
+        1.0 2.0
     """
     logits = prepare_logits(logits)
     index = check_index(index, logits.shape[:-1])

@@ -46,6 +46,15 @@ class WithoutReplacement(Estimator):
 
     Reference: Kool, van Hoof and Welling 2020, "Estimating Gradients for Discrete Random Variables
     by Sampling without Replacement", arXiv 2002.06043.
+
+    Example:
+        >>> from sparse_hyper_jax.estimators import Enumeration, WithoutReplacement
+        >>> logits, f = jnp.array([8.0, 0.0, -1.0, -2.0]), lambda z: (z - 1.0) ** 2
+        >>> exact = Enumeration().estimate(jax.random.key(0), logits, f).gradient
+        >>> estimate = WithoutReplacement(num_samples=4).estimate(jax.random.key(1), logits, f)
+        >>> close = bool(jnp.allclose(estimate.gradient, exact, atol=1e-6))
+        >>> sorted(estimate.samples.tolist()), close  # all there are: nothing is left to chance
+        ([0, 1, 2, 3], True)
     """
 
     num_samples: int = 4

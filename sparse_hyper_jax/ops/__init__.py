@@ -38,7 +38,7 @@ from sparse_hyper_jax.ops.hyperlayer import hyperlayer, hyperlayer_hard
 from sparse_hyper_jax.ops.accumulate import accumulate_over_ranges
 from sparse_hyper_jax.ops.segments import segment_normalize, segment_softmax
 from sparse_hyper_jax.ops.regularize import variance_log_mean, variance_norm
-from sparse_hyper_jax.ops.convert import from_bcoo, to_bcoo, to_dense
+from sparse_hyper_jax.ops.convert import from_bcoo, from_dense, to_bcoo, to_dense
 from sparse_hyper_jax.ops.oracle import dense_relaxation
 from sparse_hyper_jax.types import ContinuousTuples, SparseEntries
 
@@ -57,6 +57,7 @@ __all__ = [
     "first_occurrence",
     "fit_locality",
     "from_bcoo",
+    "from_dense",
     "hyperlayer",
     "hyperlayer_hard",
     "invert_means",

@@ -4,14 +4,16 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 from jax.experimental import sparse
 
 from sparse_hyper_jax import checks
-from sparse_hyper_jax.entrance import check_instance
+from sparse_hyper_jax.entrance import as_array, check_instance, check_same_shape
 from sparse_hyper_jax.ops.device_axes import spread_by
 from sparse_hyper_jax.ops.duplicates import flat_index
 from sparse_hyper_jax.ops.entrance import enter_entries
 from sparse_hyper_jax.ops.inside import check_in_range, clip_inside, is_inside
+from sparse_hyper_jax.placement import gathered
 from sparse_hyper_jax.precision import sum_dtype
 from sparse_hyper_jax.types import SparseEntries
 
@@ -42,6 +44,79 @@ def to_dense(entries: SparseEntries, shape: Sequence[int], *, debug: bool = Fals
     places = flat_index(indices, shape)
     dense = spread_by(jax.ops.segment_sum(wide, places, cells), places)
     return dense.astype(values.dtype).reshape(shape)
+
+
+def from_dense(
+    dense: jax.Array, *, mask: jax.Array | None = None, count: int | None = None
+) -> SparseEntries:
+    """Take the entries out of a dense array, for instance those of a pruned kernel.
+
+    They come in row-major order, so that ``sparse_multiply(..., indices_are_sorted=True)`` may be
+    promised; where every row has the same number, ``row_layout=True`` too. A kernel ``(inputs,
+    outputs)`` has to be transposed first: output columns come before input columns there.
+
+    Args:
+        dense: array of one axis or more.
+        mask: bool of the same shape, which entries; None: those that are not 0, which leaves out
+            kept weights that happen to be 0.
+        count: number ``n`` of entries, needed where the mask is traced. Those in excess of what is
+            true are padding of value 0 at the index ``dense.shape``. Fewer are refused where the
+            mask is known; where it is not, the values are NaN (0 for whole numbers).
+
+    Returns:
+        ``n`` entries of as many columns as the array has axes, values in its dtype; gradients reach
+        the array.
+
+    Raises:
+        ValueError: a scalar, a mask of another shape or dtype, 2**31 cells or more, a traced mask
+            without a count, or a count below the number of entries that are true.
+
+    Example:
+        >>> from sparse_hyper_jax.ops import from_dense, sparse_multiply, to_bcoo
+        >>> kernel = jnp.array([[1.0, 0.0], [3.0, 4.0]])  # of a pruned layer, inputs by outputs
+        >>> entries, x = from_dense(kernel.T), jnp.array([[1.0, 10.0]])
+        >>> entries.indices.tolist(), entries.values.tolist()
+        ([[0, 0], [0, 1], [1, 1]], [1.0, 3.0, 4.0])
+        >>> sparse_multiply(*entries, x.T, (2,), indices_are_sorted=True).T.tolist()
+        [[31.0, 40.0]]
+        >>> (x @ to_bcoo(from_dense(kernel), (2, 2))).tolist()
+        [[31.0, 40.0]]
+    """
+    dense = as_array("dense", dense, "numbers")
+    shape = checks.check_index_shape("the shape of dense", dense.shape)
+    checks.require(dense.ndim >= 1, "dense of shape ()", "at least one axis", "give it an axis")
+    cells = checks.check_flat_size("the shape of dense", shape)
+    flags = dense != 0 if mask is None else as_array("mask", mask, "flags")
+    check_same_shape(dense=dense, mask=flags)
+    flags = jax.lax.stop_gradient(flags)
+    total = jnp.sum(flags, dtype=jnp.int32)
+    n = _number_of_entries(total, count, cells)
+    dense, flags = gathered(dense), gathered(flags)
+    (places,) = jnp.nonzero(flags.reshape(cells), size=n, fill_value=cells)
+    inside = places < cells
+    values = jnp.where(inside, dense.reshape(cells)[jnp.where(inside, places, 0)], 0)
+    indices = jnp.stack(jnp.unravel_index(jnp.where(inside, places, 0), shape), axis=-1)
+    outside = jnp.asarray(shape, jnp.int32)[None]
+    indices = jnp.where(inside[:, None], indices.astype(jnp.int32), outside)
+    return SparseEntries(indices, jnp.where(total > n, _unknown(dense.dtype), values))
+
+
+def _number_of_entries(total: jax.Array, count: int | None, cells: int) -> int:
+    """Give the static number of entries after checking that it is enough, as far as is known."""
+    known = not isinstance(total, Tracer)
+    checks.require(
+        known or count is not None,
+        "a traced mask without a count",
+        "a static number of entries",
+        "pass count=, for instance the number that magnitude_masks keeps",
+    )
+    if count is None:
+        return int(total)
+    return checks.check_count("count", count, least=int(total) if known else 0, most=cells)
+
+
+def _unknown(dtype: jnp.dtype) -> jax.Array:
+    return jnp.asarray(jnp.nan if jnp.issubdtype(dtype, jnp.inexact) else 0, dtype)
 
 
 def to_bcoo(entries: SparseEntries, shape: Sequence[int], *, debug: bool = False) -> sparse.BCOO:

@@ -6,18 +6,22 @@
                                        regrow.py         ^                             |
                                        top_kast.py       '--- training.py <--- dL/dw --'
 
-``magnitude_masks(weights, uniform(weights, 0.1))`` prunes once. ``sparse_training(optimizer,
+``magnitude_masks(weights, 0.1)`` prunes once. ``sparse_training(optimizer,
 method, density=0.1)`` is an optax transformation that trains with masks from the first step on,
 or prunes little by little. Masks are bool arrays of the parameters' shapes, those of single entries
 also of their shardings; they are applied to weights in the forward pass, and parameters stay dense.
 On dense hardware that costs as much as no mask at all: count operations if you like, but do not
-call them time. ``prox_2_to_4`` moves weights towards the 2:4 pattern of recent GPUs.
+call them time. ``prox_2_to_4`` moves weights towards the 2:4 pattern of recent GPUs, the
+``k_support_norm`` of a row towards about k entries.
 
 Of entries with the same score the first are kept, and NaN before everything, so that it is seen.
 What is checked, and what holds on several devices, is on the page Rules of the documentation.
 """
 
 from sparse_hyper_jax.pruning.distributions import Distribution, count_kept, erk, uniform
+from sparse_hyper_jax.pruning.fan_in import SRigL
+from sparse_hyper_jax.pruning.fixed import Fixed
+from sparse_hyper_jax.pruning.k_norms import k_support_norm, top_k_norm
 from sparse_hyper_jax.pruning.masks import (
     DensityReport,
     Masks,
@@ -30,7 +34,14 @@ from sparse_hyper_jax.pruning.masks import (
     unpack_masks,
 )
 from sparse_hyper_jax.pruning.method import Kept, Method, Snapshot
-from sparse_hyper_jax.pruning.patterns import Blocks, Channels, NofM, Pattern, Unstructured
+from sparse_hyper_jax.pruning.patterns import (
+    Blocks,
+    Channels,
+    ConstantFanIn,
+    NofM,
+    Pattern,
+    Unstructured,
+)
 from sparse_hyper_jax.pruning.proximal import penalty_2_to_4, prox_2_to_4
 from sparse_hyper_jax.pruning.prune import Prune
 from sparse_hyper_jax.pruning.regrow import SET, DropAndGrow, RigL
@@ -43,9 +54,11 @@ __all__ = [
     "SET",
     "Blocks",
     "Channels",
+    "ConstantFanIn",
     "DensityReport",
     "Distribution",
     "DropAndGrow",
+    "Fixed",
     "Kept",
     "Masks",
     "Method",
@@ -53,6 +66,7 @@ __all__ = [
     "Pattern",
     "Prune",
     "RigL",
+    "SRigL",
     "Schedule",
     "Snapshot",
     "SparseState",
@@ -65,6 +79,7 @@ __all__ = [
     "erk",
     "global_magnitude_masks",
     "gradual",
+    "k_support_norm",
     "keep_largest",
     "magnitude_masks",
     "one_shot",
@@ -73,6 +88,7 @@ __all__ = [
     "periodic",
     "prox_2_to_4",
     "sparse_training",
+    "top_k_norm",
     "uniform",
     "unpack_masks",
 ]

@@ -21,7 +21,16 @@ from sparse_hyper_jax.parameter_paths import (
 
 
 class Distribution(Protocol):
-    """How a density is shared out among arrays: :func:`uniform`, :func:`erk` or your own."""
+    """How a density is shared out among arrays: :func:`uniform`, :func:`erk` or your own.
+
+    Example:
+        >>> from sparse_hyper_jax.pruning import uniform
+        >>> def all_but_the_last(params, density, *, select):  # a distribution of one's own
+        ...     return {**uniform(params, density, select=select), "last": {"kernel": 1.0}}
+        >>> params = {"first": {"kernel": jnp.ones((8, 8))}, "last": {"kernel": jnp.ones((8, 2))}}
+        >>> all_but_the_last(params, 0.25, select=lambda path, leaf: True)
+        {'first': {'kernel': 0.25}, 'last': {'kernel': 1.0}}
+    """
 
     def __call__(self, params: Any, density: float, *, select: Selector) -> Any:
         """Give a tree of densities from 0 to 1, with ``optax.MaskedNode()`` for other leaves."""
@@ -43,6 +52,12 @@ def uniform(
 
     Raises:
         ValueError: the density is no share, or nothing is selected.
+
+    Example:
+        >>> from sparse_hyper_jax.pruning import uniform
+        >>> params = {"kernel": jnp.ones((8, 4)), "bias": jnp.ones(4)}
+        >>> uniform(params, 0.25)
+        {'bias': MaskedNode(), 'kernel': 0.25}
     """
     density = check_share("density", density)
     return _densities(params, select, dense, lambda shape: density)
@@ -70,6 +85,15 @@ def erk(
         ValueError: the density is no share, or nothing is selected.
 
     Reference: Evci et al. 2020, arXiv 1911.11134.
+
+    Example:
+        >>> from sparse_hyper_jax.pruning import density_report, erk, magnitude_masks
+        >>> params = {"wide": jnp.ones((300, 100)), "narrow": jnp.ones((100, 10))}
+        >>> densities = erk(params, 0.1, select=lambda path, leaf: True)
+        >>> {name: round(density, 2) for name, density in densities.items()}
+        {'narrow': 0.67, 'wide': 0.08}
+        >>> round(density_report(params, magnitude_masks(params, densities)).pruned, 3)
+        0.1
     """
     density = check_share("density", density)
     shapes = []
@@ -99,6 +123,13 @@ def count_kept(density: float, units: int) -> int:
 
     Raises:
         ValueError: the density is no share, or units is no count.
+
+    Example:
+        >>> from sparse_hyper_jax.pruning import count_kept
+        >>> count_kept(0.34, 10)
+        3
+        >>> int(0.29 * 100), count_kept(0.29, 100)  # the product is 28.999999999999996
+        (28, 29)
     """
     product = check_share("density", density) * checks.check_count("units", units)
     nearest = round(product)

@@ -9,10 +9,16 @@ import jax.numpy as jnp
 
 from sparse_hyper_jax import checks
 from sparse_hyper_jax.entrance import as_array, check_same_shape
-from sparse_hyper_jax.parameter_paths import check_fits, is_left_out, path_name
+from sparse_hyper_jax.parameter_paths import (
+    check_fits,
+    is_kernel,
+    is_left_out,
+    path_name,
+    selected_leaves,
+)
 from sparse_hyper_jax.placement import gathered, placed_like
 from sparse_hyper_jax.precision import wide_dtype
-from sparse_hyper_jax.pruning.distributions import check_share, count_kept
+from sparse_hyper_jax.pruning.distributions import check_share, count_kept, uniform
 from sparse_hyper_jax.pruning.patterns import UNSTRUCTURED, Pattern, check_pattern
 from sparse_hyper_jax.pruning.select import keep_largest
 
@@ -26,7 +32,8 @@ def magnitude_masks(weights: Any, densities: Any, *, pattern: Pattern = UNSTRUCT
     Args:
         weights: pytree of floats: the weights that the model uses, not theta.
         densities: tree of shares from 0 to 1 (:func:`uniform`, :func:`erk`), of an array keeps
-            ``int(density * number of units)``; ``optax.MaskedNode()`` for leaves without a mask.
+            ``int(density * number of units)``; ``optax.MaskedNode()`` for leaves without a mask. Or
+            one share, which stands for ``uniform(weights, share)``.
         pattern: what is kept or dropped as one.
 
     Returns:
@@ -35,6 +42,15 @@ def magnitude_masks(weights: Any, densities: Any, *, pattern: Pattern = UNSTRUCT
     Raises:
         ValueError: the pattern does not fit the shape of an array; a density is no share; the trees
             have different structures.
+
+    Example:
+        >>> from sparse_hyper_jax.pruning import apply_masks, density_report, magnitude_masks
+        >>> params = {"kernel": jnp.array([[3.0, -1.0], [0.5, -2.0]]), "bias": jnp.zeros(2)}
+        >>> masks = magnitude_masks(params, 0.5)  # of every kernel; a tree says more
+        >>> apply_masks(params, masks)["kernel"].tolist()
+        [[3.0, 0.0], [0.0, -2.0]]
+        >>> density_report(params, masks).pruned
+        0.5
     """
     check_pattern(pattern)
 
@@ -50,14 +66,21 @@ def global_magnitude_masks(weights: Any, densities: Any) -> Masks:
     Args:
         weights: pytree of floats: the weights that the model uses. Theta would do only if all of it
             had the same alpha.
-        densities: tree of shares. Arrays of density 1 stay whole; of the others only the sum of
-            their numbers of entries matters.
+        densities: as for :func:`magnitude_masks`. Arrays of density 1 stay whole; of the others
+            only the sum of their numbers of entries matters.
 
     Returns:
         masks.
 
     Raises:
         ValueError: a density is no share; the trees have different structures.
+
+    Example:
+        >>> from sparse_hyper_jax.pruning import density_report, global_magnitude_masks
+        >>> large, small = ({"kernel": jnp.full((4, 4), size)} for size in (3.0, 1.0))
+        >>> params = {"large": large, "small": small}
+        >>> density_report(params, global_magnitude_masks(params, 0.5)).by_leaf  # a half together
+        {'large/kernel': 1.0, 'small/kernel': 0.0}
     """
     parts: list[tuple[jax.Array, int]] = []
 
@@ -79,7 +102,11 @@ def _map_with_densities(
     function: Callable[[jax.Array, float], Any], weights: Any, densities: Any
 ) -> Any:
     """Map leaves that have a density; the others have no mask."""
-    structure, places = jax.tree.structure(weights), check_fits(weights, densities, "densities")
+    structure = jax.tree.structure(weights)
+    scalar = checks.is_real(densities) and jnp.ndim(densities) == 0
+    if scalar and not jax.tree_util.treedef_is_leaf(structure):
+        densities = _for_kernels(weights, densities)
+    places = check_fits(weights, densities, "densities")
 
     def visit(path: tuple[Any, ...], leaf: Any, density: Any) -> Any:
         if is_left_out(density):
@@ -89,6 +116,17 @@ def _map_with_densities(
         return function(as_array(name, leaf), share)
 
     return jax.tree_util.tree_map_with_path(visit, weights, structure.unflatten(places))
+
+
+def _for_kernels(weights: Any, share: Any) -> Any:
+    """Give every kernel the same density."""
+    checks.require(
+        bool(selected_leaves(is_kernel, weights)),
+        f"one density, {share!r:.80}, for a tree without kernels",
+        "leaves named 'kernel' with two axes or more",
+        "pass densities=uniform(weights, density, select=lambda path, leaf: ...)",
+    )
+    return uniform(weights, share)
 
 
 def apply_masks(weights: Any, masks: Masks) -> Any:
@@ -106,6 +144,13 @@ def apply_masks(weights: Any, masks: Masks) -> Any:
 
     Raises:
         ValueError: a mask has another shape than its leaf, or is not bool.
+
+    Example:
+        >>> from sparse_hyper_jax.pruning import apply_masks
+        >>> params, masks = {"kernel": jnp.array([2.0, 3.0])}, {"kernel": jnp.array([True, False])}
+        >>> loss = lambda weights: jnp.sum(weights["kernel"] ** 2) + weights["kernel"][1]
+        >>> jax.grad(loss)(apply_masks(params, masks))["kernel"].tolist()  # of the dropped one, too
+        [4.0, 1.0]
     """
     # Not a product: that of a dropped NaN or infinity would be NaN.
     return replace_entries(weights, masks, 0.0, where=False)
@@ -150,6 +195,12 @@ def combine_masks(function: Callable[..., jax.Array], masks: Masks, *more: Masks
 
     Raises:
         ValueError: a shape differs, or the trees have different structures.
+
+    Example:
+        >>> from sparse_hyper_jax.pruning import combine_masks
+        >>> one, two = {"kernel": jnp.array([True, False])}, {"kernel": jnp.array([True, True])}
+        >>> combine_masks(jnp.logical_xor, one, two)["kernel"].tolist()  # where they differ
+        [False, True]
     """
     leaves = jax.tree.leaves(masks, is_leaf=is_left_out)
     for other in more:
@@ -166,7 +217,14 @@ def combine_masks(function: Callable[..., jax.Array], masks: Masks, *more: Masks
 
 
 class DensityReport(NamedTuple):
-    """Shares of non-zeros, which "90 % sparse" may mean differently."""
+    """Shares of non-zeros, which "90 % sparse" may mean differently.
+
+    Example:
+        >>> from sparse_hyper_jax.pruning import density_report, magnitude_masks
+        >>> params = {"kernel": jnp.arange(30.0).reshape(6, 5), "bias": jnp.zeros(10)}
+        >>> density_report(params, magnitude_masks(params, 0.2))
+        DensityReport(pruned=0.2, total=0.4, by_leaf={'kernel': 0.2})
+    """
 
     pruned: float
     """Among the entries that have a mask."""
@@ -187,6 +245,13 @@ def density_report(params: Any, masks: Masks) -> DensityReport:
 
     Raises:
         ValueError: there is no mask, or one has another shape than its leaf, or is not bool.
+
+    Example:
+        >>> from sparse_hyper_jax.pruning import density_report, magnitude_masks
+        >>> params = {"kernel": jnp.arange(30.0).reshape(6, 5), "bias": jnp.zeros(10)}
+        >>> report = density_report(params, magnitude_masks(params, 0.2))
+        >>> report.pruned, report.total  # "80 % sparse" of the kernel, "60 %" of all parameters
+        (0.2, 0.4)
     """
     places = check_masks(params, masks)
     kept, sizes, other = {}, {}, 0
@@ -210,6 +275,12 @@ def pack_masks(masks: Masks) -> Any:
 
     Raises:
         ValueError: a mask is not bool.
+
+    Example:
+        >>> from sparse_hyper_jax.pruning import magnitude_masks, pack_masks
+        >>> packed = pack_masks(magnitude_masks({"kernel": jnp.arange(300.0).reshape(30, 10)}, 0.1))
+        >>> packed["kernel"].nbytes  # where bools take 300
+        38
     """
     return jax.tree.map(
         lambda mask: jnp.packbits(gathered(as_array("a mask", mask, "flags")).reshape(-1)), masks
@@ -225,6 +296,14 @@ def unpack_masks(packed: Any, params: Any) -> Masks:
 
     Raises:
         ValueError: a size does not fit, or the trees have different structures.
+
+    Example:
+        >>> from sparse_hyper_jax.pruning import magnitude_masks, pack_masks, unpack_masks
+        >>> params = {"kernel": jnp.arange(12.0).reshape(4, 3)}
+        >>> masks = magnitude_masks(params, 0.25)
+        >>> again = unpack_masks(pack_masks(masks), params)  # by way of a file
+        >>> bool(jnp.array_equal(again["kernel"], masks["kernel"]))
+        True
     """
 
     def unpack(leaf: Any, bits: Any) -> Any:

@@ -1,4 +1,4 @@
-"""What is kept or dropped as one: entries, blocks, channels, or n of every m."""
+"""What is kept or dropped as one: entries, blocks, channels, n of every m, as many per output."""
 
 import math
 from dataclasses import dataclass
@@ -19,7 +19,18 @@ from sparse_hyper_jax.pruning.select import keep_largest
 
 @runtime_checkable
 class Pattern(Protocol):
-    """A pattern of a mask."""
+    """A pattern of a mask.
+
+    Example:
+        >>> from sparse_hyper_jax.pruning import magnitude_masks
+        >>> class FirstRows:  # a pattern of one's own
+        ...     def units(self, shape):
+        ...         return shape[0]
+        ...     def mask(self, scores, kept):
+        ...         return jnp.broadcast_to(jnp.arange(len(scores))[:, None] < kept, scores.shape)
+        >>> magnitude_masks(jnp.ones((4, 2)), 0.5, pattern=FirstRows()).astype(int).tolist()
+        [[1, 1], [1, 1], [0, 0], [0, 0]]
+    """
 
     def units(self, shape: tuple[int, ...]) -> int:
         """Give the number of things that are kept or dropped in an array of this shape."""
@@ -32,7 +43,14 @@ class Pattern(Protocol):
 
 @dataclass(frozen=True)
 class Unstructured:
-    """Single entries."""
+    """Single entries.
+
+    Example:
+        >>> from sparse_hyper_jax.pruning import Unstructured, magnitude_masks
+        >>> kernel = jnp.array([[1.0, -5.0], [0.5, 2.0]])
+        >>> magnitude_masks(kernel, 0.5, pattern=Unstructured()).astype(int).tolist()  # the default
+        [[0, 1], [0, 1]]
+    """
 
     def units(self, shape: tuple[int, ...]) -> int:
         """Give the number of entries."""
@@ -56,7 +74,7 @@ def check_pattern(pattern: Any) -> None:
         isinstance(pattern, Pattern) and not isinstance(pattern, type),
         f"pattern={pattern!r:.80}",
         "a pattern, for instance NofM(2, 4)",
-        "make one of Unstructured, Blocks, Channels or NofM",
+        "make one of Unstructured, Blocks, Channels, NofM or ConstantFanIn",
     )
 
 
@@ -79,7 +97,14 @@ def check_axis(axis: Any, shape: tuple[int, ...]) -> int:
 
 @dataclass(frozen=True)
 class Blocks:
-    """Blocks of the last two axes, by the mean or the largest magnitude of their entries."""
+    """Blocks of the last two axes, by the mean or the largest magnitude of their entries.
+
+    Example:
+        >>> from sparse_hyper_jax.pruning import Blocks, magnitude_masks
+        >>> kernel = jnp.arange(16.0).reshape(4, 4)
+        >>> magnitude_masks(kernel, 0.25, pattern=Blocks((2, 2))).astype(int).tolist()
+        [[0, 0, 0, 0], [0, 0, 0, 0], [0, 0, 1, 1], [0, 0, 1, 1]]
+    """
 
     shape: tuple[int, int] = (4, 4)
     """Height and width; they must divide the lengths of the axes."""
@@ -134,6 +159,12 @@ class Channels:
     """All entries with the same index on one axis, by the root mean square of their scores.
 
     On a kernel ``(inputs, outputs)``, axis -1 keeps or drops whole outputs.
+
+    Example:
+        >>> from sparse_hyper_jax.pruning import Channels, magnitude_masks
+        >>> kernel = jnp.array([[1.0, 5.0, 0.0], [2.0, 0.0, 1.0]])  # inputs by outputs
+        >>> magnitude_masks(kernel, 0.34, pattern=Channels()).astype(int).tolist()  # one output
+        [[0, 1, 0], [0, 1, 0]]
     """
 
     axis: int = -1
@@ -159,6 +190,13 @@ class NofM:
     """The n largest of every m neighbours on one axis, as 2:4 on recent GPUs.
 
     The density is n / m, whatever number is asked for, as soon as fewer than all are kept.
+
+    Example:
+        >>> from sparse_hyper_jax.pruning import NofM, magnitude_masks
+        >>> kernel = jnp.array([[9.0, 8.0, 7.0, 6.0, 1.0, 0.0, 2.0, 0.0]])
+        >>> masks = magnitude_masks(kernel, 0.5, pattern=NofM(2, 4))
+        >>> masks.astype(int).tolist()  # two of every four
+        [[1, 1, 0, 0, 1, 0, 1, 0]]
     """
 
     n: int = 2
@@ -188,3 +226,49 @@ class NofM:
         chosen = top_k_mask(moved.reshape(*moved.shape[:-1], groups, self.m), self.n)
         mask = jnp.moveaxis(chosen.reshape(moved.shape), -1, self.axis)
         return placed_like(mask | (count_array("kept", kept) >= size), scores)
+
+
+@dataclass(frozen=True)
+class ConstantFanIn:
+    """Single entries, as many for every index on one axis.
+
+    On a kernel ``(inputs, outputs)``, axis -1 gives every output the same number of inputs, that of
+    the density rounded down.
+
+    Reference: Lasby et al. 2023, arXiv 2305.02299.
+
+    Example:
+        >>> from sparse_hyper_jax.pruning import ConstantFanIn, magnitude_masks
+        >>> kernel = jnp.array([[9.0, 1.0], [8.0, 2.0], [7.0, 0.0], [6.0, 0.0]])  # two outputs
+        >>> magnitude_masks(kernel, 0.5, pattern=ConstantFanIn()).astype(int).tolist()
+        [[1, 1], [1, 1], [0, 0], [0, 0]]
+    """
+
+    axis: int = -1
+
+    def units(self, shape: tuple[int, ...]) -> int:
+        """Give the number of entries."""
+        check_axis(self.axis, shape)
+        return math.prod(shape)
+
+    def mask(self, scores: jax.Array, kept: int | jax.Array) -> jax.Array:
+        """Keep as many of the largest scores of every index."""
+        scores = as_array("scores", scores)
+        self.units(scores.shape)
+        rows = rows_of(scores, self.axis)
+        outputs, inputs = rows.shape
+        each = count_array("kept", kept) // max(outputs, 1)
+        return from_rows(top_k_mask(rows, jnp.minimum(each, inputs)), self.axis, scores)
+
+
+def rows_of(array: jax.Array, axis: int) -> jax.Array:
+    """Give a matrix with one row for every index on an axis."""
+    moved = jnp.moveaxis(gathered(array), axis, 0)
+    return moved.reshape(len(moved), math.prod(moved.shape[1:]))
+
+
+def from_rows(rows: jax.Array, axis: int, like: jax.Array) -> jax.Array:
+    """Undo :func:`rows_of`, for an array of the shape and the place of another."""
+    shape = list(like.shape)
+    moved = rows.reshape(shape.pop(axis), *shape)
+    return placed_like(jnp.moveaxis(moved, 0, axis), like)

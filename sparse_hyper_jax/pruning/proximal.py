@@ -28,6 +28,12 @@ def penalty_2_to_4(weights: jax.Array, *, axis: int = -1) -> jax.Array:
 
     Raises:
         ValueError: the axis does not fit.
+
+    Example:
+        >>> from sparse_hyper_jax.pruning import penalty_2_to_4
+        >>> weights = jnp.array([[3.0, -2.0, 0.0, 0.0], [3.0, -2.0, 1.0, 0.0]])
+        >>> [penalty_2_to_4(row).item() for row in weights]  # only what is not 2:4 costs
+        [0.0, 6.0]
     """
     groups = jnp.abs(_groups(as_array("weights", weights), axis))
     return jnp.sum(_triples(groups))
@@ -58,6 +64,14 @@ def prox_2_to_4(weights: jax.Array, strength: float | jax.Array, *, axis: int = 
         ValueError: the axis does not fit, or a strength that is known is negative.
 
     Reference: Kübler et al. 2025, arXiv 2501.18015.
+
+    Example:
+        >>> from sparse_hyper_jax.pruning import prox_2_to_4
+        >>> weights = jnp.array([3.0, -2.0, 1.0, 0.5])
+        >>> for strength in (0.125, 1.0):  # two are left where the strength is enough
+        ...     print(np.asarray(prox_2_to_4(weights, strength)).round(2))
+        [ 2.93 -1.89  0.31  0.  ]
+        [ 3. -2.  0.  0.]
     """
     checks.check_number("strength", strength, at_least=0)
     weights = as_array("weights", weights, "floats")

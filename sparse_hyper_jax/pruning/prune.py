@@ -22,6 +22,20 @@ class Prune(Method):
     """Keep the entries with the largest scores, as many as the schedule asks for.
 
     Dropped entries keep their values and may come back when the masks are made anew.
+
+    Example:
+        >>> import optax
+        >>> from sparse_hyper_jax.pruning import Prune, gradual, sparse_training
+        >>> optimizer = sparse_training(optax.sgd(0.1), Prune(gradual(0, 4, every=2)), density=0.25)
+        >>> params = {"kernel": jnp.arange(1.0, 9.0).reshape(2, 4)}
+        >>> state = optimizer.init(params)
+        >>> for _ in range(4):
+        ...     _, state = optimizer.update(jax.tree.map(jnp.zeros_like, params), state, params)
+        ...     print(state.masks["kernel"].astype(int).tolist())
+        [[1, 1, 1, 1], [1, 1, 1, 1]]
+        [[0, 0, 0, 0], [0, 1, 1, 1]]
+        [[0, 0, 0, 0], [0, 1, 1, 1]]
+        [[0, 0, 0, 0], [0, 0, 1, 1]]
     """
 
     schedule: Schedule = field(default_factory=lambda: one_shot(0))

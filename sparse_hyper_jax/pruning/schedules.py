@@ -11,7 +11,14 @@ from sparse_hyper_jax import checks
 
 
 class Schedule(NamedTuple):
-    """Two functions of the number of finished steps, which may be traced."""
+    """Two functions of the number of finished steps, which may be traced.
+
+    Example:
+        >>> from sparse_hyper_jax.pruning import Schedule, one_shot
+        >>> schedule = one_shot(10)._replace(due=lambda steps: (steps == 10) | (steps == 20))
+        >>> [steps for steps in range(30) if schedule.due(steps)]
+        [10, 20]
+    """
 
     due: Callable[[jax.Array], jax.Array]
     """Are the masks made anew after this step? bool."""
@@ -21,7 +28,14 @@ class Schedule(NamedTuple):
 
 
 def one_shot(step: int) -> Schedule:
-    """Prune once, after ``step`` steps; 0: before the first."""
+    """Prune once, after ``step`` steps; 0: before the first.
+
+    Example:
+        >>> from sparse_hyper_jax.pruning import one_shot
+        >>> schedule = one_shot(3)
+        >>> [bool(schedule.due(steps)) for steps in range(5)], schedule.share(3).item()
+        ([False, False, False, True, False], 1.0)
+    """
     step = checks.check_count("step", step)
     return Schedule(lambda steps: steps == step, lambda steps: _reached(steps, step))
 
@@ -36,6 +50,12 @@ def periodic(every: int, *, begin: int = 0, end: int | None = None) -> Schedule:
 
     Raises:
         ValueError: the end comes before the beginning.
+
+    Example:
+        >>> from sparse_hyper_jax.pruning import periodic
+        >>> schedule = periodic(10, begin=20, end=50)
+        >>> [steps for steps in range(100) if schedule.due(steps)]
+        [20, 30, 40, 50]
     """
     due = _every(every, begin, end)
     return Schedule(due, lambda steps: _reached(steps, int(begin)))
@@ -57,6 +77,12 @@ def gradual(begin: int, end: int, *, every: int = 100, power: float = 3.0) -> Sc
         ValueError: the end is not after the beginning, or a number is out of range.
 
     Reference: Zhu and Gupta 2017, arXiv 1710.01878.
+
+    Example:
+        >>> from sparse_hyper_jax.pruning import gradual
+        >>> schedule = gradual(0, 400, every=100)
+        >>> [(steps, schedule.share(steps).item()) for steps in range(1000) if schedule.due(steps)]
+        [(0, 0.0), (100, 0.578125), (200, 0.875), (300, 0.984375), (400, 1.0)]
     """
     inside = _every(every, begin, end)
     begin, end = int(begin), int(end)

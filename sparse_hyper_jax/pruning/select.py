@@ -33,6 +33,12 @@ def keep_largest(
 
     Raises:
         ValueError: no array, dtypes that differ or are no floats, or a negative static count.
+
+    Example:
+        >>> from sparse_hyper_jax.pruning import keep_largest
+        >>> one, two = jnp.array([3.0, -1.0]), jnp.array([[0.5, 2.0, 2.0]])
+        >>> [mask.tolist() for mask in keep_largest([one, two], 2)]  # of equal ones the first
+        [[True, False], [[False, True, False]]]
     """
     checks.require(
         isinstance(scores, list | tuple),

@@ -28,6 +28,14 @@ class TopKAST(Method):
         dL/dw += penalty * w * (1 in A, 1 / density in B without A)
 
     Reference: Jayakumar et al. 2020, arXiv 2106.03517.
+
+    Example:
+        >>> import optax
+        >>> from sparse_hyper_jax.pruning import TopKAST, sparse_training
+        >>> optimizer = sparse_training(optax.sgd(0.1), TopKAST(trained_extra=0.25), density=0.25)
+        >>> state = optimizer.init({"kernel": jnp.array([[4.0, 3.0, 2.0, 1.0]])})
+        >>> state.masks["kernel"].astype(int).tolist(), state.updated["kernel"].astype(int).tolist()
+        ([[1, 0, 0, 0]], [[1, 1, 0, 0]])
     """
 
     trained_extra: float = 0.1

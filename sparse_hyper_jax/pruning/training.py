@@ -15,6 +15,7 @@ from sparse_hyper_jax.parameter_paths import (
     Selector,
     check_selector,
     is_kernel,
+    is_left_out,
     replace_selected,
     selected_leaves,
 )
@@ -39,12 +40,23 @@ class SparseState(NamedTuple):
         updated: what may change; the same as ``masks`` for most methods.
         inner: state of the optimizer.
         steps: finished ones, int32.
+        average: running mean of the gradients of pruned leaves, in float32 or wider, for a method
+            with a momentum; None for the others.
+
+    Example:
+        >>> import optax
+        >>> from sparse_hyper_jax.pruning import Prune, SparseState, sparse_training
+        >>> params = {"kernel": jnp.array([[1.0, 2.0]]), "bias": jnp.zeros(2)}
+        >>> state = sparse_training(optax.sgd(0.1), Prune(), density=0.5).init(params)
+        >>> isinstance(state, SparseState), state.masks
+        (True, {'bias': MaskedNode(), 'kernel': Array([[False,  True]], dtype=bool)})
     """
 
     masks: Masks
     updated: Masks
     inner: Any
     steps: jax.Array
+    average: Any = None
 
 
 class SparseTraining(optax.GradientTransformationExtraArgs):
@@ -69,7 +81,7 @@ def sparse_training(
     inner: optax.GradientTransformation,
     method: Method,
     *,
-    density: float,
+    density: float | None = None,
     distribution: Distribution = uniform,
     select: Selector = is_kernel,
     reparam: Reparametrization | None = None,
@@ -111,8 +123,9 @@ def sparse_training(
 
     Args:
         inner: any optimizer; with SET and RigL one whose moments are arrays (not ``optax.sm3``).
-        method: ``Prune``, ``SET``, ``RigL`` or ``TopKAST``.
-        density: share of the entries that is kept in the end, a static number from 0 to 1.
+        method: ``Prune``, ``SET``, ``RigL``, ``SRigL``, ``TopKAST`` or ``Fixed``.
+        density: share of the entries that is kept in the end, a static number from 0 to 1; all but
+            ``Fixed`` need one.
         distribution: how it is shared among arrays, ``uniform`` or ``erk``;
             ``partial(erk, dense=...)`` leaves some whole.
         select: which leaves are pruned.
@@ -124,21 +137,27 @@ def sparse_training(
         the transformation; its state is a :class:`SparseState`.
 
     Raises:
-        ValueError: an option is wrong; the method needs a key; entries would grow from zero, or in
-            groups, under a reparametrisation; where it is initialised, ``inner`` multiplies with a
-            Jacobian; ``update`` is called without ``params``; a gradient has another shape than its
+        ValueError: an option is wrong; the method needs a key or a density, or brings its own
+            masks; entries would grow from zero, or in groups, under a reparametrisation; where it
+            is initialised, ``inner`` multiplies with a Jacobian, or given masks do not fit;
+            ``update`` is called without ``params``; a gradient has another shape than its
             parameter.
+
+    Example:
+        >>> import optax
+        >>> from sparse_hyper_jax.pruning import Prune, apply_masks, sparse_training
+        >>> optimizer = sparse_training(optax.sgd(0.25), Prune(), density=0.5)
+        >>> params = {"kernel": jnp.array([[2.0, -3.0, 0.5, 0.25]])}
+        >>> state = optimizer.init(params)
+        >>> gradient = jax.tree.map(lambda w: 2 * (w - 1), apply_masks(params, state.masks))
+        >>> updates, state = optimizer.update(gradient, state, params)
+        >>> apply_masks(optax.apply_updates(params, updates), state.masks)["kernel"].tolist()
+        [[1.5, -1.0, 0.0, 0.0]]
     """
     check_instance("inner", inner, optax.GradientTransformation)
     check_instance("method", method, Method)
-    density = check_share("density", density)
+    density = _density_for(method, density, distribution)
     check_selector("select", select)
-    checks.require(
-        callable(distribution),
-        f"distribution={distribution!r:.80}",
-        "a function like uniform or erk",
-        "pass distribution=erk",
-    )
     check_instance("reparam", reparam, Reparametrization, NoneType)
     if key is not None:
         check_random_key(key)
@@ -153,6 +172,31 @@ def sparse_training(
     whole = inner if reparam is None else reparam.optimizer(inner)
     training = _Training(optax.with_extra_args_support(whole), method, masking)
     return SparseTraining(training.init, training.update)
+
+
+def _density_for(method: Method, density: Any, distribution: Any) -> float:
+    """Return the density that a method asks for, 1 if it asks for none."""
+    checks.require(
+        callable(distribution),
+        f"distribution={distribution!r:.80}",
+        "a function like uniform or erk",
+        "pass distribution=erk",
+    )
+    name = type(method).__name__
+    if method.needs_density:
+        return check_share(
+            "density",
+            checks.require_given(
+                density, f"{name} without a density", "the share to keep", "pass density=0.1"
+            ),
+        )
+    checks.require(
+        density is None and distribution is uniform,
+        f"density={density!r} and distribution={distribution!r:.80} with {name}",
+        "neither: its masks say what is kept",
+        "leave them out",
+    )
+    return 1.0
 
 
 class _Made(NamedTuple):
@@ -190,10 +234,12 @@ class _Masking:
         nothing = [jnp.zeros_like(leaf) for leaf in leaves]
         return self._make(self.method.start, params, jnp.zeros((), jnp.int32), nothing, everything)
 
-    def next(self, params: Any, steps: jax.Array, gradient: Any, masks: Masks) -> _Made:
-        """Make the masks that follow."""
-        seen = self.leaves(gradient), jax.tree.leaves(masks)
-        return self._make(self.method.change, params, steps, *seen)
+    def next(self, params: Any, gradient: Any, state: SparseState) -> _Made:
+        """Make the masks that follow those of a state."""
+        average = state.average
+        seen = self.leaves(gradient) if average is None else jax.tree.leaves(average)
+        masks = jax.tree.leaves(state.masks)
+        return self._make(self.method.change, params, state.steps, seen, masks)
 
     def _make(
         self,
@@ -205,6 +251,7 @@ class _Masking:
     ) -> _Made:
         """Ask a method; give trees like the parameters in place of its lists of leaves."""
         densities = self.distribution(params, self.density, select=self.select)
+        self.method.check_params(params, densities)
         shares, structure = jax.tree.flatten(densities)
         shares = [check_share("a density of the distribution", share) for share in shares]
         key = None if self.key is None else jax.random.fold_in(self.key, steps)
@@ -224,12 +271,14 @@ class _Training:
         """Begin with the first masks."""
         inner, steps = self.inner.init(params), jnp.zeros((), jnp.int32)
         check_jacobians(inner, int(self.masking.reparam is not None))
+        averages = self.method.averages
         if isinstance(params, PLACEHOLDER):
-            return SparseState(params, params, inner, steps)
+            return SparseState(params, params, inner, steps, params if averages else None)
         kept = self.masking.first(params)
         # Two arrays even where they are equal, so that the state can be donated.
         updated = jax.tree.map(jnp.copy, kept.updated)
-        return SparseState(kept.forward, updated, inner, steps)
+        average = jax.tree.map(_nothing, params, updated) if averages else None
+        return SparseState(kept.forward, updated, inner, steps, average)
 
     def update(
         self, updates: Any, state: Any, params: Any = None, **extra_args: Any
@@ -243,11 +292,12 @@ class _Training:
         )
         check_gradient(updates, params)
         step, moments = self._step(updates, state, params, extra_args)
-        after = state._replace(inner=moments, steps=state.steps + 1)
+        average = self._averaged(updates, state)
+        after = state._replace(inner=moments, steps=state.steps + 1, average=average)
         change = self._grow if self.method.grows else self._prune
         return jax.lax.cond(
             self.method.schedule.due(after.steps),
-            lambda: change(step, updates, state, after, params),
+            lambda: change(step, updates, state.inner, after, params),
             lambda: (step, after),
         )
 
@@ -265,23 +315,36 @@ class _Training:
         step = jax.tree.map(self._widened, step, params)
         return replace_entries(step, state.updated, -0.0, where=False), moments
 
+    def _averaged(self, gradient: Any, state: SparseState) -> Any:
+        """Move the running mean towards a gradient."""
+        if state.average is None:
+            return None
+        means, structure = jax.tree.flatten(state.average)
+        pairs = zip(means, self.masking.leaves(gradient), strict=True)
+        decays = [jnp.asarray(self.method.momentum, mean.dtype) for mean in means]
+        return structure.unflatten(
+            decay * mean + (1 - decay) * jnp.asarray(leaf).astype(mean.dtype)
+            for decay, (mean, leaf) in zip(decays, pairs, strict=True)
+        )
+
     def _prune(
-        self, step: Any, gradient: Any, state: SparseState, after: SparseState, params: Any
+        self, step: Any, gradient: Any, old: Any, after: SparseState, params: Any
     ) -> tuple[Any, SparseState]:
         """Make masks from the parameters after the step."""
-        kept = self.masking.next(moved_by(step, params), after.steps, gradient, state.masks)
+        del old
+        kept = self.masking.next(moved_by(step, params), gradient, after)
         return step, after._replace(masks=kept.forward, updated=kept.updated)
 
     def _grow(
-        self, step: Any, gradient: Any, state: SparseState, after: SparseState, params: Any
+        self, step: Any, gradient: Any, old: Any, after: SparseState, params: Any
     ) -> tuple[Any, SparseState]:
-        """Make masks in place of the step, and let entries grow."""
-        kept = self.masking.next(params, after.steps, gradient, state.masks)
+        """Make masks in place of the step, whose moments count for nothing; let entries grow."""
+        kept = self.masking.next(params, gradient, after)
         target = first_parameters(self.masking.select, self.masking.reparam, params, kept.grown)
         moved = jax.tree.map(move_grown, params, target, kept.grown, step)
         # Not at the target: a way of 32 bits may miss it by a rounding error.
         fresh = self.inner.init(moved_by(moved, params))
-        inner = renew_grown(self.inner, state.inner, fresh, kept.grown)
+        inner = renew_grown(self.inner, old, fresh, kept.grown)
         return moved, after._replace(masks=kept.forward, updated=kept.updated, inner=inner)
 
     def _widened(self, update: jax.Array, param: jax.Array) -> jax.Array:
@@ -290,3 +353,8 @@ class _Training:
         if update.dtype == param.dtype and not self.method.grows:
             return update
         return update.astype(wide_dtype(update, param))
+
+
+def _nothing(leaf: Any, mask: Any) -> Any:
+    """Give zeros of a pruned leaf's shape, in which small gradients add up."""
+    return mask if is_left_out(mask) else jnp.zeros_like(jnp.asarray(leaf), wide_dtype(leaf))

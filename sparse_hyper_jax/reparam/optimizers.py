@@ -42,6 +42,16 @@ def scale_by_power_jacobian(
 
     Raises:
         ValueError: alpha is smaller than 1; ``update`` is called without ``params``.
+
+    Example:
+        >>> import optax
+        >>> from sparse_hyper_jax.reparam import scale_by_power_jacobian
+        >>> theta = {"kernel": jnp.array([[2.0, -0.5]])}
+        >>> optimizer = optax.chain(scale_by_power_jacobian(2.0), optax.sgd(1.0))
+        >>> gradient = {"kernel": jnp.ones((1, 2))}  # of the weights theta |theta|
+        >>> updates, _ = optimizer.update(gradient, optimizer.init(theta), theta)
+        >>> updates["kernel"].tolist()  # the large one moves four times as far
+        [[-4.0, -1.0]]
     """
     return powerprop(alpha, select=select, axes=axes).scale_by_jacobian()
 
@@ -77,6 +87,15 @@ def add_power_decay(
         ValueError: an option is wrong; ``update`` is called without ``params``.
 
     Reference: for alpha = 2, Yasuda et al. 2024, arXiv 2402.17902.
+
+    Example:
+        >>> from sparse_hyper_jax.reparam import add_power_decay
+        >>> theta, nothing = {"kernel": jnp.array([[2.0, -0.5]])}, {"kernel": jnp.zeros((1, 2))}
+        >>> for what in ("theta", "w"):  # gradients of |w| and of w^2 / 2, seen from theta
+        ...     decay = add_power_decay(1.0, 2.0, decay_on=what)
+        ...     print(decay.update(nothing, decay.init(theta), theta)[0]["kernel"].tolist())
+        [[2.0, -0.5]]
+        [[16.0, -0.25]]
     """
     alpha = check_alpha(alpha)
     checks.check_number("weight_decay", weight_decay, at_least=0)

@@ -34,6 +34,14 @@ def power(theta: jax.Array, alpha: float) -> jax.Array:
         ValueError: alpha is smaller than 1, or no Python number; theta holds no floats.
 
     Reference: Schwarz et al. 2021, arXiv 2110.00296.
+
+    Example:
+        >>> from sparse_hyper_jax.reparam import power
+        >>> theta = jnp.array([-3.0, -0.5, 0.0, 2.0])
+        >>> power(theta, 2.0).tolist()
+        [-9.0, -0.25, 0.0, 4.0]
+        >>> jax.vmap(jax.grad(lambda theta: power(theta, 2.0)))(theta).tolist()  # what is 0 stays 0
+        [6.0, 1.0, 0.0, 4.0]
     """
     return odd_power(as_array("theta", theta, "floats"), check_alpha(alpha))
 
@@ -53,6 +61,12 @@ def inverse_power(weights: jax.Array, alpha: float) -> jax.Array:
 
     Raises:
         ValueError: as for :func:`power`.
+
+    Example:
+        >>> from sparse_hyper_jax.reparam import inverse_power, power
+        >>> theta = inverse_power(jnp.array([-9.0, 0.25, 4.0]), 2.0)
+        >>> theta.tolist(), power(theta, 2.0).tolist()
+        ([-3.0, 0.5, 2.0], [-9.0, 0.25, 4.0])
     """
     return odd_power(as_array("weights", weights, "floats"), 1 / check_alpha(alpha))
 
@@ -74,6 +88,13 @@ def group_power(theta: jax.Array, alpha: float, axes: tuple[int, ...]) -> jax.Ar
 
     Raises:
         ValueError: as for :func:`power`, or theta lacks an axis.
+
+    Example:
+        >>> from sparse_hyper_jax.reparam import group_power
+        >>> theta = jnp.array([[3.0, 0.3], [4.0, 0.4]])  # two outputs, of norm 5 and 1/2
+        >>> print(np.asarray(group_power(theta, 2.0, axes=(0,))).round(2))
+        [[15.    0.15]
+         [20.    0.2 ]]
     """
     theta = as_array("theta", theta, "floats")
     return _group_power(theta, check_alpha(alpha), check_axes(axes, theta.ndim))
@@ -94,6 +115,13 @@ def inverse_group_power(weights: jax.Array, alpha: float, axes: tuple[int, ...])
 
     Raises:
         ValueError: as for :func:`group_power`.
+
+    Example:
+        >>> from sparse_hyper_jax.reparam import inverse_group_power
+        >>> weights = jnp.array([[15.0, 0.0], [20.0, 0.0]])
+        >>> print(np.asarray(inverse_group_power(weights, 2.0, axes=(0,))).round(2))
+        [[3. 0.]
+         [4. 0.]]
     """
     weights = as_array("weights", weights, "floats")
     return _group_power(weights, 1 / check_alpha(alpha), check_axes(axes, weights.ndim))

@@ -51,6 +51,15 @@ class Reparametrization:
     Trees are of any kind: the state of ``nnx.split``, Linen's dict, plain pytrees. Apply
     ``to_weights`` once, outside any scan over layers or microbatches: inside it would be computed
     again and again. A weight that is used in two places must be one leaf, as in ``nnx.split``.
+
+    Example:
+        >>> from sparse_hyper_jax.reparam import Reparametrization
+        >>> positive = Reparametrization(jnp.exp, jnp.log)  # of kernels
+        >>> theta = positive.to_theta({"kernel": jnp.array([[1.0, 4.0]]), "bias": jnp.zeros(2)})
+        >>> theta["kernel"].round(2).tolist() == jnp.log(jnp.array([[1.0, 4.0]])).round(2).tolist()
+        True
+        >>> print(*positive.to_weights(theta)["kernel"][0].round(2), *theta["bias"])
+        1.0 4.0 0.0 0.0
     """
 
     forward: Callable[[jax.Array], jax.Array]
@@ -171,6 +180,17 @@ def powerprop(
         ValueError: alpha is smaller than 1, or no Python number; another option is wrong.
 
     Reference: Schwarz et al. 2021, arXiv 2110.00296.
+
+    Example:
+        >>> import optax
+        >>> from sparse_hyper_jax.reparam import powerprop
+        >>> reparam = powerprop(2.0)
+        >>> theta = reparam.to_theta({"kernel": jnp.array([[4.0], [0.25]])})
+        >>> optimizer = reparam.optimizer(optax.sgd(0.125))  # takes gradients of the weights
+        >>> gradient = {"kernel": jnp.ones((2, 1))}  # at reparam.to_weights(theta)
+        >>> updates, _ = optimizer.update(gradient, optimizer.init(theta), theta)
+        >>> reparam.to_weights(optax.apply_updates(theta, updates))["kernel"].tolist()
+        [[2.25], [0.140625]]
     """
     alpha = check_alpha(alpha)
     if axes is not None:

@@ -4,9 +4,15 @@ import numpy as np
 import pytest
 from jax.experimental import sparse
 
-from sparse_hyper_jax.ops import from_bcoo, to_bcoo, to_dense
+from sparse_hyper_jax.ops import from_bcoo, from_dense, sparse_multiply, to_bcoo, to_dense
 from sparse_hyper_jax.types import SparseEntries
-from tests.ops.examples import assert_close, make_tuples, relax, scatter
+from tests.ops.examples import (
+    assert_close,
+    assert_names_itself_and_its_cure,
+    make_tuples,
+    relax,
+    scatter,
+)
 
 
 @pytest.mark.parametrize("shape", [(5,), (4, 3), (2, 3, 4)])
@@ -51,3 +57,73 @@ def test_batch_and_dense_axes_are_an_error(data, indices):
     matrix = sparse.BCOO((jnp.ones(data), jnp.zeros(indices, jnp.int32)), shape=(2, 4))
     with pytest.raises(ValueError, match="one without batch and dense axes"):
         from_bcoo(matrix)
+
+
+def pruned(*shape, seed=0):
+    """Numbers, and which of them are kept: one of these is 0."""
+    generator = np.random.default_rng(seed)
+    dense, mask = generator.normal(size=shape).astype("f"), generator.random(shape) < 0.4
+    mask[(-1,) * len(shape)] = True
+    dense[(-1,) * len(shape)] = 0
+    return dense, mask
+
+
+@pytest.mark.parametrize("shape", [(7,), (4, 6), (3, 4, 5)])
+def test_masked_weights_become_entries_in_order(shape):
+    dense, mask = pruned(*shape)
+    entries = from_dense(dense, mask=mask)
+    assert np.array_equal(entries.indices, np.argwhere(mask))
+    assert np.array_equal(entries.values, dense[mask])
+    assert entries.indices.dtype == np.int32
+    assert np.array_equal(to_dense(entries, shape), np.where(mask, dense, 0))
+    # Without a mask, zeros are no entries.
+    assert np.array_equal(from_dense(dense).indices, np.argwhere(dense))
+
+
+def test_they_multiply_as_the_masked_matrix_and_as_bcoo():
+    kernel, mask = pruned(6, 5)
+    x = np.random.default_rng(1).normal(size=(3, 6)).astype("f")
+    expected = x @ np.where(mask, kernel, 0)
+    entries = from_dense(kernel.T, mask=mask.T)
+    got = sparse_multiply(*entries, x.T, (5,), indices_are_sorted=True)
+    assert_close(got.T, expected)
+    assert_close(jnp.asarray(x) @ to_bcoo(from_dense(kernel, mask=mask), (6, 5)), expected)
+
+
+def test_a_count_pads_under_jit_and_tells_what_it_cannot_hold():
+    dense, mask = pruned(4, 6)
+    number = int(mask.sum())
+    take = jax.jit(from_dense, static_argnames="count")
+    entries = take(dense, mask=mask, count=number + 3)
+    assert np.array_equal(entries.indices[number:], [[4, 6]] * 3)
+    assert not entries.values[number:].any()
+    assert np.array_equal(to_dense(entries, (4, 6)), np.where(mask, dense, 0))
+    matrix = to_bcoo(entries, (4, 6))
+    assert np.array_equal(matrix.todense(), np.where(mask, dense, 0))
+    assert jnp.isnan(take(dense, mask=mask, count=number - 1).values).all()
+
+
+def test_gradients_reach_what_is_kept():
+    dense, mask = pruned(4, 6)
+    slope = jax.grad(lambda dense: jnp.sum(jnp.sin(from_dense(dense, mask=mask).values)))(dense)
+    np.testing.assert_allclose(slope, np.where(mask, np.cos(dense), 0), rtol=1e-6)
+
+
+DENSE, MASK = pruned(4, 6)
+MISTAKES = {
+    "a scalar": (lambda: from_dense(1.0), "shape ()", "at least one axis", "give it an axis"),
+    "a shape": (lambda: from_dense(DENSE, mask=MASK.T), "(6, 4)", "the same shape", "reshape"),
+    "numbers": (lambda: from_dense(DENSE, mask=DENSE), "float32", "flags", "convert mask"),
+    "too few": (lambda: from_dense(DENSE, count=2), "count=2", "from 23 to 24", "pass a static"),
+    "traced": (
+        lambda: jax.eval_shape(from_dense, DENSE),
+        "a traced mask without a count",
+        "a static number",
+        "pass count=",
+    ),
+}
+
+
+@pytest.mark.parametrize(("call", "found", "expected", "change"), MISTAKES.values(), ids=MISTAKES)
+def test_a_mistake_names_itself_and_its_cure(call, found, expected, change):
+    assert_names_itself_and_its_cure(call, found, expected, change)

@@ -73,6 +73,15 @@ def test_exactly_as_many_are_kept_in_spite_of_ties(density):
     assert sum(int(leaf.sum()) for leaf in jax.tree.leaves(together)) == sum(counts)
 
 
+def test_one_density_stands_for_that_of_all_kernels():
+    for masks_of in (magnitude_masks, global_magnitude_masks):
+        one, tree = (masks_of(PARAMS, share) for share in (0.3, uniform(PARAMS, 0.3)))
+        assert jax.tree.structure(one) == jax.tree.structure(tree)
+        assert same(jax.tree.leaves(one), jax.tree.leaves(tree))
+    # Of a single array it is the density, whatever the array is called.
+    assert int(magnitude_masks(PARAMS["one"]["bias"], np.float32(0.5)).sum()) == 3
+
+
 def test_the_output_layer_may_keep_twice_as_much():
     for share in [0.1, 0.4, 0.8]:
         densities = uniform(PARAMS, share)
@@ -222,6 +231,12 @@ def test_arrays_of_density_one_stay_whole_in_the_global_ranking():
 
 
 MISTAKES |= {
+    "one density and no kernel": (
+        lambda: magnitude_masks({"w": np.ones((2, 2))}, 0.5),
+        "one density, 0.5, for a tree without kernels",
+        "leaves named 'kernel'",
+        "densities=uniform(weights, density, select=",
+    ),
     "another tree": (
         lambda: apply_masks(PARAMS, {"one": np.ones((6, 7), bool)}),
         "masks of structure {'one': *}",
@@ -235,7 +250,7 @@ MISTAKES |= {
         "make both",
     ),
     "no densities": (
-        lambda: magnitude_masks(PARAMS, 0.5),
+        lambda: magnitude_masks(PARAMS, np.ones(3)),
         "densities of structure *",
         "'kernel': *",
         "make both",

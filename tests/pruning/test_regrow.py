@@ -149,6 +149,53 @@ def test_grown_weights_move_under_a_power_because_they_do_not_begin_at_zero():
         assert (later != theta)[new].all()
 
 
+def test_entries_grow_where_the_running_mean_of_gradients_is_largest():
+    decay = 0.75
+    method = RigL(END, every=2, drop_fraction=0.9, grown_size=0.5, momentum=decay)
+    history = train(optax.sgd(0.1), method, 6)
+    means, by_the_last = [0.0, 0.0], False
+    for step in range(1, 7):
+        for layer, (name, mask) in enumerate(zip(NAMES, history.masks(step - 1), strict=True)):
+            slope, weights = history.slopes(step)[layer], history.kernels(step - 1)[layer]
+            means[layer] = decay * means[layer] + (1 - decay) * slope
+            average = history.state.average[name]["kernel"][step]
+            np.testing.assert_allclose(average, means[layer], rtol=1e-5, atol=1e-7)
+            if step % 2:
+                continue
+            number = number_replaced(mask, 0.9, step)
+            stay, new = by_gradient(weights, means[layer], mask, number)
+            assert np.array_equal(history.masks(step)[layer], stay | new)
+            there = history.kernels(step)[layer]
+            assert np.array_equal(np.sign(there[new]), np.where(means[layer] > 0, -1, 1)[new])
+            by_the_last |= not np.array_equal(new, by_gradient(weights, slope, mask, number)[1])
+    assert by_the_last
+    assert isinstance(history.state.average["one"]["bias"], optax.MaskedNode)
+
+
+def test_accumulated_gradients_train_as_one_large_batch():
+    """Batches of powers of two of numbers with few bits: the sums are exact."""
+    method = RigL(END, every=2, drop_fraction=0.5, grown_size=0.5)
+    whole = sparse_training(optax.sgd(0.125, momentum=0.5), method, density=0.3, key=KEY)
+    parts = optax.MultiSteps(whole, every_k_schedule=2)
+    given = jax.tree.map(lambda leaf: np.round(8 * leaf) / 8, gradients(12))
+
+    def run(optimizer, given):
+        def step(carry, gradient):
+            params, state = carry
+            updates, state = optimizer.update(gradient, state, params)
+            return (optax.apply_updates(params, updates), state), None
+
+        return jax.lax.scan(step, (PARAMS, optimizer.init(PARAMS)), given)[0]
+
+    large = jax.tree.map(lambda leaf: (leaf[::2] + leaf[1::2]) / 2, given)
+    (params, state), (again, small) = jax.jit(lambda: (run(whole, large), run(parts, given)))()
+    assert int(state.steps) == int(small.inner_opt_state.steps) == 6
+    assert same(jax.tree.leaves(state.masks), jax.tree.leaves(small.inner_opt_state.masks))
+    assert same(jax.tree.leaves(params), jax.tree.leaves(again))
+    first_masks = whole.init(PARAMS).masks
+    assert not same(jax.tree.leaves(state.masks), jax.tree.leaves(first_masks))
+
+
 def test_scores_are_those_of_the_weights_under_a_power():
     # The slope of theta at a dropped zero is zero; that of the weight is not.
     params = jax.tree.map(np.zeros_like, PARAMS)
@@ -233,6 +280,18 @@ MISTAKES = {
     ),
     "never": (lambda: RigL(6, every=100), "never change", "before the end", "lower every"),
     "a place": (lambda: DropAndGrow(5, grow="all"), "grow='all'", "'random'", "choose grow"),
+    "a momentum": (
+        lambda: RigL(5, every=2, momentum=1),
+        "momentum=1",
+        "below 1",
+        "change momentum",
+    ),
+    "momentum and chance": (
+        lambda: DropAndGrow(5, every=2, grow="random", momentum=0.5),
+        "momentum=0.5 with grow='random'",
+        "no running mean",
+        "leave momentum out",
+    ),
     "a period": (lambda: RigL(5, every=0).schedule, "every=0", "at least 1", "pass a static int"),
 }
 
@@ -249,4 +308,5 @@ def test_names_of_methods_have_the_options_of_the_method():
     assert hash(RigL(900, every=3)) == hash(RigL(900, every=3))
     options = {"every": 4, "drop_fraction": 0.2, "grown_size": 0.5}
     assert SET(900, **options) == DropAndGrow(900, grow="random", **options)
+    options["momentum"] = 0.9
     assert RigL(900, **options) == DropAndGrow(900, **options)

@@ -2,11 +2,21 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 import pytest
 from jax.sharding import AxisType
 
-from sparse_hyper_jax.pruning import SET, Prune, RigL, TopKAST, gradual, sparse_training
+from sparse_hyper_jax.pruning import (
+    SET,
+    Fixed,
+    Prune,
+    RigL,
+    SRigL,
+    TopKAST,
+    gradual,
+    sparse_training,
+)
 from sparse_hyper_jax.reparam import powerprop
 from tests.ops.examples import assert_close
 from tests.pruning.examples import KEY, PARAMS, at, gradients, same, sharded
@@ -58,13 +68,16 @@ def test_the_first_masks_are_sharded_like_parameters(method):
         RigL(20, every=2, drop_fraction=0.5, grown_size=0.5),
         SET(20, every=2, drop_fraction=0.5, grown_size=0.5),
         TopKAST(every=2, penalty=0.1),
+        SRigL(20, every=2, drop_fraction=0.5, grown_size=0.5, momentum=0.5, ablation=1.0),
+        Fixed({"kernel": np.arange(16).reshape(4, 4) % 3 > 0, "bias": optax.MaskedNode()}),
     ],
-    ids=["prune", "rigl", "set", "top_kast"],
+    ids=["prune", "rigl", "set", "top_kast", "srigl", "fixed"],
 )
 def test_columns_spread_over_any_kind_of_mesh(method):
     """With the numbers of one device, in two steps with a change of masks, under a power."""
+    density = 0.5 if method.needs_density else None
     optimizer = sparse_training(
-        optax.adam(0.1), method, density=0.5, key=KEY, reparam=powerprop(2.0)
+        optax.adam(0.1), method, density=density, key=KEY, reparam=powerprop(2.0)
     )
     params = {"kernel": PARAMS["one"]["kernel"][:4, :4], "bias": PARAMS["one"]["bias"][:4]}
     gradient = at(gradients(1, params), 0)

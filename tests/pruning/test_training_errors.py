@@ -57,6 +57,12 @@ MISTAKES = {
         "for ever",
         "grown_size=0.5",
     ),
+    "no density": (
+        lambda: sparse_training(optax.sgd(0.1), Prune()),
+        "Prune without a density",
+        "the share to keep",
+        "pass density=0.1",
+    ),
     "no params": (without_params, "update called without params", "the parameters", "update("),
     "a percentage": (lambda: start(density=30).init(PARAMS), "density=30", "from 0 to 1", "pass 1"),
     "no kernel": (lambda: start().init({"b": np.ones(3)}), "leaf among b", "at least", "select="),

@@ -81,6 +81,7 @@ def through_bcoo(values, indices):
 
 
 WHOLE = "the outputs are whole numbers"
+KEPT = np.arange(12).reshape(3, 4) % 2 > 0
 
 ROWS = [
     *(
@@ -231,6 +232,13 @@ ROWS = [
         (eighths(6), ENTRIES),
         wide=False,
         outside={1: (3, 4)},
+    ),
+    Row(
+        "from_dense",
+        lambda dense: ops.from_dense(dense, mask=jnp.asarray(KEPT), count=8),
+        (eighths(3, 4),),
+        wide=False,
+        dropped={0: "the first is not kept"},
     ),
     Row(
         "to_bcoo, from_bcoo",

@@ -30,6 +30,7 @@ PATTERNS = {
     "Blocks": pruning.Blocks((2, 2)),
     "Channels": pruning.Channels(),
     "NofM": pruning.NofM(),
+    "ConstantFanIn": pruning.ConstantFanIn(),
 }
 METHODS = {
     "Prune, one_shot": pruning.Prune(pruning.one_shot(0)),
@@ -41,6 +42,14 @@ RANDOM = {
         dict.fromkeys(range(3), BY_CHANCE),
     ),
     "SET, DropAndGrow": (pruning.SET(end=10, every=2), dict.fromkeys((1, 2), BY_CHANCE)),
+    "RigL, with momentum": (
+        pruning.RigL(end=10, every=2, grown_size=0.5, momentum=0.5),
+        dict.fromkeys((1, 2), BY_CHANCE),
+    ),
+    "SRigL": (
+        pruning.SRigL(end=10, every=2, grown_size=0.5),
+        dict.fromkeys(range(3), BY_CHANCE),
+    ),
 }
 SCHEDULES = {
     "one_shot": pruning.one_shot(2),
@@ -65,7 +74,8 @@ def training(method):
 
     def steps(key, kernel, gradient, other):
         inner = optax.sgd(0.125, momentum=0.5)
-        optimizer = pruning.sparse_training(inner, method, density=0.5, key=key)
+        density = 0.5 if method.needs_density else None
+        optimizer = pruning.sparse_training(inner, method, density=density, key=key)
         params = {"kernel": kernel}
         state = optimizer.init(params)
         for slope in (gradient, other):
@@ -154,11 +164,22 @@ ROWS = [
         )
         for name, (method, dropped) in RANDOM.items()
     ),
+    Row(
+        "sparse_training, Fixed",
+        partial(training(pruning.Fixed({"kernel": MASK})), None),
+        (KERNEL, GRADIENT, OTHER),
+        dropped="its mask drops the first entry",
+        wide=False,
+        exact=None,
+        skips=IN_A_TREE,
+    ),
     *(
         Row(name, due(schedule), (np.array(4, np.int32),), exact=None, skips=A_STEP_NUMBER)
         for name, schedule in SCHEDULES.items()
     ),
     Row("penalty_2_to_4", pruning.penalty_2_to_4, (KERNEL,)),
+    Row("top_k_norm", lambda x: pruning.top_k_norm(x, 3), (KERNEL,)),
+    Row("k_support_norm", lambda x: pruning.k_support_norm(x, 3), (KERNEL,)),
     Row(
         "prox_2_to_4",
         pruning.prox_2_to_4,

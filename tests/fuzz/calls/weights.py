@@ -133,8 +133,9 @@ def magnitude(rng):
 
 
 def patterns(rng):
-    name = draw.pick(rng, "Blocks", "Channels", "NofM")
+    name = draw.pick(rng, "Blocks", "Channels", "NofM", "ConstantFanIn")
     options = {
+        "ConstantFanIn": {"axis": number(-1, 5, 0.5, -3)},
         "Blocks": {"shape": shape((2, 2)), "by": choice("max")},
         "Channels": {"axis": number(-1, 5, 0.5, -3)},
         "NofM": {"n": count(2, 0, 4), "m": count(4, 2, 8), "axis": number(-1, 5, 0.5, -3)},

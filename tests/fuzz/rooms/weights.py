@@ -132,7 +132,8 @@ def in_order(score, count):
 
 def masks(rng):
     rows, columns, kind = 4 * int(rng.integers(1, 3)), 4 * int(rng.integers(1, 3)), draw.dtype(rng)
-    name = draw.pick(rng, "Unstructured", "Blocks, mean", "Blocks, max", "Channels", "NofM")
+    names = "Unstructured", "Blocks, mean", "Blocks, max", "Channels", "NofM", "ConstantFanIn"
+    name = draw.pick(rng, *names)
     density = float(draw.pick(rng, 0.0, 0.25, 0.5, 0.9, 1.0))
     block = tuple(int(draw.pick(rng, 1, 2, 4)) for _ in range(2))
     axis, n = int(draw.pick(rng, 0, -1)), int(rng.integers(0, 5))
@@ -142,6 +143,7 @@ def masks(rng):
         "Blocks, max": lambda: pruning.Blocks(block, by="max"),
         "Channels": lambda: pruning.Channels(axis),
         "NofM": lambda: pruning.NofM(n, 4, axis),
+        "ConstantFanIn": lambda: pruning.ConstantFanIn(axis),
     }[name]()
 
     def expect(case, got):
@@ -153,8 +155,12 @@ def masks(rng):
             groups = turned.reshape(*turned.shape[:-1], -1, 4)
             rank = np.argsort(np.argsort(-groups, -1, kind="stable"), -1)
             return {"y": Near(np.moveaxis((rank < n).reshape(turned.shape), -1, axis))}
-        if name == "Unstructured":
-            return {"y": Near(in_order(w, pruning.count_kept(density, w.size)))}
+        if name in ("Unstructured", "ConstantFanIn"):
+            # The largest of all entries, or of those of one output.
+            lists = w[None] if name == "Unstructured" else np.moveaxis(w, axis, 0)
+            each = pruning.count_kept(density, w.size) // len(lists)
+            kept = np.stack([in_order(one, each) for one in lists])
+            return {"y": Near(kept[0] if name == "Unstructured" else np.moveaxis(kept, 0, axis))}
         if name == "Channels":
             other = 1 if axis == 0 else 0
             scores = (w**2).mean(other, keepdims=True)
