@@ -8,7 +8,7 @@ from flax import nnx
 
 from sparse_hyper_jax import checks
 from sparse_hyper_jax.nn.keys import check_rngs
-from sparse_hyper_jax.nn.options import check_finite
+from sparse_hyper_jax.nn.options import check_finite, check_no_container
 from sparse_hyper_jax.nn.parameters import RawMeans, RawVariances, TupleValues
 from sparse_hyper_jax.ops import ContinuousTuples, bound_means, bound_variances
 from sparse_hyper_jax.ops.bounds import MEAN_METHODS
@@ -59,9 +59,9 @@ class FreeTuples(nnx.Module):
             len(self.shape) >= 1, "shape=()", "at least one axis", "learn at least one column"
         )
         self.num_tuples = checks.check_count("num_tuples", num_tuples, least=1)
+        check_no_container(fixed_values=fixed_values, mean_method=mean_method)
+        check_no_container(scale=scale, boost=boost, floor=floor)
         self.fixed_values = fixed_values
-        # Before it is kept: a module takes no dict or array as a plain attribute.
-        checks.check_choice("mean_method", mean_method, MEAN_METHODS)
         self.mean_method = mean_method
         self.scale, self.boost, self.floor = scale, boost, floor
         self._check_options()
@@ -80,6 +80,7 @@ class FreeTuples(nnx.Module):
             )
 
     def _check_options(self) -> None:
+        checks.check_choice("mean_method", self.mean_method, MEAN_METHODS)
         check_finite("scale", self.scale, at_least=0)
         check_finite("boost", self.boost)
         check_finite("floor", self.floor, at_least=0)

@@ -23,7 +23,7 @@ from sparse_hyper_jax.glimpse import (
 from sparse_hyper_jax.glimpse.points import check_options
 from sparse_hyper_jax.nn.image_encoder import encoder_for
 from sparse_hyper_jax.nn.keys import Randomness, draw_key, keys_for
-from sparse_hyper_jax.nn.options import check_finite, in_evaluation
+from sparse_hyper_jax.nn.options import check_finite, check_no_container, in_evaluation
 from sparse_hyper_jax.nn.parameters import RawVariances
 from sparse_hyper_jax.nn.placement import reshape_like, spread_like
 from sparse_hyper_jax.nn.promotion import promote
@@ -102,6 +102,8 @@ class GlimpseAttention(nnx.Module):
         height = checks.check_count("height", height, least=1)
         width = checks.check_count("width", width, least=1)
         self.window = checks.check_index_shape("window", window)
+        check_no_container(grid=grid, reader=reader, draws=draws, deterministic=deterministic)
+        check_no_container(variance_scale=variance_scale, variance_floor=variance_floor)
         self.grid, self.reader = grid, reader
         self.glimpses = checks.check_count("glimpses", glimpses, least=1)
         self.variance_scale, self.variance_floor = variance_scale, variance_floor

@@ -22,7 +22,12 @@ from sparse_hyper_jax.estimators.routing import (
     top_route,
 )
 from sparse_hyper_jax.nn.keys import Randomness, check_rngs, draw_key
-from sparse_hyper_jax.nn.options import check_float_dtype, in_evaluation, initialised
+from sparse_hyper_jax.nn.options import (
+    check_float_dtype,
+    check_no_container,
+    in_evaluation,
+    initialised,
+)
 from sparse_hyper_jax.nn.placement import leave_to_compiler, reshape_like
 from sparse_hyper_jax.nn.promotion import promote
 from sparse_hyper_jax.precision import at_least_float32, wide_dtype
@@ -127,6 +132,8 @@ class Mixture(nnx.Module):
         hidden = checks.check_count("hidden_features", hidden_features, least=1)
         outputs = checks.check_count("out_features", out_features, least=1)
         checks.check_choice("router", router, ROUTERS)
+        check_no_container(product=product, decay=decay, exact_at_argmax=exact_at_argmax)
+        check_no_container(jitter=jitter, dtype=dtype, deterministic=deterministic)
         self.method, self.product, self.decay = router, product, decay
         self.exact_at_argmax, self.jitter = exact_at_argmax, jitter
         self.dtype, self.deterministic = dtype, deterministic

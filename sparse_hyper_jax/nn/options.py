@@ -42,6 +42,21 @@ def in_evaluation(default: bool, given: bool | None) -> bool:
     return checks.check_flag("deterministic", default if given is None else given)
 
 
+def check_no_container(**options: Any) -> None:
+    """Raise if an option is a dict, a list or a set: a module would refuse it in other words.
+
+    Raises:
+        ValueError: otherwise. What an option may be is checked elsewhere.
+    """
+    for name, value in options.items():
+        checks.require(
+            not isinstance(value, dict | list | set),
+            f"{name}={value!r:.80}",
+            "an option of another kind",
+            f"pass {name} as its docstring says",
+        )
+
+
 def check_float_dtype(name: str, dtype: Any, *, inferred: bool = False) -> None:
     """Raise unless ``dtype`` is one of floats.
 

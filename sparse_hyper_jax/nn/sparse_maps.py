@@ -12,7 +12,7 @@ from sparse_hyper_jax import checks
 from sparse_hyper_jax.entrance import as_array, check_instance
 from sparse_hyper_jax.nn.free_tuples import FreeTuples
 from sparse_hyper_jax.nn.keys import Randomness, check_rngs, draw_key, keys_for
-from sparse_hyper_jax.nn.options import in_evaluation
+from sparse_hyper_jax.nn.options import check_no_container, in_evaluation
 from sparse_hyper_jax.nn.placement import spread_like
 from sparse_hyper_jax.ops import (
     ContinuousTuples,
@@ -98,6 +98,9 @@ class HyperLayer(nnx.Module):
         )
         self.source = source
         self.out_shape = checks.check_index_shape("out_shape", out_shape)
+        check_no_container(template=template, locality=locality, density=density, wrap=wrap)
+        check_no_container(share_samples=share_samples, deterministic=deterministic)
+        check_no_container(sample_probability=sample_probability)
         self.template = template
         self.wrap, self.share_samples, self.deterministic = wrap, share_samples, deterministic
         self.sample_probability = sample_probability

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from sparse_hyper_jax import checks
-from sparse_hyper_jax.entrance import as_array, check_same_shape
+from sparse_hyper_jax.entrance import as_array, check_function, check_same_shape
 from sparse_hyper_jax.parameter_paths import (
     check_fits,
     is_kernel,
@@ -202,6 +202,15 @@ def combine_masks(function: Callable[..., jax.Array], masks: Masks, *more: Masks
         >>> combine_masks(jnp.logical_xor, one, two)["kernel"].tolist()  # where they differ
         [False, True]
     """
+    check_function("function", function)
+    masks, *more = (
+        jax.tree.map(
+            lambda mask: mask if is_left_out(mask) else as_array("a mask", mask, "flags"),
+            tree,
+            is_leaf=is_left_out,
+        )
+        for tree in (masks, *more)
+    )
     leaves = jax.tree.leaves(masks, is_leaf=is_left_out)
     for other in more:
         places = check_fits(masks, other, "masks", is_leaf=is_left_out)
@@ -310,7 +319,7 @@ def unpack_masks(packed: Any, params: Any) -> Masks:
         if is_left_out(bits):
             return bits
         known = not isinstance(leaf, jax.ShapeDtypeStruct)
-        leaf = jnp.asarray(leaf) if known else leaf
+        leaf = as_array("a parameter", leaf, "numbers") if known else leaf
         bits, size = as_array("packed", bits, "integers"), math.prod(leaf.shape)
         checks.check_shape("packed", bits, (-(-size // 8),), "eight entries per byte")
         mask = jnp.unpackbits(bits.astype(jnp.uint8), count=size).astype(bool).reshape(leaf.shape)

@@ -84,8 +84,8 @@ def gradual(begin: int, end: int, *, every: int = 100, power: float = 3.0) -> Sc
         >>> [(steps, schedule.share(steps).item()) for steps in range(1000) if schedule.due(steps)]
         [(0, 0.0), (100, 0.578125), (200, 0.875), (300, 0.984375), (400, 1.0)]
     """
+    begin, end = checks.check_count("begin", begin), checks.check_count("end", end)
     inside = _every(every, begin, end)
-    begin, end = int(begin), int(end)
     checks.require(end > begin, f"begin={begin}, end={end}", "an end after it", "change them")
     checks.check_number("power", power, above=0)
     share = optax.polynomial_schedule(0.0, 1.0, power, end - begin, begin)

@@ -274,11 +274,12 @@ def thing(value, *bad, optional=False, text=True, lazy=False, family="thing", nu
     """An object, of which ``bad`` ones are not legal; its class is none of it."""
 
     def wrong(rng):
-        choices = [
-            lambda: strange(rng, none=not optional, text=text),
-            lambda: np.ones(3),
-            list,
-        ]
+        def other():
+            found = strange(rng, none=not optional, text=text)
+            # Whether a function is the right one shows when it is called.
+            return {1.0} if callable(value) and callable(found) else found
+
+        choices = [other, lambda: np.ones(3), list]
         choices += [lambda: 3] if number else []
         choices += [lambda: type(value)] * (0 if lazy or callable(value) else 2)
         choices += [lambda one=one: one for one in bad] * 2

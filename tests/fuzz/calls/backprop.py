@@ -41,7 +41,7 @@ def making(rng):
     if name == "CandidateTopK":
         options["candidates"] = number(3, 1, 0, 1.5, 9, optional=True)
     if name == "BlockTopK":
-        options["block"] = count(2, 1, 2)
+        options["block"] = count(2, 1, 4)
     if name == "RandomK":
         options["rescale"] = flag(True)
     if name == "Threshold":

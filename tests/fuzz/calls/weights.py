@@ -26,8 +26,9 @@ def alpha():
     return number(2.0, 0.5, -1.0, float("inf"), 0)
 
 
-def axes(value=(0,)):
-    return thing(value, (7,), (), 0, (0.5,), ("a",), [None], (True,), family="axes")
+def axes(value=(0,), *, optional=False):
+    bad = (7,), (), 0, (0.5,), ("a",), [None], (True,)
+    return thing(value, *bad, optional=optional, family="axes")
 
 
 def powers(rng):
@@ -47,7 +48,7 @@ def selector():
 
 
 def powerprop(rng):
-    arguments = {"alpha": alpha(), "select": selector(), "axes": axes()}
+    arguments = {"alpha": alpha(), "select": selector(), "axes": axes(optional=True)}
 
     def use(alpha, **options):
         reparam.powerprop(alpha, **options).to_weights({"kernel": np.ones((3, 2))})
