@@ -4,7 +4,9 @@
              distributions.py          method.py    select.py      masks.py            |
                                        prune.py     patterns.py                        |
                                        regrow.py         ^                             |
-                                       top_kast.py       '--- training.py <--- dL/dw --'
+                                       fan_in.py         |                             |
+                                       top_kast.py       |                             |
+                                       fixed.py          '--- training.py <--- dL/dw --'
 
 ``magnitude_masks(weights, 0.1)`` prunes once. ``sparse_training(optimizer,
 method, density=0.1)`` is an optax transformation that trains with masks from the first step on,
