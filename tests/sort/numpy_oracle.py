@@ -32,5 +32,5 @@ def soft_quantile(keys, weights, q, certainty):
 def ndcg(placed, gains, k):
     """Discounted gain of gains as they are placed, as a share of the best."""
     discounts = 1 / np.log2(np.arange(len(gains)) + 2)
-    discounts[k:] = 0
+    discounts[len(gains) if k is None else k :] = 0
     return (placed * discounts).sum() / (np.sort(gains)[::-1] * discounts).sum()
