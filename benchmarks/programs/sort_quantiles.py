@@ -5,14 +5,13 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from benchmarks.lines import Facts, Line
 from benchmarks.runner import Asked
 from benchmarks.timing import compiled, interleaved, temporary_bytes
 from sparse_hyper_jax.sort import soft_largest, soft_quantile, soft_sort
 
-LEVELS = np.array([0.05, 0.25, 0.5, 0.75, 0.95], np.float32)
+LEVELS = 0.05, 0.25, 0.5, 0.75, 0.95
 LARGEST, LISTS = 10, 1000
 
 Read = Callable[[jax.Array, jax.Array], jax.Array]
@@ -23,13 +22,13 @@ def methods() -> dict[str, Read]:
     """Name what is compared; the first is the measure of the others."""
     return {
         "soft_sort": lambda keys, ids: soft_sort(keys, keys),
-        "soft_quantile, 5": lambda keys, ids: soft_quantile(keys, LEVELS),
+        "soft_quantile, 5": lambda keys, ids: soft_quantile(keys, jnp.array(LEVELS)),
         f"soft_largest, {LARGEST}": lambda keys, ids: soft_largest(keys, LARGEST),
         "soft_sort, 1000 lists": lambda keys, ids: soft_sort(keys, keys, segment_ids=ids),
         "soft_quantile, 5, 1000 lists": lambda keys, ids: soft_quantile(
-            keys, LEVELS, segment_ids=ids, num_segments=LISTS
+            keys, jnp.array(LEVELS), segment_ids=ids, num_segments=LISTS
         ),
-        "jnp.quantile, 5 (exact)": lambda keys, ids: jnp.quantile(keys, LEVELS),
+        "jnp.quantile, 5 (exact)": lambda keys, ids: jnp.quantile(keys, jnp.array(LEVELS)),
     }
 
 

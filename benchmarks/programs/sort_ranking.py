@@ -63,8 +63,8 @@ def gains_of(queries: Ranked) -> jax.Array:
 def flat(queries: Ranked) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
     """Give relevance, gains, query and mask of all documents, in one list."""
     ids = jnp.broadcast_to(jnp.arange(len(queries.mask))[:, None], queries.mask.shape)
-    parts = queries.relevance, gains_of(queries), ids, queries.mask
-    return tuple(part.reshape(-1) for part in parts)
+    relevance, gains = queries.relevance.reshape(-1), gains_of(queries).reshape(-1)
+    return relevance, gains, ids.reshape(-1), queries.mask.reshape(-1)
 
 
 def soft_loss(name: str, scores: jax.Array, queries: Ranked, certainty: jax.Array) -> jax.Array:

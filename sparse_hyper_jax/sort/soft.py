@@ -13,6 +13,7 @@ from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from sparse_hyper_jax.checks import check_count, check_flag
 from sparse_hyper_jax.sort.entrance import enter_payload
@@ -156,7 +157,8 @@ def soft_ranks(
         order = sortable.find_order(sortable.keys)
         return _restore(sortable, order, _places(order, _sorted_weights(sortable, order)))
     order, decays = arrange(sortable, widen_keys(sortable.keys), certainty)
-    counts = _sorted_weights(sortable, order, decays)
+    weights = _sorted_weights(sortable, order, decays.dtype)
+    counts = jnp.ones_like(decays) if weights is None else weights
     below = decaying_sums(decays, counts)
     above = decaying_sums_ahead(decays, counts)
     # The sum over q < p of K[p, q] (p - q) is F applied to that of K[p, q], q < p: each step moves
@@ -165,7 +167,7 @@ def soft_ranks(
     edge = jnp.zeros_like(counts[:1])
     behind = decaying_sums(decays, (below - counts) * jnp.concatenate([edge, steps]))
     ahead = decaying_sums_ahead(decays, (above - counts) * jnp.concatenate([steps, edge]))
-    exact = _places(order, None if sortable.weights is None else counts).astype(decays.dtype)
+    exact = _places(order, weights).astype(decays.dtype)
     ranks = exact + (ahead - behind) / _divisor(sortable, below + above - counts)
     ranks = with_value(exact, ranks) if straight_through else ranks
     return _restore(sortable, order, ranks)
@@ -220,21 +222,22 @@ def soft_top_k(
         exact = _last(order, k, _sorted_weights(sortable, order))
         return _restore(sortable, order, exact.astype(jnp.float32))
     order, decays = arrange(sortable, widen_keys(sortable.keys), certainty)
-    counts = _sorted_weights(sortable, order, decays)
-    last = _last(order, k, None if sortable.weights is None else counts).astype(decays.dtype)
+    weights = _sorted_weights(sortable, order, decays.dtype)
+    counts = jnp.ones_like(decays) if weights is None else weights
+    last = _last(order, k, weights).astype(decays.dtype)
     shares = smooth(decays, counts * last) / _divisor(sortable, smooth(decays, counts))
     shares = with_value(last, shares) if straight_through else shares
     return _restore(sortable, order, shares)
 
 
 def _sorted_weights(
-    sortable: Sortable, order: Order, like: jax.Array | None = None
+    sortable: Sortable, order: Order, dtype: np.dtype | None = None
 ) -> jax.Array | None:
-    """Return the weights in sorted order; ones like an array, or None, if there are none."""
-    if sortable.weights is None:
-        return None if like is None else jnp.ones_like(like)
-    weights = sortable.weights if like is None else sortable.weights.astype(like.dtype)
-    return order.arrange(weights)
+    """Return the weights in sorted order, if there are any."""
+    weights = sortable.weights
+    if weights is None:
+        return None
+    return order.arrange(weights if dtype is None else weights.astype(dtype))
 
 
 def _places(order: Order, weights: jax.Array | None) -> jax.Array:
