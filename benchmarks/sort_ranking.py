@@ -28,5 +28,5 @@ BENCHMARK = Benchmark(
     measure=program("sort_ranking"),
     tiny=[{"seed": 0, "loss": "ndcg_loss"}, {"seed": 0, "loss": "pairwise logistic"}],
     table=write,
-    seeds=range(5),
+    seeds=range(3),
 )

@@ -13,7 +13,7 @@ from jax.core import Tracer
 
 from sparse_hyper_jax.checks import INT32_CELLS, check_count, check_flag, require, require_given
 from sparse_hyper_jax.entrance import as_array
-from sparse_hyper_jax.ops.device_axes import spread_by
+from sparse_hyper_jax.ops.device_axes import spread_alike
 from sparse_hyper_jax.ops.inside import clip_inside
 from sparse_hyper_jax.sort.kernel import find_bounds, find_within, smooth
 from sparse_hyper_jax.sort.recurrence import decaying_sums
@@ -293,6 +293,9 @@ def _read(places: Places, values: jax.Array, level: jax.Array) -> jax.Array:
 def _search(places: Places, wanted: jax.Array) -> jax.Array:
     """Find the last place of each list whose middle is not beyond what is wanted, ``(S, m)``."""
     middles, wanted = jax.lax.stop_gradient((places.middles, wanted))
+    middles, wanted, first, last = spread_alike(
+        middles, wanted, places.first[:, None], places.last[:, None]
+    )
 
     def halve(_: int, ends: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         low, high = ends
@@ -300,16 +303,15 @@ def _search(places: Places, wanted: jax.Array) -> jax.Array:
         reached = _take(middles, middle) <= wanted
         return jnp.where(reached, middle, low), jnp.where(reached, high, middle - 1)
 
-    # As the places wanted vary: each list's ends are the same for all of its quantiles.
     nothing = jnp.zeros_like(wanted, jnp.int32)
-    ends = places.first[:, None] + nothing, places.last[:, None] + nothing
-    ends = tuple(spread_by(end, places.first) for end in ends)
+    ends = first + nothing, last + nothing
     return jax.lax.fori_loop(0, len(middles).bit_length(), halve, ends)[0]
 
 
 def _take(values: jax.Array, at: jax.Array) -> jax.Array:
     """Read numbers of sorted places."""
-    return spread_by(values, at).at[at].get(mode="promise_in_bounds")
+    values, at = spread_alike(values, at)
+    return values.at[at].get(mode="promise_in_bounds")
 
 
 def _choose(exact: jax.Array, soft: jax.Array, hard: bool, straight_through: bool) -> jax.Array:
