@@ -5,7 +5,7 @@ import jax.numpy as jnp
 
 from sparse_hyper_jax.checks import require
 from sparse_hyper_jax.entrance import as_array, check_same_shape
-from sparse_hyper_jax.ops.device_axes import spread_by
+from sparse_hyper_jax.ops.device_axes import spread_alike, spread_by
 from sparse_hyper_jax.precision import wide_dtype
 from sparse_hyper_jax.sort.kernel import Order, find_bounds, find_order, find_within, smooth
 from sparse_hyper_jax.sort.order_losses import enter_labelled, find_doubled_ranks, unless_nan
@@ -99,6 +99,7 @@ def spearman(
     """
     dtype = wide_dtype(jnp.asarray(keys), jnp.asarray(labels))
     keys, labels, lists, absent = enter_labelled(keys, labels, segment_ids, mask, floating=False)
+    keys, labels = jax.lax.stop_gradient(spread_alike(keys, labels))
     by_key, by_label = (
         find_order(part, segment_ids=lists, absent=absent) for part in (keys, labels)
     )

@@ -242,7 +242,7 @@ def _find_places(
     soft = exact
     if not sortable.hard:
         # One pass over both sums. Padding may weigh nothing at all.
-        sums = smooth(decays, jnp.stack([shares * exact, shares], axis=1))
+        sums = smooth(decays, jnp.stack(spread_alike(shares * exact, shares), axis=1))
         soft = sums[:, 0] / jnp.where(sums[:, 1] == 0, 1, sums[:, 1])
     if weights is None:
         middles = find_bounds(order.starts).rank.astype(exact.dtype) + 0.5

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from sparse_hyper_jax.checks import check_count
+from sparse_hyper_jax.ops.device_axes import spread_alike
 from sparse_hyper_jax.precision import at_least_float32
 from sparse_hyper_jax.sort.entrance import enter_keys, enter_labels, enter_mask
 from sparse_hyper_jax.sort.kernel import find_bounds, find_within, smooth
@@ -121,6 +122,7 @@ def _enter(
     present = enter_mask(mask, length)
     sortable = enter_sort(keys, certainty, segment_ids, present, descending=True, hard=hard)
     gains = at_least_float32(enter_labels(gains, length, "gains"))
+    gains = spread_alike(gains, sortable.keys)[0]
     return sortable, gains if present is None else jnp.where(present, gains, 0)
 
 
@@ -129,7 +131,7 @@ def _gained(
 ) -> jax.Array:
     """Return the mean share of the ideal that lists gain; 1 if there is nothing to gain."""
     # By list, then by gain: lists, which are as long, stand where they stand in the permutation.
-    ideal = sortable.find_order(-jax.lax.stop_gradient(gains))
+    ideal = sortable.find_order(-gains)
     rank = find_bounds(ideal.starts).rank
     discounts = 1 / jnp.log2(rank.astype(gains.dtype) + 2)
     if k is not None:

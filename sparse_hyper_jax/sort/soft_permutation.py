@@ -176,6 +176,7 @@ class Sortable(NamedTuple):
     def find_order(self, keys: jax.Array) -> Order:
         """Sort by these keys, which stand for its own."""
         absent = None if self.weights is None else self.weights == 0
+        keys = jax.lax.stop_gradient(keys)
         return find_order(keys, segment_ids=self.segment_ids, absent=absent)
 
 
@@ -206,7 +207,7 @@ def arrange(
     sortable: Sortable, wide: jax.Array, certainty: jax.Array | float
 ) -> tuple[Order, jax.Array]:
     """Return the order of the widened keys and the decays between sorted ones."""
-    order = sortable.find_order(jax.lax.stop_gradient(wide))
+    order = sortable.find_order(wide)
     return order, find_decays(order.arrange(wide), order.starts, certainty)
 
 
