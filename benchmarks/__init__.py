@@ -24,7 +24,6 @@ PAGES = {
         "sort_quantiles",
         "sort_quality",
         "sort_ablation",
-        "sort_ranking",
     ),
     "docs/glimpses.md": ("glimpse", "glimpse_table"),
     "docs/scale.md": ("stages", "scaling", "multiply", "shard", "gpu"),
