@@ -17,7 +17,7 @@ TARGETS = eighths(4, low=0.125, high=1.0, seed=5)
 NUMBERED = integers(0, 1, 0, 1, 1)
 LEVELS = np.array([0.125, 0.625], np.float32)
 WEIGHTS = eighths(5, low=0.5, high=2.0, seed=7)
-GAINS = np.array([3, 1, 0, 7, 1], np.float32)
+GAINS = np.array([3, 1, 0.5, 7, 2], np.float32)
 WITH_LISTS = {
     "outside": "segments are names, any integer is one",
 }
