@@ -1,4 +1,5 @@
 import functools
+import inspect
 import re
 import types
 from pathlib import Path
@@ -7,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 
-from sparse_hyper_jax import continual, pruning, reparam
+from sparse_hyper_jax import continual, pruning, reparam, sort
 from tests import folding
 
 ROOT = Path(__file__).parent.parent
@@ -52,6 +53,31 @@ def test_what_the_table_for_jaxpruner_names_exists():
     said = [code for row in rows for code in re.findall(r"`([^`]+)`", row)]
     values = [eval(code, names) for code in said if not ASSIGNMENT.match(code) and code not in TEXT]
     assert len(values) > 20
+
+
+def test_what_the_table_for_softjax_and_ott_names_exists():
+    page = (ROOT / "docs" / "from_softjax_and_ott.md").read_text(encoding="utf-8")
+    keys = jax.numpy.array([0.3, -1.2, 0.9, 0.1])
+    names = vars(sort) | {"jax": jax, "x": keys, "y": keys**2, "q": 0.3, "k": 2, "s": 0.1}
+    names |= {"ids": jax.numpy.array([0, 1, 0, 1]), "w": keys**2}
+    rows = re.findall(r"^\| .*? \| (.*) \|$", page, flags=re.MULTILINE)
+    said = [code for row in rows for code in re.findall(r"`([^`]+)`", row)]
+    options = inspect.signature(sort.soft_sort).parameters
+    calls = [code for code in said if not ASSIGNMENT.match(code) and code not in options]
+
+    def evaluate():
+        known = names | {"permutation": sort.soft_argsort(keys)}
+        return [named(code, known) for code in calls]
+
+    jax.eval_shape(evaluate)
+    assert len(calls) > 25
+    assert {code.partition("=")[0] for code in said if ASSIGNMENT.match(code)} <= set(options)
+
+
+def named(code, names):
+    """Numbers of what a table says; nothing for a function that it only names."""
+    value = eval(code, names)
+    return None if callable(value) else value
 
 
 ASSIGNMENT = re.compile(r"\w+=")

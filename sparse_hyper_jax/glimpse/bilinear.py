@@ -27,6 +27,12 @@ def bilinear(image: jax.Array, means: jax.Array) -> jax.Array:
         ValueError: shapes that do not fit.
 
     Reference: Jaderberg et al. 2015, arXiv 1506.02025.
+
+    Example:
+        >>> from sparse_hyper_jax.glimpse import bilinear
+        >>> image = jnp.arange(9.0).reshape(3, 3)
+        >>> print(bilinear(image, jnp.array([[0.0, 0.0], [0.5, 1.0], [1.25, 1.5]])))
+        [0.   2.5  5.25]
     """
     image, means = enter_image(image), enter_means(means)
     height, width = image.shape[:2]

@@ -68,6 +68,16 @@ def extract(
         ValueError: shapes that do not fit, or a wrong option.
 
     Reference: Bloem 2018, arXiv 1810.09184.
+
+    Example:
+        >>> from sparse_hyper_jax.glimpse import affine_corners, extract, grid_means
+        >>> image = jax.random.uniform(jax.random.key(0), (28, 28))
+        >>> means = grid_means(affine_corners(jnp.zeros(6), image.shape), (8, 8))
+        >>> extract(jax.random.key(1), image, means, jnp.ones(2)).shape
+        (8, 8)
+        >>> read = lambda means: extract(jax.random.key(1), image, means, jnp.ones(2))[0, 0]
+        >>> bool(jnp.any(jax.grad(read)(means)[0, 0] != 0))  # the place can be learned
+        True
     """
     image, means = enter_image(image), enter_means(means)
     shape, window = image.shape[:2], means.shape[:-1]
@@ -109,6 +119,14 @@ def extract_hard(image: jax.Array, means: jax.Array) -> jax.Array:
 
     Raises:
         ValueError: shapes that do not fit.
+
+    Example:
+        >>> from sparse_hyper_jax.glimpse import extract_hard
+        >>> image = jnp.arange(16).reshape(4, 4)
+        >>> means = jnp.array([[[1.0, 1.0], [1.0, 2.0]], [[2.0, 1.0], [2.0, 2.0]]])
+        >>> print(extract_hard(image, means))
+        [[ 5  6]
+         [ 9 10]]
     """
     image, means = enter_image(image), enter_means(means)
     places = jax.lax.stop_gradient(at_least_float32(means))

@@ -46,6 +46,14 @@ def box_corners(raw: jax.Array, shape: Sequence[int]) -> jax.Array:
         ValueError: another number of numbers, or a wrong shape.
 
     Reference: Bloem 2018, arXiv 1810.09184.
+
+    Example:
+        >>> from sparse_hyper_jax.glimpse import box_corners
+        >>> print(np.asarray(box_corners(jnp.zeros(4), (11, 11))).round(1))
+        [[2.7 2.7]
+         [2.7 7.3]
+         [7.3 7.3]
+         [7.3 2.7]]
     """
     raw, (height, width) = _enter(raw, 4, shape)
     top, bottom, left, right = bound_means(
@@ -72,6 +80,12 @@ def scale_corners(raw: jax.Array, shape: Sequence[int]) -> jax.Array:
 
     Raises:
         ValueError: another number of numbers, or a wrong shape.
+
+    Example:
+        >>> from sparse_hyper_jax.glimpse import scale_corners
+        >>> corners = scale_corners(jnp.array([0.0, 0.0, 9.0]), (11, 21))  # nearly the whole image
+        >>> print(np.asarray(corners).round(1).max(axis=0))
+        [10. 20.]
     """
     raw, shape = _enter(raw, 3, shape)
     start = float(np.log(START_SIDE / (1 - START_SIDE)))
@@ -100,6 +114,13 @@ def affine_corners(raw: jax.Array, shape: Sequence[int], *, bounded: bool = True
         ValueError: another number of numbers, or a wrong shape.
 
     References: Bloem 2018, arXiv 1810.09184; Jaderberg et al. 2015, arXiv 1506.02025.
+
+    Example:
+        >>> from sparse_hyper_jax.glimpse import affine_corners
+        >>> raw = jnp.array([0.6, 0.0, 0.0, 0.0, 0.6, 0.0])  # with 0.4 of the start: the identity
+        >>> print(np.asarray(affine_corners(raw, (11, 21), bounded=False)).round(1)[[0, 2]])
+        [[ 0.  0.]
+         [10. 20.]]
     """
     bounded = checks.check_flag("bounded", bounded)
     raw, shape = _enter(raw, 6, shape)
@@ -129,6 +150,13 @@ def quad_corners(raw: jax.Array, shape: Sequence[int]) -> jax.Array:
         ValueError: another number of numbers, or a wrong shape.
 
     Reference: Bloem 2018, arXiv 1810.09184.
+
+    Example:
+        >>> from sparse_hyper_jax.glimpse import quad_corners
+        >>> raw = jnp.zeros(8).at[:2].set(-9.0)  # pulls the upper left corner out
+        >>> print(np.asarray(quad_corners(raw, (11, 11))).round(1)[:2])
+        [[0.  0. ]
+         [2.7 7.3]]
     """
     raw, shape = _enter(raw, 8, shape)
     return _inside(raw.reshape(4, 2) + _unit(raw.dtype), shape)
@@ -144,6 +172,13 @@ class Grid:
 
     Raises:
         ValueError: no count of at least 1, or no function.
+
+    Example:
+        >>> from sparse_hyper_jax.glimpse import GRIDS
+        >>> {name: grid.count for name, grid in GRIDS.items()}
+        {'scale': 3, 'box': 4, 'affine': 6, 'quad': 8}
+        >>> GRIDS["box"].corners(jnp.zeros(4), (28, 28)).shape
+        (4, 2)
     """
 
     count: int
@@ -181,6 +216,14 @@ def grid_means(corners: jax.Array, window: Sequence[int]) -> jax.Array:
 
     Raises:
         ValueError: a wrong shape.
+
+    Example:
+        >>> from sparse_hyper_jax.glimpse import grid_means
+        >>> corners = jnp.array([[0.0, 0.0], [0.0, 4.0], [2.0, 4.0], [2.0, 0.0]])
+        >>> print(grid_means(corners, (2, 3))[1])  # the lower row: row and column of each point
+        [[2. 0.]
+         [2. 2.]
+         [2. 4.]]
     """
     corners = as_array("corners", corners)
     checks.check_shape("corners", corners, (4, 2), "(4, 2): row and column of four corners")
@@ -213,6 +256,13 @@ def upright_means(corners: jax.Array, window: Sequence[int]) -> tuple[jax.Array,
 
     Raises:
         ValueError: a wrong shape.
+
+    Example:
+        >>> from sparse_hyper_jax.glimpse import upright_means
+        >>> corners = jnp.array([[0.0, 0.0], [0.0, 4.0], [2.0, 4.0], [2.0, 0.0]])
+        >>> rows, columns = upright_means(corners, (2, 3))
+        >>> print(rows, columns)
+        [0. 2.] [0. 2. 4.]
     """
     means = grid_means(corners, window)
     return means[:, 0, 0], means[0, :, 1]

@@ -34,6 +34,14 @@ def extract_upright(
         ValueError: shapes that do not fit.
 
     Reference: Gregor et al. 2015, arXiv 1502.04623, "DRAW", which reads an image so.
+
+    Example:
+        >>> from sparse_hyper_jax.glimpse import extract_upright
+        >>> image = jnp.arange(16.0).reshape(4, 4)
+        >>> rows, columns = jnp.array([1.0, 2.0]), jnp.array([1.0, 2.0])
+        >>> print(extract_upright(image, rows, columns, 1e-3 * jnp.ones(2)))
+        [[ 5.  6.]
+         [ 9. 10.]]
     """
     image = enter_image(image)
     rows, columns = as_array("rows", rows), as_array("columns", columns)

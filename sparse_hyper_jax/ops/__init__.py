@@ -37,6 +37,7 @@ from sparse_hyper_jax.ops.relocate import Relocations, relocate, surplus
 from sparse_hyper_jax.ops.hyperlayer import hyperlayer, hyperlayer_hard
 from sparse_hyper_jax.ops.accumulate import accumulate_over_ranges
 from sparse_hyper_jax.ops.segments import segment_normalize, segment_softmax
+from sparse_hyper_jax.ops.segment_logs import segment_log_softmax, segment_logsumexp
 from sparse_hyper_jax.ops.regularize import variance_log_mean, variance_norm
 from sparse_hyper_jax.ops.convert import from_bcoo, from_dense, to_bcoo, to_dense
 from sparse_hyper_jax.ops.oracle import dense_relaxation
@@ -70,6 +71,8 @@ __all__ = [
     "relocate",
     "round_means",
     "sample_tuples",
+    "segment_log_softmax",
+    "segment_logsumexp",
     "segment_normalize",
     "segment_softmax",
     "settle",

@@ -88,12 +88,12 @@ def segment_softmax(
         ValueError: lengths that differ.
     """
     logits = as_array("logits", logits)
-    segments, kept = _enter(
+    segments, kept = enter_segments(
         logits, segment_ids, num_segments, mask, indices_are_sorted=indices_are_sorted, debug=debug
     )
     shares = _softmax(at_least_float32(logits), segments, kept)
     # What takes no part may stand beside NaN: in a segment to whose number it was moved.
-    return jnp.where(kept, shares, 0).astype(_share_dtype(logits))
+    return jnp.where(kept, shares, 0).astype(share_dtype(logits))
 
 
 def segment_normalize(
@@ -130,7 +130,7 @@ def segment_normalize(
     """
     checks.check_choice("method", method, METHODS)
     values = as_array("values", values)
-    segments, kept = _enter(
+    segments, kept = enter_segments(
         values, segment_ids, num_segments, mask, indices_are_sorted=indices_are_sorted, debug=debug
     )
     # Before f, or a NaN in a dropped row would reach its gradient.
@@ -142,7 +142,7 @@ def segment_normalize(
         part = jnp.where(kept, NORMALIZERS[method](work), 0)
         size = segments.largest(jnp.abs(part))
     shares = jnp.where(kept, _shares(part, size, segments), 0)
-    return shares.astype(_share_dtype(values))
+    return shares.astype(share_dtype(values))
 
 
 def _softmax(logits: jax.Array, segments: Segments, kept: jax.Array) -> jax.Array:
@@ -193,12 +193,12 @@ def _softplus(
     return jnp.where(far, series, jax.nn.softplus(jnp.where(far, 0, values))), size
 
 
-def _share_dtype(array: jax.Array) -> jnp.dtype:
-    # Integers would round the shares to 0.
+def share_dtype(array: jax.Array) -> jnp.dtype:
+    """Give the dtype of shares of an array: its own, but integers would round them to 0."""
     return array.dtype if jnp.issubdtype(array.dtype, jnp.floating) else jnp.dtype(jnp.float32)
 
 
-def _enter(
+def enter_segments(
     array: jax.Array,
     segment_ids: jax.Array,
     num_segments: int,

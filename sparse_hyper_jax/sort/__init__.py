@@ -11,8 +11,11 @@ There are two such sorts. **The soft sort** mixes elements with near keys; take 
        |
        |        recurrence.py: running sums that decay from place to place, up and down again,
        v        are the product with all exp(-certainty * |key - key'|) at once
-    soft.py     soft_sort: the payload, mixed;  soft_ranks;  soft_top_k
-    order_losses.py    order_loss, rank_loss: learn from the right order alone
+    soft_permutation.py   soft_argsort; apply_permutation: to any payload, forwards and back
+    soft.py               soft_sort: the payload, mixed;  soft_ranks;  soft_top_k
+    quantiles.py          soft_quantile, soft_median, soft_min, soft_max, soft_largest
+    order_losses.py       order_loss, rank_loss: learn from the right order alone
+    ranking.py            ndcg_loss, ndcg: from what elements are worth, first places first
 
 **The quicksort** mixes a few permutations; its stages can be looked at, and compared with targets.
 A quicksort of ``n`` elements makes ``L = ceil(log2 n)`` splits. Each one moves the larger half of
@@ -37,8 +40,8 @@ choices are tried at once and mixed, weighted by how well they agree with the ke
 Everything is written for one sequence; batches come by ``jax.vmap``. The soft sort costs
 ``O(n log n)``, a split ``O(n * C)``. Of the quicksort read ``buckets.py`` (static geometry for any
 ``n``), ``candidates.py`` (proposals and weights), ``split.py`` (mixing), ``quicksort.py``, then
-``losses.py`` and ``metrics.py``; ``baselines.py`` has a dense alternative, ``sampled.py`` the one
-that draws a permutation instead of mixing several.
+``losses.py``; ``sampled.py`` draws a permutation instead of mixing several. ``standard.py`` brings
+keys to one scale, ``metrics.py`` judges orders, ``baselines.py`` has a dense alternative.
 
 References: Prillo and Eisenschlos 2020, arXiv 2006.16038 (soft sort); Bloem 2018, arXiv 1810.09184
 (learned keys, quicksort).
@@ -46,32 +49,57 @@ References: Prillo and Eisenschlos 2020, arXiv 2006.16038 (soft sort); Bloem 201
 
 from sparse_hyper_jax.sort.baselines import neural_sort
 from sparse_hyper_jax.sort.losses import cross_entropy, sort_loss, squared_error
-from sparse_hyper_jax.sort.metrics import element_match, exact_match
+from sparse_hyper_jax.sort.metrics import element_match, exact_match, spearman
 from sparse_hyper_jax.sort.order_losses import order_loss, rank_loss
-from sparse_hyper_jax.sort.quicksort import Sorted, quicksort, standardise
+from sparse_hyper_jax.sort.quantiles import (
+    soft_largest,
+    soft_max,
+    soft_median,
+    soft_min,
+    soft_quantile,
+)
+from sparse_hyper_jax.sort.quicksort import Sorted, quicksort
+from sparse_hyper_jax.sort.ranking import ndcg, ndcg_loss
 from sparse_hyper_jax.sort.sampled import Drawn, draw_sort
 from sparse_hyper_jax.sort.soft import soft_ranks, soft_sort, soft_top_k
+from sparse_hyper_jax.sort.soft_permutation import (
+    SoftPermutation,
+    apply_permutation,
+    soft_argsort,
+)
 from sparse_hyper_jax.sort.split import HalfPermutation, apply_split, half_split, reverse_split
+from sparse_hyper_jax.sort.standard import standardise
 
 __all__ = [
     "Drawn",
     "HalfPermutation",
+    "SoftPermutation",
     "Sorted",
+    "apply_permutation",
     "apply_split",
     "cross_entropy",
     "draw_sort",
     "element_match",
     "exact_match",
     "half_split",
+    "ndcg",
+    "ndcg_loss",
     "neural_sort",
     "order_loss",
     "quicksort",
     "rank_loss",
     "reverse_split",
+    "soft_argsort",
+    "soft_largest",
+    "soft_max",
+    "soft_median",
+    "soft_min",
+    "soft_quantile",
     "soft_ranks",
     "soft_sort",
     "soft_top_k",
     "sort_loss",
+    "spearman",
     "squared_error",
     "standardise",
 ]

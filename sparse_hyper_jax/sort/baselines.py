@@ -40,6 +40,13 @@ def neural_sort(keys: jax.Array, *, temperature: jax.Array | float = 1.0) -> jax
         ValueError: wrong shapes, dtypes or numbers.
 
     Reference: Grover et al. 2019, arXiv 1903.08850.
+
+    Example:
+        >>> from sparse_hyper_jax.sort import neural_sort
+        >>> print(np.asarray(neural_sort(jnp.array([0.3, -1.2, 0.9]), temperature=0.1)).round(2))
+        [[0. 1. 0.]
+         [1. 0. 0.]
+         [0. 0. 1.]]
     """
     check_number("temperature", temperature, at_least=LEAST_TEMPERATURE, at_most=LARGEST)
     wide = widen_keys(enter_keys(keys, floating=False))

@@ -8,6 +8,7 @@ import numpy as np
 
 from sparse_hyper_jax.checks import check_count, check_number, check_shape, require
 from sparse_hyper_jax.entrance import as_array, check_random_key
+from sparse_hyper_jax.precision import at_least_float32
 
 LARGEST = float(np.finfo(np.float32).max)
 
@@ -58,15 +59,41 @@ def enter_lists(segment_ids: Any, n: int) -> jax.Array | None:
     return segment_ids
 
 
-def enter_labels(labels: Any, n: int) -> jax.Array:
+def enter_labels(labels: Any, n: int, name: str = "labels") -> jax.Array:
     """Return one label per key as an array ``(n,)``.
 
     Raises:
         ValueError: another shape, or no real numbers.
     """
-    labels = as_array("labels", labels)
-    check_shape("labels", labels, (n,), "(n,): one label per key")
+    labels = as_array(name, labels)
+    check_shape(name, labels, (n,), f"(n,): one {name.removesuffix('s')} per key")
     return labels
+
+
+def enter_mask(mask: Any, n: int) -> jax.Array | None:
+    """Return which elements take part ``(n,)`` as an array; None for all of them.
+
+    Raises:
+        ValueError: another shape, or no flags.
+    """
+    if mask is None:
+        return None
+    mask = as_array("mask", mask, "flags")
+    check_shape("mask", mask, (n,), "(n,): one flag per element")
+    return mask
+
+
+def enter_weights(weights: Any, n: int) -> jax.Array | None:
+    """Return how much each element counts ``(n,)``, at least 0 and float32; None for all alike.
+
+    Raises:
+        ValueError: another shape, or no real numbers.
+    """
+    if weights is None:
+        return None
+    weights = at_least_float32(as_array("weights", weights))
+    check_shape("weights", weights, (n,), "(n,): one weight per element")
+    return jnp.where(weights <= 0, 0, weights)
 
 
 def check_certainty(certainty: Any) -> None:

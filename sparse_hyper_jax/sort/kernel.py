@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from sparse_hyper_jax.sort.permutations import invert, permute
 from sparse_hyper_jax.sort.recurrence import decaying_sums, decaying_sums_ahead
@@ -52,7 +53,9 @@ class Bounds(NamedTuple):
     size: jax.Array
 
 
-def find_order(*criteria: jax.Array, segment_ids: jax.Array | None) -> Order:
+def find_order(
+    *criteria: jax.Array, segment_ids: jax.Array | None, absent: jax.Array | None = None
+) -> Order:
     """Sort elements by list, then by the criteria, the first one deciding first.
 
     Stable: elements equal in all of them keep their order; NaN goes last.
@@ -60,13 +63,16 @@ def find_order(*criteria: jax.Array, segment_ids: jax.Array | None) -> Order:
     Args:
         criteria: ``(n,)`` numbers each.
         segment_ids: ``(n,)`` integers that say which list an element belongs to; ``None`` for one.
+        absent: ``(n,)`` bool, elements that count for nothing: they stand behind the others of
+            their list, as a list of their own. ``None`` if there are none.
     """
-    lists = () if segment_ids is None else (segment_ids,)
-    order = jnp.lexsort((*reversed(criteria), *lists)).astype(jnp.int32)
+    parts = [part for part in (absent, segment_ids) if part is not None]
+    order = jnp.lexsort((*reversed(criteria), *parts)).astype(jnp.int32)
     places = invert(order)
-    if segment_ids is None:
-        return Order(order, places, jnp.arange(len(order)) == 0)
-    return Order(order, places, find_changes(permute(segment_ids, order, places)))
+    starts = jnp.arange(len(order)) == 0
+    for part in parts:
+        starts = starts | find_changes(permute(part, order, places))
+    return Order(order, places, starts)
 
 
 def find_changes(ordered: jax.Array) -> jax.Array:
@@ -92,6 +98,11 @@ def find_decays(
     certainty = jnp.asarray(certainty, gaps.dtype)
     # Double where: a gap to another list may be of any size and sign.
     return jnp.where(starts, 0, jnp.exp(-certainty * jnp.where(starts, 0, gaps)))
+
+
+def find_within(starts: jax.Array, dtype: np.dtype) -> jax.Array:
+    """Return decays ``(n,)`` that add up all of a list and nothing else: 1, and 0 at its start."""
+    return jnp.where(starts, 0, jnp.ones((), dtype))
 
 
 def smooth(decays: jax.Array, rows: jax.Array) -> jax.Array:

@@ -47,6 +47,11 @@ def cross_entropy(output: jax.Array, target: jax.Array) -> jax.Array:
 
     Raises:
         ValueError: the shapes differ.
+
+    Example:
+        >>> from sparse_hyper_jax.sort import cross_entropy
+        >>> print(np.asarray(cross_entropy(jnp.array([0.5, 1.0]), jnp.array([1.0, 1.0]))).round(3))
+        [0.693 0.   ]
     """
     output, target = _enter(output, target)
     return -target * safe_log(output) - (1 - target) * safe_log(1 - output)
@@ -64,6 +69,11 @@ def squared_error(output: jax.Array, target: jax.Array) -> jax.Array:
 
     Raises:
         ValueError: the shapes differ.
+
+    Example:
+        >>> from sparse_hyper_jax.sort import squared_error
+        >>> print(squared_error(jnp.array([0.5, 3.0]), jnp.array([1.0, 1.0])))
+        [0.25 4.  ]
     """
     output, target = _enter(output, target)
     return jnp.square(output - target)
@@ -117,6 +127,15 @@ def sort_loss(
             payload's, or the distance is not elementwise.
 
     Reference: Bloem 2018, arXiv 1810.09184.
+
+    Example:
+        >>> from sparse_hyper_jax.sort import quicksort, sort_loss
+        >>> right, wrong = jnp.array([0.0, 1, 2, 3]), jnp.array([3.0, 2, 1, 0])
+        >>> for keys in (right, wrong):
+        ...     done = quicksort(jax.random.key(0), keys, jnp.eye(4), target=jnp.eye(4))
+        ...     print(f"{sort_loss(done, jnp.eye(4)):.1f}")
+        0.9
+        9.6
     """
     check_choice("kind", kind, KINDS)
     check_instance("result", result, Sorted)

@@ -1,5 +1,7 @@
 """Losses that learn keys from the true order alone: no payload, no matrix, ``O(n log n)``."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
@@ -8,6 +10,7 @@ from sparse_hyper_jax.sort.entrance import (
     enter_keys,
     enter_labels,
     enter_lists,
+    enter_mask,
 )
 from sparse_hyper_jax.sort.kernel import (
     find_bounds,
@@ -26,6 +29,7 @@ def order_loss(
     *,
     certainty: jax.Array | float = 10.0,
     segment_ids: jax.Array | None = None,
+    mask: jax.Array | None = None,
 ) -> jax.Array:
     """Return the cross-entropy of the soft permutation at the entries of the true one.
 
@@ -49,29 +53,37 @@ def order_loss(
         certainty: scalar above 0, may be traced and learned.
         segment_ids: ``(n,)`` integers, which list an element belongs to; places are compared
             within lists. Any integer names one, as in :func:`~sparse_hyper_jax.sort.soft_sort`.
+        mask: ``(n,)`` flags; false for padding, which takes no part, whatever it holds.
 
     Returns:
-        Scalar, at least float32: the mean over all elements.
+        Scalar, at least float32: the mean over all elements that take part; 0 if none does.
 
     Raises:
         ValueError: wrong shapes or dtypes.
 
     Reference: Prillo and Eisenschlos 2020, arXiv 2006.16038, for the relaxation.
+
+    Example:
+        >>> from sparse_hyper_jax.sort import order_loss
+        >>> keys = jnp.array([-1.2, 0.0, 1.2])
+        >>> right, wrong = jnp.array([10, 20, 50]), jnp.array([50, 20, 10])
+        >>> [round(float(order_loss(keys, labels)), 3) for labels in (right, wrong)]
+        [0.0, 16.0]
     """
     check_certainty(certainty)
-    keys = enter_keys(keys, floating=True)
-    labels = enter_labels(labels, len(keys))
-    segment_ids = enter_lists(segment_ids, len(keys))
+    keys, labels, segment_ids, absent = enter_labelled(keys, labels, segment_ids, mask)
     wide = widen_keys(keys)
     fixed = jax.lax.stop_gradient(wide)
     # Among equal keys the right order is taken, so that the gradient is the one towards it; among
     # equal labels that of the keys, so that such elements need not change places.
-    order = find_order(fixed, labels, segment_ids=segment_ids)
-    true = find_order(labels, fixed, segment_ids=segment_ids)
+    options = {"segment_ids": segment_ids, "absent": absent}
+    order = find_order(fixed, labels, **options)
+    true = find_order(labels, fixed, **options)
     current, wanted = order.arrange(wide), true.arrange(wide)
     totals = smooth(find_decays(current, order.starts, certainty), jnp.ones_like(wide))
     pulls = jnp.asarray(certainty, wide.dtype) * jnp.abs(current - wanted)
-    return _unless_nan(labels, jnp.mean(pulls + jnp.log(totals)))
+    counts = None if absent is None else order.arrange(~absent)
+    return unless_nan(labels, _mean(pulls + jnp.log(totals), counts))
 
 
 def rank_loss(
@@ -80,6 +92,7 @@ def rank_loss(
     *,
     certainty: jax.Array | float = 10.0,
     segment_ids: jax.Array | None = None,
+    mask: jax.Array | None = None,
 ) -> jax.Array:
     """Return the squared error of the soft ranks, scaled as in Spearman's correlation.
 
@@ -93,36 +106,73 @@ def rank_loss(
         labels: ``(n,)`` numbers that say the right order; a NaN makes the loss NaN.
         certainty: scalar above 0, may be traced and learned.
         segment_ids: ``(n,)`` integers, which list an element belongs to; a list of one counts zero.
+        mask: ``(n,)`` flags; false for padding, which takes no part, whatever it holds.
 
     Returns:
-        Scalar, at least float32: the mean over all elements, each scaled by the length of its list.
+        Scalar, at least float32: the mean over all elements that take part, each scaled by the
+        length of its list; 0 if none does.
 
     Raises:
         ValueError: wrong shapes or dtypes.
+
+    Example:
+        >>> from sparse_hyper_jax.sort import rank_loss
+        >>> keys = jnp.array([-1.2, 0.0, 1.2])
+        >>> for labels in ([1, 2, 3], [2, 1, 3], [3, 2, 1]):
+        ...     print(f"{rank_loss(keys, labels):.3f}")
+        0.000
+        0.500
+        2.000
     """
-    keys = enter_keys(keys, floating=True)
-    labels = enter_labels(labels, len(keys))
-    segment_ids = enter_lists(segment_ids, len(keys))
-    ranks = soft_ranks(keys, certainty=certainty, segment_ids=segment_ids)
-    true = find_order(labels, segment_ids=segment_ids)
+    check_certainty(certainty)
+    keys, labels, segment_ids, absent = enter_labelled(keys, labels, segment_ids, mask)
+    ranks = soft_ranks(
+        keys,
+        certainty=certainty,
+        segment_ids=segment_ids,
+        weights=None if absent is None else ~absent,
+    )
+    true = find_order(labels, segment_ids=segment_ids, absent=absent)
     # In floats, as the square of a length from 46,341 on is no int32.
     wanted, sizes = (
-        part.astype(ranks.dtype) for part in _doubled_ranks(true.arrange(labels), true.starts)
+        part.astype(ranks.dtype) for part in find_doubled_ranks(true.arrange(labels), true.starts)
     )
     scale = 6 / jnp.maximum(jnp.square(sizes) - 1, 1)  # a list of one divides by 1
     errors = jnp.square(true.arrange(ranks) - wanted / 2)
-    return _unless_nan(labels, jnp.mean(scale * errors))
+    counts = None if absent is None else true.arrange(~absent)
+    return unless_nan(labels, _mean(scale * errors, counts))
 
 
-def _doubled_ranks(labels: jax.Array, starts: jax.Array) -> tuple[jax.Array, jax.Array]:
+def enter_labelled(
+    keys: Any, labels: Any, segment_ids: Any, mask: Any, *, floating: bool = True
+) -> tuple[jax.Array, jax.Array, jax.Array | None, jax.Array | None]:
+    """Return checked keys, labels and lists, and which elements are absent: those are all 0."""
+    keys = enter_keys(keys, floating=floating)
+    labels = enter_labels(labels, len(keys))
+    lists, mask = enter_lists(segment_ids, len(keys)), enter_mask(mask, len(keys))
+    if mask is None:
+        return keys, labels, lists, None
+    keys, labels = (jnp.where(mask, part, jnp.zeros_like(part)) for part in (keys, labels))
+    return keys, labels, lists, ~mask
+
+
+def _mean(numbers: jax.Array, counts: jax.Array | None) -> jax.Array:
+    """Return the mean of the numbers that count; 0 if none does."""
+    if counts is None:
+        return jnp.mean(numbers)
+    total = jnp.where(counts, numbers, 0).sum()
+    return total / jnp.maximum(counts.sum(dtype=jnp.int32), 1).astype(numbers.dtype)
+
+
+def find_doubled_ranks(labels: jax.Array, starts: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Return twice the mean rank of each group of equal sorted labels, and its list's length."""
     rank, size = find_bounds(starts)
     group = find_bounds(starts | find_changes(labels))
     return 2 * (rank - group.rank) + group.size - 1, size
 
 
-def _unless_nan(labels: jax.Array, loss: jax.Array) -> jax.Array:
-    """Return the loss; NaN, and so its slopes, where a label is: it stands nowhere in the order."""
+def unless_nan(labels: jax.Array, result: jax.Array) -> jax.Array:
+    """Return a result; NaN, and so its slopes, where a label is: it stands nowhere in the order."""
     if not jnp.issubdtype(labels.dtype, jnp.floating):
-        return loss
-    return loss * jnp.where(jnp.isnan(labels).any(), jnp.nan, 1)
+        return result
+    return result * jnp.where(jnp.isnan(labels).any(), jnp.nan, 1)

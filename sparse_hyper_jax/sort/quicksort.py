@@ -1,14 +1,17 @@
-"""Differentiable quicksort: ``ceil(log2 n)`` splits in a row, with targets pulled back through."""
+"""Differentiable quicksort: ``ceil(log2 n)`` splits in a row, with targets pulled back through.
+
+Sort by :func:`~sparse_hyper_jax.sort.soft_sort` unless it is one of these that is needed, which
+nothing else here can do: stages that are doubly stochastic, each a mixture of whole permutations
+whose rows and columns both sum to one; halvings that can be looked at, or compared with targets,
+level by level; and, in ``sampled.py``, permutations that are drawn, with their probability.
+"""
 
 from typing import Any, NamedTuple
 
 import jax
 import jax.export
-import jax.numpy as jnp
 
-from sparse_hyper_jax.checks import check_flag, require
-from sparse_hyper_jax.entrance import as_array
-from sparse_hyper_jax.precision import at_least_float32
+from sparse_hyper_jax.checks import check_flag
 from sparse_hyper_jax.sort.buckets import buckets_at, num_levels
 from sparse_hyper_jax.sort.entrance import enter_keys, enter_options, enter_payload
 from sparse_hyper_jax.sort.split import (
@@ -32,6 +35,12 @@ class Sorted(NamedTuple):
         targets: tuple of ``L + 1`` trees like the target; ``targets[L]`` is the target itself and
             ``targets[d]`` the target pulled back through the splits ``L - 1`` down to ``d``, so
             that it can be compared with ``stages[d]``. ``None`` if no target was given.
+
+    Example:
+        >>> from sparse_hyper_jax.sort import quicksort
+        >>> keys = jnp.array([2.0, 3.0, 0.0, 1.0])
+        >>> [stage.tolist() for stage in quicksort(None, keys, keys, hard=True).stages]
+        [[2.0, 3.0, 0.0, 1.0], [0.0, 1.0, 2.0, 3.0], [0.0, 1.0, 2.0, 3.0]]
     """
 
     payload: Any
@@ -61,8 +70,9 @@ def quicksort(
     ``target[d] = M_d^T target[d + 1]``. No ``M_d`` is ever a matrix: the cost is
     ``O(n * num_candidates * L)``.
 
-    The scale of the keys decides how sharp the sort is: :func:`standardise` them first, so that
-    ``certainty`` has one meaning throughout training.
+    The scale of the keys decides how sharp the sort is: standardise them first
+    (:func:`~sparse_hyper_jax.sort.standardise`), so that ``certainty`` has one meaning throughout
+    training.
 
     Args:
         key: typed random key for the proposals; may be ``None`` if ``hard``.
@@ -84,6 +94,14 @@ def quicksort(
         ValueError: wrong shapes, dtypes or counts, or no random key.
 
     Reference: Bloem 2018, arXiv 1810.09184.
+
+    Example:
+        >>> from sparse_hyper_jax.sort import quicksort
+        >>> done = quicksort(jax.random.key(0), jnp.array([0.3, -1.2, 0.9, 0.0]), jnp.eye(4))
+        >>> len(done.stages)  # the input, and after each of two splits
+        3
+        >>> print(done.payload.sum(0).round(3), done.payload.sum(1).round(3))
+        [1. 1. 1. 1.] [1. 1. 1. 1.]
     """
     hard = check_flag("hard", hard)
     options = enter_options(
@@ -119,45 +137,3 @@ def _pull_back(splits: list[HalfPermutation], target: Any) -> tuple[Any, ...]:
     for split in reversed(splits):
         targets.append(mix(targets[-1], turned(split)))
     return tuple(reversed(targets))
-
-
-def standardise(keys: jax.Array) -> jax.Array:
-    """Shift and scale keys to mean zero and variance one over their last axis.
-
-    ``(k - mean(k)) / sqrt(mean((k - mean(k))^2))``; equal keys become zeros. The order is kept,
-    and a sort after it no longer depends on the scale that a key network happens to have.
-
-    Args:
-        keys: ``(..., n)`` floating keys. Those beyond a sixteenth of the largest float, infinities
-            among them, count as that: before or after all others. A NaN spoils its row.
-
-    Returns:
-        ``(..., n)`` in the same dtype; statistics are taken in float32 for 16-bit keys.
-
-    Raises:
-        ValueError: integer keys, or none.
-    """
-    keys = as_array("keys", keys, "floats")
-    require(
-        keys.ndim >= 1 and keys.shape[-1] != 0,
-        f"keys of shape {keys.shape}",
-        "(..., n) with at least one key",
-        "leave it out, or reshape the keys",
-    )
-    wide = at_least_float32(keys)
-    # The reciprocal of twice this is a normal number: compilers divide by a product with it.
-    limits = jnp.finfo(wide.dtype)
-    wide = jnp.clip(wide, limits.min / 16, limits.max / 16)
-    # Any constant shift and scale cancels; these make equal keys exact zeros and squares harmless.
-    least = jax.lax.stop_gradient(wide.min(axis=-1, keepdims=True))
-    width = jax.lax.stop_gradient(wide.max(axis=-1, keepdims=True)) - least
-    scaled = (wide - least) / _divisor(width)
-    centred = scaled - scaled.mean(axis=-1, keepdims=True)
-    variance = jnp.square(centred).mean(axis=-1, keepdims=True)
-    # The square root of zero has an infinite slope, and inf times zero is NaN.
-    return (centred / jnp.sqrt(_divisor(variance))).astype(keys.dtype)
-
-
-def _divisor(spread: jax.Array) -> jax.Array:
-    """Return the spread, 1 where there is none: less than the smallest normal number is none."""
-    return jnp.where(spread < jnp.finfo(spread.dtype).tiny, 1, spread)

@@ -33,6 +33,12 @@ class Drawn(NamedTuple):
         payload: pytree of ``(n, ...)``, permuted.
         keys: ``(n,)``, permuted likewise.
         log_probability: scalar, of the halvings drawn, given the proposals.
+
+    Example:
+        >>> from sparse_hyper_jax.sort import draw_sort
+        >>> drawn = draw_sort(jax.random.key(0), jnp.array([2.0, 1.0]), jnp.array([20, 10]))
+        >>> drawn._fields
+        ('payload', 'keys', 'log_probability')
     """
 
     payload: Any
@@ -71,6 +77,13 @@ def draw_sort(
         ValueError: wrong shapes or counts, or no random key.
 
     Reference: Bloem 2018, arXiv 1810.09184, for the proposals; Williams 1992 for the gradient.
+
+    Example:
+        >>> from sparse_hyper_jax.sort import draw_sort
+        >>> keys, payload = jnp.array([0.3, -1.2, 0.9, 0.0]), jnp.array([30, 10, 90, 20])
+        >>> drawn = draw_sort(jax.random.key(0), keys, payload, certainty=100.0)
+        >>> print(drawn.payload, jnp.exp(drawn.log_probability).round(2))
+        [10 20 30 90] 1.0
     """
     # No near proposals: their law depends on the keys, and no log probability would say how.
     options = enter_options(

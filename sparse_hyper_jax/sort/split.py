@@ -33,6 +33,12 @@ class HalfPermutation(NamedTuple):
         destinations: ``(C, n)`` int32, the position that each input position moves to; the inverse
             permutations of ``sources``.
         weights: ``(C, n)`` float, constant over a bucket, summing to one over ``C``.
+
+    Example:
+        >>> from sparse_hyper_jax.sort import half_split
+        >>> split = half_split(jax.random.key(0), jnp.array([2.0, 1.0]), None, certainty=1.0)[2]
+        >>> print(np.asarray(split.weights[:, 0]).round(2))  # of both halvings of two elements
+        [0.27 0.73]
     """
 
     sources: jax.Array
@@ -109,6 +115,12 @@ def half_split(
         ValueError: wrong shapes, dtypes or counts, or no random key.
 
     Reference: Bloem 2018, arXiv 1810.09184.
+
+    Example:
+        >>> from sparse_hyper_jax.sort import half_split
+        >>> keys, payload = jnp.array([0.3, -1.2, 0.9, 0.0]), jnp.array([3, 1, 4, 2])
+        >>> half_split(None, keys, payload, hard=True)[1].tolist()  # 1 and 2 go down, 3 and 4 up
+        [1, 2, 3, 4]
     """
     hard = check_flag("hard", hard)
     options = enter_options(
@@ -166,6 +178,12 @@ def apply_split(split: HalfPermutation, payload: Any) -> Any:
 
     Raises:
         ValueError: a leaf has another leading axis, or is of integers that would be mixed.
+
+    Example:
+        >>> from sparse_hyper_jax.sort import apply_split, half_split
+        >>> split = half_split(None, jnp.array([3.0, 1.0, 4.0, 2.0]), None, hard=True)[2]
+        >>> apply_split(split, jnp.array([30, 10, 40, 20])).tolist()
+        [10, 20, 30, 40]
     """
     split = _enter_split(split)
     candidates, n = split.sources.shape
@@ -186,6 +204,12 @@ def reverse_split(split: HalfPermutation, payload: Any) -> Any:
 
     Raises:
         ValueError: as in :func:`apply_split`.
+
+    Example:
+        >>> from sparse_hyper_jax.sort import half_split, reverse_split
+        >>> split = half_split(None, jnp.array([3.0, 1.0, 4.0, 2.0]), None, hard=True)[2]
+        >>> reverse_split(split, jnp.array([10, 20, 30, 40])).tolist()
+        [30, 10, 40, 20]
     """
     return apply_split(turned(_enter_split(split)), payload)
 

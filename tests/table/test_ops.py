@@ -27,6 +27,7 @@ POINTS = integers([0, 0], [1, 2], [4, 3], [1, 2], [2, 2], [3, 0])
 KEPT = np.array([True, True, True, False, True, True])
 ENTRIES = integers([0, 0], [0, 3], [1, 1], [1, 2], [2, 2], [2, 2])
 SEGMENTS = integers(0, 2, 2, 0, 3, 2)
+PAIRS = integers(0, 3, 0, 3, 0, 3)
 TEMPLATE = ops.make_template([[0, 0], [0, 0], [3, 0], [3, 0]], [1], chunk_size=2)
 
 
@@ -222,7 +223,13 @@ ROWS = [
             wide=False,
             outside={1: (4,)},
         )
-        for name in ("softmax", "normalize")
+        for name in ("softmax", "normalize", "log_softmax")
+    ),
+    Row(
+        "segment_logsumexp",
+        lambda logits, ids: ops.segment_logsumexp(logits, ids, 4)[::3],
+        (eighths(6, 2, seed=4), PAIRS),
+        outside={1: (4,)},
     ),
     Row("variance_log_mean", ops.variance_log_mean, (VARIANCES,)),
     Row("variance_norm", ops.variance_norm, (VARIANCES,)),
