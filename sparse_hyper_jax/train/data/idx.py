@@ -213,7 +213,7 @@ def load_idx(folder: Path, *, num_classes: int = 10) -> tuple[Dataset, Dataset]:
     Example:
         >>> from pathlib import Path
         >>> from sparse_hyper_jax.train.data import load_idx
-        >>> images = bytes([0, 0, 8, 3, 0, 0, 0, 2, 0, 0, 0, 4, 0, 0, 0, 4]) + bytes(32)  # two
+        >>> images = bytes([0, 0, 8, 3, 0, 0, 0, 2, 0, 0, 0, 4, 0, 0, 0, 4]) + bytes(32)  # two 4x4
         >>> labels = bytes([0, 0, 8, 1, 0, 0, 0, 2, 3, 7])
         >>> for part in ("train", "t10k"):
         ...     size = Path(f"{part}-images-idx3-ubyte").write_bytes(images)
