@@ -28,6 +28,8 @@ TO_COME = {
 
 # Public names without an example, each with the reason.
 WITHOUT_EXAMPLE = {
+    "continual.Train": "a type of arguments",
+    "pruning.Masks": "a type of arguments and results",
     "train.Arrays": "a type of arguments",
     "train.Count": "a type of fields: the example of a recipe has them",
     "train.Metrics": "a type of results",
