@@ -23,7 +23,7 @@ if TYPE_CHECKING:  # what __getattr__ gives, for editors and type checkers
     from sparse_hyper_jax import train as train
     from sparse_hyper_jax.types import ContinuousTuples, SparseEntries
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _ROOMS = (
     *("backprop", "continual", "diagnostics", "dist", "estimators", "glimpse", "nn", "ops"),
@@ -32,13 +32,14 @@ _ROOMS = (
 
 __all__ = ["ContinuousTuples", "SparseEntries", "__version__"]
 
+if not TYPE_CHECKING:  # which would take any name for an attribute, and miss misspelt rooms
 
-def __getattr__(name: str) -> Any:
-    if name in _ROOMS:
-        return importlib.import_module(f"{__name__}.{name}")
-    if name in ("ContinuousTuples", "SparseEntries"):
-        return getattr(importlib.import_module(f"{__name__}.types"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    def __getattr__(name: str) -> Any:
+        if name in _ROOMS:
+            return importlib.import_module(f"{__name__}.{name}")
+        if name in ("ContinuousTuples", "SparseEntries"):
+            return getattr(importlib.import_module(f"{__name__}.types"), name)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

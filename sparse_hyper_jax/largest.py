@@ -29,6 +29,14 @@ def top_k_mask(array: jax.Array, k: int | jax.Array) -> jax.Array:
 
     Raises:
         ValueError: a scalar, no floats, a static k out of range, or no whole number.
+
+    Example:
+        >>> from sparse_hyper_jax.largest import top_k_mask
+        >>> x = jnp.array([[3.0, -5.0, 1.0], [0.0, 2.0, 2.0]])
+        >>> top_k_mask(x, 1).astype(int).tolist()
+        [[0, 1, 0], [0, 1, 0]]
+        >>> top_k_mask(x, jnp.array([2, 0])).astype(int).tolist()
+        [[1, 1, 0], [0, 0, 0]]
     """
     array = as_array("array", array, "floats")
     checks.require(
@@ -47,6 +55,11 @@ def count_array(name: str, count: Any, most: int | None = None) -> jax.Array:
 
     Raises:
         ValueError: no whole number, or a static one out of range.
+
+    Example:
+        >>> from sparse_hyper_jax.largest import count_array
+        >>> count_array("k", np.int64(3), most=4)
+        Array(3, dtype=int32)
     """
     if not isinstance(count, Tracer):
         number = checks.check_count(name, count, most=most)
@@ -100,6 +113,12 @@ def magnitude_order(array: jax.Array) -> tuple[jax.Array, int]:
 
     Returns:
         integers of the same shape, int64 for float64, else int32, and their number of bits.
+
+    Example:
+        >>> from sparse_hyper_jax.largest import magnitude_order
+        >>> keys, bits = magnitude_order(jnp.array([-2.0, 0.5, jnp.nan, 0.0]))
+        >>> jnp.argsort(keys).tolist(), bits
+        ([3, 1, 0, 2], 31)
     """
     if jnp.finfo(array.dtype).bits < 16:
         array = array.astype(jnp.float32)

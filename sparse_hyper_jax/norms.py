@@ -18,6 +18,11 @@ def unit_of(largest: jax.Array) -> jax.Array:
 
     Args:
         largest: float32 or float64, not negative; 1 stands for what is 0 or not finite.
+
+    Example:
+        >>> from sparse_hyper_jax.norms import unit_of
+        >>> unit_of(jnp.array([5.0, 0.75, 0.0])).tolist()
+        [4.0, 0.5, 1.0]
     """
     limits = jnp.finfo(largest.dtype)
     known = jnp.where((largest > 0) & jnp.isfinite(largest), largest, 1)
@@ -38,6 +43,13 @@ def norm(array: jax.Array, axes: tuple[int, ...]) -> jax.Array:
 
     Returns:
         norms; derivatives are 0 where all entries are 0.
+
+    Example:
+        >>> from sparse_hyper_jax.norms import norm
+        >>> norm(jnp.array([[3.0, 4.0], [3e30, 4e30]]), (1,)).shape
+        (2, 1)
+        >>> bool(jnp.isfinite(norm(jnp.array([[3e30, 4e30]]), (1,))).all())
+        True
     """
     return _norm(at_least_float32(array), axes)
 
@@ -48,6 +60,12 @@ def direction(array: jax.Array, axes: tuple[int, ...]) -> jax.Array:
     Args:
         array: as for :func:`norm`.
         axes: as there.
+
+    Example:
+        >>> from sparse_hyper_jax.norms import direction
+        >>> print(np.asarray(direction(jnp.array([[3.0, 4.0], [0.0, 0.0]]), (1,))).round(2))
+        [[0.6 0.8]
+         [0.  0. ]]
     """
     wide = at_least_float32(array)
     scaled = wide / _unit(wide, axes)

@@ -19,6 +19,11 @@ def is_kernel(path: str, leaf: jax.Array) -> bool:
 
     These are the leaves named ``kernel`` with at least two axes: no biases, no scales of
     normalisation, no embeddings.
+
+    Example:
+        >>> from sparse_hyper_jax.parameter_paths import is_kernel
+        >>> is_kernel("dense/kernel", jnp.ones((2, 2))), is_kernel("dense/bias", jnp.ones(2))
+        (True, False)
     """
     return path.rsplit("/", maxsplit=1)[-1] == "kernel" and jnp.ndim(leaf) >= 2
 
@@ -28,6 +33,12 @@ def path_name(path: tuple[Any, ...]) -> str:
 
     The attribute ``value``, which a variable of Flax NNX adds to the path of its array, is left
     out, so that a layer's kernel ends in ``kernel`` in NNX, in Linen and in plain dicts.
+
+    Example:
+        >>> from sparse_hyper_jax.parameter_paths import path_name
+        >>> (path, leaf), *_ = jax.tree.leaves_with_path({"dense": {"kernel": jnp.ones((2, 2))}})
+        >>> path_name(path)
+        'dense/kernel'
     """
     if path and path[-1] == jax.tree_util.GetAttrKey("value"):
         path = path[:-1]
@@ -48,6 +59,13 @@ def map_selected(
 
     Raises:
         ValueError: no leaf is selected, or a tree has another structure.
+
+    Example:
+        >>> from sparse_hyper_jax.parameter_paths import is_kernel, map_selected
+        >>> params = {"kernel": jnp.ones((1, 2)), "bias": jnp.ones(2)}
+        >>> tripled = map_selected(lambda leaf: 3 * leaf, is_kernel, params)
+        >>> tripled["kernel"].tolist(), tripled["bias"].tolist()
+        ([[3.0, 3.0]], [1.0, 1.0])
     """
     found = []
 
@@ -74,7 +92,14 @@ def map_selected(
 
 
 def is_left_out(mask: Any) -> bool:
-    """Whether a tree of masks has nothing for a leaf: ``optax.MaskedNode``, which has no leaves."""
+    """Whether a tree of masks has nothing for a leaf: ``optax.MaskedNode``, which has no leaves.
+
+    Example:
+        >>> import optax
+        >>> from sparse_hyper_jax.parameter_paths import is_left_out
+        >>> is_left_out(optax.MaskedNode()), is_left_out(jnp.ones(2))
+        (True, False)
+    """
     return isinstance(mask, optax.MaskedNode)
 
 
@@ -92,6 +117,14 @@ def map_updates(
     Raises:
         ValueError: without parameters, for a tree of another structure, an update of another shape,
             or if nothing is selected.
+
+    Example:
+        >>> from sparse_hyper_jax.parameter_paths import is_kernel, map_updates
+        >>> params = {"kernel": jnp.full((1, 2), 5.0), "bias": jnp.ones(2)}
+        >>> updates = jax.tree.map(jnp.ones_like, params)
+        >>> scaled = map_updates(lambda leaf, update: leaf * update, is_kernel, updates, params)
+        >>> scaled["kernel"].tolist(), scaled["bias"].tolist()
+        ([[5.0, 5.0]], [1.0, 1.0])
     """
     checks.require(
         params is not None,
@@ -125,6 +158,11 @@ def check_fits(
 
     Raises:
         ValueError: the structures differ.
+
+    Example:
+        >>> from sparse_hyper_jax.parameter_paths import check_fits
+        >>> check_fits({"a": jnp.ones(2), "b": jnp.ones(3)}, {"a": 1, "b": None}, "the numbers")
+        [1, None]
     """
     structure = jax.tree.structure(tree, is_leaf)
     try:
@@ -142,6 +180,10 @@ def check_selector(name: str, select: Any) -> None:
 
     Raises:
         ValueError: it is no function.
+
+    Example:
+        >>> from sparse_hyper_jax.parameter_paths import check_selector, is_kernel
+        >>> check_selector("select", is_kernel)  # a function: nothing is raised
     """
     checks.require(
         callable(select) and not isinstance(select, type),
@@ -152,12 +194,26 @@ def check_selector(name: str, select: Any) -> None:
 
 
 def selected_leaves(select: Selector, tree: Any) -> list[Any]:
-    """List the selected leaves of a tree."""
+    """List the selected leaves of a tree.
+
+    Example:
+        >>> from sparse_hyper_jax.parameter_paths import is_kernel, selected_leaves
+        >>> params = {"kernel": jnp.ones((1, 2)), "bias": jnp.ones(2)}
+        >>> [leaf.shape for leaf in selected_leaves(is_kernel, params)]
+        [(1, 2)]
+    """
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     return [leaf for path, leaf in leaves if select(path_name(path), leaf)]
 
 
 def replace_selected(select: Selector, tree: Any, leaves: Sequence[Any]) -> Any:
-    """Put leaves, in the order of :func:`selected_leaves`, in the place of the selected ones."""
+    """Put leaves, in the order of :func:`selected_leaves`, in the place of the selected ones.
+
+    Example:
+        >>> from sparse_hyper_jax.parameter_paths import is_kernel, replace_selected
+        >>> params = {"kernel": jnp.ones((1, 2)), "bias": jnp.ones(2)}
+        >>> replace_selected(is_kernel, params, [jnp.zeros((1, 2))])["kernel"].tolist()
+        [[0.0, 0.0]]
+    """
     following = iter(leaves)
     return map_selected(lambda _: next(following), select, tree)

@@ -19,6 +19,11 @@ def at_least_float32(array: Any) -> jax.Array:
 
     Returns:
         the same numbers in the same shape.
+
+    Example:
+        >>> from sparse_hyper_jax.precision import at_least_float32
+        >>> at_least_float32(jnp.ones(2, jnp.bfloat16)).dtype, at_least_float32([1, 2]).dtype
+        (dtype('float32'), dtype('float32'))
     """
     array = jnp.asarray(array)
     return array.astype(wide_dtype(array))
@@ -36,6 +41,11 @@ def wide_dtype(*arrays: Any) -> np.dtype:
 
     Returns:
         float32 or float64, or their complex counterparts.
+
+    Example:
+        >>> from sparse_hyper_jax.precision import wide_dtype
+        >>> wide_dtype(jnp.ones(2, jnp.bfloat16), jnp.arange(2))
+        dtype('float32')
     """
     return np.result_type(*map(_widened, arrays))
 
@@ -49,6 +59,11 @@ def sum_dtype(*arrays: Any) -> np.dtype:
     Returns:
         an integer dtype of 32 bits or more if all are integers or booleans, else as
         :func:`wide_dtype`.
+
+    Example:
+        >>> from sparse_hyper_jax.precision import sum_dtype
+        >>> sum_dtype(jnp.ones(2, jnp.int8)), sum_dtype(jnp.ones(2, jnp.float16))
+        (dtype('int32'), dtype('float32'))
     """
     kinds = [jnp.result_type(array) for array in arrays]
     if any(jnp.issubdtype(kind, jnp.inexact) for kind in kinds):

@@ -18,6 +18,14 @@ class ContinuousTuples(NamedTuple):
         variances: ``(k, r)`` positive float, in squared index units. A variance, not a standard
             deviation.
         values: ``(k,)`` float, the weight that each tuple shares out among integer cells.
+
+    Example:
+        >>> from sparse_hyper_jax import ContinuousTuples, ops
+        >>> tuples = ContinuousTuples(
+        ...     means=jnp.array([[1.0, 2.0]]), variances=jnp.array([[0.1, 0.1]]), values=jnp.ones(1)
+        ... )
+        >>> ops.to_dense(ops.settle(tuples, (2, 3)), (2, 3)).tolist()
+        [[0.0, 0.0, 0.0], [0.0, 0.0, 1.0]]
     """
 
     means: jax.Array
@@ -33,14 +41,20 @@ class SparseEntries(NamedTuple):
     Attributes:
         indices: ``(n, R)`` int32, one row per non-zero: output axes first, then input axes.
         values: ``(n,)`` float.
+
+    Example:
+        >>> from sparse_hyper_jax import SparseEntries, ops
+        >>> entries = SparseEntries(jnp.array([[0, 1], [1, 1], [1, 1]]), jnp.array([2.0, 3.0, 4.0]))
+        >>> ops.to_dense(entries, (2, 2)).tolist()
+        [[0.0, 2.0], [0.0, 7.0]]
     """
 
     indices: jax.Array
     values: jax.Array
 
 
-for kind in (ContinuousTuples, SparseEntries):
+for _kind in (ContinuousTuples, SparseEntries):
     # So that an exported program that takes or gives them can be written to a file.
     export.register_namedtuple_serialization(
-        kind, serialized_name=f"sparse_hyper_jax.{kind.__name__}"
+        _kind, serialized_name=f"sparse_hyper_jax.{_kind.__name__}"
     )

@@ -84,7 +84,7 @@ ASSIGNMENT = re.compile(r"\w+=")
 TEXT = {"magnitude", "random", "kernel", "schedule", "change(key, seen)"}
 
 
-LINKED = [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md"))]
+LINKED = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("docs/*.md"))]
 
 
 def links(page):

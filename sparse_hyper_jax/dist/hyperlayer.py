@@ -73,6 +73,16 @@ def hyperlayer(
             the mesh.
 
     Reference: Bloem 2018, arXiv 1810.09184.
+
+    Example:
+        >>> from sparse_hyper_jax import ContinuousTuples, dist, ops
+        >>> k = jax.device_count()
+        >>> tuples = ContinuousTuples(jnp.ones((k, 2)), jnp.ones((k, 2)), jnp.ones(k))
+        >>> key, x, mesh = jax.random.key(0), jnp.ones((4, 3)), dist.make_mesh({"tuples": k})
+        >>> many = dist.hyperlayer(key, tuples, x, out_shape=(4,), mesh=mesh, num_global=2)
+        >>> one = ops.hyperlayer(key, tuples, x, out_shape=(4,), num_global=2)
+        >>> many.shape, bool(jnp.allclose(many, one, rtol=1e-4))
+        ((4, 3), True)
     """
     check_mesh(mesh)
     check_template(template)
@@ -135,6 +145,14 @@ def hyperlayer_hard(
 
     Raises:
         ValueError: ranks that do not fit, or sizes that do not fit the mesh.
+
+    Example:
+        >>> from sparse_hyper_jax import ContinuousTuples, dist
+        >>> k, x = jax.device_count(), jnp.array([[5.0], [7.0]])
+        >>> tuples = ContinuousTuples(jnp.ones((k, 2)), jnp.ones((k, 2)), jnp.full(k, 1 / k))
+        >>> mesh = dist.make_mesh({"tuples": k})
+        >>> dist.hyperlayer_hard(tuples, x, out_shape=(3,), mesh=mesh).T.tolist()
+        [[0.0, 7.0, 0.0]]
     """
     check_mesh(mesh)
     check_template(template)

@@ -35,6 +35,12 @@ def make_mesh(axes: str | Mapping[str, int]) -> Mesh:
     Raises:
         ValueError: an unknown or repeated axis, a length that is no positive int, more devices than
             there are, or a process without any.
+
+    Example:
+        >>> from sparse_hyper_jax import dist
+        >>> mesh = dist.make_mesh(f"data={jax.device_count()}")  # all devices share the batch
+        >>> mesh.axis_names, mesh.shape["tuples"]
+        (('data', 'tuples'), 1)
     """
     lengths = dict.fromkeys(AXES, 1) | _lengths(axes)
     count, devices = lengths["data"] * lengths["tuples"], jax.devices()

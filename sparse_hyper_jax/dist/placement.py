@@ -31,6 +31,14 @@ def tuple_shardings(tree: Any, mesh: Mesh) -> Any:
 
     Raises:
         ValueError: a leading axis that the mesh does not divide.
+
+    Example:
+        >>> from sparse_hyper_jax import ContinuousTuples, dist
+        >>> mesh = dist.make_mesh({"tuples": jax.device_count()})
+        >>> k = 2 * jax.device_count()
+        >>> tuples = ContinuousTuples(jnp.ones((k, 2)), jnp.ones((k, 2)), jnp.ones(k))
+        >>> tuple(dist.tuple_shardings(tuples, mesh).means.spec)
+        ('tuples',)
     """
     check_mesh(mesh)
 
@@ -55,6 +63,15 @@ def shard_tuples(tree: Any, mesh: Mesh) -> Any:
 
     Raises:
         ValueError: a leading axis that the mesh does not divide.
+
+    Example:
+        >>> from sparse_hyper_jax import ContinuousTuples, dist
+        >>> mesh = dist.make_mesh({"tuples": jax.device_count()})
+        >>> k = 2 * jax.device_count()
+        >>> tuples = ContinuousTuples(jnp.ones((k, 2)), jnp.ones((k, 2)), jnp.ones(k))
+        >>> tuples = dist.shard_tuples(tuples, mesh)
+        >>> tuples.means.addressable_shards[0].data.shape
+        (2, 2)
     """
     tree = _arrays(tree)
     return jax.tree.map(_put, tree, tuple_shardings(tree, mesh))
@@ -73,6 +90,13 @@ def shard_batch(x: Any, mesh: Mesh, *, axis: int = -1) -> Any:
 
     Raises:
         ValueError: no such axis, or one that the mesh does not divide.
+
+    Example:
+        >>> from sparse_hyper_jax import dist
+        >>> mesh = dist.make_mesh({"data": jax.device_count()})
+        >>> x = dist.shard_batch(jnp.ones((8, 4 * jax.device_count())), mesh)
+        >>> x.addressable_shards[0].data.shape
+        (8, 4)
     """
     check_mesh(mesh)
     axis = checks.check_count("axis", axis, -MOST_AXES, MOST_AXES - 1)
@@ -103,6 +127,13 @@ def replicate(tree: Any, mesh: Mesh) -> Any:
 
     Raises:
         ValueError: no mesh, or a leaf that is no array.
+
+    Example:
+        >>> from sparse_hyper_jax import dist
+        >>> mesh = dist.make_mesh({"data": jax.device_count()})
+        >>> x = dist.shard_batch(jnp.arange(2.0 * jax.device_count()), mesh)
+        >>> dist.replicate(x, mesh).is_fully_replicated
+        True
     """
     check_mesh(mesh)
     return jax.tree.map(lambda leaf: _put(leaf, NamedSharding(mesh, P())), _arrays(tree))

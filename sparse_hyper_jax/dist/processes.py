@@ -35,6 +35,12 @@ def join_processes(
         ValueError: an address that is none, a rank outside of the count, or several processes
             without an address.
         RuntimeError: JAX has computed something before.
+
+    Example:
+        >>> from sparse_hyper_jax import dist
+        >>> dist.join_processes(None, rank=0, num_processes=1)  # one process has nobody to join
+        >>> jax.process_count()
+        1
     """
     rank = checks.check_count("rank", rank)
     count = checks.check_count("num_processes", num_processes, least=1)
@@ -61,7 +67,13 @@ def join_processes(
 
 
 def is_first() -> bool:
-    """Tell whether this is the process that writes and prints."""
+    """Tell whether this is the process that writes and prints.
+
+    Example:
+        >>> from sparse_hyper_jax import dist
+        >>> dist.is_first()
+        True
+    """
     return jax.process_index() == 0
 
 
@@ -73,6 +85,13 @@ def first_says(flag: bool) -> bool:
 
     Raises:
         ValueError: no flag.
+
+    Example:
+        >>> import time
+        >>> from sparse_hyper_jax import dist
+        >>> stop_at = time.monotonic() + 3600
+        >>> dist.first_says(time.monotonic() > stop_at)
+        False
     """
     flag = checks.check_flag("flag", flag)
     if jax.process_count() == 1:
@@ -89,6 +108,13 @@ def first_does(action: Callable[[], Any]) -> None:
     Raises:
         ValueError: no function.
         Exception: whatever it raises in the first process; ``OSError`` in the others.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from sparse_hyper_jax import dist
+        >>> dist.first_does(lambda: Path("figures.txt").write_text("0.98"))
+        >>> Path("figures.txt").read_text()
+        '0.98'
     """
     check_function("action", action, "a function without arguments, not its result")
     failure: Exception | None = None

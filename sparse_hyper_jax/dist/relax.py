@@ -78,6 +78,16 @@ def relax(
     Raises:
         ValueError: what :func:`sparse_hyper_jax.ops.relax` refuses, or options that do not fit the
             mesh.
+
+    Example:
+        >>> from sparse_hyper_jax import ContinuousTuples, dist, ops
+        >>> k = jax.device_count()
+        >>> tuples = ContinuousTuples(jnp.full((k, 1), 1.5), jnp.ones((k, 1)), jnp.ones(k))
+        >>> key, mesh = jax.random.key(0), dist.make_mesh({"tuples": k})
+        >>> many = dist.relax(key, tuples, (2 * k,), mesh=mesh, num_global=2)
+        >>> one = ops.relax(key, tuples, (2 * k,), num_global=2)
+        >>> bool(jnp.all(many.indices == one.indices))
+        True
     """
     check_mesh(mesh)
     check_template(template)

@@ -37,7 +37,15 @@ ESTIMATORS: dict[str, Estimator] = {
     "informed_subset": Subset(informed=True),
     "enumeration": Enumeration(),
 }
-"""Estimators by name, with their default options."""
+"""Estimators by name, with their default options.
+
+Example:
+    >>> from sparse_hyper_jax import estimators
+    >>> estimators.ESTIMATORS["rloo"]
+    RLOO(num_samples=4)
+    >>> sorted(estimators.ESTIMATORS)[:3]
+    ['ar', 'arm', 'ars']
+"""
 
 
 def expectation(

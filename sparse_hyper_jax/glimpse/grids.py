@@ -195,10 +195,22 @@ GRIDS = {
     "affine": Grid(6, affine_corners),
     "quad": Grid(8, quad_corners),
 }
-"""Families of windows by name, from the least free to the freest."""
+"""Families of windows by name, from the least free to the freest.
+
+Example:
+    >>> from sparse_hyper_jax import glimpse
+    >>> {name: grid.count for name, grid in glimpse.GRIDS.items()}
+    {'scale': 3, 'box': 4, 'affine': 6, 'quad': 8}
+"""
 
 UPRIGHT = ("scale", "box")
-"""Those whose rows and columns are rows and columns of the image."""
+"""Those whose rows and columns are rows and columns of the image.
+
+Example:
+    >>> from sparse_hyper_jax import glimpse
+    >>> glimpse.UPRIGHT
+    ('scale', 'box')
+"""
 
 
 def grid_means(corners: jax.Array, window: Sequence[int]) -> jax.Array:

@@ -11,7 +11,13 @@ from sparse_hyper_jax import checks
 from sparse_hyper_jax.entrance import check_random_key
 
 DRAWS = ("glimpse", "pixel")
-"""Points of a window are drawn once for all of its pixels, or for each pixel anew."""
+"""Points of a window are drawn once for all of its pixels, or for each pixel anew.
+
+Example:
+    >>> from sparse_hyper_jax import glimpse
+    >>> glimpse.DRAWS
+    ('glimpse', 'pixel')
+"""
 
 LONGEST_SIDE = 2**15
 

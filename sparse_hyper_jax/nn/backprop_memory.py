@@ -15,11 +15,28 @@ from sparse_hyper_jax.entrance import check_instance
 # Linen's TrainState replaces what lies in this collection by its gradient.
 @nnx.register_variable_name("_overwrite_with_gradient")
 class BackpropMemory(nnx.Variable):
-    """What a layer remembers between backward passes: a :class:`Memory`, no parameter."""
+    """What a layer remembers between backward passes: a :class:`Memory`, no parameter.
+
+    Example:
+        >>> from flax import nnx
+        >>> from sparse_hyper_jax import nn
+        >>> layer = nn.SparseBackpropLinear(8, 4, memory="shared", rngs=nnx.Rngs(0))
+        >>> nnx.state(layer, nn.BackpropMemory)["memory"].get_value().residue.tolist()
+        [0.0, 0.0, 0.0, 0.0]
+    """
 
 
 TRAINED = (nnx.Param, BackpropMemory)
-"""Filter of what to differentiate: ``argnums=nnx.DiffState(0, TRAINED)``."""
+"""Filter of what to differentiate: ``argnums=nnx.DiffState(0, TRAINED)``.
+
+Example:
+    >>> from flax import nnx
+    >>> from sparse_hyper_jax import nn
+    >>> layer = nn.SparseBackpropLinear(8, 4, memory="shared", rngs=nnx.Rngs(0))
+    >>> wrt = nnx.DiffState(0, nn.TRAINED)
+    >>> sorted(nnx.grad(lambda layer: layer(jnp.ones(8)).sum(), argnums=wrt)(layer))
+    ['bias', 'kernel', 'memory']
+"""
 
 
 def carry_memory(model: nnx.Module, gradient: nnx.State) -> nnx.State:
@@ -35,6 +52,17 @@ def carry_memory(model: nnx.Module, gradient: nnx.State) -> nnx.State:
     Raises:
         ValueError: the gradient lacks a memory, or a layer was called several times in the loss
             (outside ``jit``; inside, its memory and next gradients become NaN).
+
+    Example:
+        >>> from flax import nnx
+        >>> from sparse_hyper_jax import nn
+        >>> layer = nn.SparseBackpropLinear(8, 4, memory="shared", rngs=nnx.Rngs(0))
+        >>> wrt = nnx.DiffState(0, nn.TRAINED)
+        >>> gradient = nnx.grad(lambda layer: layer(jnp.ones(8)).sum(), argnums=wrt)(layer)
+        >>> sorted(nn.carry_memory(layer, gradient))
+        ['bias', 'kernel']
+        >>> print(layer.memory.get_value().residue)
+        [0.  0.8 0.8 0.8]
     """
     check_instance("model", model, nnx.Module)
     check_instance("gradient", gradient, nnx.State)
@@ -63,6 +91,17 @@ def next_memories(memories: Any, gradient: Any) -> Any:
 
     Raises:
         ValueError: another tree, or as :func:`~sparse_hyper_jax.backprop.next_memory`.
+
+    Example:
+        >>> from sparse_hyper_jax import backprop, nn
+        >>> options = {"sparsifier": backprop.UnifiedTopK(0.5), "eta": 0.5}
+        >>> def loss(memories, x):
+        ...     kernel, memory = jnp.ones((4, 8)), memories["layer"]
+        ...     return backprop.sparse_dense(None, x, kernel, None, memory, **options).sum()
+        >>> memories = {"layer": backprop.init_memory("shared", (1, 4))}
+        >>> gradient = jax.grad(loss)(memories, jnp.ones((1, 8)))
+        >>> nn.next_memories(memories, gradient)["layer"].residue.tolist()
+        [0.0, 0.0, 0.5, 0.5]
     """
     have, want = jax.tree.structure(gradient), jax.tree.structure(memories)
     checks.require(
@@ -84,6 +123,14 @@ def reset_memory(model: nnx.Module, *, batch_shape: Sequence[int] | None = None)
 
     Raises:
         ValueError: no model, or a batch shape for one without ``"slot"`` memories.
+
+    Example:
+        >>> from flax import nnx
+        >>> from sparse_hyper_jax import nn
+        >>> layer = nn.SparseBackpropLinear(8, 4, memory="slot", batch_shape=(3,), rngs=nnx.Rngs(0))
+        >>> nn.reset_memory(layer, batch_shape=(5,))
+        >>> layer.memory.get_value().residue.shape
+        (5, 4)
     """
     check_instance("model", model, nnx.Module)
     current = nnx.state(model, BackpropMemory)

@@ -53,6 +53,16 @@ class FreeHyperLayer(HyperLayer):
         ValueError: as :class:`HyperLayer` and :class:`FreeTuples`.
 
     Reference: Bloem 2018, arXiv 1810.09184.
+
+    Example:
+        >>> from flax import nnx
+        >>> from sparse_hyper_jax import nn
+        >>> layer = nn.FreeHyperLayer((16,), (8,), num_tuples=12, num_global=2, rngs=nnx.Rngs(0))
+        >>> layer(jnp.ones((4, 16))).shape
+        (4, 8)
+        >>> layer.eval()  # from now on every tuple is one entry, and nothing is random
+        >>> layer(jnp.ones((4, 16))).shape
+        (4, 8)
     """
 
     def __init__(

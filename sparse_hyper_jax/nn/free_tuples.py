@@ -39,6 +39,13 @@ class FreeTuples(nnx.Module):
             fixed values and a number of values.
 
     Reference: Bloem 2018, arXiv 1810.09184.
+
+    Example:
+        >>> from flax import nnx
+        >>> from sparse_hyper_jax import nn
+        >>> source = nn.FreeTuples((8, 16), num_tuples=12, fixed_values=1.0, rngs=nnx.Rngs(0))
+        >>> jax.tree.map(jnp.shape, source())
+        ContinuousTuples(means=(12, 2), variances=(12, 2), values=(12,))
     """
 
     def __init__(

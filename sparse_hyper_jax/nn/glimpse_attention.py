@@ -74,6 +74,14 @@ class GlimpseAttention(nnx.Module):
         ValueError: an option that does not fit.
 
     References: Bloem 2018, arXiv 1810.09184; Jaderberg et al. 2015, arXiv 1506.02025 (bilinear).
+
+    Example:
+        >>> from flax import nnx
+        >>> from sparse_hyper_jax import nn
+        >>> attention = nn.GlimpseAttention(28, 28, (4, 4), grid="box", rngs=nnx.Rngs(0))
+        >>> images = jnp.zeros((2, 28, 28, 1)).at[:, 12:16, 12:16].set(1.0)
+        >>> attention(images, deterministic=True).shape
+        (2, 1, 4, 4, 1)
     """
 
     def __init__(

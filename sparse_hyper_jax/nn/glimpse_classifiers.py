@@ -27,6 +27,14 @@ class Classified(NamedTuple):
         logits: ``(b, classes)``.
         log_probability: ``(b,)`` log density of the places that were drawn at random, the only way
             by which the score function learns them; 0 for all other models.
+
+    Example:
+        >>> from flax import nnx
+        >>> from sparse_hyper_jax import nn
+        >>> model = nn.glimpse_classifier("conv", 28, 28, (8, 8), rngs=nnx.Rngs(0))
+        >>> said = model(jnp.zeros((2, 28, 28, 1)))
+        >>> said.logits.shape, said.log_probability.tolist()
+        ((2, 10), [0.0, 0.0])
     """
 
     logits: jax.Array

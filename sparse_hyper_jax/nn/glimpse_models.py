@@ -86,6 +86,13 @@ def glimpse_classifier(
 
     References: Bloem 2018, arXiv 1810.09184; Jaderberg et al. 2015, arXiv 1506.02025 (stn); Mnih et
     al. 2014, arXiv 1406.6247 (reinforce).
+
+    Example:
+        >>> from flax import nnx
+        >>> from sparse_hyper_jax import nn
+        >>> model = nn.glimpse_classifier("box", 28, 28, (8, 8), classes=3, rngs=nnx.Rngs(0))
+        >>> model(jnp.zeros((2, 28, 28, 1)), deterministic=True).logits.shape
+        (2, 3)
     """
     checks.check_choice("model", model, MODELS)
     if model == "conv":

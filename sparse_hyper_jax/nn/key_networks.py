@@ -36,6 +36,14 @@ class NumberKeyNetwork(nnx.Module):
             strides than of channels.
 
     Reference: Bloem 2018, arXiv 1810.09184.
+
+    Example:
+        >>> from flax import nnx
+        >>> from sparse_hyper_jax import nn
+        >>> network = nn.NumberKeyNetwork(2, height=8, width=8, rngs=nnx.Rngs(0))
+        >>> sequences = jnp.zeros((5, 3, 8, 16))  # five sequences of three numbers with two digits
+        >>> network(sequences).shape
+        (5, 3)
     """
 
     def __init__(

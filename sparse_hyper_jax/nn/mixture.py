@@ -39,11 +39,28 @@ KERNEL_INIT = nnx.initializers.lecun_normal(in_axis=-2, out_axis=-1, batch_axis=
 
 
 class DefaultVectors(nnx.Variable):
-    """What stands for the experts that were not chosen, ``(E, out_features)``: no parameter."""
+    """What stands for the experts that were not chosen, ``(E, out_features)``: no parameter.
+
+    Example:
+        >>> from flax import nnx
+        >>> from sparse_hyper_jax import nn
+        >>> mixture = nn.Mixture(4, 8, 2, num_experts=3, router="default", rngs=nnx.Rngs(0))
+        >>> mixture.defaults.shape, isinstance(mixture.defaults, nn.DefaultVectors)
+        ((3, 2), True)
+    """
 
 
 class Mixed(NamedTuple):
-    """What a mixture gives back."""
+    """What a mixture gives back.
+
+    Example:
+        >>> from flax import nnx
+        >>> from sparse_hyper_jax import nn
+        >>> mixture = nn.Mixture(4, 8, 2, num_experts=3, router="top", rngs=nnx.Rngs(0))
+        >>> mixed = mixture(jnp.ones((5, 4)))
+        >>> mixed.y.shape, mixed.expert.shape, mixed.balance_loss.shape, mixed.defaults
+        ((5, 2), (5,), (), None)
+    """
 
     y: jax.Array
     """``(..., out_features)``."""
@@ -106,6 +123,16 @@ class Mixture(nnx.Module):
 
     Reference: Shazeer et al. 2017, arXiv 1701.06538; Fedus et al. 2021, arXiv 2101.03961; Liu et
     al. 2023, arXiv 2310.00811; Panda et al. 2025, arXiv 2504.12463.
+
+    Example:
+        >>> from flax import nnx
+        >>> from sparse_hyper_jax import nn
+        >>> mixture = nn.Mixture(4, 8, 2, num_experts=3, rngs=nnx.Rngs(0))
+        >>> mixed = mixture(jnp.ones((5, 4)))
+        >>> mixed.y.shape, mixed.expert.shape
+        ((5, 2), (5,))
+        >>> mixture(jnp.ones((5, 4)), deterministic=True).y.shape
+        (5, 2)
     """
 
     def __init__(

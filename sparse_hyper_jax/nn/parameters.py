@@ -11,15 +11,39 @@ from sparse_hyper_jax.entrance import check_instance
 
 
 class RawMeans(nnx.Param):
-    """Means before :func:`~sparse_hyper_jax.ops.bound_means`: ``(k, r)``."""
+    """Means before :func:`~sparse_hyper_jax.ops.bound_means`: ``(k, r)``.
+
+    Example:
+        >>> from flax import nnx
+        >>> from sparse_hyper_jax import nn
+        >>> layer = nn.FreeHyperLayer((16,), (8,), num_tuples=12, rngs=nnx.Rngs(0))
+        >>> jax.tree.map(jnp.shape, nnx.to_pure_dict(nnx.state(layer, nn.RawMeans)))
+        {'source': {'raw_means': (12, 2)}}
+    """
 
 
 class RawVariances(nnx.Param):
-    """Spreads before :func:`~sparse_hyper_jax.ops.bound_variances`: ``(k,)``."""
+    """Spreads before :func:`~sparse_hyper_jax.ops.bound_variances`: ``(k,)``.
+
+    Example:
+        >>> from flax import nnx
+        >>> from sparse_hyper_jax import nn
+        >>> layer = nn.FreeHyperLayer((16,), (8,), num_tuples=12, rngs=nnx.Rngs(0))
+        >>> jax.tree.map(jnp.shape, nnx.to_pure_dict(nnx.state(layer, nn.RawVariances)))
+        {'source': {'raw_variances': (12,)}}
+    """
 
 
 class TupleValues(nnx.Param):
-    """Values of tuples: ``(number of values,)``."""
+    """Values of tuples: ``(number of values,)``.
+
+    Example:
+        >>> from flax import nnx
+        >>> from sparse_hyper_jax import nn
+        >>> layer = nn.FreeHyperLayer((16,), (8,), num_tuples=12, rngs=nnx.Rngs(0))
+        >>> jax.tree.map(jnp.shape, nnx.to_pure_dict(nnx.state(layer, nn.TupleValues)))
+        {'source': {'values': (12,)}}
+    """
 
 
 LABELS = {RawMeans: "means", RawVariances: "variances", TupleValues: "values"}
@@ -29,14 +53,7 @@ def parameter_labels(parameters: Any) -> Any:
     """Label parameters by what they are, for ``optax.partition``.
 
     Call it once and pass on the result, not the function: inside an update optimizers see plain
-    arrays, which have no type to tell them apart. Example::
-
-        labels = parameter_labels(nnx.state(model, nnx.Param))
-        optimizer = optax.partition(
-            {"means": optax.adam(5e-3), "variances": optax.adam(1e-3),
-             "values": optax.adam(1e-2), "other": optax.adam(1e-3)},
-            labels,
-        )
+    arrays, which have no type to tell them apart.
 
     Args:
         parameters: an ``nnx.State`` of parameters, as ``nnx.state(model, nnx.Param)`` gives it.
@@ -47,6 +64,17 @@ def parameter_labels(parameters: Any) -> Any:
 
     Raises:
         ValueError: no state, or a leaf that is no ``nnx.Variable``.
+
+    Example:
+        >>> import optax
+        >>> from flax import nnx
+        >>> from sparse_hyper_jax import nn
+        >>> layer = nn.FreeHyperLayer((16,), (8,), num_tuples=12, rngs=nnx.Rngs(0))
+        >>> labels = nn.parameter_labels(nnx.state(layer, nnx.Param))
+        >>> nnx.to_pure_dict(labels)
+        {'source': {'raw_means': 'means', 'raw_variances': 'variances', 'values': 'values'}}
+        >>> fast, slow = optax.adam(1e-2), optax.adam(1e-3)
+        >>> optimizer = optax.partition({"means": slow, "variances": slow, "values": fast}, labels)
     """
     check_instance("parameters", parameters, nnx.State, Mapping)
 

@@ -143,6 +143,15 @@ class SparseBackpropLinear(nnx.Module):
         TypeError: there is no such option.
 
     Reference: Sun et al. 2017, arXiv 1706.06197; Zhang et al. 2020, arXiv 1905.10194.
+
+    Example:
+        >>> from flax import nnx
+        >>> from sparse_hyper_jax import backprop, nn
+        >>> sparsifier = backprop.UnifiedTopK(0.2)  # two of ten units
+        >>> layer = nn.SparseBackpropLinear(8, 10, sparsifier=sparsifier, rngs=nnx.Rngs(0))
+        >>> gradient = nnx.grad(lambda layer, x: (layer(x) ** 2).sum())(layer, jnp.ones((4, 8)))
+        >>> int(jnp.any(gradient["kernel"][...] != 0, axis=0).sum())
+        2
     """
 
     def __init__(

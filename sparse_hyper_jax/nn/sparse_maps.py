@@ -68,6 +68,16 @@ class HyperLayer(nnx.Module):
             then refuses what the constructor would have refused.
 
     Reference: Bloem 2018, arXiv 1810.09184.
+
+    Example:
+        >>> from flax import nnx
+        >>> from sparse_hyper_jax import ContinuousTuples, nn
+        >>> def source(x):  # one tuple per instance, which reads x where its first number says
+        ...     means = x[:, None, :1]
+        ...     return ContinuousTuples(means, jnp.ones_like(means), jnp.ones_like(means[..., 0]))
+        >>> layer = nn.HyperLayer(source, out_shape=(), rngs=nnx.Rngs(0))
+        >>> layer(jnp.array([[2.0, 5.0, 7.0], [1.0, 5.0, 7.0]]), deterministic=True).tolist()
+        [7.0, 5.0]
     """
 
     def __init__(

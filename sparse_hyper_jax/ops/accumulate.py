@@ -58,6 +58,17 @@ def accumulate_over_ranges(
             no number of tuples can be told.
 
     Reference: Bloem 2018, arXiv 1810.09184.
+
+    Example:
+        >>> from sparse_hyper_jax import ops
+        >>> tuples = ops.ContinuousTuples(jnp.array([[0.4], [2.2]]), jnp.ones((2, 1)), jnp.ones(2))
+        >>> def loss(key, tuples, bias, active):
+        ...     entries = ops.relax(key, tuples, (4,), active=active)
+        ...     return jnp.sum((ops.to_dense(entries, (4,)) + bias) ** 2)
+        >>> of = jax.random.key(0), loss, tuples, jnp.zeros(4)
+        >>> value, grad_tuples, grad_bias = ops.accumulate_over_ranges(*of, range_size=1)
+        >>> grad_tuples.means.shape, grad_bias.shape
+        ((2, 1), (4,))
     """
     check_random_key(key)
     check_function("loss", loss)

@@ -41,6 +41,13 @@ def bound_means(raw: jax.Array, shape: Sequence[int], *, method: str = "sigmoid"
         ValueError: an unknown method, or a last axis that does not match ``shape``.
 
     Reference: Bloem 2018, arXiv 1810.09184.
+
+    Example:
+        >>> from sparse_hyper_jax import ops
+        >>> ops.bound_means(jnp.zeros((1, 2)), (5, 9)).tolist()
+        [[2.0, 4.0]]
+        >>> ops.bound_means([[-1.0, 9.5]], (5, 9), method="modulo").tolist()
+        [[4.0, 0.5]]
     """
     checks.check_choice("method", method, MEAN_METHODS)
     shape = checks.check_index_shape("shape", shape)
@@ -75,6 +82,12 @@ def invert_means(
 
     Raises:
         ValueError: a last axis that does not match ``shape``, or a margin out of range.
+
+    Example:
+        >>> from sparse_hyper_jax import ops
+        >>> raw = ops.invert_means([[2.0, 6.0]], (5, 9))
+        >>> print(ops.bound_means(raw, (5, 9)).round(2))
+        [[2. 6.]]
     """
     shape = checks.check_index_shape("shape", shape)
     means = at_least_float32(as_array("means", means))
@@ -118,6 +131,11 @@ def bound_variances(
         ValueError: ``shape`` is no tuple of positive ints, or a number out of range.
 
     Reference: Bloem 2018, arXiv 1810.09184.
+
+    Example:
+        >>> from sparse_hyper_jax import ops
+        >>> print(np.asarray(ops.bound_variances(jnp.zeros(1), (5, 20))).round(2))
+        [[1.06 4.25]]
     """
     shape = checks.check_index_shape("shape", shape)
     raw = at_least_float32(as_array("raw", raw))[..., None]

@@ -33,6 +33,12 @@ def to_dense(entries: SparseEntries, shape: Sequence[int], *, debug: bool = Fals
 
     Raises:
         ValueError: a rank that does not match, or a dense size of 2**31 cells or more.
+
+    Example:
+        >>> from sparse_hyper_jax import ops
+        >>> entries = ops.SparseEntries(jnp.array([[0, 1], [1, 2], [1, 2]]), jnp.arange(1.0, 4.0))
+        >>> ops.to_dense(entries, (2, 3)).tolist()
+        [[0.0, 1.0, 0.0], [0.0, 0.0, 5.0]]
     """
     shape = checks.check_index_shape("shape", shape)
     cells = checks.check_flat_size("shape", shape)
@@ -133,6 +139,12 @@ def to_bcoo(entries: SparseEntries, shape: Sequence[int], *, debug: bool = False
 
     Raises:
         ValueError: a rank that does not match.
+
+    Example:
+        >>> from sparse_hyper_jax import ops
+        >>> entries = ops.SparseEntries(jnp.array([[0, 1], [1, 2]]), jnp.array([1.0, 2.0]))
+        >>> (ops.to_bcoo(entries, (2, 3)) @ jnp.array([1.0, 10.0, 100.0])).tolist()
+        [10.0, 200.0]
     """
     shape = checks.check_index_shape("shape", shape)
     indices, values = enter_entries(entries, len(shape))
@@ -157,6 +169,13 @@ def from_bcoo(matrix: sparse.BCOO) -> SparseEntries:
 
     Raises:
         ValueError: batch or dense axes.
+
+    Example:
+        >>> from jax.experimental.sparse import BCOO
+        >>> from sparse_hyper_jax import ops
+        >>> entries = ops.from_bcoo(BCOO.fromdense(jnp.array([[0.0, 5.0], [7.0, 0.0]])))
+        >>> entries.indices.tolist(), entries.values.tolist()
+        ([[0, 1], [1, 0]], [5.0, 7.0])
     """
     check_instance("matrix", matrix, sparse.BCOO)
     checks.require(

@@ -51,6 +51,14 @@ def log_densities(
         ValueError: shapes that do not agree, or an unknown density.
 
     Reference: Bloem 2018, arXiv 1810.09184.
+
+    Example:
+        >>> from sparse_hyper_jax import ops
+        >>> points, tuples = jnp.array([[0], [3], [4]]), ([[1.0]], [[0.5]])
+        >>> print(np.asarray(ops.log_densities(points, *tuples)).round(2).T)
+        [[-1. -4. -9.]]
+        >>> print(np.asarray(ops.log_densities(points, *tuples, density="student_t")).round(2).T)
+        [[-1.1  -2.2  -2.94]]
     """
     means, variances = _enter(means, variances)
     check_density(density)
@@ -92,6 +100,14 @@ def proportions(
 
     Raises:
         ValueError: shapes that do not agree.
+
+    Example:
+        >>> from sparse_hyper_jax import ops
+        >>> points = jnp.array([[0], [1], [1], [2]])
+        >>> mask = ops.first_occurrence(points, (3,))
+        >>> shares = ops.proportions(points, mask, means=[[1.0]], variances=[[1.0]])
+        >>> print(np.asarray(shares).round(2).T)
+        [[0.27 0.45 0.   0.27]]
     """
     means, variances = _enter(means, variances)
     check_density(density)

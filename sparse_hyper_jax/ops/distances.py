@@ -93,4 +93,10 @@ DENSITIES: dict[str, Callable[[Tables, Tables, Tables], jax.Array]] = {
     "laplace": _laplace,
     "student_t": _student_t,
 }
-"""Log densities, up to a constant, as functions of steps, offsets and variances per axis."""
+"""Log densities, up to a constant, as functions of steps, offsets and variances per axis.
+
+Example:
+    >>> from sparse_hyper_jax import ops
+    >>> sorted(ops.DENSITIES)
+    ['gaussian', 'laplace', 'student_t']
+"""

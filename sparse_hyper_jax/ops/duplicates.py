@@ -28,6 +28,11 @@ def first_occurrence(points: jax.Array, shape: Sequence[int], *, debug: bool = F
 
     Raises:
         ValueError: a rank that does not match ``shape``.
+
+    Example:
+        >>> from sparse_hyper_jax import ops
+        >>> ops.first_occurrence(jnp.array([[0, 1], [2, 2], [0, 1], [-1, 0]]), (3, 3)).tolist()
+        [True, True, False, False]
     """
     shape = checks.check_index_shape("shape", shape)
     points = enter_points(points, len(shape), "shape")

@@ -73,6 +73,15 @@ def hyperlayer(
         ValueError: ranks, chunks or options that do not fit.
 
     Reference: Bloem 2018, arXiv 1810.09184.
+
+    Example:
+        >>> from sparse_hyper_jax import ops
+        >>> tuples = ops.ContinuousTuples(jnp.array([[0.5, 2.5]]), jnp.ones((1, 2)), jnp.ones(1))
+        >>> def first_output(tuples):
+        ...     x = jnp.array([1.0, 2.0, 3.0, 5.0])
+        ...     return ops.hyperlayer(None, tuples, x, out_shape=(2,))[0]
+        >>> float(first_output(tuples)), jax.grad(first_output)(tuples).means.tolist()
+        (2.0, [[-1.0, 0.25]])
     """
     out_shape = checks.check_index_shape("out_shape", out_shape)
     tuples, x = enter_tuples(tuples), as_array("x", x, "numbers")
@@ -129,6 +138,13 @@ def hyperlayer_hard(
 
     Raises:
         ValueError: ranks that do not fit.
+
+    Example:
+        >>> from sparse_hyper_jax import ops
+        >>> means, variances = jnp.array([[0.0, 2.6]]), jnp.full((1, 2), 0.1)
+        >>> tuples = ops.ContinuousTuples(means, variances, values=jnp.ones(1))
+        >>> ops.hyperlayer_hard(tuples, jnp.array([1.0, 2.0, 3.0, 5.0]), out_shape=(2,)).tolist()
+        [5.0, 0.0]
     """
     out_shape = checks.check_index_shape("out_shape", out_shape)
     tuples, x = enter_tuples(tuples), as_array("x", x, "numbers")

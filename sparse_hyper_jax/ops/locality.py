@@ -51,6 +51,14 @@ class Locality:
 
     Raises:
         ValueError: a radius or capacity below 1, capacities out of order, or a negative tolerance.
+
+    Example:
+        >>> from sparse_hyper_jax import ops
+        >>> means, variances = jnp.array([[3.0], [9.5]]), jnp.full((2, 1), 0.1)
+        >>> tuples = ops.ContinuousTuples(means, variances, values=jnp.ones(2))
+        >>> locality = ops.Locality(radius=2, capacities=(4, 16), tolerance=1e-3)
+        >>> print(np.asarray(ops.relax(None, tuples, (16,), locality=locality).values).round(2))
+        [0.99 0.01 0.5  0.5 ]
     """
 
     radius: int
@@ -145,6 +153,14 @@ def fit_locality(
 
     Raises:
         ValueError: a number that makes no sense, or as :func:`sample_tuples`.
+
+    Example:
+        >>> from sparse_hyper_jax import ops
+        >>> means = jnp.arange(0.0, 1000.0, 10.0)[:, None]
+        >>> tuples = ops.ContinuousTuples(means, jnp.full((100, 1), 0.25), jnp.ones(100))
+        >>> locality = ops.fit_locality(jax.random.key(0), tuples, (1000,), num_parts=1)
+        >>> locality.radius, locality.tolerance
+        (3, 0.001)
     """
     shape = checks.check_index_shape("shape", shape)
     _check_static("tolerance", tolerance, above=0)

@@ -57,6 +57,13 @@ def mix_values(
         ValueError: shapes that do not agree.
 
     Reference: Bloem 2018, arXiv 1810.09184.
+
+    Example:
+        >>> from sparse_hyper_jax import ops
+        >>> points, mask = jnp.array([[0], [1], [2]]), jnp.ones(3, bool)
+        >>> values = ops.mix_values(points, mask, [[0.0], [1.5]], [[1e-3], [0.1]], [5.0, 2.0])
+        >>> print(np.asarray(values).round(2))
+        [5. 1. 1.]
     """
     tuples = enter_tuples((means, variances, values))
     check_density(density)

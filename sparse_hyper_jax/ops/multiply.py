@@ -55,6 +55,12 @@ def sparse_multiply(
     Raises:
         ValueError: ranks that do not fit, sides of 2**31 cells or more, or a row layout whose
             number of entries is no multiple of the number of output cells.
+
+    Example:
+        >>> from sparse_hyper_jax import ops
+        >>> indices, values = jnp.array([[0, 2], [1, 0], [1, 1]]), jnp.array([1.0, 10.0, 100.0])
+        >>> ops.sparse_multiply(indices, values, jnp.array([1.0, 2.0, 3.0]), (2,)).tolist()
+        [3.0, 210.0]
     """
     out_shape = checks.check_index_shape("out_shape", out_shape)
     x = as_array("x", x, "numbers")

@@ -40,6 +40,14 @@ class Nearby(NamedTuple):
             with fewer tuples than these, of the last ones.
         neglected: scalar, a bound on the share of any tuple that lies beyond its radius; infinite
             if one sees no point at all.
+
+    Example:
+        >>> from sparse_hyper_jax import ops
+        >>> points, mask = jnp.array([[0], [1], [8]]), jnp.ones(3, bool)
+        >>> near = ops.Locality(radius=2, capacities=(4,), tolerance=None)
+        >>> one = ops.mix_nearby(points, mask, [[0.5]], [[1.0]], [2.0], shape=(9,), locality=near)
+        >>> one.values.tolist(), one.longest_runs.tolist(), float(one.neglected) < 0.1
+        ([1.0, 1.0, 0.0], [2], True)
     """
 
     values: jax.Array
@@ -96,6 +104,14 @@ def mix_nearby(
 
     Raises:
         ValueError: shapes that do not agree, or a locality that makes no sense.
+
+    Example:
+        >>> from sparse_hyper_jax import ops
+        >>> points, mask = jnp.array([[0], [1], [8]]), jnp.ones(3, bool)
+        >>> tuples = [[0.5], [8.0]], [[1.0], [1.0]], [2.0, 3.0]
+        >>> near = ops.Locality(radius=2, capacities=(4,), tolerance=None)
+        >>> ops.mix_nearby(points, mask, *tuples, shape=(9,), locality=near).values.tolist()
+        [1.0, 1.0, 3.0]
     """
     shape = checks.check_index_shape("shape", shape)
     tuples = enter_tuples((means, variances, values))

@@ -35,6 +35,12 @@ def dense_relaxation(
 
     Raises:
         ValueError: a rank that does not match, or 2**31 cells or more.
+
+    Example:
+        >>> from sparse_hyper_jax import ops
+        >>> tuples = ops.ContinuousTuples(jnp.array([[1.0]]), jnp.array([[0.5]]), jnp.array([10.0]))
+        >>> print(np.asarray(ops.dense_relaxation(tuples, (4,))).round(2))
+        [2.1 5.7 2.1 0.1]
     """
     shape = checks.check_index_shape("shape", shape)
     count = checks.check_flat_size("shape", shape)

@@ -18,6 +18,11 @@ def variance_log_mean(variances: jax.Array) -> jax.Array:
         scalar, float32 or wider.
 
     Reference: Bloem 2018, arXiv 1810.09184 (its code).
+
+    Example:
+        >>> from sparse_hyper_jax import ops
+        >>> float(ops.variance_log_mean(jnp.array([[0.5], [1.5]]))) == 0
+        True
     """
     variances = at_least_float32(as_array("variances", variances))
     return -jnp.log(jnp.maximum(jnp.mean(variances), LEAST_VARIANCE))
@@ -31,6 +36,11 @@ def variance_norm(variances: jax.Array) -> jax.Array:
 
     Returns:
         scalar, float32 or wider; the gradient at all zeros is 0.
+
+    Example:
+        >>> from sparse_hyper_jax import ops
+        >>> float(ops.variance_norm(jnp.array([[3.0], [4.0]])))
+        5.0
     """
     variances = at_least_float32(as_array("variances", variances))
     # In units of the largest, whose square neither overflows nor becomes zero.

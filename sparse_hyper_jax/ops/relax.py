@@ -70,6 +70,16 @@ def relax(
         ValueError: ranks, chunks or options that do not fit.
 
     Reference: Bloem 2018, arXiv 1810.09184.
+
+    Example:
+        >>> from sparse_hyper_jax import ops
+        >>> means, variances = jnp.array([[1.0, 2.5]]), jnp.full((1, 2), 0.1)
+        >>> tuples = ops.ContinuousTuples(means, variances, values=jnp.ones(1))
+        >>> entries = ops.relax(None, tuples, (4, 4))
+        >>> print(entries.indices.tolist(), np.asarray(entries.values).round(2))
+        [[1, 2], [1, 3], [2, 2], [2, 3]] [0.5 0.5 0.  0. ]
+        >>> ops.relax(jax.random.key(0), tuples, (4, 4), num_global=6).values.shape
+        (10,)
     """
     shape = checks.check_index_shape("shape", shape)
     tuples = enter_tuples(tuples)
@@ -119,6 +129,13 @@ def settle(
 
     Raises:
         ValueError: ranks that do not fit.
+
+    Example:
+        >>> from sparse_hyper_jax import ops
+        >>> means, variances = jnp.array([[1.0, 2.25]]), jnp.full((1, 2), 0.5)
+        >>> entries = ops.settle(ops.ContinuousTuples(means, variances, jnp.array([4.0])), (4, 4))
+        >>> entries.indices.tolist(), entries.values.tolist()
+        ([[1, 2]], [4.0])
     """
     shape = checks.check_index_shape("shape", shape)
     tuples = enter_tuples(tuples)

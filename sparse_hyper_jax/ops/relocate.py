@@ -32,6 +32,14 @@ class Relocations(NamedTuple):
         cells: int32 ``(m, r)`` distinct target cells; 0 where nothing is moved.
         moved: bool ``(m,)``; false where there is nothing to move or to gain, and the rest of that
             row is to be ignored.
+
+    Example:
+        >>> from sparse_hyper_jax import ops
+        >>> twins = ops.ContinuousTuples(jnp.full((2, 1), 3.0), jnp.full((2, 1), 0.1), jnp.ones(2))
+        >>> entries = ops.SparseEntries(jnp.array([[5], [6]]), jnp.ones(2))
+        >>> moves = ops.relocate(twins, entries, jnp.array([0.5, 2.0]), (8,), limit=2)
+        >>> moves.tuples[moves.moved].tolist(), moves.cells[moves.moved].tolist()
+        ([1], [[6]])
     """
 
     tuples: jax.Array
@@ -71,6 +79,12 @@ def surplus(
 
     Raises:
         ValueError: a rank that does not match ``shape``, or a negative number.
+
+    Example:
+        >>> from sparse_hyper_jax import ops
+        >>> means, variances = jnp.array([[3.0], [3.1], [5.0]]), jnp.array([[0.1], [0.1], [4.0]])
+        >>> ops.surplus(ops.ContinuousTuples(means, variances, jnp.ones(3)), (8,)).tolist()
+        [0.0, inf, 0.5]
     """
     shape = checks.check_index_shape("shape", shape)
     means, variances, _ = enter_tuples(tuples)
@@ -131,6 +145,14 @@ def relocate(
         ValueError: shapes that do not agree, or a limit below 1.
 
     Reference: Evci et al. 2020, arXiv 1911.11134, for drop and grow.
+
+    Example:
+        >>> from sparse_hyper_jax import ops
+        >>> twins = ops.ContinuousTuples(jnp.full((2, 1), 3.0), jnp.full((2, 1), 0.1), jnp.ones(2))
+        >>> entries = ops.SparseEntries(jnp.array([[5], [6]]), jnp.ones(2))
+        >>> moves = ops.relocate(twins, entries, gains=jnp.array([0.5, 2.0]), shape=(8,), limit=1)
+        >>> moves.tuples.tolist(), moves.cells.tolist()
+        ([1], [[6]])
     """
     limit = checks.check_count("limit", limit, least=1)
     shape = checks.check_index_shape("shape", shape)

@@ -71,6 +71,13 @@ def sample_tuples(
         ValueError: ranks that differ, negative counts, a missing key or a missing region.
 
     Reference: Bloem 2018, arXiv 1810.09184.
+
+    Example:
+        >>> from sparse_hyper_jax import ops
+        >>> ops.sample_tuples(None, [[1.3, 2.0]], (4, 4)).tolist()
+        [[[1, 2], [1, 3], [2, 2], [2, 3]]]
+        >>> ops.sample_tuples(jax.random.key(0), [[1.3, 2.0]], (4, 4), num_global=3).shape
+        (1, 7, 2)
     """
     shape = checks.check_index_shape("shape", shape)
     means = at_least_float32(as_array("means", means))
@@ -117,6 +124,13 @@ def round_means(
 
     Raises:
         ValueError: a last axis that does not match ``shape``.
+
+    Example:
+        >>> from sparse_hyper_jax import ops
+        >>> ops.round_means([[1.3], [2.5], [7.0]], (4,)).tolist()
+        [[1], [2], [3]]
+        >>> ops.round_means([[3.6]], (4,), wrap=True).tolist()
+        [[0]]
     """
     shape = checks.check_index_shape("shape", shape)
     means = at_least_float32(as_array("means", means))

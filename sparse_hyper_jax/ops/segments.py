@@ -86,6 +86,12 @@ def segment_softmax(
 
     Raises:
         ValueError: lengths that differ.
+
+    Example:
+        >>> from sparse_hyper_jax import ops
+        >>> logits, rows = jnp.log(jnp.array([1.0, 3.0, 5.0, 9.0])), jnp.array([0, 0, 1, -1])
+        >>> print(ops.segment_softmax(logits, rows, num_segments=2).round(2))
+        [0.25 0.75 1.   0.  ]
     """
     logits = as_array("logits", logits)
     segments, kept = enter_segments(
@@ -127,6 +133,12 @@ def segment_normalize(
 
     Raises:
         ValueError: lengths that differ, or an unknown method.
+
+    Example:
+        >>> from sparse_hyper_jax import ops
+        >>> values, rows = jnp.array([1.0, 3.0, 5.0]), jnp.array([0, 0, 1])
+        >>> ops.segment_normalize(values, rows, num_segments=2, method="abs").tolist()
+        [0.25, 0.75, 1.0]
     """
     checks.check_choice("method", method, METHODS)
     values = as_array("values", values)

@@ -25,6 +25,12 @@ class Template:
 
     Raises:
         ValueError: as :func:`make_template`.
+
+    Example:
+        >>> from sparse_hyper_jax import ops
+        >>> template = ops.make_template([[0, 0], [0, 0], [1, 0], [1, 0]], (1,), chunk_size=2)
+        >>> template.columns, template.chunk_size, template.learned_shape((2, 5))
+        ((1,), 2, (5,))
     """
 
     rows: np.ndarray
@@ -99,6 +105,15 @@ def make_template(
             that does not divide ``k``, or a chunk whose fixed columns differ.
 
     Reference: Bloem 2018, arXiv 1810.09184.
+
+    Example:
+        >>> from sparse_hyper_jax import ops
+        >>> rows = [[0, 0], [0, 0], [1, 0], [1, 0]]  # two tuples per output; column 1 is learned
+        >>> template = ops.make_template(rows, columns=(1,), chunk_size=2)
+        >>> means = jnp.array([[4.0], [2.0], [1.0], [3.0]])
+        >>> tuples = ops.ContinuousTuples(means, jnp.ones((4, 1)), jnp.ones(4))
+        >>> ops.settle(tuples, (2, 5), template=template).indices.tolist()
+        [[0, 4], [0, 2], [1, 1], [1, 3]]
     """
     return Template(rows, columns, chunk_size)  # type: ignore[arg-type]
 
@@ -116,6 +131,13 @@ def stitch(template: Template, points: jax.Array) -> jax.Array:
 
     Raises:
         ValueError: shapes that do not agree.
+
+    Example:
+        >>> from sparse_hyper_jax import ops
+        >>> template = ops.make_template([[0, 0], [1, 0]], columns=(1,), chunk_size=1)
+        >>> points = jnp.array([[[7], [8]], [[3], [4]]])
+        >>> ops.stitch(template, points).tolist()
+        [[0, 7], [0, 8], [1, 3], [1, 4]]
     """
     meaning = "(k, q, r): k rows and r learned columns, as in the template"
     check_instance("template", template, Template)

@@ -21,7 +21,15 @@ class TrainState(NamedTuple):
 
 
 class EpochState(NamedTuple):
-    """What training on a resident data set changes, epoch by epoch."""
+    """What training on a resident data set changes, epoch by epoch.
+
+    Example:
+        >>> import optax
+        >>> from sparse_hyper_jax.train.epoch_state import start_state
+        >>> state = start_state({"kernel": jnp.ones((64, 10))}, optax.sgd(0.1), images=5)
+        >>> int(state.count), state.order.tolist()
+        (0, [0, 1, 2, 3, 4])
+    """
 
     parameters: Any
     optimizer: Any
@@ -40,7 +48,15 @@ class EpochState(NamedTuple):
 def start_state(
     parameters: Any, optimizer: optax.GradientTransformation, images: int, *, slots: Any = ()
 ) -> EpochState:
-    """Give the state before training on so many images."""
+    """Give the state before training on so many images.
+
+    Example:
+        >>> import optax
+        >>> from sparse_hyper_jax.train.epoch_state import start_state
+        >>> state = start_state({"kernel": jnp.ones((64, 10))}, optax.sgd(0.1), images=5)
+        >>> int(state.count), state.order.tolist()
+        (0, [0, 1, 2, 3, 4])
+    """
     count = jnp.zeros((), jnp.int32)
     return EpochState(parameters, optimizer.init(parameters), first_order(images), count, slots)
 
@@ -63,6 +79,15 @@ def next_state(
         order: of the images in this epoch.
         slots: what the model keeps for the next step.
         extra: further arguments of the optimizer's update.
+
+    Example:
+        >>> import optax
+        >>> from sparse_hyper_jax.train.epoch_state import next_state, start_state
+        >>> sgd = optax.sgd(0.5)
+        >>> state = start_state({"bias": jnp.ones(2)}, sgd, images=5)
+        >>> state = next_state(state, {"bias": jnp.ones(2)}, sgd, state.order)
+        >>> state.parameters["bias"].tolist(), int(state.count)
+        ([0.5, 0.5], 1)
     """
     updates, moments = optimizer.update(gradient, state.optimizer, state.parameters, **extra)
     parameters = optax.apply_updates(state.parameters, updates)

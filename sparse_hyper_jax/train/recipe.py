@@ -53,7 +53,15 @@ from sparse_hyper_jax.train.run_folder import RunFolder, open_run, to_plain
 
 
 class Plan(NamedTuple):
-    """What a recipe makes of its options and its data before there is a run folder."""
+    """What a recipe makes of its options and its data before there is a run folder.
+
+    Example:
+        >>> from sparse_hyper_jax.train.recipes.powerprop import PowerpropRecipe
+        >>> recipe = PowerpropRecipe(steps=100, hidden=(8,))
+        >>> plan = recipe.plan(recipe.load())
+        >>> plan.evaluate_every, int(plan.state.count)
+        (1000, 0)
+    """
 
     step: Step
     """Pure training step."""
@@ -168,7 +176,14 @@ class Recipe:
 
 
 class Images(NamedTuple):
-    """Labelled images on the device, and the number of their classes."""
+    """Labelled images on the device, and the number of their classes.
+
+    Example:
+        >>> from sparse_hyper_jax.train.recipes.powerprop import PowerpropRecipe
+        >>> images = PowerpropRecipe(data="digits").load()
+        >>> images.train[0].shape, images.test[1].shape, images.classes
+        ((1297, 64), (300,), 10)
+    """
 
     train: Arrays
     validation: Arrays
@@ -178,7 +193,15 @@ class Images(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class ImageRecipe(Recipe):
-    """What recipes for labelled images share."""
+    """What recipes for labelled images share.
+
+    Example:
+        >>> from sparse_hyper_jax.train.recipe import ImageRecipe
+        >>> recipe = ImageRecipe(batch=30, steps=10)
+        >>> recipe.check()
+        >>> [image.shape for image, _ in recipe.load()[:3]]
+        [(1297, 64), (200, 64), (300, 64)]
+    """
 
     data: Literal["digits", "mnist", "idx"] = "digits"
     """Images: bundled 8x8 digits, MNIST in --data-dir, or any four idx files there."""
@@ -225,5 +248,13 @@ class ImageRecipe(Recipe):
 
 
 def accuracies(measure: Callable[[Arrays], float], data: Images) -> dict[str, float]:
-    """Give the accuracy on validation and test images by their names in the result."""
+    """Give the accuracy on validation and test images by their names in the result.
+
+    Example:
+        >>> from sparse_hyper_jax.train.recipe import Images, accuracies
+        >>> part = jnp.zeros((4, 64)), jnp.array([0, 0, 0, 1])
+        >>> data = Images(part, part, part, classes=2)
+        >>> accuracies(lambda part: float((part[1] == 0).mean()), data)
+        {'validation_accuracy': 0.75, 'test_accuracy': 0.75}
+    """
     return {f"{part}_accuracy": measure(getattr(data, part)) for part in ("validation", "test")}

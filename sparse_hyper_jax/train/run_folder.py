@@ -35,7 +35,17 @@ RESULT = "result.json"
 
 @dataclasses.dataclass(frozen=True)
 class RunFolder:
-    """The files of one run; made by :func:`open_run`."""
+    """The files of one run; made by :func:`open_run`.
+
+    Example:
+        >>> from sparse_hyper_jax.train.recipe import ImageRecipe
+        >>> from sparse_hyper_jax.train.run_folder import open_run
+        >>> with open_run(ImageRecipe(steps=10), recipe="logistic", out="run") as folder:
+        ...     folder.append({"step": 10, "loss": 0.5})
+        ...     result = folder.write_result({"test_accuracy": 0.98})
+        >>> folder.metrics()[0]["loss"], sorted(path.name for path in folder.path.glob("*.json"))
+        (0.5, ['config.json', 'result.json'])
+    """
 
     path: Path
     """Folder that exists and can be written to."""

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 
+import sparse_hyper_jax as shj
 from sparse_hyper_jax.backprop import TopK
 from sparse_hyper_jax.estimators import RLOO, cell_choices, expectation
 from sparse_hyper_jax.glimpse import affine_corners, extract, grid_means
@@ -65,3 +66,9 @@ theta = powerprop(2.0, select=lambda path, leaf: leaf.ndim == 2).to_theta(params
 
 linear = SparseBackpropLinear(8, 4, sparsifier=TopK(0.5), use_bias=False, rngs=nnx.Rngs(0))
 gradient = jax.grad(lambda x: jnp.sum(linear(x)))(x)
+
+entries: shj.SparseEntries = shj.ops.settle(shj.ContinuousTuples(*tuples), (8, 8))
+dense: jax.Array = shj.ops.to_dense(entries, (8, 8))
+ranks: jax.Array = shj.sort.soft_ranks(dense[0], certainty=2.0)
+head = shj.nn.SparseBackpropLinear(8, 2, sparsifier=shj.backprop.TopK(0.5), rngs=nnx.Rngs(0))
+logits: jax.Array = head(dense)

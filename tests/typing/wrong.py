@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 
+import sparse_hyper_jax as shj
 from sparse_hyper_jax import dist
 from sparse_hyper_jax.backprop import TopK, sparse_dense
 from sparse_hyper_jax.estimators import RLOO, cell_choices, cell_expectation, expectation
@@ -27,6 +28,10 @@ layer, params = FreeHyperLayer((8,), (8,), 8, rngs=rngs), {"kernel": jnp.ones((8
 mesh = dist.make_mesh({"data": 1, "tuples": 1})
 
 MISTAKES = (
+    # Rooms and their functions, as attributes of the package.
+    lambda: shj.opps,  # wrong
+    lambda: shj.ops.settel(tuples, (8, 8)),  # wrong
+    lambda: shj.sort.soft_sort(n, x, certanty=1.0),  # wrong
     # Options of functions.
     lambda: hyperlayer(key, tuples, n, (8,), num_gobal=4),  # wrong
     lambda: hyperlayer(key, tuples, n, (8,), num_global="4"),  # wrong

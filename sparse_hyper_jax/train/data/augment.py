@@ -27,6 +27,12 @@ def warp(images: jax.Array, matrices: jax.Array, shifts: jax.Array) -> jax.Array
 
     Raises:
         ValueError: a wrong shape, or images that are no floats.
+
+    Example:
+        >>> from sparse_hyper_jax.train.data import warp
+        >>> images = jnp.zeros((1, 3, 3)).at[0, 1, 1].set(1.0)
+        >>> warp(images, matrices=jnp.eye(2)[None], shifts=jnp.array([[0.0, 1.0]]))[0].tolist()
+        [[0.0, 0.0, 0.0], [0.0, 0.0, 1.0], [0.0, 0.0, 0.0]]
     """
     check_shape("images", images, (None, None, None), "(b, h, w): one image per row")
     check_shape("matrices", matrices, (images.shape[0], 2, 2), "(b, 2, 2): one map per image")
@@ -70,6 +76,14 @@ def draw_affine(
 
     Returns:
         ``(batch, 2, 2)`` matrices and ``(batch, 2)`` shifts, float32.
+
+    Example:
+        >>> from sparse_hyper_jax.train.data import draw_affine
+        >>> matrices, shifts = draw_affine(
+        ...     jax.random.key(0), 2, rotate=10.0, scale=0.1, shear=0.1, shift=0.5
+        ... )
+        >>> matrices.shape, shifts.shape
+        ((2, 2, 2), (2, 2))
     """
     reach = jnp.array([math.radians(rotate), scale, shear, shift, shift], jnp.float32)
     draws = reach * jax.random.uniform(key, (batch, 5), minval=-1.0, maxval=1.0)
@@ -109,6 +123,12 @@ def augment(
 
     Raises:
         ValueError: a wrong shape or type, a negative magnitude, or ``scale`` of 1 or more.
+
+    Example:
+        >>> from sparse_hyper_jax.train.data import augment
+        >>> images = jnp.zeros((2, 8, 8)).at[:, 3:5, 3:5].set(1.0)
+        >>> augment(jax.random.key(0), images, noise=0.1).shape
+        (2, 8, 8)
     """
     check_shape("images", images, (None, None, None), "(b, h, w): one image per row")
     magnitudes = {"rotate": rotate, "scale": scale, "shear": shear, "shift": shift, "noise": noise}

@@ -21,6 +21,13 @@ class ClutteredImages(NamedTuple):
             digits)``.
         centres: ``(batch, digits, 2)`` float32, row and column of the middle of each digit, in
             pixels from the middle of the first pixel: for plots and tests, not to learn from.
+
+    Example:
+        >>> from sparse_hyper_jax.train.data import index_by_class, load_digits, make_cluttered
+        >>> index = index_by_class(load_digits())
+        >>> hidden = make_cluttered(jax.random.key(0), index, batch=2, canvas=32, digits=3)
+        >>> jax.tree.map(jnp.shape, hidden)
+        ClutteredImages(images=(2, 32, 32), labels=(2, 3), centres=(2, 3, 2))
     """
 
     images: jax.Array
@@ -171,6 +178,13 @@ def make_cluttered(
 
     References:
         Mnih, Heess, Graves and Kavukcuoglu, "Recurrent models of visual attention", 2014.
+
+    Example:
+        >>> from sparse_hyper_jax.train.data import index_by_class, load_digits, make_cluttered
+        >>> index = index_by_class(load_digits())
+        >>> hidden = make_cluttered(jax.random.key(0), index, batch=2, canvas=32)
+        >>> hidden.images.shape, hidden.labels.shape, hidden.centres.shape
+        ((2, 32, 32), (2,), (2, 1, 2))
     """
     counts = {"batch": batch, "canvas": canvas, "distractor_size": distractor_size}
     for name, size in {**counts, "digits": digits}.items():

@@ -50,6 +50,17 @@ def load_cluttered(folder: Path) -> Splits:
     Raises:
         ValueError: no such file, a damaged one, arrays missing or of a wrong shape, pixels outside
             ``[0, 1]``, or a class missing in a set.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from sparse_hyper_jax.train.data import load_cluttered
+        >>> arrays = {}
+        >>> for part in ("train", "valid", "test"):  # one blank image for each class
+        ...     arrays[f"X_{part}"] = np.zeros((10, 1600))
+        ...     arrays[f"y_{part}"] = np.arange(10)[:, None]
+        >>> np.savez("mnist_sequence1_sample_5distortions5x5.npz", **arrays)
+        >>> [part.images.shape for part in load_cluttered(Path())]
+        [(10, 40, 40), (10, 40, 40), (10, 40, 40)]
     """
     path = Path(folder) / FILE
     require(

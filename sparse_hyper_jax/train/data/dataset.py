@@ -13,6 +13,12 @@ class Dataset(NamedTuple):
     Attributes:
         images: ``(n, h, w)`` float32 in ``[0, 1]``, 0 is background.
         labels: ``(n,)`` int32, the class of each image.
+
+    Example:
+        >>> from sparse_hyper_jax.train.data import load_digits
+        >>> digits = load_digits()
+        >>> digits.images.shape, digits.labels[:5].tolist()
+        ((1797, 8, 8), [0, 1, 2, 3, 4])
     """
 
     images: np.ndarray
@@ -26,6 +32,12 @@ class Splits(NamedTuple):
         train: what the model learns from.
         validation: what choices (settings, stopping) are made on.
         test: what is reported, once.
+
+    Example:
+        >>> from sparse_hyper_jax.train.data import load_splits
+        >>> splits = load_splits("digits", None, seed=0)
+        >>> [len(part.labels) for part in splits]
+        [1297, 200, 300]
     """
 
     train: Dataset
@@ -48,6 +60,12 @@ def make_dataset(pixels: np.ndarray, labels: np.ndarray, *, white: float) -> Dat
 
     Raises:
         ValueError: a wrong rank, no image, different counts, or a value out of range.
+
+    Example:
+        >>> from sparse_hyper_jax.train.data import make_dataset
+        >>> dataset = make_dataset(np.array([[[0, 1], [4, 2]]]), np.array([7]), white=4)
+        >>> dataset.images.tolist(), dataset.labels.tolist()
+        ([[[0.0, 0.25], [1.0, 0.5]]], [7])
     """
     check_shape("pixels", pixels, (None, None, None), "(n, h, w): one image per row")
     check_shape("labels", labels, (len(pixels),), "(n,): one label per image")

@@ -18,6 +18,12 @@ def load_digits() -> Dataset:
 
     Raises:
         ImportError: scikit-learn is not installed.
+
+    Example:
+        >>> from sparse_hyper_jax.train.data import load_digits
+        >>> digits = load_digits()
+        >>> digits.images.shape, digits.labels[:5].tolist()
+        ((1797, 8, 8), [0, 1, 2, 3, 4])
     """
     try:
         from sklearn import datasets

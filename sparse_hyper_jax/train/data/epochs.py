@@ -37,6 +37,15 @@ def next_batch(
 
     Returns:
         the order, maybe a new one, and the batch, arrays ``(batch, ...)``.
+
+    Example:
+        >>> from sparse_hyper_jax.train.data.epochs import first_order, next_batch
+        >>> images, labels = jnp.zeros((10, 64)), jnp.arange(10)
+        >>> order, (images, labels) = next_batch(
+        ...     jax.random.key(0), first_order(10), count=0, arrays=(images, labels), batch=4
+        ... )
+        >>> images.shape, labels.shape, sorted(order.tolist()) == list(range(10))
+        ((4, 64), (4,), True)
     """
     position = count % (len(order) // batch)
     order = jax.lax.cond(

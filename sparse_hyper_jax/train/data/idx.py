@@ -67,6 +67,13 @@ def read_header(path: Path, *, rank: int) -> tuple[int, ...]:
     Raises:
         ValueError: a damaged or short file, a wrong magic number, type or rank, an empty axis, or
             more elements than the file can hold, or than a packed file should.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from sparse_hyper_jax.train.data import read_header
+        >>> size = Path("labels").write_bytes(bytes([0, 0, 8, 1, 0, 0, 0, 3, 7, 2, 1]))
+        >>> read_header(Path("labels"), rank=1)
+        (3,)
     """
     wanted = _header_bytes(rank)
     with _reading(path) as stream:
@@ -133,6 +140,13 @@ def read_idx(path: Path, *, rank: int) -> np.ndarray:
     Raises:
         ValueError: see :func:`read_header`; or the file is truncated, has bytes after the last
             element, or fails the checksum of gzip.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from sparse_hyper_jax.train.data import read_idx
+        >>> size = Path("labels").write_bytes(bytes([0, 0, 8, 1, 0, 0, 0, 3, 7, 2, 1]))
+        >>> read_idx(Path("labels"), rank=1).tolist()
+        [7, 2, 1]
     """
     shape = read_header(path, rank=rank)
     size = math.prod(shape)
@@ -195,6 +209,17 @@ def load_idx(folder: Path, *, num_classes: int = 10) -> tuple[Dataset, Dataset]:
 
     Raises:
         ValueError: files are missing or damaged, or images of the two sets differ in size.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from sparse_hyper_jax.train.data import load_idx
+        >>> images = bytes([0, 0, 8, 3, 0, 0, 0, 2, 0, 0, 0, 4, 0, 0, 0, 4]) + bytes(32)  # two 4x4
+        >>> labels = bytes([0, 0, 8, 1, 0, 0, 0, 2, 3, 7])
+        >>> for part in ("train", "t10k"):
+        ...     size = Path(f"{part}-images-idx3-ubyte").write_bytes(images)
+        ...     size = Path(f"{part}-labels-idx1-ubyte").write_bytes(labels)
+        >>> [(part.images.shape, part.labels.tolist()) for part in load_idx(Path())]
+        [((2, 4, 4), [3, 7]), ((2, 4, 4), [3, 7])]
     """
     folder = Path(folder)
     names = (*TRAIN_FILES, *TEST_FILES)

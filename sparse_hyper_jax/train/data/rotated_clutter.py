@@ -226,6 +226,13 @@ def make_rotated_cluttered(
     Raises:
         ValueError: a size out of range, a canvas smaller than the images, fewer than two images, or
             bad ``rows``.
+
+    Example:
+        >>> from sparse_hyper_jax.train import data
+        >>> index = data.index_by_class(data.load_digits())
+        >>> hidden = data.make_rotated_cluttered(jax.random.key(0), index, batch=2, canvas=32)
+        >>> hidden.images.shape, hidden.labels.shape
+        ((2, 32, 32), (2,))
     """
     check_count("batch", batch, 1)
     check_count("canvas", canvas, 1)

@@ -20,6 +20,13 @@ class ClassIndex(NamedTuple):
         images: ``(n, h, w)`` float32, ordered by class.
         starts: ``(C,)`` int32, where each class begins.
         counts: ``(C,)`` int32, images of each class, 1 or more.
+
+    Example:
+        >>> from sparse_hyper_jax.train.data import index_by_class, make_dataset
+        >>> labels = np.array([1, 0, 1])
+        >>> index = index_by_class(make_dataset(np.zeros((3, 8, 8)), labels, white=255))
+        >>> index.starts.tolist(), index.counts.tolist()
+        ([0, 1], [1, 2])
     """
 
     images: jax.Array
@@ -34,6 +41,13 @@ class Sequences(NamedTuple):
         images: ``(batch, length, h, digits * w)`` float32, each number's digits side by side, the
             most significant one left.
         labels: ``(batch, length)`` int32, the numbers.
+
+    Example:
+        >>> from sparse_hyper_jax.train.data import index_by_class, load_digits, make_sequences
+        >>> index = index_by_class(load_digits())
+        >>> batch = make_sequences(jax.random.key(0), index, batch=2, length=5, digits=3)
+        >>> jax.tree.map(jnp.shape, batch)
+        Sequences(images=(2, 5, 8, 24), labels=(2, 5))
     """
 
     images: jax.Array
@@ -53,6 +67,13 @@ def index_by_class(dataset: Dataset) -> ClassIndex:
 
     Raises:
         ValueError: a label is negative, or one between 0 and the largest has no image.
+
+    Example:
+        >>> from sparse_hyper_jax.train.data import index_by_class, make_dataset
+        >>> labels = np.array([1, 0, 1])
+        >>> index = index_by_class(make_dataset(np.zeros((3, 8, 8)), labels, white=255))
+        >>> index.starts.tolist(), index.counts.tolist()
+        ([0, 1], [1, 2])
     """
     labels = np.asarray(dataset.labels)
     # Not by bincount: one label of a thousand million would count as many classes.
@@ -108,6 +129,12 @@ def distinct_numbers(key: jax.Array, *, count: int, length: int) -> jax.Array:
 
     Raises:
         ValueError: a count out of range, or ``length`` above ``count``.
+
+    Example:
+        >>> from sparse_hyper_jax.train.data import distinct_numbers
+        >>> numbers = distinct_numbers(jax.random.key(0), count=1000, length=5)
+        >>> len(set(numbers.tolist())), bool(numbers.max() < 1000)
+        (5, True)
     """
     check_count("count", count, 1)
     check_count("length", length, 1)
@@ -146,6 +173,12 @@ def render(key: jax.Array, index: ClassIndex, numbers: jax.Array, *, digits: int
 
     Returns:
         ``(..., h, digits * w)`` images.
+
+    Example:
+        >>> from sparse_hyper_jax.train.data import index_by_class, load_digits, render
+        >>> index = index_by_class(load_digits())
+        >>> render(jax.random.key(0), index, jnp.array([7, 42, 365]), digits=3).shape
+        (3, 8, 24)
     """
     base = index.counts.shape[0]
     powers = np.array([base**power for power in reversed(range(digits))], np.int32)
@@ -183,6 +216,13 @@ def make_sequences(
     Raises:
         ValueError: a size below 1, more different numbers than there are, or numbers too long for
             int32.
+
+    Example:
+        >>> from sparse_hyper_jax.train.data import index_by_class, load_digits, make_sequences
+        >>> index = index_by_class(load_digits())
+        >>> batch = make_sequences(jax.random.key(0), index, batch=2, length=5, digits=3)
+        >>> batch.images.shape, batch.labels.shape
+        ((2, 5, 8, 24), (2, 5))
     """
     for name, size in (("batch", batch), ("length", length), ("digits", digits)):
         check_count(name, size, 1)

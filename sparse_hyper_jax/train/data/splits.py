@@ -60,6 +60,13 @@ def cut_stratified(dataset: Dataset, count: int, *, seed: int) -> tuple[Dataset,
 
     Raises:
         ValueError: a class would be missing on either side.
+
+    Example:
+        >>> from sparse_hyper_jax.train.data import cut_stratified, make_dataset
+        >>> dataset = make_dataset(np.zeros((6, 8, 8)), np.array([0, 0, 0, 0, 1, 1]), white=1)
+        >>> rest, part = cut_stratified(dataset, 3, seed=0)
+        >>> sorted(rest.labels.tolist()), sorted(part.labels.tolist())
+        ([0, 0, 1], [0, 0, 1])
     """
     check_count("count", count, 1)
     check_count("seed", seed)
@@ -97,6 +104,12 @@ def split_dataset(dataset: Dataset, *, seed: int, validation: int, test: int | D
 
     Raises:
         ValueError: a class would be missing in one of the sets.
+
+    Example:
+        >>> from sparse_hyper_jax.train.data import load_digits, split_dataset
+        >>> splits = split_dataset(load_digits(), seed=0, validation=200, test=300)
+        >>> [len(part.labels) for part in splits]
+        [1297, 200, 300]
     """
     if isinstance(test, Dataset):
         held_out = test
@@ -144,6 +157,12 @@ def load_splits(
     Raises:
         ValueError: an unknown name, no folder, or files that are missing or damaged.
         ImportError: ``digits`` without scikit-learn.
+
+    Example:
+        >>> from sparse_hyper_jax.train.data import load_splits
+        >>> splits = load_splits("digits", None, seed=0)
+        >>> [part.images.shape for part in splits]
+        [(1297, 8, 8), (200, 8, 8), (300, 8, 8)]
     """
     check_choice("data", data, DATA)
     if data == "digits":

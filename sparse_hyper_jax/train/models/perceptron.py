@@ -75,7 +75,13 @@ def make_update(
 
 
 def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
-    """Give the mean cross-entropy of a batch."""
+    """Give the mean cross-entropy of a batch.
+
+    Example:
+        >>> from sparse_hyper_jax.train.models.perceptron import cross_entropy
+        >>> print(cross_entropy(jnp.zeros((2, 10)), jnp.array([3, 7])).round(1))
+        2.3
+    """
     return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, labels))
 
 
@@ -87,7 +93,15 @@ def l1_penalty(weights: Any, coefficient: float) -> jax.Array | float:
 
 
 def make_measure(apply: Apply) -> Callable[[Any, Arrays], float]:
-    """Make the evaluation: the share of images that are classified correctly."""
+    """Make the evaluation: the share of images that are classified correctly.
+
+    Example:
+        >>> from sparse_hyper_jax.train.models.perceptron import make_measure
+        >>> measure = make_measure(lambda weights, images: images @ weights)
+        >>> images, labels = jnp.array([[1.0, 2.0], [5.0, 0.0]]), jnp.array([1, 1])
+        >>> measure(jnp.eye(2), (images, labels))
+        0.5
+    """
 
     @jax.jit
     def on_device(weights: Any, part: Arrays) -> jax.Array:
