@@ -4,7 +4,8 @@ A cell is a function ``cell(params, h, x) -> h``, its state any pytree::
 
     window    lags.py      lag_gradients, lag_norms        how fast the gradient fades
        |      bias.py      fit_decay, bias_bound           what K steps neglect, at most
-       |                   choose_lag, measured_bias       K for a tolerated bias; the bias it has
+       |                   bias_by_lag, measured_bias      the bias itself
+       |                   choose_lag                      K for a tolerated one
     lag K     windows.py   tbptt_windows, window_scan      the windows of an epoch
        |      scans.py     tbptt_scan, weighted_scan       the same inside one scan
        |                   truncated_loss, artbp_weights   of one loss; at random, unbiased
@@ -18,6 +19,7 @@ from sparse_hyper_jax.recurrent.bias import (
     LAG_BUCKETS,
     BiasBound,
     bias_bound,
+    bias_by_lag,
     choose_lag,
     fit_decay,
     measured_bias,
@@ -46,6 +48,7 @@ __all__ = [
     "Windows",
     "artbp_weights",
     "bias_bound",
+    "bias_by_lag",
     "checkpointed_scan",
     "choose_lag",
     "fit_decay",

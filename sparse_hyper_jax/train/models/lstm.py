@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,14 +10,13 @@ import numpy as np
 import optax
 
 from sparse_hyper_jax.recurrent import (
+    LagNorms,
     Windows,
+    bias_by_lag,
     lag_gradients,
     lag_norms,
-    measured_bias,
-    truncated_loss,
     window_scan,
 )
-from sparse_hyper_jax.recurrent.lags import LagNorms
 
 LSTMParameters = dict[str, jax.Array]
 LSTMState = tuple[jax.Array, jax.Array]
@@ -135,38 +134,17 @@ def probe_windows(
 @partial(jax.jit, static_argnames="burn_in")
 def probe(
     parameters: LSTMParameters, inputs: jax.Array, targets: jax.Array, *, burn_in: int
-) -> LagNorms:
-    """Measure how the gradient of the last loss of windows ``(burn_in + W, rows)`` fades."""
-    h, inputs = _burnt_in(parameters, inputs, burn_in)
-    gradients = lag_gradients(lstm, _last_loss(targets), parameters, h, inputs)
-    return lag_norms(gradients, rows=inputs.shape[1])
+) -> tuple[LagNorms, jax.Array]:
+    """Measure how the gradient of the last loss of windows ``(burn_in + W, rows)`` fades.
 
-
-@partial(jax.jit, static_argnames="burn_in")
-def probe_bias(
-    parameters: LSTMParameters,
-    inputs: jax.Array,
-    targets: jax.Array,
-    lag: jax.Array,
-    *,
-    burn_in: int,
-) -> jax.Array:
-    """Measure the bias of a lag on the same windows, relative to the gradient of all W steps."""
-    h, inputs = _burnt_in(parameters, inputs, burn_in)
-
-    def loss_of_lag(parameters: LSTMParameters, lag: Any) -> jax.Array:
-        return truncated_loss(lstm, _last_loss(targets), parameters, h, inputs, lag=lag)
-
-    return measured_bias(loss_of_lag, parameters, lag=lag, reference=len(inputs))
-
-
-def _burnt_in(
-    parameters: LSTMParameters, inputs: jax.Array, burn_in: int
-) -> tuple[LSTMState, jax.Array]:
+    Returns:
+        the sizes by lag, and the bias of all truncations relative to W steps.
+    """
     h = start_of(inputs.shape[1], parameters["state"].shape[0])
     h, _ = jax.lax.scan(lambda h, x: (lstm(parameters, h, x), None), h, inputs[:burn_in])
-    return jax.lax.stop_gradient(h), inputs[burn_in:]
 
+    def loss(parameters: LSTMParameters, h: LSTMState) -> jax.Array:
+        return jnp.mean(token_losses(parameters, h[1], targets[-1]))
 
-def _last_loss(targets: jax.Array) -> Callable[[LSTMParameters, LSTMState], jax.Array]:
-    return lambda parameters, h: jnp.mean(token_losses(parameters, h[1], targets[-1]))
+    window = (lstm, loss, parameters, jax.lax.stop_gradient(h), inputs[burn_in:])
+    return lag_norms(lag_gradients(*window), rows=inputs.shape[1]), bias_by_lag(*window)

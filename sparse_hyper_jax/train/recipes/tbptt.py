@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple, Self
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from sparse_hyper_jax.checks import require
@@ -31,7 +30,6 @@ from sparse_hyper_jax.train.models.lstm import (
     init_lstm,
     make_pass,
     probe,
-    probe_bias,
     probe_windows,
 )
 from sparse_hyper_jax.train.recipe import Plan, Recipe
@@ -62,9 +60,9 @@ class TbpttRecipe(Recipe):
 
     name: ClassVar[str] = "tbptt"
 
-    method: Literal["adaptive", "fixed"] = "adaptive"
-    """Choose the lag anew in every epoch, so that the bound of its bias is below --delta; or keep
-    --lag."""
+    method: Literal["bound", "measured", "fixed"] = "bound"
+    """Choose the lag anew in every epoch, so that the bound of its bias, or the bias measured, is
+    below --delta; or keep --lag."""
 
     lag: Count = 10
     """Steps that every gradient goes back at least, with --method fixed."""
@@ -78,11 +76,11 @@ class TbpttRecipe(Recipe):
     largest_lag: Count = 32
     """Largest, and what is chosen where nothing bounds the bias."""
 
-    window: Several = 40
+    window: Several = 100
     """Steps of the windows on which gradients are measured by lag, after 20 steps that lead up to
     them; the decay counts from four fifths of them on."""
 
-    positions: Count = 10
+    positions: Count = 5
     """Windows of every sequence that are measured, after each epoch."""
 
     task: Literal["copy", "text"] = "copy"
@@ -127,7 +125,7 @@ class TbpttRecipe(Recipe):
             "the least first",
             "lower --least-lag",
         )
-        longest = "largest_lag" if self.method == "adaptive" else "lag"
+        longest = "lag" if self.method == "fixed" else "largest_lag"
         require(
             getattr(self, longest) <= self.window,
             said(self, longest, "window"),
@@ -143,10 +141,8 @@ class TbpttRecipe(Recipe):
 
     def ignored(self) -> Iterator[tuple[str, Sequence[str]]]:
         """Each method and task has its own options."""
-        if self.method == "adaptive":
-            yield "method", ("lag",)
-        else:
-            yield "method", ("delta", "least_lag", "largest_lag")
+        adaptive = ("delta", "least_lag", "largest_lag")
+        yield "method", adaptive if self.method == "fixed" else ("lag",)
         yield "task", ("data_dir",) if self.task == "copy" else ("delay", "least_delay", "symbols")
 
     def load(self) -> Sequences:
@@ -254,7 +250,7 @@ class Trainer:
         return made.parameters, loss
 
     def measure(self, parameters: LSTMParameters, epoch: int) -> dict[str, float]:
-        """Choose the lag of the next epoch; measure its bias, bound its bias, and validate."""
+        """Choose the lag of the next epoch; bound its bias, measure it, and validate."""
         recipe, train = self.recipe, self.data.train
         steps = recipe.window + BURN_IN
         inputs, targets = (
@@ -266,23 +262,22 @@ class Trainer:
             )
             for part in train
         )
-        norms = probe(parameters, inputs, targets, burn_in=BURN_IN)
+        norms, biases = probe(parameters, inputs, targets, burn_in=BURN_IN)
         beta = fit_decay(norms.phi)
         bounds = bias_bound(norms.phi, norms.cum, tau=4 * recipe.window // 5, beta=beta)
         lag = recipe.lag
-        if recipe.method == "adaptive":
+        if recipe.method != "fixed":
             lag = choose_lag(
-                bounds.delta_hat,
+                bounds.delta_hat if recipe.method == "bound" else biases,
                 recipe.delta,
                 k_min=recipe.least_lag,
                 k_max=recipe.largest_lag,
                 buckets=LAG_BUCKETS,
             )
-        bias = probe_bias(parameters, inputs, targets, jnp.int32(lag), burn_in=BURN_IN)
         return {
             "lag": lag,
             "delta_hat": float(bounds.delta_hat[lag - 1]),
-            "measured_bias": float(bias),
+            "measured_bias": float(biases[lag - 1]),
             "beta": beta,
             "eval_cross_entropy": self.cross_entropy(parameters, self.data.validation),
         }

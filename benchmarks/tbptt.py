@@ -1,0 +1,136 @@
+"""Does a lag that is chosen by its bias spare the search for one? Copy task and characters, LSTM.
+
+Runs of the recipe ``tbptt``: an LSTM of 32 units learns to tell symbols again after a delay, 10
+steps or 5 to 10, and to predict the characters of a text of 40,000. Fixed lags against lags that
+are chosen in every epoch by the bound of Aicher et al. 2019, or by the bias measured on the same
+windows. All runs see the same data the same number of times; rates are those of the paper, one for
+all settings, times the root of the lag.
+"""
+
+import math
+from statistics import median
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from benchmarks.figures import COLOURS, band, tidy
+from benchmarks.lines import Facts, Line, Lines
+from benchmarks.recipes import train
+from benchmarks.runner import Asked, Benchmark, grid
+from benchmarks.tables import Column, spread, table
+
+EPOCHS, EARLY, LAST = 40, 16, 10
+TASKS: dict[str, dict[str, Any]] = {
+    "copy, delay 10": {"delay": 10},
+    "copy, delay 5 to 10": {"delay": 10, "least_delay": 5},
+    "characters": {"task": "text", "batch": 32},
+}
+SETTINGS: dict[str, dict[str, Any]] = {
+    "fixed lag 5": {"method": "fixed", "lag": 5},
+    "fixed lag 10": {"method": "fixed", "lag": 10},
+    "fixed lag 32": {"method": "fixed", "lag": 32},
+    "bound below 0.9": {"delta": 0.9},
+    "bound below 0.5": {"delta": 0.5},
+    "measured below 0.5": {"method": "measured", "delta": 0.5},
+}
+
+
+def measure(facts: Facts, asked: Asked) -> Line:
+    """Train once."""
+    options = TASKS[facts["task_name"]] | SETTINGS[facts["setting"]]
+    return train(
+        "tbptt",
+        asked,
+        curves=["eval_cross_entropy"],
+        seconds=True,
+        steps=EPOCHS,
+        seed=facts["seed"],
+        **options,
+    )
+
+
+def perplexity(line: Line, epoch: int | None = None) -> float:
+    """Give the perplexity of test sequences at the end, or of validation after an epoch."""
+    if epoch is None:
+        return math.exp(line["test_cross_entropy"])
+    return math.exp(line["curve"]["eval_cross_entropy"][epoch])
+
+
+def last(line: Line, field: str) -> list[float]:
+    """Give what was noted of the last epochs; what nothing bounds is infinite."""
+    return [math.inf if one is None else one for one in line[field][-LAST - 1 : -1]]
+
+
+def ends(values: list[list[float]]) -> str:
+    """Write the least and the largest lag of the last epochs of all seeds."""
+    least, most = min(map(min, values)), max(map(max, values))
+    return f"{least}" if least == most else f"{least} to {most}"
+
+
+def middle(spec: str) -> Any:
+    """Write the median over the last epochs of all seeds."""
+
+    def write(values: list[list[float]]) -> str:
+        number = median(one for run in values for one in run)
+        return format(number, spec) if math.isfinite(number) else "none"
+
+    return write
+
+
+def write(lines: Lines) -> str:
+    """Write perplexities, lags, and the bound of the bias beside the bias."""
+    columns = [
+        Column(
+            f"perplexity after {EARLY} epochs", lambda line: perplexity(line, EARLY), spread(".2f")
+        ),
+        Column(f"after {EPOCHS}", perplexity, spread(".3f")),
+        Column("lags", lambda line: last(line, "lags"), ends),
+        Column("bound of the bias", lambda line: last(line, "delta_hats"), middle(".2g")),
+        Column("measured bias", lambda line: last(line, "measured_biases"), middle(".2g")),
+    ]
+    rows = (
+        ([task, setting], lines.where(task_name=task, setting=setting))
+        for task in TASKS
+        for setting in SETTINGS
+    )
+    return table(["task", "setting"], rows, columns)
+
+
+def draw(figure: Figure, lines: Lines) -> None:
+    """Draw perplexity and lag by epoch, and bound and bias by epoch, of the copy task."""
+    left, middle_panel, right = figure.subplots(1, 3)
+    runs = lines.where(task_name="copy, delay 10")
+    for setting, colour in zip(SETTINGS, COLOURS, strict=False):
+        found = runs.where(setting=setting)
+        if not found:
+            continue
+        curves = [[perplexity(line, epoch) for epoch in range(EPOCHS + 1)] for line in found]
+        band(left, range(EPOCHS + 1), curves, label=setting, color=colour)
+        if not setting.startswith("fixed"):
+            band(middle_panel, range(EPOCHS + 1), found.values("lags"), label=setting, color=colour)
+        if setting in ("fixed lag 10", "bound below 0.9"):
+            for name, style in (("delta_hats", ":"), ("measured_biases", "-")):
+                values = [
+                    [math.nan if one is None else one for one in run] for run in found.values(name)
+                ]
+                label = f"{setting}, {'bound' if style == ':' else 'measured'}"
+                for number, run in enumerate(values):
+                    right.plot(
+                        run, style, color=colour, linewidth=1.2, label="" if number else label
+                    )
+    left.set(xlabel="epoch", ylabel="perplexity", ylim=(1, 2.5))
+    middle_panel.set(xlabel="epoch", ylabel="lag")
+    right.set(xlabel="epoch", ylabel="relative bias", yscale="log")
+    tidy(left, right, legend=7)
+    tidy(middle_panel)
+
+
+BENCHMARK = Benchmark(
+    settings=lambda asked, lines: grid(seed=asked.seeds, task_name=TASKS, setting=SETTINGS),
+    measure=measure,
+    tiny=list(grid(seed=[0], task_name=["copy, delay 10"], setting=["bound below 0.9"])),
+    table=write,
+    draw=draw,
+    figure="tbptt",
+    inches=(11.0, 3.4),
+)
