@@ -4,6 +4,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from sparse_hyper_jax import checks
 from sparse_hyper_jax.entrance import as_array, check_random_key
@@ -155,9 +156,10 @@ def artbp_weights(key: jax.Array, probabilities: Any) -> RandomTruncation:
     probabilities = at_least_float32(as_array("probabilities", probabilities))
     checks.check_shape("probabilities", probabilities, (None,), "one per step")
     if not isinstance(probabilities, jax.core.Tracer):
+        known = np.asarray(probabilities)  # may be known inside of jax.jit too
         checks.require(
-            not bool(jnp.any((probabilities < 0) | (probabilities >= 1))),
-            f"probabilities from {probabilities.min()} to {probabilities.max()}",
+            not np.any((known < 0) | (known >= 1)),
+            f"probabilities from {known.min()} to {known.max()}",
             "numbers from 0 to below 1",
             "cut for certain by tbptt_scan",
         )

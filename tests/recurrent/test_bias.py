@@ -161,6 +161,21 @@ def test_measured_bias_is_that_of_gradients_cut_by_hand():
         expected = np.linalg.norm(short - whole) / np.linalg.norm(whole)
         assert float(run(params, lag)) == pytest.approx(expected, rel=1e-5)
     assert float(run(params, STEPS)) == 0
+    # All lags at once are the same numbers.
+    by_lag = jax.jit(lambda params: recurrent.bias_by_lag(dense, loss, params, h, xs))(params)
+    assert by_lag.shape == (STEPS,)
+    one_by_one = [float(run(params, lag)) for lag in range(1, STEPS + 1)]
+    np.testing.assert_allclose(by_lag, one_by_one, rtol=1e-4)
+
+
+def test_the_bias_of_a_linear_recurrence_has_a_closed_form():
+    a, width = 0.8, 12
+    biases = recurrent.bias_by_lag(linear, lambda a, h: h[0], a, jnp.zeros(1), jnp.ones((width, 1)))
+    # Lag k adds a^k times the state before, (1 - a^(W - 1 - k)) / (1 - a).
+    shares = a ** np.arange(width) * (1 - a ** (width - 1 - np.arange(width))) / (1 - a)
+    expected = 1 - shares.cumsum() / shares.sum()
+    np.testing.assert_allclose(biases, expected, rtol=1e-4, atol=1e-6)
+    assert recurrent.choose_lag(biases, 0.1, k_min=1, k_max=width) == 1 + np.argmax(expected < 0.1)
 
 
 PHI = [1.0, 0.5, 0.25]
@@ -187,6 +202,10 @@ WRONG = [
     (lambda: recurrent.measured_bias(lambda p, k: p, 1, lag=1, reference=2), "a parameter of"),
     (lambda: recurrent.measured_bias(lambda p, k: p, 0.5, lag=0, reference=2), "lag=0"),
     (lambda: recurrent.measured_bias(lambda p, k: p, 0.5, lag=1, reference=1.5), "reference=1.5"),
+    (
+        lambda: recurrent.bias_by_lag(linear, lambda a, h: h, 1, 0.0, jnp.ones(2)),
+        "a parameter of dtype int32",
+    ),
     (
         lambda: recurrent.measured_bias(lambda p, k: p[None], 0.5, lag=1, reference=2),
         "a loss of shape (1,)",
