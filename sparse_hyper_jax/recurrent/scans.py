@@ -56,7 +56,7 @@ def weighted_scan(cell: Cell, params: Any, h0: Any, xs: Any, weights: Any) -> tu
     h0, xs, length = as_unrolled(cell, params, h0, xs)
     weights = as_array("weights", weights)
     checks.check_shape("weights", weights, (length,), "one per step")
-    return _scan(cell, params, h0, xs, weights)
+    return _scan(cell, params, h0, xs, jax.lax.stop_gradient(weights))
 
 
 def tbptt_scan(cell: Cell, params: Any, h0: Any, xs: Any, *, lag: Any) -> tuple[Any, Any]:
@@ -176,17 +176,11 @@ def _scan(cell: Cell, params: Any, h0: Any, xs: Any, weights: jax.Array) -> tupl
     return jax.lax.scan(step, h0, (xs, weights))
 
 
-@jax.custom_jvp
 def _weigh(state: jax.Array, weight: jax.Array) -> jax.Array:
-    """Return the state, to the bit, with its derivative times a weight."""
-    del weight
-    return state
-
-
-@_weigh.defjvp
-def _weigh_jvp(primals: tuple[Any, Any], tangents: tuple[Any, Any]) -> tuple[Any, Any]:
-    state, weight = primals
-    tangent, _ = tangents
+    """Return the state, with its derivative times a weight."""
+    fixed = jax.lax.stop_gradient(state)
+    # The difference is 0: what is added has a derivative and no value. (A rule of our own would be
+    # dropped where JAX differentiates a scan twice.)
+    weighed = fixed + weight.astype(state.dtype) * (state - fixed)
     # Chosen, not multiplied: what is cut off is gone also where it is not finite.
-    weighed = tangent * weight.astype(tangent.dtype)
-    return _weigh(state, weight), jnp.where(weight == 0, jnp.zeros_like(tangent), weighed)
+    return jnp.where(weight == 0, fixed, jnp.where(weight == 1, state, weighed))
