@@ -26,8 +26,8 @@ def checkpointed_scan(
     carries and the inside of one step, instead of T times that inside, for about one more forward
     pass or two. Values are those of ``jax.lax.scan``, gradients too up to rounding.
 
-    Below twice the memory of an optimal schedule it cannot go; for that, and for lengths that are
-    not known, see ``equinox.internal.scan(kind="checkpointed")``.
+    For optimal schedules, a given number of checkpoints, and lengths that are not known, see
+    ``equinox.internal.scan(kind="checkpointed")``.
 
     Args:
         f: ``(carry, x) -> (carry, y)``.
