@@ -1,5 +1,6 @@
 """Value and gradient of a recurrence by several scans: memory and time."""
 
+import importlib
 from collections.abc import Callable
 from functools import partial
 from importlib.util import find_spec
@@ -40,8 +41,7 @@ def scans(length: int) -> dict[str, Scan]:
         "checkpointed_scan": checkpointed_scan,
     }
     if find_spec("equinox"):
-        from equinox.internal import scan
-
+        scan = importlib.import_module("equinox.internal").scan
         for name, count in (("root of T", None), ("8", min(8, length))):
             found[f"Equinox, {name} checkpoints"] = partial(
                 scan, kind="checkpointed", checkpoints=count

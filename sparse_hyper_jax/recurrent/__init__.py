@@ -4,8 +4,8 @@ A cell is a function ``cell(params, h, x) -> h``, its state any pytree::
 
     window    lags.py      lag_gradients, lag_norms        how fast the gradient fades
        |      bias.py      fit_decay, bias_bound           what K steps neglect, at most
-       |                   bias_by_lag, measured_bias      the bias itself
-       |                   choose_lag                      K for a tolerated one
+       |                   choose_lag                      K for a tolerated bias
+       |      measured.py  bias_by_lag, measured_bias      the bias itself
     lag K     windows.py   tbptt_windows, window_scan      the windows of an epoch
        |      scans.py     tbptt_scan, weighted_scan       the same inside one scan
        |                   truncated_loss, artbp_weights   of one loss; at random, unbiased
@@ -19,14 +19,13 @@ from sparse_hyper_jax.recurrent.bias import (
     LAG_BUCKETS,
     BiasBound,
     bias_bound,
-    bias_by_lag,
     choose_lag,
     fit_decay,
-    measured_bias,
 )
 from sparse_hyper_jax.recurrent.cells import Cell
 from sparse_hyper_jax.recurrent.checkpointed import checkpointed_scan
 from sparse_hyper_jax.recurrent.lags import LagNorms, lag_gradients, lag_norms
+from sparse_hyper_jax.recurrent.measured import bias_by_lag, measured_bias
 from sparse_hyper_jax.recurrent.online import OnlineRule, OnlineStep, rtrl
 from sparse_hyper_jax.recurrent.scans import (
     RandomTruncation,

@@ -1,5 +1,6 @@
 """Online rules that keep less of the derivative of the state than :func:`rtrl`, which is exact."""
 
+from functools import reduce
 from typing import Any, NamedTuple
 
 import jax
@@ -149,15 +150,19 @@ def _combined(numbers: list[jax.Array], trace: list[Any]) -> Any:
     """Sum numbers of units (D,) times what the parameters do to them, over arrays of the state."""
 
     def one(*of_arrays: jax.Array) -> jax.Array:
-        return sum(
-            jnp.tile(number.astype(leaf.dtype), leaf.shape[-1] // number.size).reshape(
-                (1,) * (leaf.ndim - 1) + (-1,)
-            )
-            * leaf
+        terms = [
+            _along_last(number.astype(leaf.dtype), leaf) * leaf
             for number, leaf in zip(numbers, of_arrays, strict=True)
-        )
+        ]
+        return reduce(jnp.add, terms)
 
     return jax.tree.map(one, *trace)
+
+
+def _along_last(number: jax.Array, leaf: jax.Array) -> jax.Array:
+    """Repeat numbers of units for every gate, along the last axis of a parameter."""
+    gates = leaf.shape[-1] // number.size
+    return jnp.tile(number, gates).reshape((1,) * (leaf.ndim - 1) + (-1,))
 
 
 class RankOne(NamedTuple):

@@ -5,12 +5,13 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from sparse_hyper_jax import checks
 from sparse_hyper_jax.entrance import as_array, check_random_key
 from sparse_hyper_jax.precision import at_least_float32
-from sparse_hyper_jax.recurrent.bias import as_lag
 from sparse_hyper_jax.recurrent.cells import Cell, as_unrolled, check_function, check_scalar
+from sparse_hyper_jax.recurrent.measured import as_lag
 
 
 class RandomTruncation(NamedTuple):
@@ -155,7 +156,7 @@ def artbp_weights(key: jax.Array, probabilities: Any) -> RandomTruncation:
     check_random_key(key)
     probabilities = at_least_float32(as_array("probabilities", probabilities))
     checks.check_shape("probabilities", probabilities, (None,), "one per step")
-    if not isinstance(probabilities, jax.core.Tracer):
+    if not isinstance(probabilities, Tracer):
         known = np.asarray(probabilities)  # may be known inside of jax.jit too
         checks.require(
             not np.any((known < 0) | (known >= 1)),

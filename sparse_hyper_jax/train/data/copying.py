@@ -1,5 +1,6 @@
 """A task with a known lag: tell symbols again, in the order in which they were read."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -39,6 +40,22 @@ def copy_sequences(
     rows = [_row(generator, length, symbols, delays) for _ in range(batch)]
     inputs, targets = (np.stack(part, axis=1).astype(np.int32) for part in zip(*rows, strict=True))
     return TokenSequences(inputs, targets)
+
+
+def copy_parts(
+    seed: int, lengths: Sequence[int], *, batch: int, symbols: int, delays: range
+) -> list[TokenSequences]:
+    """Draw independent parts of these lengths, for training and for what is held out."""
+    return [
+        copy_sequences(
+            np.random.default_rng((seed, number)),
+            length=length,
+            batch=batch,
+            symbols=symbols,
+            delays=delays,
+        )
+        for number, length in enumerate(lengths)
+    ]
 
 
 def _row(

@@ -19,7 +19,7 @@ from sparse_hyper_jax.recurrent import (
     tbptt_windows,
 )
 from sparse_hyper_jax.train.checkpoint import Checkpoints, own_arrays
-from sparse_hyper_jax.train.data.copying import TokenSequences, copy_sequences
+from sparse_hyper_jax.train.data.copying import TokenSequences, copy_parts
 from sparse_hyper_jax.train.data.text import read_text, text_sequences
 from sparse_hyper_jax.train.limits import Count, Positive, Several, said
 from sparse_hyper_jax.train.loop import Trained
@@ -152,15 +152,8 @@ class TbpttRecipe(Recipe):
             return Sequences(*text_sequences(text, batch=self.batch, length=self.length))
         delays = range(self.least_delay or self.delay, self.delay + 1)
         lengths = (self.length or COPY_LENGTH, HELD_OUT, HELD_OUT)
-        parts = (
-            copy_sequences(
-                np.random.default_rng((self.seed, number)),
-                length=length,
-                batch=self.batch,
-                symbols=self.symbols,
-                delays=delays,
-            )
-            for number, length in enumerate(lengths)
+        parts = copy_parts(
+            self.seed, lengths, batch=self.batch, symbols=self.symbols, delays=delays
         )
         return Sequences(*parts, tokens=self.symbols + 1)
 
