@@ -1,13 +1,14 @@
-"""Does a lag that is chosen by its bias spare the search for one? Copy task and characters, LSTM.
+"""Does a lag that is chosen by its bias spare the search for one? A copy task with a known lag.
 
-Runs of the recipe ``tbptt``: an LSTM of 32 units learns to tell symbols again after a delay, 10
-steps or 5 to 10, and to predict the characters of a text of 40,000. Fixed lags against lags that
-are chosen in every epoch by the bound of Aicher et al. 2019, or by the bias measured on the same
-windows. All runs see the same data the same number of times; rates are those of the paper, one for
-all settings, times the root of the lag.
+Runs of the recipe ``tbptt``: an LSTM of 32 units learns to tell symbols again after a delay of 10
+steps (three seeds), or of 5 to 10 (one seed). Fixed lags against lags that are chosen in every
+epoch, by the bound of Aicher et al. 2019 or by the bias measured on the same windows. All runs see
+the same data the same number of times; rates are those of the paper, the same for all settings,
+times the root of the lag.
 """
 
 import math
+from collections.abc import Iterator
 from statistics import mean, median
 from typing import Any
 
@@ -23,8 +24,10 @@ EPOCHS, EARLY, LAST = 40, 16, 10
 TASKS: dict[str, dict[str, Any]] = {
     "copy, delay 10": {"delay": 10},
     "copy, delay 5 to 10": {"delay": 10, "least_delay": 5},
-    "characters": {"task": "text", "batch": 32},
 }
+ONCE = "copy, delay 5 to 10"
+"""Task of which one seed is trained."""
+
 SETTINGS: dict[str, dict[str, Any]] = {
     "fixed lag 5": {"method": "fixed", "lag": 5},
     "fixed lag 10": {"method": "fixed", "lag": 10},
@@ -33,6 +36,13 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "bound below 0.5": {"delta": 0.5},
     "measured below 0.5": {"method": "measured", "delta": 0.5},
 }
+
+
+def settings(asked: Asked, lines: Lines) -> Iterator[Facts]:
+    """Give all seeds of the first task before the other one."""
+    for task in TASKS:
+        seeds = asked.seeds[:1] if task == ONCE else asked.seeds
+        yield from grid(seed=seeds, task_name=[task], setting=SETTINGS)
 
 
 def measure(facts: Facts, asked: Asked) -> Line:
@@ -137,7 +147,7 @@ def draw(figure: Figure, lines: Lines) -> None:
 
 
 BENCHMARK = Benchmark(
-    settings=lambda asked, lines: grid(seed=asked.seeds, task_name=TASKS, setting=SETTINGS),
+    settings=settings,
     measure=measure,
     tiny=list(grid(seed=[0], task_name=["copy, delay 10"], setting=["bound below 0.9"])),
     table=write,
