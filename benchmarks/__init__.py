@@ -31,6 +31,7 @@ PAGES = {
         "experts",
         "estimators",
     ),
+    "docs/recurrent.md": ("tbptt", "recurrent_memory"),
 }
 """Benchmarks by the page that shows them."""
 

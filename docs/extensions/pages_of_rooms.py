@@ -19,6 +19,7 @@ ROOMS = {
         "reparam": "weights as powers of what is trained",
         "pruning": "masks, densities, schedules, sparse training",
         "continual": "many tasks in one network",
+        "recurrent": "truncation through time, checkpointed scans, online rules",
     },
     "Layers and devices": {
         "nn": "Flax NNX modules",

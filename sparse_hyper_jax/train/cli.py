@@ -61,6 +61,10 @@ RECIPES = {
         "sparse_hyper_jax.train.recipes.vae:VAERecipe",
         "train an autoencoder with a categorical code, by any estimator of its gradient",
     ),
+    "tbptt": Entry(
+        "sparse_hyper_jax.train.recipes.tbptt:TbpttRecipe",
+        "train a recurrent net by truncated backpropagation, its lag chosen by its bias",
+    ),
 }
 
 EXTRAS = {

@@ -74,6 +74,20 @@ TINY = {
         {"variables": 2, "classes": 3, "hidden": (8,), "steps": 20, "evaluate_every": 10},
         ("curve.png", "reconstructions.png"),
     ),
+    "tbptt": Tiny(
+        {
+            "delay": 3,
+            "symbols": 2,
+            "length": 60,
+            "batch": 4,
+            "width": 6,
+            "window": 12,
+            "largest_lag": 6,
+            "positions": 2,
+            "steps": 3,
+        },
+        ("lags.png",),
+    ),
     "logistic": Tiny({"steps": 20, "evaluate_every": 10}, ()),
 }
 
