@@ -18,6 +18,7 @@ if TYPE_CHECKING:  # what __getattr__ gives, for editors and type checkers
     from sparse_hyper_jax import nn as nn
     from sparse_hyper_jax import ops as ops
     from sparse_hyper_jax import pruning as pruning
+    from sparse_hyper_jax import remat as remat
     from sparse_hyper_jax import reparam as reparam
     from sparse_hyper_jax import sort as sort
     from sparse_hyper_jax import train as train
@@ -27,7 +28,7 @@ __version__ = "0.1.0"
 
 _ROOMS = (
     *("backprop", "continual", "diagnostics", "dist", "estimators", "glimpse", "nn", "ops"),
-    *("pruning", "reparam", "sort", "train"),
+    *("pruning", "remat", "reparam", "sort", "train"),
 )
 
 __all__ = ["ContinuousTuples", "SparseEntries", "__version__"]

@@ -19,6 +19,7 @@ ROOMS = {
         "reparam": "weights as powers of what is trained",
         "pruning": "masks, densities, schedules, sparse training",
         "continual": "many tasks in one network",
+        "remat": "a gradient within a budget of memory",
     },
     "Layers and devices": {
         "nn": "Flax NNX modules",

@@ -1,0 +1,191 @@
+"""What plans cost when they are compiled."""
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from sparse_hyper_jax.checks import check_choice, require
+from sparse_hyper_jax.remat.barriers import GUARDS, Barrier
+from sparse_hyper_jax.remat.costs import bytes_of
+from sparse_hyper_jax.remat.graph import Nodes, nodes_of
+from sparse_hyper_jax.remat.plan import Plan
+from sparse_hyper_jax.remat.program import Program, leaves_of, trace
+from sparse_hyper_jax.remat.segments import run_segments, segments_of
+
+Function = Callable[..., Any]
+
+
+class Measured(NamedTuple):
+    """What the gradient of a planned function takes.
+
+    Attributes:
+        plan: the plan.
+        temporary_bytes: what the compiled program needs beyond arguments and results.
+        residual_bytes: what is kept from the forward pass to the backward one, arguments among it.
+        flops: operations as the compiler counts them; the body of a loop counts once.
+        argument_bytes: what comes on top for arguments.
+        output_bytes: what comes on top for results.
+        compile_seconds: how long compiling took.
+    """
+
+    plan: Plan
+    temporary_bytes: int
+    residual_bytes: int
+    flops: float
+    argument_bytes: int
+    output_bytes: int
+    compile_seconds: float
+
+
+class Traced(NamedTuple):
+    """A function at the shapes of its arguments, ready to be cut."""
+
+    program: Program
+    nodes: Nodes
+    leaves: list[Any]
+    tree: Any
+
+    def cut(self, plan: Plan, barrier: str, constants: Any) -> Function:
+        """Make the function that keeps to a plan."""
+        segments = segments_of(self.program, self.nodes, plan.chain)
+
+        def planned(*args: Any, **kwargs: Any) -> Any:
+            leaves = jax.tree.leaves((args, kwargs))
+            return run_segments(self.program, segments, leaves, constants, barrier)
+
+        return planned
+
+
+def traced(fn: Function, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Traced:
+    """Trace a function for planning."""
+    require(callable(fn), f"fn={fn!r:.80}", "a function", "pass what is to be differentiated")
+    leaves, tree = leaves_of(args, kwargs)
+    program = trace(fn, leaves, tree)
+    return Traced(program, nodes_of(program), leaves, tree)
+
+
+def measure(
+    fn: Function,
+    frontier: Sequence[Plan],
+    *args: Any,
+    of: Callable[[Function], Function] = jax.grad,
+    barrier: Barrier = "checkpoint",
+) -> tuple[Measured, ...]:
+    """Compile the gradient of a function under every plan, and read what it takes.
+
+    Args:
+        fn: the function that was planned.
+        frontier: plans of :func:`plan` for the same shapes.
+        *args: its arguments, or their shapes and dtypes; nothing is computed.
+        of: what makes the gradient of a function; called with the arguments' shapes.
+        barrier: what keeps the compiler from computing only once: ``"checkpoint"`` or ``"cond"``;
+            see :func:`budgeted_checkpoint`.
+
+    Returns:
+        a :class:`Measured` for every plan.
+
+    Raises:
+        ValueError: plans of another function, or a function that names axes of a mesh or of a map
+            and cannot be compiled by itself.
+
+    Example:
+        >>> from sparse_hyper_jax import remat
+        >>> def loss(x):
+        ...     for _ in range(16):
+        ...         x = jnp.sin(x)
+        ...     return jnp.sum(x)
+        >>> frontier = remat.plan(loss, jnp.ones(256), points=2)
+        >>> for one in remat.measure(loss, frontier, jnp.ones(256)):
+        ...     print(one.residual_bytes)
+        16384
+        5120
+    """
+    check_choice("barrier", barrier, tuple(GUARDS))
+    whole = traced(fn, args, {})
+    require(
+        whole.program.alone,
+        "a function that names axes of a mesh or of a map",
+        "one that can be compiled by itself",
+        "measure it outside of shard_map, or plan it by budgeted_checkpoint inside",
+    )
+    count = len(whole.nodes.step_of)
+    for one in frontier:
+        require(
+            one.chain[-1] == (1 << count) - 1,
+            f"a plan of {one.chain[-1].bit_length()} nodes for a function of {count}",
+            "plans of the same function and shapes",
+            "call plan with the arguments of measure",
+        )
+    return tuple(compile_plan(whole, one, of, barrier) for one in frontier)
+
+
+def compile_plan(
+    whole: Traced, plan: Plan, of: Callable[[Function], Function], barrier: str
+) -> Measured:
+    """Compile the gradient under one plan."""
+    program = whole.program
+    args, kwargs = whole.tree.unflatten([_shape_of(program.types[n]) for n in program.inputs])
+    constants = [_shape_of(program.types[number]) for number in program.constants]
+
+    def gradient(constants: Any, args: Any, kwargs: Any) -> Any:
+        return of(whole.cut(plan, barrier, constants))(*args, **kwargs)
+
+    def residuals(constants: Any, args: Any, kwargs: Any) -> Any:
+        return jax.vjp(lambda *a: whole.cut(plan, barrier, constants)(*a, **kwargs), *args)[1]
+
+    kept = jax.eval_shape(residuals, constants, args, kwargs)
+    start = time.perf_counter()
+    compiled = jax.jit(gradient).lower(constants, args, kwargs).compile()
+    seconds = time.perf_counter() - start
+    memory = compiled.memory_analysis()
+    return Measured(
+        plan=plan,
+        temporary_bytes=int(memory.temp_size_in_bytes),
+        residual_bytes=sum(map(bytes_of, jax.tree.leaves(kept))),
+        flops=float((compiled.cost_analysis() or {}).get("flops", 0.0)),
+        argument_bytes=int(memory.argument_size_in_bytes),
+        output_bytes=int(memory.output_size_in_bytes),
+        compile_seconds=seconds,
+    )
+
+
+def _shape_of(aval: Any) -> jax.ShapeDtypeStruct:
+    weak = bool(getattr(aval, "weak_type", False))
+    return jax.ShapeDtypeStruct(aval.shape, aval.dtype, weak_type=weak)
+
+
+def gradient_maker(whole: Traced) -> Callable[[Function], Function]:
+    """Choose what is measured: ``jax.grad`` where that is defined, else the pullback."""
+    program = whole.program
+    args, _ = whole.tree.unflatten([program.types[number] for number in program.inputs])
+    first = jax.tree.leaves(args[0]) if args else []
+    types = [program.types[one] if isinstance(one, int) else one.aval for one in program.outputs]
+    single = len(types) == 1 and jax.tree_util.treedef_is_leaf(program.tree)
+    scalar = single and types[0].shape == () and jnp.issubdtype(types[0].dtype, jnp.floating)
+    if scalar and first and all(jnp.issubdtype(one.dtype, jnp.floating) for one in first):
+        return jax.grad
+    return pullback
+
+
+def pullback(fn: Function) -> Function:
+    """Make the function that pulls its own results back to all float arguments."""
+
+    def pulled(*args: Any, **kwargs: Any) -> Any:
+        leaves, tree = jax.tree.flatten((args, kwargs))
+        moving = {n: one for n, one in enumerate(leaves) if _is_inexact(one)}
+
+        def floats(moving: dict[int, Any]) -> list[Any]:
+            args, kwargs = tree.unflatten([moving.get(n, one) for n, one in enumerate(leaves)])
+            return [one for one in jax.tree.leaves(fn(*args, **kwargs)) if _is_inexact(one)]
+
+        results, pull = jax.vjp(floats, moving)
+        return results, pull(results)
+
+    return pulled
+
+
+def _is_inexact(array: Any) -> bool:
+    return jnp.issubdtype(jnp.result_type(array), jnp.inexact)
