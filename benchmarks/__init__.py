@@ -31,6 +31,7 @@ PAGES = {
         "experts",
         "estimators",
     ),
+    "docs/remat.md": ("remat",),
 }
 """Benchmarks by the page that shows them."""
 

@@ -31,8 +31,8 @@ def mean_square(y: jax.Array) -> jax.Array:
 
 
 def mlp(wrap: Wrap, small: bool) -> Problem:
-    """Twelve residual layers of width 128, batch 2,048."""
-    width, depth, batch = (16, 3, 8) if small else (128, 12, 2048)
+    """Twelve residual layers of width 128, batch 8,192."""
+    width, depth, batch = (16, 3, 8) if small else (128, 12, 8192)
     params = [(normal(2 * n, width, width), normal(2 * n + 1, width, width)) for n in range(depth)]
 
     def block(layer: Any, x: jax.Array) -> jax.Array:
@@ -62,7 +62,7 @@ def scaled(x: jax.Array) -> jax.Array:
 
 def unet(wrap: Wrap, small: bool) -> Problem:
     """Encoder and decoder of four levels, two convolutions each, with skips."""
-    side, channels, levels, batch = (8, 4, 2, 1) if small else (64, 16, 4, 8)
+    side, channels, levels, batch = (8, 4, 2, 1) if small else (64, 16, 4, 16)
     sizes = [channels * 2**level for level in range(levels)]
     params: dict[str, Any] = {"in": normal(0, 3, 3, 3, channels)}
     for n, size in enumerate(sizes):
@@ -116,51 +116,63 @@ def residual(wrap: Wrap, small: bool) -> Problem:
     return loss, (params, normal(99, batch, side, side, channels))
 
 
-def layer_norm(x: jax.Array) -> jax.Array:
-    """Bring every token to mean 0 and variance 1."""
+def layer_norm(affine: Any, x: jax.Array) -> jax.Array:
+    """Bring every token to mean 0 and variance 1, then scale and shift it."""
     centred = x - jnp.mean(x, -1, keepdims=True)
-    return centred * jax.lax.rsqrt(jnp.mean(jnp.square(centred), -1, keepdims=True) + 1e-5)
+    spread = jax.lax.rsqrt(jnp.mean(jnp.square(centred), -1, keepdims=True) + 1e-5)
+    return centred * spread * affine[0] + affine[1]
 
 
-def attend(weights: Any, x: jax.Array, heads: int) -> jax.Array:
+def dense(layer: Any, x: jax.Array) -> jax.Array:
+    """Multiply and shift."""
+    return x @ layer[0] + layer[1]
+
+
+def attend(layers: Any, x: jax.Array, heads: int) -> jax.Array:
     """Attend to all tokens before, in several heads."""
-    q, k, v = (jnp.reshape(x @ w, (*x.shape[:2], heads, -1)) for w in weights[:3])
+    q, k, v = (dense(one, x).reshape(*x.shape[:2], heads, -1) for one in layers[:3])
     scores = jnp.einsum("bqhd,bkhd->bhqk", q, k) / jnp.sqrt(q.shape[-1])
     before = jnp.tril(jnp.ones((x.shape[1], x.shape[1]), bool))
     shares = jax.nn.softmax(jnp.where(before, scores, -1e30))
-    return jnp.einsum("bhqk,bkhd->bqhd", shares, v).reshape(x.shape) @ weights[3]
+    return dense(layers[3], jnp.einsum("bhqk,bkhd->bqhd", shares, v).reshape(x.shape))
 
 
 def transformer(wrap: Wrap, small: bool) -> Problem:
-    """Four blocks of width 64, four heads, 64 tokens, batch 8."""
-    width, tokens, depth, batch = (8, 4, 2, 2) if small else (64, 64, 4, 8)
+    """Four blocks of width 64, four heads, 64 tokens, batch 32."""
+    width, tokens, depth, batch = (8, 4, 2, 2) if small else (64, 64, 4, 32)
+
+    def linear(seed: int, fan_in: int, fan_out: int) -> tuple[jax.Array, jax.Array]:
+        return normal(seed, fan_in, fan_out), jnp.zeros(fan_out)
+
+    affine = (jnp.ones(width), jnp.zeros(width))
     params = [
-        (
-            [normal(8 * n + m, width, width) for m in range(4)],
-            normal(8 * n + 4, width, 4 * width),
-            normal(8 * n + 5, 4 * width, width),
-        )
+        {
+            "norms": (affine, affine),
+            "attention": [linear(8 * n + m, width, width) for m in range(4)],
+            "inner": linear(8 * n + 4, width, 4 * width),
+            "outer": linear(8 * n + 5, 4 * width, width),
+        }
         for n in range(depth)
     ]
 
     def block(layer: Any, x: jax.Array) -> jax.Array:
-        attention, inner, outer = layer
-        x = x + attend(attention, layer_norm(x), heads=4)
-        return x + jax.nn.gelu(layer_norm(x) @ inner) @ outer
+        x = x + attend(layer["attention"], layer_norm(layer["norms"][0], x), heads=4)
+        inside = dense(layer["inner"], layer_norm(layer["norms"][1], x))
+        return x + dense(layer["outer"], jax.nn.gelu(inside))
 
     def loss(params: Any, x: jax.Array) -> jax.Array:
         for layer in params:
             x = wrap(block)(layer, x)
-        return mean_square(layer_norm(x))
+        return mean_square(layer_norm(affine, x))
 
     return loss, (params, normal(99, batch, tokens, width))
 
 
 def recurrence(wrap: Wrap, small: bool) -> Problem:
-    """A gated recurrence of 48 steps, written out; eight steps are a block."""
-    width, steps, batch = (8, 4, 2) if small else (128, 48, 256)
+    """A gated recurrence of 32 steps, written out; eight steps are a block."""
+    width, steps, batch = (8, 4, 2) if small else (128, 32, 1024)
     params = (normal(0, 2 * width, width), normal(1, 2 * width, width))
-    each = max(1, steps // 6)
+    each = max(1, steps // 4)
 
     def block(params: Any, h: jax.Array, part: jax.Array) -> jax.Array:
         for x in part:
@@ -179,8 +191,8 @@ def recurrence(wrap: Wrap, small: bool) -> Problem:
 
 
 def sorter(wrap: Wrap, small: bool) -> Problem:
-    """Eight rounds of a residual layer and a soft sort of 256 rows, one after another."""
-    width, depth, count = (4, 2, 8) if small else (64, 8, 256)
+    """Four rounds of a residual layer and a soft sort of 256 rows, one after another."""
+    width, depth, count = (4, 2, 8) if small else (64, 4, 256)
     params = [(normal(2 * n, width), normal(2 * n + 1, width, width)) for n in range(depth)]
 
     def block(layer: Any, x: jax.Array) -> jax.Array:
@@ -196,7 +208,7 @@ def sorter(wrap: Wrap, small: bool) -> Problem:
 
         return jnp.mean(jax.vmap(one)(batch))
 
-    return loss, (params, normal(99, 4, count, width))
+    return loss, (params, normal(99, 16, count, width))
 
 
 def hyperlayers(wrap: Wrap, small: bool) -> Problem:

@@ -86,8 +86,8 @@ def budgeted_checkpoint(
         budget: an int, bytes of temporaries of the compiled gradient; or a float in (0, 1], a share
             of what plain backpropagation takes. Arguments, results and an optimizer's state come
             on top.
-        objective: ``"time"``, the first plan that fits; ``"memory"``, of all that are tried the one
-            with the fewest bytes.
+        objective: ``"time"``, the first plan that fits; ``"memory"``, of all that are tried the
+            first within a hundredth of the fewest bytes.
         measure: compile to choose. If false, or if the function names axes of a mesh or of a map
             (inside ``jax.shard_map``), bytes are estimated by following the equations of the
             gradient: too high by up to a sixth, more for what a compiler fuses.

@@ -15,6 +15,9 @@ from sparse_hyper_jax.remat.measure import (
 )
 from sparse_hyper_jax.remat.plan import Plan, frontier
 
+LITTLE = 1.01
+"""A plan that saves less than this factor is not worth what it computes again."""
+
 ON_OLD_CPUS = (
     "on a CPU before JAX 0.11.1 set XLA_FLAGS=--xla_disable_hlo_passes=cse_barrier_expander before "
     "JAX is imported, or choose barrier='cond'"
@@ -95,5 +98,6 @@ def choose(whole: Traced, options: Options) -> Choice:
         f"at least {least:,} bytes",
         f"raise the budget, or points to try more plans; {ON_OLD_CPUS}",
     )
-    taken = len(found) - 1 if options.objective == "time" else found.index(least)
+    allowed = budget if options.objective == "time" else min(budget, LITTLE * least)
+    taken = next(number for number, one in enumerate(found) if one <= allowed)
     return Choice(int(budget), plans[: len(found)], tuple(found), tuple(measured), taken)

@@ -54,6 +54,15 @@ def test_memory_takes_the_least_of_all_even_if_that_is_plain(monkeypatch):
     assert lean.plan(*DEEP) == plans_of()[-1]
 
 
+def test_memory_does_not_compute_again_for_less_than_a_hundredth(monkeypatch):
+    for first, taken in ((1009, 0), (1011, 1)):
+        bytes_by_plan(monkeypatch, first, *(1000 for _ in plans_of()[1:]))
+        lean = remat.budgeted_checkpoint(dots, 1.0, objective="memory")
+        assert lean.plan(*DEEP) == plans_of()[taken]
+    bytes_by_plan(monkeypatch, 1009, *(1000 for _ in plans_of()[1:]))
+    assert remat.budgeted_checkpoint(dots, 1005, objective="memory").plan(*DEEP) == plans_of()[1]
+
+
 def test_no_more_plans_are_compiled_than_points_and_once_per_signature(monkeypatch):
     calls = bytes_by_plan(monkeypatch, 100, 99, 98, 97, 96, 95)
     lean = remat.budgeted_checkpoint(dots, 1000, objective="memory", points=3)
