@@ -3,7 +3,7 @@
     python -m benchmarks.programs.remat MODEL memory|time SMALL REPEATS
     python -m benchmarks.programs.remat MODEL peak SMALL VARIANT
 
-The first prints lines as JSON, the second the bytes by which one run raises the process's peak.
+The first prints lines as JSON, the second the bytes by which a run raises the process's peak.
 """
 
 import ctypes
@@ -142,7 +142,8 @@ def peak(model: str, small: bool, name: str) -> int:
 
     gradient, args, _ = variants(model, small)[0][name]
     program = compiled(gradient, *args)[0]
-    ctypes.CDLL(None).malloc_trim(0)  # what compiling left would be used again
+    jax.block_until_ready(program(*args))  # brings in code and threads
+    ctypes.CDLL(None).malloc_trim(0)  # what is free would be used again
     Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # the peak starts from here
     before = resident("VmRSS")
     jax.block_until_ready(program(*args))
