@@ -143,6 +143,7 @@ def peak(model: str, small: bool, name: str) -> int:
     gradient, args, _ = variants(model, small)[0][name]
     program = compiled(gradient, *args)[0]
     jax.block_until_ready(program(*args))  # brings in code and threads
+    time.sleep(1)  # results are there before their temporaries are given back
     ctypes.CDLL(None).malloc_trim(0)  # what is free would be used again
     Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # the peak starts from here
     before = resident("VmRSS")
