@@ -122,7 +122,7 @@ def best_chain(table: Table, budget: float, objective: str = "time") -> tuple[in
         if len(reached):
             levels = slice(reached[0], reached[-1] + 1)
             for other in np.flatnonzero(table.wider[number]):
-                ends.extend(table, budget, (number, other), levels)
+                ends.extend(table, budget, (number, int(other)), levels)
     reached = np.flatnonzero(np.isfinite(ends.kept[-1]))
     if len(reached) == 0:
         return None

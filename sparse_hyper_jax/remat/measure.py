@@ -101,7 +101,7 @@ def measure(
         >>> for one in remat.measure(loss, frontier, jnp.ones(256)):
         ...     print(one.residual_bytes)
         16384
-        5120
+        7168
     """
     check_choice("barrier", barrier, tuple(GUARDS))
     whole = traced(fn, args, {})
@@ -140,7 +140,7 @@ def compile_plan(
     start = time.perf_counter()
     compiled = jax.jit(gradient).lower(constants, args, kwargs).compile()
     seconds = time.perf_counter() - start
-    memory = compiled.memory_analysis()
+    memory: Any = compiled.memory_analysis()
     return Measured(
         plan=plan,
         temporary_bytes=int(memory.temp_size_in_bytes),
@@ -162,7 +162,9 @@ def gradient_maker(whole: Traced) -> Callable[[Function], Function]:
     program = whole.program
     args, _ = whole.tree.unflatten([program.types[number] for number in program.inputs])
     first = jax.tree.leaves(args[0]) if args else []
-    types = [program.types[one] if isinstance(one, int) else one.aval for one in program.outputs]
+    types: list[Any] = [
+        program.types[one] if isinstance(one, int) else one.aval for one in program.outputs
+    ]
     single = len(types) == 1 and jax.tree_util.treedef_is_leaf(program.tree)
     scalar = single and types[0].shape == () and jnp.issubdtype(types[0].dtype, jnp.floating)
     if scalar and first and all(jnp.issubdtype(one.dtype, jnp.floating) for one in first):

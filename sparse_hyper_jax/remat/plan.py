@@ -66,11 +66,12 @@ def plan(
         ...     for _ in range(16):
         ...         x = jnp.sin(x)
         ...     return x
-        >>> for one in remat.plan(layers, jnp.ones(256), points=3):
+        >>> for one in remat.plan(layers, jnp.ones(256), points=4):
         ...     print(len(one.chain), one.peak, round(one.overhead, 2))
         1 32768 0.0
-        5 9216 0.56
-        4 9216 0.75
+        16 17408 0.0
+        8 9216 0.5
+        6 9216 0.56
     """
     check_choice("family", family, FAMILIES)
     points = check_count("points", points, least=2)
@@ -114,7 +115,8 @@ def _spread(plans: list[Plan], points: int) -> list[Plan]:
     if len(kept) <= points - 2 or points <= 2:
         return kept
     overheads = np.array([one.overhead for one in kept])
-    targets = np.linspace(overheads[0], overheads[-1], points - 2)
+    first, last = float(overheads[0]), float(overheads[-1])
+    targets = np.linspace(first, last, points - 2) if points > 3 else [(first + last) / 2]
     chosen = {int(np.argmin(np.abs(overheads - target))) for target in targets}
     return [kept[number] for number in sorted(chosen)]
 

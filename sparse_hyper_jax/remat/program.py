@@ -139,8 +139,8 @@ class _Flattener:
         jaxpr = closed.jaxpr
         known: dict[Any, Atom] = dict(zip(jaxpr.invars, arguments, strict=True))
         for var, value in zip(jaxpr.constvars, closed.consts, strict=True):
-            known[var] = self.new(var.aval)
-            self.constants[known[var]] = value
+            known[var] = number = self.new(var.aval)
+            self.constants[number] = value
 
         def read(atom: Any) -> Atom:
             return atom if isinstance(atom, Literal) else known[atom]
