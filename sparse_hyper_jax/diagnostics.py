@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from sparse_hyper_jax import checks
-from sparse_hyper_jax.entrance import as_array
+from sparse_hyper_jax.entrance import as_array, check_function
 from sparse_hyper_jax.precision import wide_dtype
 
 
@@ -67,9 +67,7 @@ def gradient_report(
     """
     count = _count_keys(keys)
     batch_size = checks.check_count("batch_size", batch_size, least=1)
-    checks.require(
-        callable(estimate), f"estimate={estimate!r:.80}", "a function of a key", "change estimate"
-    )
+    check_function("estimate", estimate, "a function of a key")
     exact = _as_arrays("exact", exact)
     shapes = jax.eval_shape(lambda: estimate(keys[0]))
     check_same(shapes, exact)

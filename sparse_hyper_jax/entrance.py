@@ -104,6 +104,15 @@ def check_instance(name: str, value: Any, *kinds: type) -> None:
     require(isinstance(value, kinds), f"{name}={value!r:.80}", f"an instance of {names}", change)
 
 
+def check_function(name: str, function: Any, expected: str = "a function") -> None:
+    """Raise unless this can be called.
+
+    Raises:
+        ValueError: anything else.
+    """
+    require(callable(function), f"{name}={function!r:.80}", expected, f"pass a function as {name}")
+
+
 def check_same_shape(**arrays: Any) -> tuple[int, ...]:
     """Return the one shape of arrays, which are not broadcast against each other.
 

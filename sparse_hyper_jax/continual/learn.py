@@ -16,10 +16,10 @@ from sparse_hyper_jax.continual.packing import (
 )
 from sparse_hyper_jax.continual.search import (
     Search,
-    check_callables,
     check_grid,
     search_sparsity,
 )
+from sparse_hyper_jax.entrance import check_function
 from sparse_hyper_jax.parameter_paths import is_left_out
 from sparse_hyper_jax.pruning import (
     Masks,
@@ -75,7 +75,9 @@ def efficient_packnet(
     """
     check_elementwise(reparam)
     check_grid(sparsities)
-    check_callables(train=train, evaluate=evaluate, accept=accept)
+    check_function("train", train)
+    check_function("evaluate", evaluate)
+    check_function("accept", accept)
     params = train(redraw_free(network, fresh), network.used, _everything(network.used))
     weights = to_weights(reparam, params)
 
@@ -122,7 +124,8 @@ def packnet(
     """
     check_elementwise(reparam)
     checks.require(check_share("keep", keep) > 0, f"keep={keep}", "in (0, 1]", "change keep")
-    check_callables(train=train, retrain=retrain or train)
+    check_function("train", train)
+    check_function("retrain", retrain or train)
     params = train(redraw_free(network, fresh), network.used, _everything(network.used))
 
     def choose(weights: jax.Array, used: Any) -> Any:

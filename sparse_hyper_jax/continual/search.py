@@ -1,10 +1,10 @@
 """The sparsest network that is still good enough."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from sparse_hyper_jax import checks
-from sparse_hyper_jax.entrance import as_array
+from sparse_hyper_jax.entrance import as_array, check_function
 
 
 class Search(NamedTuple):
@@ -43,7 +43,8 @@ def search_sparsity(
             accepted, as when its score is NaN or a ratio is asked of a negative score.
     """
     grid = check_grid(sparsities)
-    check_callables(evaluate=evaluate, accept=accept)
+    check_function("evaluate", evaluate)
+    check_function("accept", accept)
     curve = {0.0: float(evaluate(0.0))}
     checks.require(
         bool(accept(curve[0.0], curve[0.0])),
@@ -63,16 +64,6 @@ def search_sparsity(
         else:
             high = middle
     return Search(grid[low - 1] if low else 0.0, dict(sorted(curve.items())))
-
-
-def check_callables(**functions: Any) -> None:
-    """Raise unless all of them can be called.
-
-    Raises:
-        ValueError: otherwise.
-    """
-    for name, function in functions.items():
-        checks.require(callable(function), f"{name}={function!r:.80}", "a function", "pass one")
 
 
 def check_grid(sparsities: Sequence[float]) -> list[float]:

@@ -13,6 +13,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from sparse_hyper_jax import checks
+from sparse_hyper_jax.entrance import check_function
 
 
 def join_processes(
@@ -89,12 +90,7 @@ def first_does(action: Callable[[], Any]) -> None:
         ValueError: no function.
         Exception: whatever it raises in the first process; ``OSError`` in the others.
     """
-    checks.require(
-        callable(action),
-        f"action={action!r:.80}",
-        "a function without arguments",
-        "pass the function, not its result",
-    )
+    check_function("action", action, "a function without arguments, not its result")
     failure: Exception | None = None
     if is_first():
         try:

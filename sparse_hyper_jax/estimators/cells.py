@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 
 from sparse_hyper_jax import checks
-from sparse_hyper_jax.entrance import as_array, check_random_key
-from sparse_hyper_jax.estimators.estimator import Objective, check_function, check_scalar
+from sparse_hyper_jax.entrance import as_array, check_function, check_random_key
+from sparse_hyper_jax.estimators.estimator import Objective, check_scalar
 from sparse_hyper_jax.ops import first_occurrence, log_densities, sample_tuples
 from sparse_hyper_jax.ops.entrance import enter_tuples
 from sparse_hyper_jax.ops.inside import clip_inside

@@ -8,12 +8,11 @@ import jax
 import jax.numpy as jnp
 
 from sparse_hyper_jax import checks
-from sparse_hyper_jax.entrance import as_array, check_random_key
+from sparse_hyper_jax.entrance import as_array, check_function, check_random_key
 from sparse_hyper_jax.estimators.estimator import (
     Estimate,
     Estimator,
     Objective,
-    check_function,
     check_scalar,
     sum_of_scores,
 )

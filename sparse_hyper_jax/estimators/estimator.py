@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from sparse_hyper_jax import checks
-from sparse_hyper_jax.entrance import as_array, check_random_key
+from sparse_hyper_jax.entrance import as_array, check_function, check_random_key
 from sparse_hyper_jax.precision import at_least_float32, wide_dtype
 
 Objective = Callable[[jax.Array], Any]
@@ -144,17 +144,6 @@ def check_logits(logits: Any) -> jax.Array:
         "put the classes on the last axis",
     )
     return at_least_float32(logits)
-
-
-def check_function(name: str, function: Any) -> None:
-    """Raise unless this can be called.
-
-    Raises:
-        ValueError: anything else.
-    """
-    checks.require(
-        callable(function), f"{name}={function!r:.80}", "a function", f"pass a function as {name}"
-    )
 
 
 def check_scalar(value: Any, *, name: str = "f", smooth: bool = False) -> jax.Array:

@@ -6,14 +6,13 @@ import jax
 import jax.numpy as jnp
 
 from sparse_hyper_jax import checks
-from sparse_hyper_jax.entrance import check_instance
+from sparse_hyper_jax.entrance import check_function, check_instance
 from sparse_hyper_jax.estimators.arsm import AR, ARM, ARS, ARSM
 from sparse_hyper_jax.estimators.control_variates import REBAR
 from sparse_hyper_jax.estimators.estimator import (
     Estimate,
     Estimator,
     Objective,
-    check_function,
     check_logits,
     check_scalar,
 )

@@ -127,72 +127,76 @@ def _read(
     image: jax.Array, points: list[Point], means: jax.Array, variances: jax.Array
 ) -> jax.Array:
     """Mix image ``(H, W, C)`` by density, for means ``(2, n)``: ``(C, n)``."""
-    densities = _densities(image.shape, points, means, variances)
-    return _sum(densities, _gather(image, points)) / sum(densities)
+    densities = _densities(points, means, _nearest(image.shape, means), variances)
+    return _sum(densities, _gather(image, points)) / sum(densities)[None]
 
 
 # All derivatives are sums over the points that the value needs too. Taken here, beside the value,
 # they leave the backward pass a product per output pixel, and no table of points is kept for it.
+# That no point is kept hangs on how it is written: what is computed per point has one axis, and
+# no expression stands in two places, for the compiler to compute once and keep.
 @partial(_read.defjvp, symbolic_zeros=True)
 def _read_jvp(primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> tuple[jax.Array, jax.Array]:
     image, points, means, variances = primals
     image_slope, _, mean_slopes, variance_slopes = tangents
-    densities = _densities(image.shape, points, means, variances)
+    nearest = _nearest(image.shape, means)
+    densities = _densities(points, means, nearest, variances)
     whole, pixels = sum(densities), _gather(image, points)
-    y = _sum(densities, pixels) / whole
+    y = _sum(densities, pixels) / whole[None]
     surprises = [pixel - y for pixel in pixels]
     slope = jnp.zeros_like(y)
     for axis in (0, 1):
         # From the nearest cell, not from the mean: the same sum, as surprises add up to 0, but
         # without the rounding of a mean that lies far outside.
-        away = [_away(image.shape, point, means, axis) for point in points]
-        precision = 1 / variances[axis][None]
+        steps = [_cell(point, means, axis) - nearest[axis] for point in points]
+        pulls = [weight * step for weight, step in zip(densities, steps, strict=True)]
+        precision = 1 / variances[axis]
         if not isinstance(mean_slopes, SymbolicZero):
-            pulls = [weight * steps for weight, (steps, _) in zip(densities, away, strict=True)]
-            slope += _sum(pulls, surprises) * (mean_slopes[axis][None] * precision / whole)
+            slope += _sum(pulls, surprises) * (mean_slopes[axis] * precision / whole)[None]
         if not isinstance(variance_slopes, SymbolicZero):
-            spreads = [weight * above for weight, (_, above) in zip(densities, away, strict=True)]
-            share = variance_slopes[axis][None] * jnp.square(precision) / (2 * whole)
-            slope += _sum(spreads, surprises) * share
+            # By how much the squares are above that of the nearest cell, as in the densities.
+            beyond = 2 * (nearest[axis] - means[axis])
+            spreads = [pull * (step + beyond) for pull, step in zip(pulls, steps, strict=True)]
+            share = variance_slopes[axis] * jnp.square(precision) / (2 * whole)
+            slope += _sum(spreads, surprises) * share[None]
     if not isinstance(image_slope, SymbolicZero):
-        slope += _sum(densities, _gather(image_slope, points)) / whole
+        slope += _sum(densities, _gather(image_slope, points)) / whole[None]
     return y, slope
 
 
 def _sum(weights: list[jax.Array], pixels: list[jax.Array]) -> jax.Array:
-    """Sum weights ``(1, n)`` times pixels ``(C, n)`` over all points."""
-    products = [weight * pixel for weight, pixel in zip(weights, pixels, strict=True)]
+    """Sum weights ``(n,)`` times pixels ``(C, n)`` over all points."""
+    products = [weight[None] * pixel for weight, pixel in zip(weights, pixels, strict=True)]
     return sum(products[1:], products[0])
 
 
+def _nearest(shape: Sequence[int], means: jax.Array) -> jax.Array:
+    """Give the cell nearest to each mean, as floats ``(2, n)``."""
+    last = jnp.array(shape[:2], means.dtype)[:, None] - 1
+    return jax.lax.stop_gradient(jnp.clip(jnp.round(means), 0, last))
+
+
 def _densities(
-    shape: Sequence[int], points: list[Point], means: jax.Array, variances: jax.Array
+    points: list[Point], means: jax.Array, nearest: jax.Array, variances: jax.Array
 ) -> list[jax.Array]:
-    """Give densities ``(1, n)`` relative to that of the nearest cell, 0 at repeated points."""
+    """Give densities ``(n,)`` relative to that of the nearest cell, 0 at repeated points."""
 
     def density(point: Point) -> jax.Array:
-        # The nearest cell, one of the neighbours, gets an exact 0, so that no maximum is needed.
-        logits = -0.5 * sum(
-            _away(shape, point, means, axis)[1] / variances[axis][None] for axis in (0, 1)
-        )
-        return jnp.exp(jnp.where(point.kept[None], logits, -jnp.inf))
+        logits = 0.0
+        for axis in (0, 1):
+            # The square above that of the nearest cell, as a product with a whole number: the
+            # nearest cell, one of the neighbours, gets an exact 0, so that no maximum is needed.
+            cell, mean = _cell(point, means, axis), means[axis]
+            offsets = (cell - mean) + (nearest[axis] - mean)
+            logits -= 0.5 * (cell - nearest[axis]) * offsets / variances[axis]
+        return jnp.exp(jnp.where(point.kept, logits, -jnp.inf))
 
     return [density(point) for point in points]
 
 
-def _away(
-    shape: Sequence[int], point: Point, means: jax.Array, axis: int
-) -> tuple[jax.Array, jax.Array]:
-    """Give the steps ``(1, n)`` to a point from the cell nearest to the mean, along an axis.
-
-    Beside it by how much the square of its distance from the mean is above that of this cell: the
-    difference of two squares as a product with a whole number.
-    """
-    mean = means[axis][None]
-    nearest = jax.lax.stop_gradient(jnp.clip(jnp.round(mean), 0, shape[axis] - 1))
-    cell = point[axis].astype(mean.dtype)[None]
-    steps = cell - nearest
-    return steps, steps * ((cell - mean) + (nearest - mean))
+def _cell(point: Point, means: jax.Array, axis: int) -> jax.Array:
+    """Give the places ``(n,)`` of a point along an axis as floats."""
+    return point[axis].astype(means.dtype)
 
 
 def _gather(image: jax.Array, points: list[Point]) -> list[jax.Array]:

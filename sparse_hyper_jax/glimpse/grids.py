@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from sparse_hyper_jax import checks
-from sparse_hyper_jax.entrance import as_array
+from sparse_hyper_jax.entrance import as_array, check_function
 from sparse_hyper_jax.ops.bounds import bound_means
 from sparse_hyper_jax.precision import at_least_float32
 
@@ -151,9 +151,7 @@ class Grid:
 
     def __post_init__(self):
         object.__setattr__(self, "count", checks.check_count("count", self.count, 1))
-        checks.require(
-            callable(self.corners), f"corners={self.corners!r}", "a function", "change corners"
-        )
+        check_function("corners", self.corners)
 
 
 GRIDS = {

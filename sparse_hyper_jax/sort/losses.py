@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from sparse_hyper_jax.checks import check_choice, check_shape, require, require_given
-from sparse_hyper_jax.entrance import as_array, check_instance, check_same_shape
+from sparse_hyper_jax.entrance import as_array, check_function, check_instance, check_same_shape
 from sparse_hyper_jax.precision import at_least_float32, wide_dtype
 from sparse_hyper_jax.sort.buckets import bucket_means, buckets_at, num_levels
 from sparse_hyper_jax.sort.entrance import enter_tree
@@ -120,7 +120,7 @@ def sort_loss(
     """
     check_choice("kind", kind, KINDS)
     check_instance("result", result, Sorted)
-    require(callable(distance), f"distance={distance!r}", "a function", "pass cross_entropy")
+    check_function("distance", distance, "an elementwise loss, such as cross_entropy")
     target = enter_tree("target", target)
     _check_target(result.payload, target)
     if kind == "plain":

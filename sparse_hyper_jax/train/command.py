@@ -80,8 +80,6 @@ class Command:
         from sparse_hyper_jax.train.json_files import to_plain
 
         with contextlib.redirect_stdout(sys.stderr):
-            if self.recipe.out and self.is_first and not self.recipe.quiet:
-                print(f"run folder: {self.recipe.out}")
             return to_plain(self.recipe.run(), finite=True)
 
     def how_to_go_on(self) -> str:

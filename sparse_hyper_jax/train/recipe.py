@@ -35,6 +35,7 @@ and so have results, which hold all fields, ``seconds`` and::
 
 import dataclasses
 import math
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -110,6 +111,8 @@ class Recipe:
         plan = recipe.plan(data)
         jax.eval_shape(plan.step, plan.state, jax.random.key(self.seed), *plan.constants)
         with open_run(recipe, recipe=self.name, out=self.out, resume=self.resume) as folder:
+            if folder.writes and not self.quiet:
+                print(f"run folder: {folder.path}", file=sys.stderr)
             trained = plan.fit(folder) if plan.fit else recipe._fit(plan, folder)
             figures = dict(plan.finish(folder, trained.state))
             about = to_plain(recipe) | {"out": str(folder.path)}

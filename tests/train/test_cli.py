@@ -116,7 +116,6 @@ def test_result_is_the_only_line_on_standard_output(tmp_path, capsys):
     assert result.keys() == {"digest", "count"}
     assert result == json.loads((tmp_path / "run" / "result.json").read_text())
     assert "a line that belongs on standard error" in errors
-    assert f"run folder: {tmp_path / 'run'}" in errors
 
     # The same as a plain object, without the command line, and as a resumed run.
     assert ToyRecipe(seed=1, steps=12, out=tmp_path / "plain", quiet=True).run() == result

@@ -203,12 +203,13 @@ IGNORED = [
 
 
 @pytest.mark.parametrize(("name", "options", "found"), IGNORED)
-def test_options_without_effect_are_refused(name, options, found, tmp_path):
+def test_options_without_effect_are_refused(name, options, found, tmp_path, capsys):
     if "data_dir" in options:
         options = options | {"data_dir": tmp_path}
-    recipe = tiny(name, out=tmp_path / "run", **options)
+    recipe = tiny(name, out=tmp_path / "run", quiet=False, **options)
     assert_names_itself_and_its_cure(recipe.run, found, "", "leave")
     assert not (tmp_path / "run").exists()
+    assert "run folder" not in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", [name for name in TINY if hasattr(recipe_class(name), "data")])

@@ -39,6 +39,7 @@ from sparse_hyper_jax.train.limits import (
     Positive,
     Share,
     at_least,
+    at_most,
     said,
 )
 from sparse_hyper_jax.train.models.perceptron import (
@@ -85,7 +86,7 @@ class PowerpropRecipe(ImageRecipe):
     density: Share = 0.1
     """Share of the weights that a sparse method keeps, apportioned by ERK."""
 
-    grown_size: NotNegative | None = None
+    grown_size: Annotated[NotNegative, at_most(1)] | None = None
     """First size of weights that set or rigl grow, as a share of the mean magnitude of the kept
     ones; by default 0 for alpha 1, else 0.5, since under a power zero would stay zero."""
 
