@@ -66,7 +66,7 @@ def variants(model: str, small: bool) -> tuple[dict[str, Any], Line]:
 
     from benchmarks.programs.remat_models import MODELS
     from sparse_hyper_jax import remat
-    from sparse_hyper_jax.remat.measure import traced
+    from sparse_hyper_jax.remat.traced import traced
 
     make = MODELS[model]
     loss, args = make(lambda block: block, small)
@@ -84,7 +84,7 @@ def variants(model: str, small: bool) -> tuple[dict[str, Any], Line]:
     whole = traced(loss, args, {})
     constants = list(whole.program.constants.values())
     for number, plan in enumerate(plans[1:], start=1):
-        planned = whole.cut(plan, "checkpoint", constants)
+        planned = whole.cut(plan.chain, "checkpoint", constants)
         about = {"segments": len(plan.chain), "overhead": round(plan.overhead, 4)}
         found[f"plan {number}"] = (jax.grad(planned), args, about)
     steps, nodes = len(whole.program.steps), len(whole.nodes.step_of)

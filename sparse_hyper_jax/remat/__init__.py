@@ -9,7 +9,8 @@
       v        plan.py
     plans     from plain backpropagation to the least memory
       |        segments.py   one checkpoint for every segment (barriers.py)
-      |        measure.py    compiled bytes, or live.py: bytes by following the equations
+      |        measure.py    compiled bytes, or live.py: bytes by following the equations, of the
+      |        gradients.py  gradient that counts
       v        choice.py     the first plan, from the cheapest on, that keeps to the budget
     checkpoint.py    budgeted_checkpoint: the function again; report.py prints and draws
 

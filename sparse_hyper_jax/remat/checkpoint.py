@@ -8,12 +8,13 @@ from typing import Any, Literal
 import numpy as np
 
 from sparse_hyper_jax.checks import check_choice, check_count, check_flag, require
+from sparse_hyper_jax.entrance import check_function
 from sparse_hyper_jax.remat.barriers import GUARDS, Barrier
 from sparse_hyper_jax.remat.choice import Choice, Options, choose
 from sparse_hyper_jax.remat.families import FAMILIES
-from sparse_hyper_jax.remat.measure import Function, Traced, traced
 from sparse_hyper_jax.remat.plan import Plan
 from sparse_hyper_jax.remat.report import report_of
+from sparse_hyper_jax.remat.traced import Function, Traced, traced
 
 OBJECTIVES = ("time", "memory")
 
@@ -35,7 +36,7 @@ class Budgeted:
         """Compute the function; its derivatives keep to the plan."""
         whole = traced(self._fn, args, kwargs)
         constants = list(whole.program.constants.values())
-        planned = whole.cut(self._choice(whole).plan, self.options.barrier, constants)
+        planned = whole.cut(self._choice(whole).plan.chain, self.options.barrier, constants)
         args, kwargs = whole.tree.unflatten(whole.leaves)
         return planned(*args, **kwargs)
 
@@ -126,8 +127,9 @@ def budgeted_checkpoint(
         >>> len(slopes), slopes[0].shape, len(lean.plan(weights, x).chain)
         (4, (8, 8), 1)
     """
-    require(callable(fn), f"fn={fn!r:.80}", "a function", "pass what is to be differentiated")
-    require(of is None or callable(of), f"of={of!r:.80}", "a function or None", "change of")
+    check_function("fn", fn)
+    if of is not None:
+        check_function("of", of, "a function or None")
     check_choice("objective", objective, OBJECTIVES)
     check_choice("family", family, FAMILIES)
     check_choice("barrier", barrier, tuple(GUARDS))

@@ -5,15 +5,11 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from sparse_hyper_jax.checks import require
+from sparse_hyper_jax.remat.gradients import gradient_maker
 from sparse_hyper_jax.remat.live import live_peak
-from sparse_hyper_jax.remat.measure import (
-    Function,
-    Measured,
-    Traced,
-    compile_plan,
-    gradient_maker,
-)
+from sparse_hyper_jax.remat.measure import Measured, compile_plan
 from sparse_hyper_jax.remat.plan import Plan, frontier
+from sparse_hyper_jax.remat.traced import Function, Traced
 
 LITTLE = 1.01
 """A plan that saves less than this factor is not worth what it computes again."""
@@ -63,7 +59,7 @@ class Choice(NamedTuple):
 def gradient_of(whole: Traced, plan: Plan, options: Options) -> Function:
     """Make the gradient whose memory counts, at the plan."""
     of = options.of or gradient_maker(whole)
-    return of(whole.cut(plan, options.barrier, list(whole.program.constants.values())))
+    return of(whole.cut(plan.chain, options.barrier, list(whole.program.constants.values())))
 
 
 def choose(whole: Traced, options: Options) -> Choice:

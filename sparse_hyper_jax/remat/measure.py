@@ -5,17 +5,12 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 
 from sparse_hyper_jax.checks import check_choice, require
 from sparse_hyper_jax.remat.barriers import GUARDS, Barrier
 from sparse_hyper_jax.remat.costs import bytes_of
-from sparse_hyper_jax.remat.graph import Nodes, nodes_of
 from sparse_hyper_jax.remat.plan import Plan
-from sparse_hyper_jax.remat.program import Program, leaves_of, trace
-from sparse_hyper_jax.remat.segments import run_segments, segments_of
-
-Function = Callable[..., Any]
+from sparse_hyper_jax.remat.traced import Function, Traced, traced
 
 
 class Measured(NamedTuple):
@@ -38,33 +33,6 @@ class Measured(NamedTuple):
     argument_bytes: int
     output_bytes: int
     compile_seconds: float
-
-
-class Traced(NamedTuple):
-    """A function at the shapes of its arguments, ready to be cut."""
-
-    program: Program
-    nodes: Nodes
-    leaves: list[Any]
-    tree: Any
-
-    def cut(self, plan: Plan, barrier: str, constants: Any) -> Function:
-        """Make the function that keeps to a plan."""
-        segments = segments_of(self.program, self.nodes, plan.chain)
-
-        def planned(*args: Any, **kwargs: Any) -> Any:
-            leaves = jax.tree.leaves((args, kwargs))
-            return run_segments(self.program, segments, leaves, constants, barrier)
-
-        return planned
-
-
-def traced(fn: Function, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Traced:
-    """Trace a function for planning."""
-    require(callable(fn), f"fn={fn!r:.80}", "a function", "pass what is to be differentiated")
-    leaves, tree = leaves_of(args, kwargs)
-    program = trace(fn, leaves, tree)
-    return Traced(program, nodes_of(program), leaves, tree)
 
 
 def measure(
@@ -131,10 +99,10 @@ def compile_plan(
     constants = [_shape_of(program.types[number]) for number in program.constants]
 
     def gradient(constants: Any, args: Any, kwargs: Any) -> Any:
-        return of(whole.cut(plan, barrier, constants))(*args, **kwargs)
+        return of(whole.cut(plan.chain, barrier, constants))(*args, **kwargs)
 
     def residuals(constants: Any, args: Any, kwargs: Any) -> Any:
-        return jax.vjp(lambda *a: whole.cut(plan, barrier, constants)(*a, **kwargs), *args)[1]
+        return jax.vjp(lambda *a: whole.cut(plan.chain, barrier, constants)(*a, **kwargs), *args)[1]
 
     kept = jax.eval_shape(residuals, constants, args, kwargs)
     start = time.perf_counter()
@@ -155,39 +123,3 @@ def compile_plan(
 def _shape_of(aval: Any) -> jax.ShapeDtypeStruct:
     weak = bool(getattr(aval, "weak_type", False))
     return jax.ShapeDtypeStruct(aval.shape, aval.dtype, weak_type=weak)
-
-
-def gradient_maker(whole: Traced) -> Callable[[Function], Function]:
-    """Choose what is measured: ``jax.grad`` where that is defined, else the pullback."""
-    program = whole.program
-    args, _ = whole.tree.unflatten([program.types[number] for number in program.inputs])
-    first = jax.tree.leaves(args[0]) if args else []
-    types: list[Any] = [
-        program.types[one] if isinstance(one, int) else one.aval for one in program.outputs
-    ]
-    single = len(types) == 1 and jax.tree_util.treedef_is_leaf(program.tree)
-    scalar = single and types[0].shape == () and jnp.issubdtype(types[0].dtype, jnp.floating)
-    if scalar and first and all(jnp.issubdtype(one.dtype, jnp.floating) for one in first):
-        return jax.grad
-    return pullback
-
-
-def pullback(fn: Function) -> Function:
-    """Make the function that pulls its own results back to all float arguments."""
-
-    def pulled(*args: Any, **kwargs: Any) -> Any:
-        leaves, tree = jax.tree.flatten((args, kwargs))
-        moving = {n: one for n, one in enumerate(leaves) if _is_inexact(one)}
-
-        def floats(moving: dict[int, Any]) -> list[Any]:
-            args, kwargs = tree.unflatten([moving.get(n, one) for n, one in enumerate(leaves)])
-            return [one for one in jax.tree.leaves(fn(*args, **kwargs)) if _is_inexact(one)]
-
-        results, pull = jax.vjp(floats, moving)
-        return results, pull(results)
-
-    return pulled
-
-
-def _is_inexact(array: Any) -> bool:
-    return jnp.issubdtype(jnp.result_type(array), jnp.inexact)

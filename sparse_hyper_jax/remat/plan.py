@@ -9,8 +9,8 @@ import numpy as np
 from sparse_hyper_jax.checks import check_choice, check_count
 from sparse_hyper_jax.remat.chains import Table, best_chain, least_budget, table_of
 from sparse_hyper_jax.remat.families import FAMILIES, after, as_matrix, boundary_of, family_of
-from sparse_hyper_jax.remat.graph import Graph, nodes_of
-from sparse_hyper_jax.remat.program import leaves_of, trace
+from sparse_hyper_jax.remat.graph import Graph
+from sparse_hyper_jax.remat.traced import traced
 
 BUDGETS = 24
 """Budgets that are tried, from the least to that of the whole function at once."""
@@ -75,8 +75,7 @@ def plan(
     """
     check_choice("family", family, FAMILIES)
     points = check_count("points", points, least=2)
-    program = trace(fn, *leaves_of(args, {}))
-    return frontier(nodes_of(program).graph, family, points)
+    return frontier(traced(fn, args, {}).nodes.graph, family, points)
 
 
 @lru_cache(maxsize=64)

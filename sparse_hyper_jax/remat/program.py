@@ -181,11 +181,9 @@ def _keys_first(
     """Part what makes keys of arguments and of other keys from the rest."""
     known, keys, others = {*inputs, *flattener.constants}, [], []
     for step in steps:
-        made = all(
-            jnp.issubdtype(flattener.types[value].dtype, jax.dtypes.prng_key)
-            for value in step.writes
-        )
-        if made and known.issuperset(atom for atom in step.reads if isinstance(atom, int)):
+        made: Iterable[Any] = (flattener.types[value] for value in step.writes)
+        all_keys = all(jnp.issubdtype(one.dtype, jax.dtypes.prng_key) for one in made)
+        if all_keys and known.issuperset(atom for atom in step.reads if isinstance(atom, int)):
             keys.append(step)
             known.update(step.writes)
         else:

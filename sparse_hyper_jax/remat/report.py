@@ -6,8 +6,8 @@ from itertools import pairwise
 from sparse_hyper_jax.remat.choice import Choice, Options, gradient_of
 from sparse_hyper_jax.remat.costs import bytes_of
 from sparse_hyper_jax.remat.live import live_curve
-from sparse_hyper_jax.remat.measure import Traced
 from sparse_hyper_jax.remat.plan import Plan
+from sparse_hyper_jax.remat.traced import Traced
 
 BARS = " ▁▂▃▄▅▆▇█"
 COLUMNS = 64

@@ -10,9 +10,9 @@ import pytest
 from sparse_hyper_jax import remat
 from sparse_hyper_jax.remat import choice
 from sparse_hyper_jax.remat.measure import Measured
-from tests.remat.examples import KEY, W, X, Y, dots, dropout, elementwise, python_numbers
+from tests.remat.examples import KERNELS, KEY, W, X, Y, dots, dropout, elementwise, python_numbers
 
-DEEP = ([W, Y, W, Y, W, Y], X)
+DEEP = (KERNELS * 3, KERNELS[0])
 
 
 def bytes_by_plan(monkeypatch, *sizes):
@@ -69,7 +69,7 @@ def test_no_more_plans_are_compiled_than_points_and_once_per_signature(monkeypat
     for _ in range(2):
         lean.plan(*DEEP)
     assert len(calls) == len(plans_of(points=3)) == 3
-    lean.plan(DEEP[0], X[:2])
+    lean.plan(DEEP[0], DEEP[1][:2])
     assert len(calls) == 6
 
 
@@ -194,7 +194,7 @@ def test_inside_of_shard_map(check_vma):
     found, expected = jax.jit(
         lambda *args: (jax.grad(loss(lean))(*args), jax.grad(loss(dots))(*args))
     )(*DEEP)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), found, expected)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, 1e-4, 1e-4), found, expected)
     if check_vma:
         assert len(planned[0].chain) > 1
 

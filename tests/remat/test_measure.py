@@ -10,7 +10,8 @@ import jax.numpy as jnp
 import pytest
 
 from sparse_hyper_jax import remat
-from sparse_hyper_jax.remat.measure import gradient_maker, pullback, traced
+from sparse_hyper_jax.remat.gradients import gradient_maker, pullback
+from sparse_hyper_jax.remat.traced import traced
 from tests.remat.examples import KEY, X, dropout, elementwise, trees
 from tests.test_types import ROOT
 

@@ -10,8 +10,8 @@ from sparse_hyper_jax import remat
 from sparse_hyper_jax.remat.chains import best_chain, table_of
 from sparse_hyper_jax.remat.families import family_of
 from sparse_hyper_jax.remat.graph import Graph
-from sparse_hyper_jax.remat.measure import traced
 from sparse_hyper_jax.remat.plan import frontier, plan_of
+from sparse_hyper_jax.remat.traced import traced
 from tests.remat.examples import EXAMPLES, X, dots, elementwise
 from tests.remat.oracle import Formulas, as_sets, random_graph
 

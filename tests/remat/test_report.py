@@ -32,8 +32,8 @@ def test_a_measured_report(monkeypatch, capsys):
     rows = [line.split() for line in lines[2:5]]
     assert [(row[0], row[4]) for row in rows] == [("0", "1,000"), ("1", "900"), ("2*", "480")]
     assert len({len(line) for line in lines[1:5]}) == 1
-    # Six kernels and a batch of sixteen floats each.
-    assert lines[5].startswith("on top: 448 bytes of arguments")
+    # Six kernels and a batch of 4,096 floats each.
+    assert lines[5].startswith("on top: 114,688 bytes of arguments")
     assert lines[-2].startswith("   plain ")
     assert lines[-1].startswith("  plan 2 ")
 

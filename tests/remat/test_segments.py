@@ -7,9 +7,8 @@ import pytest
 
 from sparse_hyper_jax import remat
 from sparse_hyper_jax.remat.costs import bytes_of, is_free
-from sparse_hyper_jax.remat.measure import traced
-from sparse_hyper_jax.remat.plan import plan_of
 from sparse_hyper_jax.remat.segments import segments_of
+from sparse_hyper_jax.remat.traced import traced
 from tests.folding import folded
 from tests.remat.examples import BACKWARD_ONLY, EXACT, EXAMPLES, OTHERS, X, dots
 
@@ -58,8 +57,8 @@ def cut(fn, args, chain=None, barrier="checkpoint"):
     """The function by segments: of one node each, or along a chain."""
     whole = traced(fn, args, {})
     count = len(whole.nodes.step_of)
-    plan = plan_of(whole.nodes.graph, chain or chain_of(count, max(count, 1)))
-    return whole.cut(plan, barrier, list(whole.program.constants.values()))
+    chain = chain or chain_of(count, max(count, 1))
+    return whole.cut(chain, barrier, list(whole.program.constants.values()))
 
 
 def least(fn, args):
