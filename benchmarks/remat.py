@@ -4,7 +4,7 @@ Each function is measured in a process of its own, on the version of JAX that ru
 before 0.11.1 with the flag without which XLA for the CPU takes the barriers of checkpoints away.
 ``part=memory``: one line for every variant with bytes of temporaries and operations as the
 compiler counts them, the bytes by which one run raises the peak of a process that does nothing
-else, and the seconds of planning and compiling. ``part=time``: milliseconds, all variants in turn,
+else, and the seconds of planning. ``part=time``: milliseconds, all variants in turn,
 and their ratio to plain backpropagation. The variants: plain; ``jax.checkpoint`` around the whole
 function, around each block, around the whole with the policy ``dots_saveable``; and the plans of
 ``remat.plan(points=6)``, each the one that some budgets choose.

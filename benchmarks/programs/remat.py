@@ -100,7 +100,7 @@ def memory(model: str, small: bool) -> list[Line]:
     found, planning = variants(model, small)
     lines = []
     for name, (gradient, args, about) in found.items():
-        program, seconds = compiled(gradient, *args)
+        program = compiled(gradient, *args)[0]
         raised = child(model, "peak", str(int(small)), name)
         lines.append(
             {
@@ -109,7 +109,6 @@ def memory(model: str, small: bool) -> list[Line]:
                 "process_bytes": int(raised),
                 "gigaflops": round(program.cost_analysis()["flops"] / 1e9, 4),
                 "argument_bytes": sum(leaf.nbytes for leaf in jax.tree.leaves(args)),
-                "compile_seconds": round(seconds, 2),
                 **about,
                 **planning,
             }
