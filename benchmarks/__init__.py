@@ -32,6 +32,7 @@ PAGES = {
         "estimators",
     ),
     "docs/recurrent.md": ("tbptt", "recurrent_memory"),
+    "docs/remat.md": ("remat",),
 }
 """Benchmarks by the page that shows them."""
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:  # what __getattr__ gives, for editors and type checkers
     from sparse_hyper_jax import ops as ops
     from sparse_hyper_jax import pruning as pruning
     from sparse_hyper_jax import recurrent as recurrent
+    from sparse_hyper_jax import remat as remat
     from sparse_hyper_jax import reparam as reparam
     from sparse_hyper_jax import sort as sort
     from sparse_hyper_jax import train as train
@@ -28,7 +29,7 @@ __version__ = "0.2.0"
 
 _ROOMS = (
     *("backprop", "continual", "diagnostics", "dist", "estimators", "glimpse", "nn", "ops"),
-    *("pruning", "recurrent", "reparam", "sort", "train"),
+    *("pruning", "recurrent", "remat", "reparam", "sort", "train"),
 )
 
 __all__ = ["ContinuousTuples", "SparseEntries", "__version__"]

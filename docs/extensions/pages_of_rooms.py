@@ -20,6 +20,7 @@ ROOMS = {
         "pruning": "masks, densities, schedules, sparse training",
         "continual": "many tasks in one network",
         "recurrent": "truncation through time, checkpointed scans, online rules",
+        "remat": "a gradient within a budget of memory",
     },
     "Layers and devices": {
         "nn": "Flax NNX modules",

@@ -1,0 +1,80 @@
+"""Computing again inside of a branch that is always taken."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from sparse_hyper_jax import remat
+from sparse_hyper_jax.remat.barriers import always_taken
+from tests.remat.examples import KEY, X, dots, dropout, trees
+from tests.remat.test_checkpoint import DEEP, lean_of
+from tests.remat.test_segments import cut
+
+
+@pytest.mark.parametrize("name", ["dots", "dropout", "trees"])
+def test_the_same_gradients(name):
+    fn, args, numbers = {
+        "dots": (dots, DEEP, (0, 1)),
+        "dropout": (dropout, (KEY, X), (1,)),
+        "trees": (trees, ([X, {"b": X[0]}], (X, X)), (0, 1)),
+    }[name]
+    lean = cut(fn, args, barrier="cond")
+
+    def gradient(fn):
+        def total(*args):
+            return sum(jnp.sum(jnp.square(leaf)) for leaf in jax.tree.leaves(fn(*args)))
+
+        return jax.grad(total, argnums=numbers)
+
+    def compare(one, two):
+        np.testing.assert_allclose(one, two, rtol=1e-5, atol=1e-6 * np.abs(two).max())
+
+    found, expected = jax.jit(lambda *args: (gradient(lean)(*args), gradient(fn)(*args)))(*args)
+    jax.tree.map(compare, found, expected)
+
+
+def test_the_branch_is_in_the_gradient_and_not_in_the_value():
+    lean = lean_of(dots, barrier="cond")
+    assert " cond[" in str(jax.make_jaxpr(jax.grad(lean))(*DEEP))
+    assert " cond[" not in str(jax.make_jaxpr(lean)(*DEEP))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "complex64"])
+def test_slopes_of_every_dtype_and_whole_numbers(dtype):
+    x = jnp.asarray([0.5, -0.25, jnp.inf], dtype)
+
+    def body(x, n):
+        return x * x * n.astype(x.dtype), n + 1
+
+    def total(body):
+        return lambda x: jnp.sum(jnp.real(body(x, jnp.arange(3))[0]).astype(jnp.float32))
+
+    found, expected = jax.grad(total(always_taken(body)))(x), jax.grad(total(body))(x)
+    np.testing.assert_array_equal(np.asarray(found), np.asarray(expected))
+    assert found.dtype == x.dtype
+
+
+def test_bodies_without_slopes():
+    none = always_taken(lambda n: (n + 1,))
+    np.testing.assert_array_equal(none(jnp.arange(3))[0], [1, 2, 3])
+    empty = always_taken(lambda x: (jnp.sin(x),))
+    slope = jax.grad(lambda x: jnp.sum(empty(x)[0]))(jnp.zeros((0, 2)))
+    assert slope.shape == (0, 2)
+
+
+def test_second_derivatives_backwards_but_none_forwards():
+    lean = remat.budgeted_checkpoint(
+        lambda x: jnp.sum(jnp.sin(jnp.sin(jnp.sin(x))) ** 2),
+        1.0,
+        objective="memory",
+        measure=False,
+        barrier="cond",
+    )
+    assert len(lean.plan(X[0]).chain) > 1
+    twice = jax.grad(lambda x: jnp.sum(jax.grad(lean)(x) ** 2))(X[0])
+    plain = jax.grad(lambda x: jnp.sum(jnp.sin(jnp.sin(jnp.sin(x))) ** 2))
+    expected = jax.grad(lambda x: jnp.sum(plain(x) ** 2))(X[0])
+    np.testing.assert_allclose(twice, expected, rtol=1e-5)
+    with pytest.raises(TypeError, match="forward-mode"):
+        jax.jvp(lean, (X[0],), (X[0],))
