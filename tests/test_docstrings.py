@@ -24,6 +24,8 @@ INSIDE = {"checks", "entrance", "placement"}
 WITHOUT_EXAMPLE = {
     "continual.Train": "a type of arguments",
     "pruning.Masks": "a type of arguments and results",
+    "recurrent.Cell": "a type of arguments",
+    "recurrent.LAG_BUCKETS": "a tuple of numbers",
     "train.Arrays": "a type of arguments",
     "train.Count": "a type of fields: the example of a recipe has them",
     "train.Metrics": "a type of results",

@@ -205,7 +205,7 @@ def combine_masks(function: Callable[..., jax.Array], masks: Masks, *more: Masks
     check_function("function", function)
     masks, *more = (
         jax.tree.map(
-            lambda mask: mask if is_left_out(mask) else as_array("a mask", mask, "flags"),
+            lambda mask: mask if is_left_out(mask) else as_array("a mask", mask, "numbers"),
             tree,
             is_leaf=is_left_out,
         )

@@ -31,6 +31,13 @@ class BiasBound(NamedTuple):
             where nothing bounds it.
         tail: ``(W,)``, the bound E of the neglected gradient itself, in units of
             ``max |dh / dparams|``, which the ratio does not need.
+
+    Example:
+        >>> from sparse_hyper_jax import recurrent
+        >>> phi = 0.5 ** np.arange(4)
+        >>> bound = recurrent.bias_bound(phi, phi.cumsum(), tau=2, beta=0.5)
+        >>> len(bound.tail), bool(np.all(np.diff(bound.tail) < 0))  # more steps, less bias
+        (4, True)
     """
 
     delta_hat: np.ndarray

@@ -19,6 +19,12 @@ class LagNorms(NamedTuple):
         cum: ``(W,)``, ``cum[K - 1]`` the length of the mean over rows of the sum of the gradients
             of ``K`` steps, lags 0 to K - 1. Rows cancel here, and do not in ``phi``, on purpose:
             one is a bound, the other what it is compared with.
+
+    Example:
+        >>> from sparse_hyper_jax import recurrent
+        >>> norms = recurrent.lag_norms(jnp.ones((3, 1, 4)), rows=1)
+        >>> norms.phi.tolist(), norms.cum.tolist()
+        ([2.0, 2.0, 2.0], [2.0, 4.0, 6.0])
     """
 
     phi: jax.Array

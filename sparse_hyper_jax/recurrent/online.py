@@ -35,6 +35,14 @@ class OnlineStep(NamedTuple):
         loss: its loss, scalar.
         gradient: of that loss towards the parameters of the cell, in their dtypes.
         trace: for the next step.
+
+    Example:
+        >>> from sparse_hyper_jax import recurrent
+        >>> rule = recurrent.rtrl(lambda a, h, x: a * h + x)
+        >>> h = jnp.ones(1)
+        >>> one = rule.step(rule.init(0.5, h), 0.5, h, jnp.ones(1), jnp.sum)
+        >>> float(one.loss), float(one.gradient)
+        (1.5, 1.0)
     """
 
     h: Any
@@ -51,6 +59,13 @@ class OnlineRule(NamedTuple):
         step: ``(trace, params, h, x, loss, *, key=None) -> OnlineStep`` with ``loss(h) -> scalar``
             of the new state; ``key`` where the rule draws. What the loss reads beside the state, as
             weights of an output layer, gets its gradient by ``jax.grad`` outside.
+
+    Example:
+        >>> from sparse_hyper_jax import recurrent
+        >>> init, step = recurrent.rtrl(lambda a, h, x: a * h + x)
+        >>> h = jnp.ones(1)
+        >>> step(init(0.5, h), 0.5, h, jnp.ones(1), jnp.sum).h.tolist()
+        [1.5]
     """
 
     init: Callable[..., Any]

@@ -21,6 +21,12 @@ class RandomTruncation(NamedTuple):
         cut: ``(T,)`` bool, whether the gradient of step t stops before the state it began with.
         weights: ``(T,)``, 0 where it is cut, else ``1 / (1 - c[t])``, which is 1 on average over
             both; for :func:`weighted_scan`.
+
+    Example:
+        >>> from sparse_hyper_jax import recurrent
+        >>> cut, weights = recurrent.artbp_weights(jax.random.key(0), jnp.full(4, 0.2))
+        >>> bool(jnp.all(jnp.where(cut, weights == 0, weights == 1.25)))
+        True
     """
 
     cut: jax.Array

@@ -21,6 +21,12 @@ class Windows(NamedTuple):
             behind the last.
         losses: ``(n, L)`` bool, whose losses count; every step of the sequence counts once.
         carry: place in a window after which its state is the one the next window begins with.
+
+    Example:
+        >>> from sparse_hyper_jax import recurrent
+        >>> windows = recurrent.tbptt_windows(4, 2, form="disjoint")
+        >>> windows.steps.tolist(), windows.carry
+        ([[0, 1], [2, 3]], 1)
     """
 
     steps: np.ndarray
