@@ -1,5 +1,7 @@
 """Backpropagation within a budget of memory: what to keep, and what to compute again.
 
+The way of a function::
+
     fn, shapes
       |        program.py    traced; calls opened; views belong to whoever reads them
       v        graph.py      a node per equation, with its bytes and operations (costs.py)
