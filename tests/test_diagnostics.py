@@ -181,7 +181,7 @@ MISTAKES = {
         lambda: gradient_report(ONE, ONE, KEYS),
         "estimate={'a'",
         "a function of a key",
-        "change estimate",
+        "pass a function as estimate",
     ),
     "nothing": (lambda: gradient_cosine({}, {}), "gradient={}", "a tree of arrays", "change"),
     "text": (lambda: norm_ratio({"a": "b"}, {"a": "b"}), "gradient='b'", "an array", "convert"),

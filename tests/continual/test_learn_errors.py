@@ -69,7 +69,7 @@ WRONG = {
         lambda: packnet(empty_network(TWO), TWO, None, keep=0.5),
         "train=None",
         "a function",
-        "pass one",
+        "pass a function as train",
     ),
     "a percentage": (
         lambda: packnet(empty_network(TWO), TWO, never, keep=50),

@@ -82,7 +82,7 @@ def through_bcoo(values, indices):
 
 
 WHOLE = "the outputs are whole numbers"
-KEPT = np.arange(12).reshape(3, 4) % 2 > 0
+DENSE_MASK = np.arange(12).reshape(3, 4) % 2 > 0
 
 ROWS = [
     *(
@@ -242,7 +242,7 @@ ROWS = [
     ),
     Row(
         "from_dense",
-        lambda dense: ops.from_dense(dense, mask=jnp.asarray(KEPT), count=8),
+        lambda dense: ops.from_dense(dense, mask=jnp.asarray(DENSE_MASK), count=8),
         (eighths(3, 4),),
         wide=False,
         dropped={0: "the first is not kept"},
