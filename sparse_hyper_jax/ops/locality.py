@@ -73,10 +73,7 @@ class Locality:
             "a tuple of at least one number, in ascending order",
             "take it from fit_locality, or put one capacity into a tuple",
         )
-        capacities = [
-            checks.check_count("capacity", count, least=1, most=2**31 - 1)
-            for count in self.capacities
-        ]
+        capacities = [checks.check_count("capacity", count, least=1) for count in self.capacities]
         checks.require(
             capacities == sorted(capacities),
             f"capacities={self.capacities!r}",

@@ -233,7 +233,7 @@ def choice(value, *, optional=False):
     return Kind(value, wrong, "choice")
 
 
-def shape(value, *, optional=False, ranks=True, empty=False):
+def shape(value, *, optional=False, ranks=True, empty=False, huge=False):
     """Lengths of axes.
 
     Args:
@@ -241,6 +241,7 @@ def shape(value, *, optional=False, ranks=True, empty=False):
         optional: None is legal.
         ranks: another number of axes is not.
         empty: so many may be 0 axes; still another number is not.
+        huge: lengths beyond int32 are legal.
     """
     value = tuple(value)
 
@@ -253,7 +254,7 @@ def shape(value, *, optional=False, ranks=True, empty=False):
             lambda: strange(rng, none=not optional),
             lambda: spoilt(rng, -1),
             lambda: spoilt(rng, 0),
-            lambda: spoilt(rng, 2**31),
+            lambda: spoilt(rng, -1 if huge else 2**31),
             lambda: spoilt(rng, 2.5),
             lambda: spoilt(rng, "a"),
             lambda: spoilt(rng, None),

@@ -86,7 +86,12 @@ MISTAKES = {
         "change bounded",
     ),
     "a grid of none": (lambda: Grid(0, box_corners), "count=0", "at least 1", "count"),
-    "a grid of a name": (lambda: Grid(4, "box"), "corners='box'", "a function", "pass a function as corners"),
+    "a grid of a name": (
+        lambda: Grid(4, "box"),
+        "corners='box'",
+        "a function",
+        "pass a function as corners",
+    ),
 }
 
 

@@ -128,7 +128,7 @@ def mix_nearby(rng):
 def locality(rng):
     arguments = {
         "radius": count(2, 1),
-        "capacities": shape((2, 4), ranks=False),
+        "capacities": shape((2, 4), ranks=False, huge=True),
         "tolerance": number(0.1, -1.0, optional=True),
     }
 
