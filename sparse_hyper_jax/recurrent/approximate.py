@@ -7,19 +7,22 @@ import jax
 import jax.numpy as jnp
 
 from sparse_hyper_jax import checks
-from sparse_hyper_jax.entrance import check_random_key
+from sparse_hyper_jax.entrance import check_function, check_random_key
 from sparse_hyper_jax.precision import wide_dtype
 from sparse_hyper_jax.recurrent.cells import (
+    SIGNATURE,
     Cell,
+    as_params,
     as_state,
     check_cell,
-    check_function,
     check_scalar,
+    flattened,
 )
+from sparse_hyper_jax.recurrent.lags import lengths
 from sparse_hyper_jax.recurrent.online import (
     OnlineRule,
     OnlineStep,
-    as_params,
+    check_trace,
     leaves,
     like,
     linear_step,
@@ -64,7 +67,7 @@ def snap1(cell: Cell, *, elementwise: bool = False) -> OnlineRule:
         >>> gradient.tolist()  # of 1 + a + a^2
         [2.0, 1.5]
     """
-    check_function("cell", cell, "(params, h, x) -> h")
+    check_function("cell", cell, SIGNATURE)
     elementwise = checks.check_flag("elementwise", elementwise)
 
     def init(params: Any, h: Any) -> Any:
@@ -78,8 +81,8 @@ def snap1(cell: Cell, *, elementwise: bool = False) -> OnlineRule:
         del key
         params, h = as_params(params), as_state(h)
         check_cell(cell, params, h, x)
-        check_function("loss", loss, "(h) -> scalar")
-        _check_units(params, h)
+        check_function("loss", loss, "a function (h) -> scalar")
+        check_trace(trace, init, params, h)
         parts, structure = jax.tree.flatten(h)
 
         def run(params: Any, parts: list[jax.Array]) -> list[jax.Array]:
@@ -102,9 +105,9 @@ def snap1(cell: Cell, *, elementwise: bool = False) -> OnlineRule:
 def _check_units(params: Any, h: Any) -> None:
     shapes = {leaf.shape for leaf in jax.tree.leaves(h)}
     checks.require(
-        len(shapes) == 1 and all(len(shape) == 1 for shape in shapes),
+        len(shapes) == 1 and all(len(shape) == 1 and shape[0] > 0 for shape in shapes),
         f"states of shapes {sorted(shapes)}",
-        "arrays (D,), of D units each",
+        "arrays (D,), of D units each, at least one",
         "use jax.vmap over rows",
     )
     ((units,),) = shapes
@@ -206,7 +209,7 @@ def uoro(cell: Cell) -> OnlineRule:
         >>> round(float(step.gradient), 4)  # of one unit and one parameter it is exact
         1.0
     """
-    check_function("cell", cell, "(params, h, x) -> h")
+    check_function("cell", cell, SIGNATURE)
 
     def init(params: Any, h: Any) -> RankOne:
         params, h = as_params(params), as_state(h)
@@ -218,12 +221,13 @@ def uoro(cell: Cell) -> OnlineRule:
         trace: RankOne, params: Any, h: Any, x: Any, loss: Any, *, key: Any = None
     ) -> OnlineStep:
         check_random_key(key)
+        check_trace(trace, init, params, h)
         one = linear_step(cell, params, h, x, loss)
         signs = jax.random.rademacher(key, one.slope.shape, one.slope.dtype)
         inner, immediate = one.forwards(trace.state), one.backwards(signs)[1]
         immediate = like(immediate, trace.params)
-        keep, kept = _balance(_length(trace.params), _length(inner))
-        add, added = _balance(_length(immediate), _length(signs))
+        keep, kept = _balance(_length(trace.params), lengths(inner))
+        add, added = _balance(_length(immediate), lengths(signs))
         trace = RankOne(
             keep * inner + add * signs,
             jax.tree.map(lambda old, new: kept * old + added * new, trace.params, immediate),
@@ -235,12 +239,13 @@ def uoro(cell: Cell) -> OnlineRule:
     return OnlineRule(init, step)
 
 
-def _length(tree: Any) -> jax.Array:
-    return jnp.sqrt(sum(jnp.sum(jnp.square(leaf)) for leaf in jax.tree.leaves(tree)))
+def _length(params: Any) -> jax.Array:
+    return lengths(flattened(params, wide_dtype(*leaves(params))))
 
 
 def _balance(one: jax.Array, two: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Give ``sqrt(one / two)`` and its inverse, or zeros where one of the two is."""
     empty = (one == 0) | (two == 0)
-    root = jnp.sqrt(jnp.where(empty, 1, one) / jnp.where(empty, 1, two))
+    # Two roots: the quotient of a large number and a small one could overflow.
+    root = jnp.sqrt(jnp.where(empty, 1, one)) / jnp.sqrt(jnp.where(empty, 1, two))
     return jnp.where(empty, 0, root), jnp.where(empty, 0, 1 / root)

@@ -74,7 +74,7 @@ def fit_decay(phi: Any, *, start: int = 0, method: str = "lsq", floor: float = -
     phi = _sizes("phi", phi)
     start = checks.check_count("start", start, most=len(phi) - 1)
     checks.check_choice("method", method, METHODS)
-    checks.check_number("floor", floor)
+    _check_known("floor", floor)
     if not np.isfinite(phi).all():
         return math.nan
     with np.errstate(divide="ignore"):
@@ -82,7 +82,8 @@ def fit_decay(phi: Any, *, start: int = 0, method: str = "lsq", floor: float = -
     lags = np.arange(start, len(phi))[logs[start:] > float(floor)]
     if len(lags) < 2:
         return 1.0
-    return math.exp(_slope(lags, logs[lags], method))
+    with np.errstate(over="ignore"):
+        return float(np.exp(_slope(lags, logs[lags], method)))
 
 
 def _slope(lags: np.ndarray, logs: np.ndarray, method: str) -> float:
@@ -143,6 +144,8 @@ def bias_bound(phi: Any, cum: Any, *, tau: int, beta: float) -> BiasBound:
     tail[:tau] += until_tau[1:]
     with np.errstate(invalid="ignore"):
         low = np.max(cum - tail)
+    # A sum that has overflown would bound everything by 0.
+    low = np.nan if low == np.inf else low
     delta_hat = np.full(len(phi), np.inf) if low <= 0 else tail / low
     return BiasBound(delta_hat, tail)
 
@@ -194,17 +197,37 @@ def choose_lag(
         3
     """
     bounds = _vector("delta_hat", delta_hat)
-    checks.check_number("delta", delta, above=0)
+    _check_known("delta", delta, above=0)
     k_min = checks.check_count("k_min", k_min, least=1)
     k_max = checks.check_count("k_max", k_max, least=k_min)
     below = np.flatnonzero(bounds < float(delta))
     lag = int(below[0]) + 1 if len(below) else k_max
     lag = max(lag, k_min)
-    for bucket in sorted(checks.check_count("buckets", one, least=1) for one in buckets or ()):
-        if bucket >= lag:
-            lag = bucket
-            break
-    return min(lag, k_max)
+    longer = [bucket for bucket in _buckets(buckets) if bucket >= lag]
+    return min(min(longer, default=lag), k_max)
+
+
+def _buckets(buckets: Any) -> list[int]:
+    if buckets is None:
+        return []
+    checks.require(
+        isinstance(buckets, Sequence | np.ndarray) and np.ndim(buckets) == 1,
+        f"buckets={buckets!r:.80}",
+        "lags in a row, or None",
+        "pass a tuple of ints as buckets",
+    )
+    return [checks.check_count("buckets", one, least=1) for one in buckets]
+
+
+def _check_known(name: str, number: Any, **limits: float) -> None:
+    """Raise unless this is one number, of which the host knows the value."""
+    checks.require(
+        not isinstance(number, Tracer),
+        f"a traced {name}",
+        "a known number",
+        f"pass {name} from outside of jax.jit",
+    )
+    checks.check_number(name, number, **limits)
 
 
 def _vector(name: str, numbers: Any) -> np.ndarray:

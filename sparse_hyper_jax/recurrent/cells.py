@@ -12,21 +12,12 @@ import jax
 import jax.numpy as jnp
 
 from sparse_hyper_jax.checks import require
-from sparse_hyper_jax.entrance import as_array
+from sparse_hyper_jax.entrance import as_array, check_function
 
 Cell = Callable[[Any, Any, Any], Any]
 """``cell(params, h, x) -> h``: one step of a recurrent net."""
 
-
-def check_function(name: str, function: Any, signature: str) -> None:
-    """Raise unless this can be called.
-
-    Raises:
-        ValueError: anything else.
-    """
-    require(
-        callable(function), f"{name}={function!r:.80}", f"a function {signature}", f"pass {name}"
-    )
+SIGNATURE = "a function (params, h, x) -> h"
 
 
 def as_state(h: Any) -> Any:
@@ -39,6 +30,21 @@ def as_state(h: Any) -> Any:
         bool(jax.tree.leaves(h)), f"a state {h!r:.80}", "at least one array of floats", "change it"
     )
     return jax.tree.map(lambda leaf: as_array("an array of the state", leaf, "floats"), h)
+
+
+def as_params(params: Any) -> Any:
+    """Return parameters as arrays of floats.
+
+    Raises:
+        ValueError: no array at all, or a leaf that holds no floats.
+    """
+    require(
+        bool(jax.tree.leaves(params)),
+        f"params={params!r:.80}",
+        "at least one array of floats, whose gradient is asked for",
+        "pass what the cell learns as params",
+    )
+    return jax.tree.map(lambda leaf: as_array("a parameter", leaf, "floats"), params)
 
 
 def as_sequence(xs: Any) -> tuple[Any, int]:
@@ -82,8 +88,9 @@ def check_cell(cell: Cell, params: Any, h: Any, x: Any) -> None:
     Raises:
         ValueError: it is no function, or the state changes its structure, a shape or a dtype.
     """
-    check_function("cell", cell, "(params, h, x) -> h")
-    given, made = jax.eval_shape(lambda: h), jax.eval_shape(cell, params, h, x)
+    check_function("cell", cell, SIGNATURE)
+    # Parameters as they are: a scan closes over them too, so they may hold options beside arrays.
+    given, made = jax.eval_shape(lambda: h), jax.eval_shape(lambda h, x: cell(params, h, x), h, x)
     same = jax.tree.structure(given) == jax.tree.structure(made) and all(
         (one.shape, one.dtype) == (two.shape, two.dtype)
         for one, two in zip(jax.tree.leaves(given), jax.tree.leaves(made), strict=True)

@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 
 from sparse_hyper_jax import checks
-from sparse_hyper_jax.recurrent.cells import as_sequence, check_function
+from sparse_hyper_jax.entrance import check_function
+from sparse_hyper_jax.recurrent.cells import as_sequence
 
 
 def checkpointed_scan(
@@ -53,7 +54,7 @@ def checkpointed_scan(
         >>> float(total), sums.tolist()
         (10.0, [0.0, 1.0, 3.0, 6.0, 10.0])
     """
-    check_function("f", f, "(carry, x) -> (carry, y)")
+    check_function("f", f, "a function (carry, x) -> (carry, y)")
     xs, total = _steps(xs, length)
     root = math.isqrt(total) if segments is None else segments
     count = checks.check_count("segments", root, least=1, most=total)

@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 
 from sparse_hyper_jax import checks
-from sparse_hyper_jax.entrance import as_array
+from sparse_hyper_jax.entrance import as_array, check_function
 from sparse_hyper_jax.precision import wide_dtype
-from sparse_hyper_jax.recurrent.cells import Cell, as_unrolled, check_function, check_scalar
+from sparse_hyper_jax.recurrent.cells import Cell, as_unrolled, check_scalar
 
 
 class LagNorms(NamedTuple):
@@ -64,7 +64,7 @@ def lag_gradients(cell: Cell, loss: Any, params: Any, h0: Any, xs: Any) -> Any:
         >>> gradients[:, 0].tolist()
         [1.0, 0.5, 0.25, 0.125]
     """
-    check_function("loss", loss, "(params, h) -> scalar")
+    check_function("loss", loss, "a function (params, h) -> scalar")
     h0, xs, length = as_unrolled(cell, params, h0, xs)
 
     def last_loss(probes: Any) -> jax.Array:

@@ -9,12 +9,12 @@ from jax.core import Tracer
 
 from sparse_hyper_jax import checks
 from sparse_hyper_jax.diagnostics import norm_ratio
-from sparse_hyper_jax.entrance import as_array
-from sparse_hyper_jax.precision import wide_dtype
+from sparse_hyper_jax.entrance import check_function
+from sparse_hyper_jax.precision import at_least_float32, wide_dtype
 from sparse_hyper_jax.recurrent.cells import (
     Cell,
+    as_params,
     as_unrolled,
-    check_function,
     check_scalar,
     flattened,
 )
@@ -36,7 +36,7 @@ def measured_bias(
         reference: number of steps that stands for all, as a rule those of the window.
 
     Returns:
-        scalar, float32 or wider; NaN where the reference is 0.
+        scalar, float32 or wider; NaN or infinite where the reference is 0.
 
     Raises:
         ValueError: a loss that is no number, parameters that are no floats, lags below 1.
@@ -51,8 +51,8 @@ def measured_bias(
         >>> round(float(recurrent.measured_bias(loss_of_lag, 0.5, lag=1, reference=3)), 3)
         0.25
     """
-    check_function("loss_of_lag", loss_of_lag, "(params, K) -> scalar")
-    params = _float_params(params)
+    check_function("loss_of_lag", loss_of_lag, "a function (params, K) -> scalar")
+    params = as_params(params)
     lags = [as_lag("lag", lag), as_lag("reference", reference)]
 
     def loss(params: Any, lag: jax.Array) -> jax.Array:
@@ -61,6 +61,7 @@ def measured_bias(
     # One program for both, run twice.
     gradients = jax.lax.map(lambda lag: jax.grad(loss)(params, lag), jnp.stack(lags))
     short, whole = (jax.tree.map(lambda leaf, n=n: leaf[n], gradients) for n in range(2))
+    short, whole = (jax.tree.map(at_least_float32, one) for one in (short, whole))
     return norm_ratio(jax.tree.map(jnp.subtract, short, whole), whole)
 
 
@@ -81,8 +82,8 @@ def bias_by_lag(cell: Cell, loss: Any, params: Any, h0: Any, xs: Any) -> jax.Arr
         xs: pytree of ``(W, ...)``.
 
     Returns:
-        ``(W,)``, entry ``K - 1`` for K steps, the last one 0; float32 or wider; NaN where the whole
-        gradient is 0.
+        ``(W,)``, entry ``K - 1`` for K steps, the last one 0; float32 or wider; NaN or infinite
+        where the whole gradient is 0.
 
     Raises:
         ValueError: the cell changes what kind of state it is, no steps, parameters that are no
@@ -96,8 +97,8 @@ def bias_by_lag(cell: Cell, loss: Any, params: Any, h0: Any, xs: Any) -> jax.Arr
         >>> biases.tolist()  # of 1.5 + 1.0 * 0.5 + 0.0 * 0.25
         [0.25, 0.0, 0.0]
     """
-    check_function("loss", loss, "(params, h) -> scalar")
-    params = _float_params(params)
+    check_function("loss", loss, "a function (params, h) -> scalar")
+    params = as_params(params)
     h0, xs, length = as_unrolled(cell, params, h0, xs)
 
     def last_loss(own: Any, params: Any) -> jax.Array:
@@ -115,10 +116,6 @@ def bias_by_lag(cell: Cell, loss: Any, params: Any, h0: Any, xs: Any) -> jax.Arr
     whole = until[-1] + flattened(direct, dtype)
     neglected = jnp.flip(jnp.concatenate([jnp.zeros_like(until[:1]), until[:-1]]), axis=0)
     return lengths(neglected) / lengths(whole)
-
-
-def _float_params(params: Any) -> Any:
-    return jax.tree.map(lambda leaf: as_array("a parameter", leaf, "floats"), params)
 
 
 def as_lag(name: str, lag: Any) -> jax.Array:

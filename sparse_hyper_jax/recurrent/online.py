@@ -14,13 +14,15 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from sparse_hyper_jax.entrance import as_array
+from sparse_hyper_jax.checks import require
+from sparse_hyper_jax.entrance import check_function
 from sparse_hyper_jax.precision import wide_dtype
 from sparse_hyper_jax.recurrent.cells import (
+    SIGNATURE,
     Cell,
+    as_params,
     as_state,
     check_cell,
-    check_function,
     check_scalar,
     flattened,
     unflattened,
@@ -100,7 +102,7 @@ def rtrl(cell: Cell) -> OnlineRule:
         >>> float(h[0]), float(gradient)  # 1 + a + a^2 and its derivative
         (1.75, 2.0)
     """
-    check_function("cell", cell, "(params, h, x) -> h")
+    check_function("cell", cell, SIGNATURE)
 
     def init(params: Any, h: Any) -> Any:
         params, h = as_params(params), as_state(h)
@@ -109,6 +111,7 @@ def rtrl(cell: Cell) -> OnlineRule:
 
     def step(trace: Any, params: Any, h: Any, x: Any, loss: Any, *, key: Any = None) -> OnlineStep:
         del key
+        check_trace(trace, init, params, h)
         one = linear_step(cell, params, h, x, loss)
         inner, immediate = jax.vmap(one.backwards)(jnp.eye(one.slope.size, dtype=one.slope.dtype))
         trace = jax.tree.map(
@@ -144,7 +147,7 @@ def linear_step(cell: Cell, params: Any, h: Any, x: Any, loss: Any) -> LinearSte
     """
     params, h = as_params(params), as_state(h)
     check_cell(cell, params, h, x)
-    check_function("loss", loss, "(h) -> scalar")
+    check_function("loss", loss, "a function (h) -> scalar")
     dtype = wide_dtype(*leaves(params, h))
 
     def run(params: Any, flat: jax.Array) -> jax.Array:
@@ -163,13 +166,21 @@ def linear_step(cell: Cell, params: Any, h: Any, x: Any, loss: Any) -> LinearSte
     )
 
 
-def as_params(params: Any) -> Any:
-    """Return parameters as arrays of floats.
+def check_trace(trace: Any, init: Callable[..., Any], params: Any, h: Any) -> None:
+    """Raise unless a trace has the structure and the shapes that ``init`` gives it.
 
     Raises:
-        ValueError: a leaf that holds none.
+        ValueError: it was made for other parameters, another state, or by another rule.
     """
-    return jax.tree.map(lambda leaf: as_array("a parameter", leaf, "floats"), params)
+    found, expected = (
+        jax.tree.map(jnp.shape, one) for one in (trace, jax.eval_shape(init, params, h))
+    )
+    require(
+        found == expected,
+        f"a trace of shapes {found}",
+        f"{expected}, as init makes it",
+        "pass the trace of the step before, or init(params, h)",
+    )
 
 
 def leaves(*trees: Any) -> list[jax.Array]:

@@ -8,9 +8,9 @@ import numpy as np
 from jax.core import Tracer
 
 from sparse_hyper_jax import checks
-from sparse_hyper_jax.entrance import as_array, check_random_key
+from sparse_hyper_jax.entrance import as_array, check_function, check_random_key
 from sparse_hyper_jax.precision import at_least_float32
-from sparse_hyper_jax.recurrent.cells import Cell, as_unrolled, check_function, check_scalar
+from sparse_hyper_jax.recurrent.cells import Cell, as_unrolled, check_scalar
 from sparse_hyper_jax.recurrent.measured import as_lag
 
 
@@ -38,6 +38,7 @@ def weighted_scan(cell: Cell, params: Any, h0: Any, xs: Any, weights: Any) -> tu
 
     The states are those of ``jax.lax.scan``. Backwards, what step t hands to the state it began
     with is multiplied by ``weights[t]``: 1 keeps it, 0 cuts it off (also where it is not finite).
+    Infinite states keep it unless the weight is 0.
 
     Args:
         cell: ``(params, h, x) -> h``.
@@ -126,7 +127,7 @@ def truncated_loss(cell: Cell, loss: Any, params: Any, h0: Any, xs: Any, *, lag:
         >>> [round(float(jax.grad(loss)(0.5, lag)), 3) for lag in (1, 2, 4)]
         [1.75, 2.5, 2.75]
     """
-    check_function("loss", loss, "(params, h) -> scalar")
+    check_function("loss", loss, "a function (params, h) -> scalar")
     h0, xs, length = as_unrolled(cell, params, h0, xs)
     kept = jnp.arange(length, dtype=jnp.int32) != length - as_lag("lag", lag)
     h, _ = _scan(cell, params, h0, xs, kept.astype(jnp.float32))
@@ -162,7 +163,7 @@ def artbp_weights(key: jax.Array, probabilities: Any) -> RandomTruncation:
     check_random_key(key)
     probabilities = at_least_float32(as_array("probabilities", probabilities))
     checks.check_shape("probabilities", probabilities, (None,), "one per step")
-    if not isinstance(probabilities, Tracer):
+    if probabilities.size and not isinstance(probabilities, Tracer):
         known = np.asarray(probabilities)  # may be known inside of jax.jit too
         checks.require(
             not np.any((known < 0) | (known >= 1)),
@@ -190,4 +191,6 @@ def _weigh(state: jax.Array, weight: jax.Array) -> jax.Array:
     # dropped where JAX differentiates a scan twice.)
     weighed = fixed + weight.astype(state.dtype) * (state - fixed)
     # Chosen, not multiplied: what is cut off is gone also where it is not finite.
-    return jnp.where(weight == 0, fixed, jnp.where(weight == 1, state, weighed))
+    # An infinite state has no such difference, and goes on as it is.
+    whole = (weight == 1) | jnp.isinf(fixed)
+    return jnp.where(weight == 0, fixed, jnp.where(whole, state, weighed))

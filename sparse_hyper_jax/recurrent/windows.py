@@ -111,9 +111,14 @@ def window_scan(
     check_cell(cell, params, h, jax.tree.map(lambda leaf: leaf[0], xs))
     steps = as_array("steps", steps, "integers")
     checks.check_shape("steps", steps, (None,), "the steps of one window")
+    if steps.dtype.itemsize < 4:  # too narrow to be compared with a length
+        steps = steps.astype(jnp.int32)
     carry = checks.check_count("carry", carry, most=steps.shape[0] - 1)
     inside = (steps >= 0) & (steps < length)
-    places = jnp.where(inside, steps, 0)
+    # Padding reads what a step of the window reads: the slope of what it computes is 0 times a
+    # number, and would be NaN where that step of the sequence cannot be differentiated.
+    some = jnp.clip(steps[jnp.argmax(inside)], 0, length - 1)
+    places = jnp.where(inside, steps, some)
 
     def step(h: Any, inputs: tuple[Any, jax.Array]) -> tuple[Any, Any]:
         x, runs = inputs

@@ -59,9 +59,10 @@ def _is_inexact(array: Any) -> bool:
 
 
 def _is_true(array: Any) -> jax.Array:
-    """Say of an array's first entry what holds for all bits; a compiler does not see that."""
-    first = jnp.real(array).reshape(-1)[0].astype(jnp.float32)
-    bits = jax.lax.bitcast_convert_type(first, jnp.uint32)
+    """Say of an array's largest entry what holds for all bits; a compiler does not see that."""
+    # Not of the first: an axis that is spread over devices cannot be cut at one entry.
+    largest = jnp.max(jnp.real(array)).astype(jnp.float32)
+    bits = jax.lax.bitcast_convert_type(largest, jnp.uint32)
     return (bits >> jnp.uint32(1)) < jnp.uint32(2**31)
 
 

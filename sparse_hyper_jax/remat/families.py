@@ -51,6 +51,16 @@ def closures(graph: Graph) -> list[int]:
     return found
 
 
+def is_lower(graph: Graph, nodes: int) -> bool:
+    """Say whether a set holds what its members read."""
+    return all(
+        nodes >> other & 1
+        for node, read in enumerate(graph.predecessors)
+        if nodes >> node & 1
+        for other in read
+    )
+
+
 def _all(graph: Graph) -> set[int]:
     """Grow lower sets by one node at a time."""
     needed = [sum(1 << other for other in read) for read in graph.predecessors]

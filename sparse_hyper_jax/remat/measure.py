@@ -2,13 +2,17 @@
 
 import time
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import jax
 
 from sparse_hyper_jax.checks import check_choice, require
+from sparse_hyper_jax.entrance import check_function, check_instance
 from sparse_hyper_jax.remat.barriers import GUARDS, Barrier
 from sparse_hyper_jax.remat.costs import bytes_of
+from sparse_hyper_jax.remat.families import is_lower
+from sparse_hyper_jax.remat.graph import Graph
 from sparse_hyper_jax.remat.plan import Plan
 from sparse_hyper_jax.remat.traced import Function, Traced, traced
 
@@ -79,6 +83,10 @@ def measure(
         7168
     """
     check_choice("barrier", barrier, tuple(GUARDS))
+    check_function("of", of)
+    check_instance("frontier", frontier, tuple, list)
+    for one in frontier:
+        check_instance("a plan of frontier", one, Plan)
     whole = traced(fn, args, {})
     require(
         whole.program.alone,
@@ -86,15 +94,24 @@ def measure(
         "one that can be compiled by itself",
         "measure it outside of shard_map, or plan it by budgeted_checkpoint inside",
     )
-    count = len(whole.nodes.step_of)
     for one in frontier:
-        require(
-            one.chain[-1] == (1 << count) - 1,
-            f"a plan of {one.chain[-1].bit_length()} nodes for a function of {count}",
-            "plans of the same function and shapes",
-            "call plan with the arguments of measure",
-        )
+        _check_fits(one, whole.nodes.graph)
     return tuple(compile_plan(whole, one, of, barrier) for one in frontier)
+
+
+def _check_fits(plan: Plan, graph: Graph) -> None:
+    """Raise unless a chain consists of growing lower sets of a graph, up to all of it."""
+    count, chain = len(graph.memory), plan.chain
+    nodes = max(chain, default=0).bit_length()
+    order = ", in another order" if nodes == count else ""
+    require(
+        chain[-1:] == ((1 << count) - 1,)
+        and all(one & other == one for one, other in pairwise(chain))
+        and all(is_lower(graph, one) for one in chain),
+        f"a plan of {nodes} nodes for a function of {count}{order}",
+        "plans of the same function and shapes",
+        "call plan with the arguments of measure",
+    )
 
 
 def compile_plan(

@@ -67,13 +67,15 @@ def leaves_of(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[list[Any],
 def _as_leaf(leaf: Any) -> Any:
     if isinstance(leaf, jax.Array | jax.ShapeDtypeStruct):
         return leaf
-    require(
-        isinstance(leaf, np.ndarray | np.generic | bool | int | float | complex),
-        f"the argument {leaf!r:.80}",
-        "arrays and numbers, in any pytree",
-        "bind what is neither by functools.partial first",
-    )
+    _check_array("the argument", leaf, "bind what is neither by functools.partial first")
     return as_array("argument", leaf, "numbers")
+
+
+def _check_array(what: str, leaf: Any, change: str = "take what is neither out of it") -> None:
+    known = jax.Array | np.ndarray | np.generic | bool | int | float | complex
+    require(
+        isinstance(leaf, known), f"{what} {leaf!r:.80}", "arrays and numbers, in any pytree", change
+    )
 
 
 def trace(fn: Callable[..., Any], leaves: list[Any], tree: Any) -> Program:
@@ -88,6 +90,8 @@ def trace(fn: Callable[..., Any], leaves: list[Any], tree: Any) -> Program:
     def flat(*leaves: Any) -> list[Any]:
         args, kwargs = tree.unflatten(leaves)
         outputs, out_tree = jax.tree.flatten(fn(*args, **kwargs))
+        for output in outputs:
+            _check_array("the result", output)
         trees.append(out_tree)
         return outputs
 

@@ -132,8 +132,25 @@ def test_lags_stay_between_limits_and_go_up_to_buckets(options, expected):
     assert recurrent.choose_lag([2.0, 0.8, 0.4, 0.1], np.float32(0.5), **options) == expected
 
 
+def test_what_is_too_large_for_doubles_bounds_nothing():
+    assert recurrent.fit_decay([1e-20, 1e300]) == np.inf
+    assert np.isnan(recurrent.bias_bound(PHI, [1.0, 1.5, np.inf], tau=1, beta=0.5).delta_hat).all()
+
+
+def test_buckets_may_be_an_array():
+    buckets = np.array([2, 5])
+    assert recurrent.choose_lag([2.0, 0.8, 0.4], 0.5, k_min=1, k_max=8, buckets=buckets) == 5
+
+
 PHI = [1.0, 0.5, 0.25]
 WRONG = [
+    (lambda: recurrent.choose_lag(PHI, 0.5, k_min=1, k_max=3, buckets=5), "buckets=5"),
+    (lambda: recurrent.choose_lag(PHI, 0.5, k_min=1, k_max=3, buckets="58"), "buckets='58'"),
+    (
+        lambda: jax.eval_shape(lambda d: recurrent.choose_lag(PHI, d, k_min=1, k_max=3), 0.5),
+        "a traced delta",
+    ),
+    (lambda: jax.eval_shape(lambda f: recurrent.fit_decay(PHI, floor=f), -9.0), "a traced floor"),
     (lambda: recurrent.fit_decay([[1.0]]), "phi="),
     (lambda: recurrent.fit_decay([]), "phi="),
     (lambda: recurrent.fit_decay(None), "phi=None"),

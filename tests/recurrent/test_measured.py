@@ -56,6 +56,8 @@ def test_the_bias_of_a_linear_recurrence_has_a_closed_form():
 
 
 WRONG = [
+    (lambda: recurrent.measured_bias(lambda p, k: 1.0, None, lag=1, reference=2), "params=None"),
+    (lambda: recurrent.bias_by_lag(linear, lambda a, h: h, None, 0.0, jnp.ones(2)), "params=None"),
     (lambda: recurrent.measured_bias(3, 0.5, lag=1, reference=2), "loss_of_lag=3"),
     (lambda: recurrent.measured_bias(lambda p, k: p, 1, lag=1, reference=2), "a parameter of"),
     (lambda: recurrent.measured_bias(lambda p, k: p, 0.5, lag=0, reference=2), "lag=0"),

@@ -208,6 +208,18 @@ def test_short_floats_keep_long_traces():
         assert jax.tree.map(jnp.shape, step.trace) == jax.tree.map(jnp.shape, trace)
 
 
+@pytest.mark.parametrize("size", [1e-25, 1e-10, 1e25])
+def test_noise_is_balanced_also_for_very_small_and_large_derivatives(size):
+    # Of one unit and one parameter the product of the two factors is exact.
+    gradient = step_of(
+        recurrent.uoro(lambda a, h, x: size * a * h + x),
+        0.5,
+        *jnp.ones((2, 1)),
+        key=jax.random.key(0),
+    ).gradient
+    np.testing.assert_allclose(gradient, size, rtol=1e-5)
+
+
 def step_of(rule, params, h, x, loss=jnp.sum, **options):
     return rule.step(rule.init(params, h), params, h, x, loss, **options)
 
@@ -226,6 +238,17 @@ WRONG = [
     (lambda: recurrent.snap1(linear).init(ONE, jnp.ones((3, 2))), "states of shapes [(3, 2)]"),
     (lambda: recurrent.snap1(linear).init(jnp.ones(3), ONE), "a parameter of shape (3,) with 2"),
     (lambda: recurrent.snap1(linear).init(0.5, ONE), "a parameter of shape () with 2"),
+    (lambda: recurrent.snap1(linear).init(ONE, jnp.ones(0)), "states of shapes [(0,)]"),
+    (lambda: recurrent.rtrl(linear).init(None, ONE), "params=None"),
+    *(
+        (
+            lambda rule=rule: rule.step(
+                rule.init(jnp.ones((1, 2)), ONE), ONE, ONE, ONE, jnp.sum, key=jax.random.key(0)
+            ),
+            "a trace of shapes",
+        )
+        for rule in (recurrent.rtrl(linear), recurrent.snap1(linear), recurrent.uoro(linear))
+    ),
 ]
 
 

@@ -82,6 +82,33 @@ def test_random_cuts_have_their_probabilities_and_weights_the_mean_one():
 
 
 STATE = jnp.zeros(())
+
+
+def test_the_states_are_those_of_a_scan_also_where_they_are_infinite():
+    weights = jnp.array([1.25, 1.0, 0.0, 2.0])
+    _, states = recurrent.weighted_scan(
+        lambda a, h, x: a * h + x, 1.0, jnp.inf, jnp.ones(4), weights
+    )
+    assert states.tolist() == [jnp.inf] * 4
+
+
+def test_no_steps_are_cut_at_random():
+    drawn = recurrent.artbp_weights(jax.random.key(0), jnp.zeros(0))
+    assert drawn.cut.shape == drawn.weights.shape == (0,)
+
+
+def test_parameters_may_hold_options_beside_arrays():
+    def cell(params, h, x):
+        return params["decay"] * h + jnp.ones(params["units"]).sum() * (params["kind"] == "a") * x
+
+    params = {"decay": jnp.array(0.5), "units": 3, "kind": "a"}
+    for scan in (
+        lambda h, xs: recurrent.tbptt_scan(cell, params, h, xs, lag=1)[0],
+        lambda h, xs: recurrent.window_scan(cell, params, h, xs, jnp.arange(2), carry=1)[1],
+    ):
+        assert float(scan(0.0, jnp.ones(2))) == 4.5
+
+
 WRONG = [
     (lambda: recurrent.weighted_scan(linear, 1.0, STATE, jnp.ones(3), jnp.ones(2)), "weights of"),
     (lambda: recurrent.tbptt_scan(linear, 1.0, STATE, jnp.ones(3), lag=0), "lag=0"),

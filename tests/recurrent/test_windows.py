@@ -148,6 +148,28 @@ def test_padding_does_nothing_and_a_window_takes_no_gradient_to_its_start():
     assert float(jax.grad(last)(2.0, np.array([0, 1]))) == 0
 
 
+def test_padding_has_no_slope_where_other_steps_cannot_be_differentiated():
+    xs = jnp.array([jnp.nan, 1.0, 2.0, 3.0])
+
+    def total(a, steps):
+        def cell(a, h, x):
+            return jnp.tanh(a * h + x)
+
+        return jnp.sum(recurrent.window_scan(cell, a, 0.0, xs, steps, carry=1)[0][:2])
+
+    padded, whole = (jax.grad(total)(0.5, jnp.array(steps)) for steps in ([2, 3, -1], [2, 3]))
+    np.testing.assert_allclose(padded, whole, rtol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [jnp.int8, jnp.uint8, jnp.uint32])
+def test_steps_may_be_narrow_or_unsigned(dtype):
+    xs = jnp.arange(500.0)
+    states, _ = recurrent.window_scan(
+        lambda a, h, x: h + x, None, 0.0, xs, jnp.array([3, 4], dtype), carry=1
+    )
+    assert states.tolist() == [3.0, 7.0]
+
+
 WRONG = [
     (lambda: recurrent.tbptt_windows(0, 2), "length=0"),
     (lambda: recurrent.tbptt_windows(5, 0), "lag=0"),

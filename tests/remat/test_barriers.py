@@ -78,3 +78,21 @@ def test_second_derivatives_backwards_but_none_forwards():
     np.testing.assert_allclose(twice, expected, rtol=1e-5)
     with pytest.raises(TypeError, match="forward-mode"):
         jax.jvp(lean, (X[0],), (X[0],))
+
+
+def test_rows_that_are_spread_over_devices():
+    mesh = jax.make_mesh((2,), ("rows",), axis_types=(jax.sharding.AxisType.Explicit,))
+
+    def loss(weights, x):
+        for _ in range(4):
+            x = jnp.tanh(x @ weights)
+        return jnp.sum(x)
+
+    weights, x = 0.5 * jnp.eye(4), jnp.ones((8, 4))
+    expected = jax.grad(loss)(weights, x)
+    with jax.set_mesh(mesh):
+        spread = jax.device_put(x, jax.sharding.NamedSharding(mesh, jax.P("rows")))
+        lean = lean_of(loss, barrier="cond")
+        assert len(lean.plan(weights, spread).chain) > 1
+        found = jax.jit(jax.grad(lean))(weights, spread)
+    np.testing.assert_allclose(found, expected, rtol=1e-5)

@@ -137,6 +137,11 @@ def test_effects_are_refused(fn):
         jax.eval_shape(remat.budgeted_checkpoint(fn, 0.5), X)
 
 
+def test_results_that_are_no_arrays_are_refused():
+    with pytest.raises(ValueError, match="found the result 'a'; expected arrays and numbers"):
+        jax.eval_shape(remat.budgeted_checkpoint(lambda x: (x, "a"), 0.5), X)
+
+
 def lean_of(fn, **options):
     """Cut it as finely as estimates tell, without compiling."""
     return remat.budgeted_checkpoint(fn, 1.0, objective="memory", measure=False, **options)

@@ -50,6 +50,23 @@ def test_plans_of_another_function_are_refused():
         remat.measure(layers, remat.plan(layers, X), X, barrier="wall")
 
 
+PLAN = remat.Plan
+WRONG = [
+    ((PLAN((2, 7), 0, 0.0),), {}, "found a plan of 3 nodes for a function of 3, in another order"),
+    ((PLAN((3, 1, 7), 0, 0.0),), {}, "found a plan of 3 nodes for a function of 3, in another"),
+    ((PLAN((), 0, 0.0),), {}, "found a plan of 0 nodes for a function of 3; expected plans"),
+    (PLAN((7,), 0, 0.0), {}, "found a plan of frontier="),
+    ("thin", {}, "found frontier='thin'; expected"),
+    ((), {"of": None}, "found of=None; expected a function"),
+]
+
+
+@pytest.mark.parametrize(("frontier", "options", "message"), WRONG)
+def test_what_is_no_plan_is_told_in_three_parts(frontier, options, message):
+    with pytest.raises(ValueError, match=message):
+        remat.measure(lambda x: jnp.sum(jnp.sin(jnp.sin(x))), frontier, X, **options)
+
+
 def test_a_part_of_a_map_is_refused():
     def part(x):
         remat.measure(lambda x: jax.lax.psum(x, "rows"), (), x)
