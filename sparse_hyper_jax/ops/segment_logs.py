@@ -75,7 +75,8 @@ def segment_log_softmax(
 
     Returns:
         ``(n, *features)`` in the dtype of ``logits``. Entries that take no part receive 0, so that
-        a sum over all is one over the kept; a logit of -inf receives -inf.
+        a sum over all is one over the kept; a logit of -inf receives -inf,
+        or NaN beside one.
 
     Raises:
         ValueError: lengths that differ.
@@ -94,8 +95,9 @@ def segment_log_softmax(
     finite = kept & (wide != -jnp.inf)
     # As differences to the largest: large logits of nearly the same size would lose their digits.
     _, top, logs = _logsumexp(wide, segments, kept)
-    below = jnp.where(finite, wide - segments.for_each(top), 0)
-    shares = jnp.where(finite, below - segments.for_each(logs), jnp.where(kept, -jnp.inf, 0))
+    below, logs = jnp.where(finite, wide - segments.for_each(top), 0), segments.for_each(logs)
+    never = jnp.where(jnp.isnan(logs), jnp.nan, -jnp.inf).astype(wide.dtype)
+    shares = jnp.where(finite, below - logs, jnp.where(kept, never, 0))
     return shares.astype(share_dtype(logits))
 
 

@@ -97,8 +97,8 @@ def spearman(
         >>> round(float(spearman(keys, labels, segment_ids=jnp.array([0, 0, 1, 1]))), 3)
         1.0
     """
-    dtype = wide_dtype(jnp.asarray(keys), jnp.asarray(labels))
     keys, labels, lists, absent = enter_labelled(keys, labels, segment_ids, mask, floating=False)
+    dtype = wide_dtype(keys, labels)
     keys, labels = jax.lax.stop_gradient(spread_alike(keys, labels))
     by_key, by_label = (
         find_order(part, segment_ids=lists, absent=absent) for part in (keys, labels)
@@ -113,13 +113,18 @@ def spearman(
 
     one, two = centred(by_key, keys), centred(by_label, labels)
     products = smooth(within, jnp.stack([one * two, one * one, two * two], axis=1))
-    squares = products[:, 1] * products[:, 2]
-    counted = starts & (squares > 0)
+    counted = starts & (products[:, 1] > 0) & (products[:, 2] > 0)
     if absent is not None:
         counted = counted & ~by_label.arrange(absent)
-    each = jnp.where(counted, products[:, 0] / jnp.sqrt(jnp.where(counted, squares, 1)), 0)
+    each = jnp.where(counted, _correlation(jnp.where(counted[:, None], products, 1)), 0)
     mean = each.sum() / counted.sum(dtype=jnp.int32).astype(dtype)
     return unless_nan(keys, unless_nan(labels, mean))
+
+
+def _correlation(products: jax.Array) -> jax.Array:
+    """Return ``xy / sqrt(xx yy)`` of sums ``(xy, xx, yy)`` in the last axis."""
+    # Two roots: the product of two sums, ``n^6 / 144``, overflows float32 from 6 million ranks on.
+    return products[..., 0] / jnp.sqrt(products[..., 1]) / jnp.sqrt(products[..., 2])
 
 
 def _right_places(keys: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array]:

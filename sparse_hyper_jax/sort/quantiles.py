@@ -160,7 +160,17 @@ def soft_max(keys: jax.Array, **options: Unpack[ReadOptions]) -> jax.Array:
     return soft_quantile(keys, 1.0, **options)
 
 
-def soft_largest(keys: jax.Array, k: int, **options: Unpack[ReadOptions]) -> jax.Array:
+def soft_largest(
+    keys: jax.Array,
+    k: int,
+    *,
+    certainty: jax.Array | float = 10.0,
+    segment_ids: jax.Array | None = None,
+    num_segments: int | None = None,
+    weights: jax.Array | None = None,
+    hard: bool = False,
+    straight_through: bool = False,
+) -> jax.Array:
     """Return the ``k`` largest keys, from the largest down, with gradients.
 
     The first ``k`` places of ``soft_sort(keys, keys, descending=True)``, of every list. (Other
@@ -168,10 +178,15 @@ def soft_largest(keys: jax.Array, k: int, **options: Unpack[ReadOptions]) -> jax
     them: :func:`soft_top_k`.)
 
     Args:
-        keys: ``(n,)`` keys.
+        keys: ``(n,)`` keys, as in :func:`soft_quantile`; a NaN spoils its list.
         k: how many, from 1 to ``n``.
-        **options: as of :func:`soft_quantile`. Weights say how much an element is mixed in; each of
-            weight above 0 takes one place.
+        certainty: scalar above 0, as there.
+        segment_ids: ``(n,)`` integers, which list an element belongs to, as there.
+        num_segments: static number of lists; goes with ``segment_ids``.
+        weights: ``(n,)`` numbers or flags, how much an element is mixed in; each of weight above 0
+            takes one place.
+        hard: the exact ones.
+        straight_through: return the exact ones, with the gradient of the soft ones.
 
     Returns:
         ``(k,)``, or ``(num_segments, k)``; at least float32. 0 where a list has no more elements.
@@ -185,17 +200,16 @@ def soft_largest(keys: jax.Array, k: int, **options: Unpack[ReadOptions]) -> jax
         >>> print(np.asarray(soft_largest(keys, 2, certainty=8.0)).round(2))
         [5. 3.]
     """
-    certainty, segment_ids = options.get("certainty", 10.0), options.get("segment_ids")
-    hard = options.get("hard", False)
-    straight_through = check_flag("straight_through", options.get("straight_through", False))
-    sortable = enter_sort(keys, certainty, segment_ids, options.get("weights"), hard=hard)
+    straight_through = check_flag("straight_through", straight_through)
+    sortable = enter_sort(keys, certainty, segment_ids, weights, hard=hard)
     k = check_count("k", k, 1, len(sortable.keys))
-    places = _find_places(sortable, certainty, options.get("num_segments"))
+    places = _find_places(sortable, certainty, num_segments)
     below = np.arange(k, dtype=np.int32)[None, :]
     exists = below < places.size[:, None]
     at = jnp.where(exists, places.last[:, None] - below, places.first[:, None])
     exact, soft = (
-        jnp.where(exists, _take(values, at), 0) for values in (places.exact, places.soft)
+        jnp.where(exists, _spoil(places, _take(values, at)), 0)
+        for values in (places.exact, places.soft)
     )
     chosen = _choose(exact, soft, sortable.hard, straight_through)
     return chosen if segment_ids is not None else chosen[0]
@@ -287,7 +301,13 @@ def _read(places: Places, values: jax.Array, level: jax.Array) -> jax.Array:
     alone = end == start
     part = jnp.where(alone, 0, (wanted - start) / jnp.where(alone, 1, end - start))
     read = _take(values, below) * (1 - part) + _take(values, above) * part
-    return jnp.where(places.size[:, None] == 0, 0, read)
+    return jnp.where(places.size[:, None] == 0, 0, _spoil(places, read))
+
+
+def _spoil(places: Places, read: jax.Array) -> jax.Array:
+    """Make what is read ``(S, m)`` NaN where the list holds one, which stands at its end."""
+    ends = _take(places.exact, places.last[:, None])
+    return read * jnp.where(jnp.isnan(ends), jnp.asarray(jnp.nan, read.dtype), 1)
 
 
 def _search(places: Places, wanted: jax.Array) -> jax.Array:

@@ -277,6 +277,9 @@ def _make_mix(
             # Smaller than the payload: one product takes fewer passes over the payload's memory.
             matrix = smooth(decays, arrange_rows(jnp.eye(n, dtype=dtype)))
         if transpose:
+            if weights is not None:
+                # Places of padding count for nothing, NaN among them: not even for the certainty.
+                rows = jnp.where(arrange_rows(weights)[:, None] == 0, 0, rows)
             shares = rows / totals[:, None]
             if matrix is not None:
                 return _product(matrix.T, shares)

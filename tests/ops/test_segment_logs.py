@@ -66,6 +66,13 @@ def test_minus_infinity_means_never_and_a_nan_spoils_its_segment():
     np.testing.assert_array_equal(shares, [0, -np.inf, np.nan, np.nan, 0, -np.inf])
 
 
+def test_a_nan_spoils_its_segment_as_it_does_that_of_a_softmax():
+    logits, ids = np.array([np.nan, -np.inf, 1, -np.inf], np.float32), [0, 0, 1, 1]
+    shares = ops.segment_log_softmax(logits, ids, 2)
+    np.testing.assert_array_equal(shares, [np.nan, np.nan, 0, -np.inf])
+    np.testing.assert_array_equal(ops.segment_softmax(logits, ids, 2), np.exp(shares))
+
+
 def test_sixteen_bits_are_summed_in_float32():
     ones = jnp.zeros(5000, jnp.bfloat16)
     sums = ops.segment_logsumexp(ones, np.zeros(5000, int), 1)

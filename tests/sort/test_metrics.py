@@ -3,7 +3,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sparse_hyper_jax.sort import element_match, exact_match
+from sparse_hyper_jax.sort import element_match, exact_match, metrics, spearman
+from tests.ops.examples import assert_names_itself_and_its_cure
 
 
 @pytest.mark.parametrize(
@@ -69,3 +70,18 @@ def test_nothing_with_a_nan_is_right():
     labels = [[4, 5, 6], [4, 5, 6], [4, 5, 6], [4, 5, nan]]
     np.testing.assert_array_equal(exact_match(keys, labels), [True, False, False, False])
     np.testing.assert_array_equal(element_match(keys, labels), [1, nan, nan, nan])
+
+
+def test_a_correlation_of_very_many_ranks():
+    n = 1e8
+    sums = np.array([[1, 1, 1], [-1, 1, 1], [0.5, 1, 1]], np.float32) * (n**3 / 12)
+    np.testing.assert_allclose(jax.jit(metrics._correlation)(sums), [1, -1, 0.5], rtol=1e-6)
+
+
+@pytest.mark.parametrize("wrong", [None, "ab", [[1], [2, 3]]])
+def test_what_is_no_array_names_itself_and_its_cure(wrong):
+    for name in ("keys", "labels"):
+        call = {"keys": [1, 2], "labels": [1, 2]} | {name: wrong}
+        assert_names_itself_and_its_cure(
+            lambda call=call: spearman(**call), f"{name}=", "an array of real", f"convert {name}"
+        )

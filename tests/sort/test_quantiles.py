@@ -149,10 +149,15 @@ def test_padding_counts_for_nothing_whatever_it_holds(bad):
     np.testing.assert_array_equal(np.asarray(slopes)[padding], 0)
 
 
-def test_a_nan_spoils_its_own_list_only():
+@pytest.mark.parametrize("way", [{}, {"hard": True}, {"straight_through": True}])
+def test_a_nan_spoils_its_own_list_only(way):
     keys = np.where(np.arange(9) == 1, np.nan, KEYS).astype(np.float32)
-    found = quantiles(keys, 0.4, segment_ids=LISTS, num_segments=4)
-    np.testing.assert_array_equal(np.isnan(found), [False, False, True, False])
+    lists = {"segment_ids": LISTS, "num_segments": 4}
+    found = quantiles(keys, np.array([0, 0.4, 1]), **lists, **way)
+    np.testing.assert_array_equal(np.isnan(found).T, [[False, False, True, False]] * 3)
+    # Three elements: the exact ones have two numbers beside the NaN, and would show them.
+    found = soft_largest(keys, 3, **lists, **way)
+    np.testing.assert_array_equal(np.isnan(found).T, [[False, False, True, False]] * 3)
 
 
 def test_ties_have_finite_slopes():
@@ -213,3 +218,9 @@ def test_how_many_are_the_largest():
     for k in (0, 10, 2.0):
         call = partial(soft_largest, KEYS, k)
         assert_names_itself_and_its_cure(call, f"k={k}", "an int from 1 to 9", "static int")
+
+
+def test_an_option_of_another_name_is_refused():
+    for read in (partial(soft_largest, k=2), soft_median, soft_min, soft_max):
+        with pytest.raises(TypeError, match="unexpected keyword argument 'certainity'"):
+            read(KEYS, certainity=1.0)

@@ -228,3 +228,22 @@ def test_straight_through_keeps_sixteen_bits_exact():
 )
 def test_mistakes_name_themselves_and_their_cure(call, found, expected, cure):
     assert_names_itself_and_its_cure(lambda: call(jnp.ones(4)), found, expected, cure)
+
+
+def test_what_stands_at_places_of_padding_has_no_slope():
+    keys, weights = normal(N), np.maximum(WEIGHTS, 0)
+    slopes = jax.jit(
+        jax.grad(
+            lambda certainty, keys, weights, places: jnp.sin(
+                apply_permutation(
+                    soft_argsort(keys, certainty=certainty, weights=weights),
+                    places,
+                    transpose=True,
+                )
+            ).sum(),
+            argnums=(0, 1, 2),
+        )
+    )
+    places = normal(N, 1)
+    bad = np.where(np.arange(N) < 4, places, np.nan).astype(np.float32)  # two elements of weight 0
+    assert_close(slopes(C, keys, weights, bad), slopes(C, keys, weights, places))
