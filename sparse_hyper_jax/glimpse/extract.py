@@ -146,7 +146,7 @@ def _read(
 ) -> jax.Array:
     """Mix image ``(H, W, C)`` by density, for means ``(2, n)``: ``(C, n)``."""
     densities = _densities(points, means, _nearest(image.shape, means), variances)
-    return _sum(densities, _gather(image, points)) / sum(densities)[None]
+    return _sum(densities, _gather(image, points)) / _total(densities)[None]
 
 
 # All derivatives are sums over the points that the value needs too. Taken here, beside the value,
@@ -159,7 +159,7 @@ def _read_jvp(primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> tuple[jax.
     image_slope, _, mean_slopes, variance_slopes = tangents
     nearest = _nearest(image.shape, means)
     densities = _densities(points, means, nearest, variances)
-    whole, pixels = sum(densities), _gather(image, points)
+    whole, pixels = _total(densities), _gather(image, points)
     y = _sum(densities, pixels) / whole[None]
     surprises = [pixel - y for pixel in pixels]
     slope = jnp.zeros_like(y)
@@ -185,7 +185,11 @@ def _read_jvp(primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> tuple[jax.
 def _sum(weights: list[jax.Array], pixels: list[jax.Array]) -> jax.Array:
     """Sum weights ``(n,)`` times pixels ``(C, n)`` over all points."""
     products = [weight[None] * pixel for weight, pixel in zip(weights, pixels, strict=True)]
-    return sum(products[1:], products[0])
+    return _total(products)
+
+
+def _total(parts: list[jax.Array]) -> jax.Array:
+    return sum(parts[1:], parts[0])
 
 
 def _nearest(shape: Sequence[int], means: jax.Array) -> jax.Array:

@@ -203,7 +203,7 @@ def combine_masks(function: Callable[..., jax.Array], masks: Masks, *more: Masks
         [False, True]
     """
     check_function("function", function)
-    masks, *more = (
+    masks, *others = (
         jax.tree.map(
             lambda mask: mask if is_left_out(mask) else as_array("a mask", mask, "numbers"),
             tree,
@@ -212,7 +212,7 @@ def combine_masks(function: Callable[..., jax.Array], masks: Masks, *more: Masks
         for tree in (masks, *more)
     )
     leaves = jax.tree.leaves(masks, is_leaf=is_left_out)
-    for other in more:
+    for other in others:
         places = check_fits(masks, other, "masks", is_leaf=is_left_out)
         for mask, place in zip(leaves, places, strict=True):
             if not is_left_out(mask):
@@ -220,7 +220,7 @@ def combine_masks(function: Callable[..., jax.Array], masks: Masks, *more: Masks
     return jax.tree.map(
         lambda first, *rest: first if is_left_out(first) else function(first, *rest),
         masks,
-        *more,
+        *others,
         is_leaf=is_left_out,
     )
 

@@ -141,7 +141,11 @@ MISTAKES = {
         "column=0.7",
         "an int from 0 to 1",
     ),
-    "columns by name": (lambda: ops.make_template(ROWS, "a", chunk_size=1), "='a'", "a list of at least one column"),
+    "columns by name": (
+        lambda: ops.make_template(ROWS, "a", chunk_size=1),
+        "='a'",
+        "a list of at least one column",
+    ),
     "a negative scale": (lambda: ops.bound_variances(1, (4,), scale=-1), "scale=-1", "at least 0"),
     "a floor of NaN": (lambda: ops.bound_variances(1, (4,), floor=np.nan), "floor=nan", "number"),
     "a floor by a word": (lambda: ops.bound_variances(1, (4,), reference="no"), "='no'", "True"),
