@@ -177,8 +177,8 @@ MISTAKES = {
     "the name of a distance": (
         lambda: sort_loss(HALF, KEYS, distance="squared_error"),
         "distance='squared_error'",
-        "a function",
-        "pass",
+        "an elementwise loss",
+        "pass a function as distance",
     ),
     "a distance that is a mean": (
         lambda: sort_loss(HALF, KEYS, distance=lambda y, t: jnp.mean(y - t)),

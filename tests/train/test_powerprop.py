@@ -201,7 +201,7 @@ def share_near_zero(weights):
             {"adapt_to": "weights", "weight_decay": 0.1},
             "--weight-decay 0.1 --adapt-to weights",
         ),
-        ({"method": "rigl", "grown_size": 5.0}, "grown_size=5.0"),
+        ({"method": "rigl", "grown_size": 5.0}, "--grown-size 5.0"),
         ({"method": "set", "grown_size": 0.0, "alpha": 2.0}, "grown_size=0.0"),
     ],
 )
