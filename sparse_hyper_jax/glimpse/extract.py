@@ -93,7 +93,7 @@ def extract(
         "give one variance per axis, for all pixels or for each",
     )
     dtype = wide_dtype(image, means, variances)
-    places = bound_places(jnp.moveaxis(means.astype(dtype), -1, 0).reshape(2, -1))
+    places = jnp.moveaxis(means.astype(dtype), -1, 0).reshape(2, -1)
     variances = jnp.broadcast_to(variances.astype(dtype), means.shape)
     variances = jnp.maximum(jnp.moveaxis(variances, -1, 0).reshape(2, -1), LEAST_VARIANCE)
     rows, columns = jax.lax.stop_gradient(places)
@@ -173,7 +173,7 @@ def _read_jvp(primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> tuple[jax.
             slope += _sum(pulls, surprises) * (mean_slopes[axis] * precision / whole)[None]
         if not isinstance(variance_slopes, SymbolicZero):
             # By how much the squares are above that of the nearest cell, as in the densities.
-            beyond = 2 * (nearest[axis] - means[axis])
+            beyond = 2 * bound_places(nearest[axis] - means[axis])
             spreads = [pull * (step + beyond) for pull, step in zip(pulls, steps, strict=True)]
             share = variance_slopes[axis] * jnp.square(precision) / (2 * whole)
             slope += _sum(spreads, surprises) * share[None]
@@ -206,11 +206,12 @@ def _densities(
     def density(point: Point) -> jax.Array:
         logits = 0.0
         for axis in (0, 1):
-            # The square above that of the nearest cell, as a product with a whole number: the
+            # The square above that of the nearest cell, as products with a whole number: the
             # nearest cell, one of the neighbours, gets an exact 0, so that no maximum is needed.
-            cell, mean = _cell(point, means, axis), means[axis]
-            offsets = (cell - mean) + (nearest[axis] - mean)
-            logits -= 0.5 * (cell - nearest[axis]) * offsets / variances[axis]
+            # Distances are bounded, not the means: that would be repeated by all that reads them.
+            step = _cell(point, means, axis) - nearest[axis]
+            above = step * step + step * (2 * bound_places(nearest[axis] - means[axis]))
+            logits -= 0.5 * above / variances[axis]
         return jnp.exp(jnp.where(point.kept, logits, -jnp.inf))
 
     return [density(point) for point in points]
