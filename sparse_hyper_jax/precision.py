@@ -50,6 +50,23 @@ def wide_dtype(*arrays: Any) -> np.dtype:
     return np.result_type(*map(_widened, arrays))
 
 
+def float_dtype(array: jax.Array) -> np.dtype:
+    """Give the dtype of an array of floats: its own, but whole numbers would round shares to 0.
+
+    Args:
+        array: any array of real numbers.
+
+    Returns:
+        its dtype, or float32 for integers and booleans.
+
+    Example:
+        >>> from sparse_hyper_jax.precision import float_dtype
+        >>> str(float_dtype(jnp.ones(2, jnp.bfloat16))), str(float_dtype(jnp.arange(2)))
+        ('bfloat16', 'float32')
+    """
+    return array.dtype if jnp.issubdtype(array.dtype, jnp.floating) else wide_dtype(array)
+
+
 def sum_dtype(*arrays: Any) -> np.dtype:
     """Give the dtype in which to add up entries, which stay exact if all of them are whole numbers.
 

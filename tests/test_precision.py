@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sparse_hyper_jax.precision import at_least_float32, wide_dtype
+from sparse_hyper_jax.precision import at_least_float32, float_dtype, wide_dtype
 
 NARROW = ["bool", "int8", "int32", "uint32", "float16", "bfloat16", "float32", "float8_e4m3fn"]
 
@@ -50,3 +50,10 @@ def test_several_arrays_share_a_dtype(dtypes, expected):
         assert wide_dtype(*arrays) == expected
         assert wide_dtype(*(array.dtype for array in arrays)) == expected
         assert wide_dtype(*reversed(arrays)) == expected
+
+
+@pytest.mark.parametrize("dtype", NARROW)
+def test_floats_keep_their_dtype_and_whole_numbers_become_float32(dtype):
+    array = np.ones(2, jnp.dtype(dtype))
+    floats = jnp.issubdtype(array.dtype, jnp.floating)
+    assert float_dtype(array) == (array.dtype if floats else jnp.float32)

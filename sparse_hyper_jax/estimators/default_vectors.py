@@ -10,7 +10,7 @@ from sparse_hyper_jax import checks
 from sparse_hyper_jax.entrance import as_array
 from sparse_hyper_jax.estimators.routing import check_index, chosen_expert, prepare_logits
 from sparse_hyper_jax.ops.inside import clip_inside
-from sparse_hyper_jax.precision import wide_dtype
+from sparse_hyper_jax.precision import float_dtype, wide_dtype
 
 
 def fill_with_defaults(
@@ -61,7 +61,7 @@ def fill_with_defaults(
     typical = jnp.matmul(others, constant, precision=jax.lax.Precision.HIGHEST)
     mixed = own * jnp.where(inside, outputs.astype(dtype), 0) + typical
     mixed = jnp.where(inside, mixed, 0)  # also where a default vector is NaN
-    return mixed.astype(_kept_dtype(outputs))
+    return mixed.astype(float_dtype(outputs))
 
 
 def update_defaults(
@@ -99,7 +99,7 @@ def update_defaults(
     experts, features = defaults.shape
     index = check_index(index, outputs.shape[:-1])
     _check_outputs(outputs, index, features)
-    defaults, outputs = jax.lax.stop_gradient((defaults.astype(_kept_dtype(defaults)), outputs))
+    defaults, outputs = jax.lax.stop_gradient((defaults.astype(float_dtype(defaults)), outputs))
     dtype = wide_dtype(defaults, outputs)
     rows = _everywhere(outputs).reshape(-1, features).astype(dtype)
     owners, inside = clip_inside(_everywhere(index).reshape(-1, 1), (experts,))
@@ -124,11 +124,6 @@ def _everywhere(tokens: jax.Array) -> jax.Array:
     if all(axis is None for axis in sharding.spec):
         return tokens
     return jax.sharding.reshard(tokens, jax.NamedSharding(sharding.mesh, jax.P()))
-
-
-def _kept_dtype(array: jax.Array) -> jnp.dtype:
-    """Give the dtype of an array of floats; whole numbers would round what is mixed into them."""
-    return array.dtype if jnp.issubdtype(array.dtype, jnp.floating) else wide_dtype(array)
 
 
 def _check_outputs(outputs: jax.Array, index: jax.Array, features: int) -> None:

@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 
 from sparse_hyper_jax.entrance import as_array
-from sparse_hyper_jax.ops.segments import Segments, enter_segments, share_dtype
-from sparse_hyper_jax.precision import at_least_float32
+from sparse_hyper_jax.ops.segments import Segments, enter_segments
+from sparse_hyper_jax.precision import at_least_float32, float_dtype
 
 
 def segment_logsumexp(
@@ -75,8 +75,7 @@ def segment_log_softmax(
 
     Returns:
         ``(n, *features)`` in the dtype of ``logits``. Entries that take no part receive 0, so that
-        a sum over all is one over the kept; a logit of -inf receives -inf,
-        or NaN beside one.
+        a sum over all is one over the kept; a logit of -inf receives -inf, or NaN beside one.
 
     Raises:
         ValueError: lengths that differ.
@@ -98,7 +97,7 @@ def segment_log_softmax(
     below, logs = jnp.where(finite, wide - segments.for_each(top), 0), segments.for_each(logs)
     never = jnp.where(jnp.isnan(logs), jnp.nan, -jnp.inf).astype(wide.dtype)
     shares = jnp.where(finite, below - logs, jnp.where(kept, never, 0))
-    return shares.astype(share_dtype(logits))
+    return shares.astype(float_dtype(logits))
 
 
 def _logsumexp(

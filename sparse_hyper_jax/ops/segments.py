@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from sparse_hyper_jax import checks
 from sparse_hyper_jax.entrance import as_array
 from sparse_hyper_jax.ops.inside import check_in_range, clip_inside
-from sparse_hyper_jax.precision import at_least_float32
+from sparse_hyper_jax.precision import at_least_float32, float_dtype
 
 NORMALIZERS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "none": lambda values: values,
@@ -99,7 +99,7 @@ def segment_softmax(
     )
     shares = _softmax(at_least_float32(logits), segments, kept)
     # What takes no part may stand beside NaN: in a segment to whose number it was moved.
-    return jnp.where(kept, shares, 0).astype(share_dtype(logits))
+    return jnp.where(kept, shares, 0).astype(float_dtype(logits))
 
 
 def segment_normalize(
@@ -154,7 +154,7 @@ def segment_normalize(
         part = jnp.where(kept, NORMALIZERS[method](work), 0)
         size = segments.largest(jnp.abs(part))
     shares = jnp.where(kept, _shares(part, size, segments), 0)
-    return shares.astype(share_dtype(values))
+    return shares.astype(float_dtype(values))
 
 
 def _softmax(logits: jax.Array, segments: Segments, kept: jax.Array) -> jax.Array:
@@ -203,11 +203,6 @@ def _softplus(
     series = jnp.exp(jnp.where(far, values - shift, -FAR)) * (1 - power * (1 / 2 - power / 3))
     size = jax.nn.softplus(largest - shifts)
     return jnp.where(far, series, jax.nn.softplus(jnp.where(far, 0, values))), size
-
-
-def share_dtype(array: jax.Array) -> jnp.dtype:
-    """Give the dtype of shares of an array: its own, but integers would round them to 0."""
-    return array.dtype if jnp.issubdtype(array.dtype, jnp.floating) else jnp.dtype(jnp.float32)
 
 
 def enter_segments(

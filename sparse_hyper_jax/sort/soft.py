@@ -23,8 +23,8 @@ from sparse_hyper_jax.sort.soft_permutation import (
     Sortable,
     apply,
     arrange,
-    as_permutation,
     enter_sort,
+    find_permutation,
     with_value,
 )
 from sparse_hyper_jax.sort.split import widen_keys
@@ -97,15 +97,9 @@ def soft_sort(
     """
     sortable = enter_sort(keys, certainty, segment_ids, weights, descending=descending, hard=hard)
     straight_through = check_flag("straight_through", straight_through)
-    keys = sortable.keys
-    payload = enter_payload("payload", payload, len(keys), mixed=not sortable.hard)
-    if sortable.hard:
-        permutation = as_permutation(sortable, sortable.find_order(keys), None)
-    else:
-        # As wide as the payload, for which :func:`soft_argsort` cannot know.
-        permutation = as_permutation(
-            sortable, *arrange(sortable, widen_keys(keys, payload), certainty)
-        )
+    payload = enter_payload("payload", payload, len(sortable.keys), mixed=not sortable.hard)
+    # As wide as the payload, of which :func:`soft_argsort` cannot know.
+    permutation = find_permutation(sortable, certainty, payload)
     return apply(permutation, payload, False, straight_through)
 
 
@@ -132,8 +126,8 @@ def soft_ranks(
         segment_ids: ``(n,)`` integers, which list an element belongs to, as in :func:`soft_sort`;
             each counts from 0.
         weights: ``(n,)`` numbers or flags: an element of weight ``w`` takes as many places as ``w``
-            equal ones, and its rank is their mean. One of weight 0 or below takes none and has
-            rank 0.
+            equal ones, and its rank is their mean, so weights below 1 bring ranks down to -1/2. One
+            of weight 0 or below takes none and has rank 0.
         descending: rank 0 for the largest key.
         hard: exact ranks, ties broken by position, NaN last, as int32 unless there are weights.
         straight_through: return the exact ranks as floats, with the gradient of the soft ones.

@@ -111,10 +111,7 @@ def soft_argsort(
         [10. 30. 90.]
     """
     sortable = enter_sort(keys, certainty, segment_ids, weights, descending=descending, hard=hard)
-    if sortable.hard:
-        return as_permutation(sortable, sortable.find_order(sortable.keys), None)
-    order, decays = arrange(sortable, widen_keys(sortable.keys), certainty)
-    return as_permutation(sortable, order, decays)
+    return find_permutation(sortable, certainty)
 
 
 def apply_permutation(
@@ -209,6 +206,16 @@ def arrange(
     """Return the order of the widened keys and the decays between sorted ones."""
     order = sortable.find_order(wide)
     return order, find_decays(order.arrange(wide), order.starts, certainty)
+
+
+def find_permutation(
+    sortable: Sortable, certainty: jax.Array | float, *payload: Any
+) -> SoftPermutation:
+    """Find the permutation of what was entered, in numbers as wide as the payload's, if known."""
+    if sortable.hard:
+        return as_permutation(sortable, sortable.find_order(sortable.keys), None)
+    keys = widen_keys(sortable.keys, *payload)
+    return as_permutation(sortable, *arrange(sortable, keys, certainty))
 
 
 def as_permutation(sortable: Sortable, order: Order, decays: jax.Array | None) -> SoftPermutation:

@@ -33,6 +33,7 @@ and so have results, which hold all fields, ``seconds`` and::
                        cells_found, negative_elbo, cross_entropy
 """
 
+import abc
 import dataclasses
 import math
 import sys
@@ -89,7 +90,7 @@ class Plan(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Recipe:
+class Recipe(abc.ABC):
     """What all recipes share."""
 
     name: ClassVar[str]
@@ -146,15 +147,16 @@ class Recipe:
         yield from ()
 
     def load(self) -> Any:
-        """Give the data."""
+        """Give the data; by default none."""
+        return None
 
     def settle(self, data: Any) -> Self:
         """Give the recipe with numbers where defaults depend on the data or on other options."""
         return self
 
+    @abc.abstractmethod
     def plan(self, data: Any) -> Plan:
         """Build the model, and say how to train and judge it."""
-        raise NotImplementedError(f"{type(self).__name__} has no plan")
 
     def _fit(self, plan: Plan, folder: RunFolder) -> Trained:
         assert self.steps is not None, "settled"

@@ -16,7 +16,7 @@ class TestPrecision(Table):
     room = Room(
         precision,
         PRECISION,
-        {"wide_dtype": "of dtypes, not of arrays", "sum_dtype": "of dtypes, not of arrays"},
+        dict.fromkeys(("wide_dtype", "sum_dtype", "float_dtype"), "of dtypes, not of arrays"),
     )
 
 

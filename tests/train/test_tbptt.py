@@ -72,6 +72,7 @@ def test_texts_are_read_from_a_folder_or_from_a_package(tmp_path):
         ("one.txt", b"\xff\xfe\xfa", "one.txt damaged or no text"),
         ("one.txt.gz", b"no gzip", "one.txt.gz damaged or no text"),
         ("one.txt.gz", gzip.compress(bytes(2**26)), "announcing 67108864 bytes"),
+        ("one.txt.gz", gzip.compress(b"ab" * 9) + gzip.compress(b"c"), "more in "),
         ("one.rst", b"text", "0 texts in"),
     ],
 )
@@ -85,6 +86,9 @@ def test_two_texts_and_short_ones_are_told(tmp_path):
         (tmp_path / name).write_text("text")
     assert_names_itself_and_its_cure(
         lambda: read_text(tmp_path), "2 texts in", "one file", "--data-dir"
+    )
+    assert_names_itself_and_its_cure(
+        lambda: read_text(tmp_path / "nowhere"), "0 texts in", "one file", "--data-dir"
     )
     assert_names_itself_and_its_cure(
         lambda: text_sequences("ab" * 70, batch=4, length=None), "--batch 4 with 140", "", "--batch"

@@ -44,22 +44,33 @@ def read_text(folder: Path | None) -> str:
     (path,) = found
     with reading(path, KIND, CHANGE):
         content = path.read_bytes()
-        if path.suffix == ".gz":
-            content = _unpacked(path, content)
+    if path.suffix == ".gz":
+        content = _unpacked(path, content)
+    with reading(path, KIND, CHANGE):
         return content.decode("utf-8")
 
 
 def _files(folder: Path) -> list[Path]:
     try:
         return sorted(folder.iterdir())
-    except NotADirectoryError:
+    except (FileNotFoundError, NotADirectoryError):
         return []
 
 
 def _unpacked(path: Path, content: bytes) -> bytes:
+    with reading(path, KIND, CHANGE), gzip.open(path) as stream:
+        stream.read(1)  # whether it is packed at all
     said = int.from_bytes(content[-4:], "little")  # gzip ends with the length
     check_expansion(str(path), packed=len(content), unpacked=said, change=CHANGE)
-    return gzip.decompress(content)
+    with reading(path, KIND, CHANGE), gzip.open(path) as stream:
+        unpacked = stream.read(said + 1)  # of several files in one, the last one alone is announced
+    require(
+        len(unpacked) == said,
+        f"more in {path} than the {said} bytes that it announces at its end",
+        "one packed text",
+        CHANGE,
+    )
+    return unpacked
 
 
 def bundled_text() -> str:
