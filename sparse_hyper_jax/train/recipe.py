@@ -198,11 +198,12 @@ class ImageRecipe(Recipe):
     """What recipes for labelled images share.
 
     Example:
-        >>> from sparse_hyper_jax.train.recipe import ImageRecipe
-        >>> recipe = ImageRecipe(batch=30, steps=10)
+        >>> from sparse_hyper_jax.train.recipes.sort import SortRecipe  # one of them
+        >>> recipe = SortRecipe(batch=30, steps=10)
         >>> recipe.check()
-        >>> [image.shape for image, _ in recipe.load()[:3]]
-        [(1297, 64), (200, 64), (300, 64)]
+        >>> images, labels = recipe.load_splits().train
+        >>> images.shape, labels.shape
+        ((1297, 8, 8), (1297,))
     """
 
     data: Literal["digits", "mnist", "idx"] = "digits"

@@ -38,9 +38,9 @@ class RunFolder:
     """The files of one run; made by :func:`open_run`.
 
     Example:
-        >>> from sparse_hyper_jax.train.recipe import ImageRecipe
+        >>> from sparse_hyper_jax.train.recipes.sort import SortRecipe
         >>> from sparse_hyper_jax.train.run_folder import open_run
-        >>> with open_run(ImageRecipe(steps=10), recipe="logistic", out="run") as folder:
+        >>> with open_run(SortRecipe(steps=10), recipe="sort", out="run") as folder:
         ...     folder.append({"step": 10, "loss": 0.5})
         ...     result = folder.write_result({"test_accuracy": 0.98})
         >>> folder.metrics()[0]["loss"], sorted(path.name for path in folder.path.glob("*.json"))
