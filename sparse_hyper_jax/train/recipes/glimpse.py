@@ -199,7 +199,7 @@ def draw(recipe: GlimpseRecipe, folder: RunFolder, canvases: Canvases, state: Tr
     windows = attention.read(images, corners, deterministic=True)
     shown = map(np.asarray, (images, corners, windows[..., 0]))
     figure = plots.plot_glimpses(*shown)
-    figure.savefig(folder.path / "glimpses.png", dpi=150)
+    folder.save_figure(figure, "glimpses")
 
 
 Apply = Callable[..., Classified]
