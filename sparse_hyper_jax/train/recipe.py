@@ -122,8 +122,10 @@ class Recipe(abc.ABC):
         recipe = self.settle(data)
         plan = recipe.plan(data)
         jax.eval_shape(plan.step, plan.state, jax.random.key(self.seed), *plan.constants)
-        names = {"recipe": self.name, "out": self.out, "figure_format": self.format}
-        with open_run(recipe, resume=self.resume, **names) as folder:
+        opened = open_run(
+            recipe, recipe=self.name, out=self.out, resume=self.resume, figure_format=self.format
+        )
+        with opened as folder:
             if folder.writes and not self.quiet:
                 print(f"run folder: {folder.path}", file=sys.stderr)
             trained = plan.fit(folder) if plan.fit else recipe._fit(plan, folder)
