@@ -14,7 +14,14 @@ from jax.custom_derivatives import SymbolicZero
 
 from sparse_hyper_jax import checks
 from sparse_hyper_jax.entrance import as_array
-from sparse_hyper_jax.glimpse.points import Point, cell_of, check_key, check_options, draw_points
+from sparse_hyper_jax.glimpse.points import (
+    Draws,
+    Point,
+    cell_of,
+    check_key,
+    check_options,
+    draw_points,
+)
 from sparse_hyper_jax.ops.device_axes import spread_by
 from sparse_hyper_jax.precision import at_least_float32, wide_dtype
 from sparse_hyper_jax.types import LEAST_VARIANCE
@@ -32,7 +39,7 @@ def extract(
     num_global: int = 8,
     num_local: int = 8,
     region: Sequence[int] = (8, 8),
-    draws: str = "glimpse",
+    draws: Draws = "glimpse",
 ) -> jax.Array:
     """Read a window of an image at random pixels, so that its place can be learned.
 

@@ -1,6 +1,6 @@
 """A mixture of experts whose router learns by one of several gradients."""
 
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +16,7 @@ from sparse_hyper_jax.estimators.default_vectors import (
 from sparse_hyper_jax.estimators.routing import (
     RULES,
     Route,
+    RoutingRule,
     balance_loss,
     check_jitter,
     sparse_mixer,
@@ -32,8 +33,10 @@ from sparse_hyper_jax.nn.placement import leave_to_compiler, reshape_like
 from sparse_hyper_jax.nn.promotion import promote
 from sparse_hyper_jax.precision import at_least_float32, wide_dtype
 
+Router = RoutingRule | Literal["top", "default", "dense"]
 ROUTERS = ("top", *RULES, "default", "dense")
-PRODUCTS = ("ragged", "all")
+Product = Literal["ragged", "all"]
+PRODUCTS = get_args(Product)
 
 KERNEL_INIT = nnx.initializers.lecun_normal(in_axis=-2, out_axis=-1, batch_axis=(0,))
 
@@ -142,11 +145,11 @@ class Mixture(nnx.Module):
         out_features: int,
         num_experts: int,
         *,
-        router: str = "midpoint",
+        router: Router = "midpoint",
         exact_at_argmax: bool = True,
         jitter: float | None = None,
         decay: float = 0.9,
-        product: str = "ragged",
+        product: Product = "ragged",
         dtype: Any = None,
         param_dtype: Any = jnp.float32,
         kernel_init: Any = KERNEL_INIT,

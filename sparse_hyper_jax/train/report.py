@@ -130,7 +130,7 @@ def _is_number(value: Any) -> bool:
 
 def _draw(points: np.ndarray) -> str:
     """Draw a curve as an SVG element in the colours of the page."""
-    style = {
+    style: Any = {
         "svg.fonttype": "none",
         "font.family": "sans-serif",
         **dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor"), _INK),
