@@ -6,13 +6,11 @@ already, so cells are scored anew after every tap. When to stop is asked in two 
 second half of the data confirms.
 """
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 
 from sparse_hyper_jax import checks
-from sparse_hyper_jax.entrance import check_same_shape
+from sparse_hyper_jax.entrance import as_array, check_same_shape
 from sparse_hyper_jax.ops.gains import (
     Residual,
     decorrelated_gains,
@@ -84,15 +82,13 @@ def pursue_gains(
     if min_z is not None:
         checks.check_number("min_z", min_z)
 
-    def step(_: Any, taps: Taps) -> Taps:
+    for _ in range(min(count, len(taps.placed))):
         scores = scores_of(residual(flat, taps, correlation, ridge, floor), taps)
         opened = allowed & ~taken(taps, scores.shape, apart)
         if min_z is not None:
-            enough = standing_out(scores, opened) > jnp.asarray(min_z, scores.dtype)
-            opened &= enough
-        return place(jnp.where(opened, scores, -jnp.inf), taps, 1, apart)
-
-    return jax.lax.fori_loop(0, min(count, len(taps.placed)), step, taps)
+            opened &= standing_out(scores, opened) > jnp.asarray(min_z, scores.dtype)
+        taps = place(jnp.where(opened, scores, -jnp.inf), taps, 1, apart)
+    return taps
 
 
 def split_half_p_values(
@@ -146,9 +142,8 @@ def split_half_p_values(
     one, other = (residual(half, taps, correlation, ridge, floor) for half in (first, second))
     agreement = _agreement(one, other)
     counted = opened & ~jnp.isnan(agreement)
-    ascending = jnp.sort(jnp.where(counted, agreement, -jnp.inf).reshape(-1))
-    below = jnp.searchsorted(ascending, agreement.reshape(-1)).reshape(agreement.shape)
-    shares = (agreement.size - below) / jnp.maximum(counted.sum(), 1)
+    below = _count_below(jnp.where(counted, agreement, -jnp.inf).reshape(-1))
+    shares = (agreement.size - below.reshape(agreement.shape)) / jnp.maximum(counted.sum(), 1)
     values = jnp.where(opened, shares.astype(agreement.dtype), 1)
     return jnp.where(jnp.isnan(agreement), jnp.nan, values)
 
@@ -212,18 +207,20 @@ def pursue_halves(
     _check_numbers(ridge, floor)
     checks.check_number("false_rate", false_rate, at_least=0, at_most=1)
 
-    def step(_: Any, taps: Taps) -> Taps:
+    for _ in range(min(count, len(taps.placed))):
         one, other = (residual(half, taps, correlation, ridge, floor) for half in (first, second))
         scores, agreement = scores_of(one, taps), _agreement(one, other)
         opened = allowed & ~taken(taps, scores.shape, apart)
         counted = opened & ~jnp.isnan(scores) & ~jnp.isnan(agreement)
         scores = jnp.where(counted, scores, -jnp.inf)
-        found = agreement.reshape(-1)[jnp.argmax(scores)]
-        passed = (counted & (agreement >= found)).sum()
-        limit = jnp.asarray(false_rate, agreement.dtype) * counted.sum()
-        return place(jnp.where(passed <= limit, scores, -jnp.inf), taps, 1, apart)
-
-    return jax.lax.fori_loop(0, min(count, len(taps.placed)), step, taps)
+        best = jnp.argmax(scores)
+        agreement = agreement.reshape(-1)
+        # Itself in any case, should it be rounded otherwise where it is read.
+        passed = (agreement >= agreement[best]) | (jnp.arange(len(agreement)) == best)
+        passed = (counted.reshape(-1) & passed).sum().astype(scores.dtype)
+        limit = jnp.asarray(false_rate, scores.dtype) * counted.sum().astype(scores.dtype)
+        taps = place(jnp.where(passed <= limit, scores, -jnp.inf), taps, 1, apart)
+    return taps
 
 
 def _agreement(one: Residual, other: Residual) -> jax.Array:
@@ -234,13 +231,23 @@ def _agreement(one: Residual, other: Residual) -> jax.Array:
     return (one.gains * other.gains).sum(axis=-1) * inverse
 
 
+def _count_below(numbers: jax.Array) -> jax.Array:
+    """Count for each of ``(n,)`` numbers those that are smaller."""
+    order = jnp.argsort(numbers)
+    ascending = numbers[order]
+    places = jnp.arange(len(numbers))
+    begins = jnp.concatenate([jnp.ones(1, bool), ascending[1:] > ascending[:-1]])
+    return jax.lax.cummax(jnp.where(begins, places, 0))[jnp.argsort(order)]
+
+
 def _enter_halves(
     first: jax.Array, second: jax.Array, taps: Taps, autocorrelation: jax.Array | None
 ) -> tuple[jax.Array, jax.Array, Taps, jax.Array | None]:
     """Check what comes in; give both gains ``(*cells, f)`` and the correlation."""
+    first, second = as_array("first", first), as_array("second", second)
+    check_same_shape(first=first, second=second)
     one, taps, correlation = enter_gains(first, taps, autocorrelation, name="first")
     other, _, _ = enter_gains(second, taps, None, name="second")
-    check_same_shape(first=first, second=second)
     dtype = jnp.promote_types(one.dtype, other.dtype)
     if correlation is not None:
         correlation = correlation.astype(dtype)

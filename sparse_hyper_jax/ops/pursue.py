@@ -159,23 +159,17 @@ def drop_taps(taps: Taps, importance: jax.Array, count: int = 1) -> Taps:
 
 def place(scores: jax.Array, taps: Taps, count: int, apart: int) -> Taps:
     """Fill empty slots with the best cells; NaN and -inf mark cells that are closed."""
+    closed = jnp.isnan(scores) | taken(taps, scores.shape, apart)
+    scores = jnp.where(closed, -jnp.inf, scores)
     slots = jnp.arange(len(taps.placed))
-
-    def step(_: Any, state: tuple[Taps, jax.Array]) -> tuple[Taps, jax.Array]:
-        taps, scores = state
-        best = jnp.argmax(scores)
-        position = jnp.stack(jnp.unravel_index(best, scores.shape)).astype(jnp.int32)
+    # A loop of XLA would refuse taps that all instances of a sharded batch share.
+    for _ in range(min(count, len(slots))):
+        position = jnp.stack(jnp.unravel_index(jnp.argmax(scores), scores.shape)).astype(jnp.int32)
         filled = (scores.max() > -jnp.inf) & ~taps.placed.all()
         here = (slots == jnp.argmin(taps.placed)) & filled
-        positions = jnp.where(here[:, None], position[None], taps.positions)
-        closed = near(position, scores.shape, apart) & filled
-        return Taps(positions, taps.placed | here), jnp.where(closed, -jnp.inf, scores)
-
-    count = min(count, len(slots))
-    if count == 0:
-        return taps
-    closed = jnp.isnan(scores) | taken(taps, scores.shape, apart)
-    return jax.lax.fori_loop(0, count, step, (taps, jnp.where(closed, -jnp.inf, scores)))[0]
+        taps = Taps(jnp.where(here[:, None], position[None], taps.positions), taps.placed | here)
+        scores = jnp.where(near(position, scores.shape, apart) & filled, -jnp.inf, scores)
+    return taps
 
 
 def near(position: jax.Array, cells: tuple[int, ...], apart: int) -> jax.Array:
