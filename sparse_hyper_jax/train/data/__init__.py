@@ -36,12 +36,22 @@ from sparse_hyper_jax.train.data.sequences import (
     make_sequences,
     render,
 )
+from sparse_hyper_jax.train.data.series import (
+    LaggedSeries,
+    LagSystem,
+    draw_system,
+    make_canvas,
+    make_series,
+    run_system,
+)
 from sparse_hyper_jax.train.data.splits import cut_stratified, load_splits, split_dataset
 
 __all__ = [
     "ClassIndex",
     "ClutteredImages",
     "Dataset",
+    "LagSystem",
+    "LaggedSeries",
     "Sequences",
     "Splits",
     "augment",
@@ -49,19 +59,23 @@ __all__ = [
     "distinct_numbers",
     "download_mnist",
     "draw_affine",
+    "draw_system",
     "index_by_class",
     "load_cluttered",
     "load_digits",
     "load_idx",
     "load_mnist",
     "load_splits",
+    "make_canvas",
     "make_cluttered",
     "make_dataset",
     "make_rotated_cluttered",
     "make_sequences",
+    "make_series",
     "read_header",
     "read_idx",
     "render",
+    "run_system",
     "split_dataset",
     "warp",
 ]
