@@ -16,6 +16,9 @@ a key, so that a training loop can draw its data inside ``lax.scan``::
     index = index_by_class(splits.train)            # once
     batch = make_sequences(key, index, batch=64, length=10)   # inside jit, index an argument
 
+Series of numbers have no labels: :func:`make_series` draws one whose true lags are known,
+:func:`make_canvas` reads a canvas row by row, :func:`read_table` reads columns of your own file.
+
 Importing this package reads nothing and needs no extra; scikit-learn is imported by
 :func:`load_digits` alone, and only :func:`download_mnist` touches the network.
 """
@@ -45,6 +48,7 @@ from sparse_hyper_jax.train.data.series import (
     run_system,
 )
 from sparse_hyper_jax.train.data.splits import cut_stratified, load_splits, split_dataset
+from sparse_hyper_jax.train.data.table_file import Table, read_table
 
 __all__ = [
     "ClassIndex",
@@ -54,6 +58,7 @@ __all__ = [
     "LaggedSeries",
     "Sequences",
     "Splits",
+    "Table",
     "augment",
     "cut_stratified",
     "distinct_numbers",
@@ -74,6 +79,7 @@ __all__ = [
     "make_series",
     "read_header",
     "read_idx",
+    "read_table",
     "render",
     "run_system",
     "split_dataset",

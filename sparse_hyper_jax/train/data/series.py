@@ -121,9 +121,14 @@ def draw_system(
     # Any set of cells in the room, then the least distances put between them.
     cells = jnp.sort(jax.random.choice(place_key, room, (count,), replace=False))
     lags = (1 + cells + (apart - 1) * jnp.arange(count)).astype(jnp.int32)
-    roles = jnp.split(jax.random.permutation(order_key, lags), [additive, additive + products])
+    lags = jax.random.permutation(order_key, lags)
     weights = jax.random.normal(weight_key, (count, channels))
-    return LagSystem(*roles, weights / jnp.linalg.norm(weights, axis=1, keepdims=True))
+    return LagSystem(
+        added=lags[:additive],
+        values=lags[additive : additive + products],
+        gates=lags[additive + products :],
+        weights=weights / jnp.linalg.norm(weights, axis=1, keepdims=True),
+    )
 
 
 def run_system(
