@@ -1,0 +1,108 @@
+"""One run of one method on one task, in a number of CPU seconds of one thread."""
+
+import os
+
+# Before JAX is imported: one thread, so that CPU seconds are those of the method.
+os.environ.setdefault(
+    "XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
+)
+
+from functools import lru_cache, partial
+
+import jax
+import numpy as np
+
+from benchmarks.lines import Facts, Line
+from benchmarks.programs.lag_methods import METHODS
+from benchmarks.programs.lag_training import Run, Task, measured
+from benchmarks.runner import Asked
+from sparse_hyper_jax.train.data import draw_system, load_digits, make_canvas, run_system
+
+SIZES = {
+    "coloured": {"channels": 32, "reach": 1024, "length": 2048, "train": 256, "correlation": 0.9},
+    "white": {"channels": 32, "reach": 1024, "length": 2048, "train": 256, "correlation": 0.0},
+    "small": {"channels": 4, "reach": 64, "length": 512, "train": 32, "correlation": 0.9},
+}
+TINY = {"channels": 3, "reach": 80, "length": 128, "train": 16}
+NOISE = 0.5
+CANVAS = {"length": 2048, "reach": 256, "digits": 6, "train": 256}
+
+
+@lru_cache(maxsize=1)
+def make_task(name: str, seed: int, tiny: bool) -> Task:
+    """Draw a system and its series, or canvases of one hidden width."""
+    if name == "canvas":
+        return _canvas(seed, tiny)
+    size = SIZES[name] | (TINY if tiny else {})
+    keys = jax.random.split(jax.random.key(seed), 4)
+    apart = 8 if size["reach"] > 64 else 4
+    system = draw_system(keys[0], channels=size["channels"], reach=size["reach"], apart=apart)
+
+    def draw(key: jax.Array, count: int) -> tuple[jax.Array, jax.Array]:
+        options = {"length": size["length"], "correlation": size["correlation"], "noise": NOISE}
+        one = partial(run_system, system=system, **options)
+        return jax.jit(jax.vmap(one))(jax.random.split(key, count))
+
+    return Task(
+        draw(keys[1], size["train"]),
+        draw(keys[2], 8),
+        draw(keys[3], 16),
+        lags=np.sort(system.lags),
+        floor=NOISE**2,
+        reach=size["reach"],
+        slots=len(system.lags),
+    )
+
+
+def _canvas(seed: int, tiny: bool) -> Task:
+    """Canvases read pixel by pixel; their width, from 24 to 60, is hidden."""
+    size = CANVAS | ({"train": 16} if tiny else {})
+    width_key, *keys = jax.random.split(jax.random.key(seed), 4)
+    width = jax.random.randint(width_key, (), 24, 61)
+    images = load_digits().images
+
+    def draw(key: jax.Array, count: int) -> tuple[jax.Array, jax.Array]:
+        options = {"length": size["length"], "digits": size["digits"]}
+        one = partial(make_canvas, images=images, width=width, **options)
+        pixels = jax.jit(jax.vmap(one))(jax.random.split(key, count))
+        return pixels, pixels
+
+    w = int(width)
+    near = [1, 2, w - 1, w, w + 1, w + 2, 2 * w, 2 * w + 1]
+    return Task(
+        draw(keys[0], size["train"]),
+        draw(keys[1], 16),
+        draw(keys[2], 64),
+        lags=np.array(near),
+        floor=None,
+        reach=size["reach"],
+        slots=len(near),
+        strict=True,
+        binary=True,
+    )
+
+
+def measure(facts: Facts, asked: Asked) -> Line:
+    """Train by one method, and compare its lags with the true ones."""
+    task = make_task(facts["task"], facts["seed"], asked.tiny)
+    run = Run(task, facts)
+    outcome = METHODS[facts["method"]](run)
+    used = run.clock.share() * run.clock.seconds
+    line: Line = measured(outcome.forward, outcome.state, outcome.fixed, task)
+    line |= {"steps": run.steps, "cpu_seconds": round(used, 2), "temporary_bytes": run.bytes}
+    if task.floor is not None:
+        line["floor"] = task.floor
+    if outcome.lags is not None:
+        lags, true = sorted(outcome.lags), [int(lag) for lag in task.lags]
+        line |= {"true": true, "lags": lags, **compared(lags, true)}
+    return line
+
+
+def compared(lags: list[int], true: list[int]) -> Line:
+    """Count true lags that have a tap within a step, and taps that have no such lag."""
+    far = np.abs(np.subtract.outer(np.array(true), np.array(lags))) > 1
+    return {
+        "taps": len(lags),
+        "found": int((~far).any(axis=1).sum()) if len(lags) else 0,
+        "false": int(far.all(axis=0).sum()) if len(lags) else 0,
+    }
