@@ -10,12 +10,15 @@ os.environ.setdefault(
 from functools import lru_cache, partial
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.lines import Facts, Line
+from benchmarks.programs import lag_depth
 from benchmarks.programs.lag_methods import METHODS
 from benchmarks.programs.lag_training import Run, Task, measured
 from benchmarks.runner import Asked
+from sparse_hyper_jax import conv
 from sparse_hyper_jax.train.data import draw_system, load_digits, make_canvas, run_system
 
 SIZES = {
@@ -28,30 +31,63 @@ NOISE = 0.5
 CANVAS = {"length": 2048, "reach": 256, "digits": 6, "train": 256}
 
 
+WITHOUT = {"channels": 4, "reach": 256, "length": 1024, "train": 128}
+PERIOD = 40
+
+
 @lru_cache(maxsize=1)
 def make_task(name: str, seed: int, tiny: bool) -> Task:
     """Draw a system and its series, or canvases of one hidden width."""
     if name == "canvas":
         return _canvas(seed, tiny)
+    if name in ("interaction", "periodic"):
+        return _without_signal(name, seed, tiny)
     size = SIZES[name] | (TINY if tiny else {})
     keys = jax.random.split(jax.random.key(seed), 4)
     apart = 8 if size["reach"] > 64 else 4
     system = draw_system(keys[0], channels=size["channels"], reach=size["reach"], apart=apart)
+    options = {"length": size["length"], "correlation": size["correlation"], "noise": NOISE}
+    one = jax.jit(jax.vmap(partial(run_system, system=system, **options)))
+    counts = zip(keys[1:], (size["train"], 8, 16), strict=True)
+    drawn = [one(jax.random.split(key, count)) for key, count in counts]
+    lags = np.sort(system.lags)
+    return Task(*drawn, lags=lags, floor=NOISE**2, reach=size["reach"], slots=len(lags))
 
-    def draw(key: jax.Array, count: int) -> tuple[jax.Array, jax.Array]:
-        options = {"length": size["length"], "correlation": size["correlation"], "noise": NOISE}
-        one = partial(run_system, system=system, **options)
-        return jax.jit(jax.vmap(one))(jax.random.split(key, count))
 
-    return Task(
-        draw(keys[1], size["train"]),
-        draw(keys[2], 8),
-        draw(keys[3], 16),
-        lags=np.sort(system.lags),
-        floor=NOISE**2,
-        reach=size["reach"],
-        slots=len(system.lags),
+def _without_signal(name: str, seed: int, tiny: bool) -> Task:
+    """Draw a system on which pursuit has to fail: four lags, with AR(1) inputs or periodic ones.
+
+    ``interaction``: the products of two pairs, of which no lag alone says anything. ``periodic``:
+    four additive lags, but every channel repeats itself after 40 steps but for 1 % of its variance.
+    """
+    size = WITHOUT | (TINY if tiny else {})
+    keys = jax.random.split(jax.random.key(seed), 4)
+    system = draw_system(
+        keys[0], channels=size["channels"], reach=size["reach"], additive=4, products=0
     )
+    wave = jax.random.normal(keys[0], (PERIOD, size["channels"]))
+
+    def draw(key: jax.Array) -> tuple[jax.Array, jax.Array]:
+        shift_key, input_key, noise_key = jax.random.split(key, 3)
+        inputs = run_system(input_key, system, length=size["length"])[0]
+        if name == "periodic":
+            shift = jax.random.randint(shift_key, (), 0, PERIOD)
+            again = jnp.roll(wave, shift, axis=0)[jnp.arange(len(inputs)) % PERIOD]
+            inputs = again + 0.1 * inputs
+        read = [
+            conv.lag_conv(inputs, weights[None, :, None], lag[None], reach=size["reach"])
+            for lag, weights in zip(system.lags, system.weights, strict=True)
+        ]
+        if name == "interaction":
+            targets = 0.7 * (read[0] * read[1] + read[2] * read[3])
+        else:
+            targets = 0.5 * jnp.tanh(jnp.stack(read)).sum(axis=0)
+        return inputs, targets + NOISE * jax.random.normal(noise_key, targets.shape)
+
+    one, counts = jax.jit(jax.vmap(draw)), (size["train"], 8, 16)
+    drawn = [one(jax.random.split(key, count)) for key, count in zip(keys[1:], counts, strict=True)]
+    lags = np.sort(system.lags)
+    return Task(*drawn, lags=lags, floor=NOISE**2, reach=size["reach"], slots=len(lags))
 
 
 def _canvas(seed: int, tiny: bool) -> Task:
@@ -84,6 +120,8 @@ def _canvas(seed: int, tiny: bool) -> Task:
 
 def measure(facts: Facts, asked: Asked) -> Line:
     """Train by one method, and compare its lags with the true ones."""
+    if facts["task"] == "depth":
+        return lag_depth.measure(facts, asked.tiny)
     task = make_task(facts["task"], facts["seed"], asked.tiny)
     run = Run(task, facts)
     outcome = METHODS[facts["method"]](run)
