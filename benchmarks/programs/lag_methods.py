@@ -133,7 +133,9 @@ def probe_of(forward: Forward, task: Task, rule: str) -> Callable[..., ops.Taps]
         options = {"autocorrelation": correlation, "allowed": given.allowed}
         if rule == "halves":
             one, other = gains(slice(0, None, 2)), gains(slice(1, None, 2))
-            return ops.pursue_halves(one, other, taps, 2, false_rate=FALSE_RATE, **options)
+            counts = given.inputs.shape[1] - np.arange(task.reach)
+            options |= {"counts": counts, "false_rate": FALSE_RATE}
+            return ops.pursue_halves(one, other, taps, 2, **options)
         least = 5.0 if rule == "z" else None
         return ops.pursue_gains(gains(slice(None)), taps, 2, min_z=least, **options)
 

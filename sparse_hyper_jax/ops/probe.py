@@ -97,6 +97,7 @@ def split_half_p_values(
     taps: Taps,
     *,
     autocorrelation: jax.Array | None = None,
+    counts: jax.Array | None = None,
     apart: int = 0,
     allowed: jax.Array | None = None,
     ridge: float | jax.Array = 1e-3,
@@ -115,6 +116,9 @@ def split_half_p_values(
         second: the same for the other half.
         taps: ``k`` slots.
         autocorrelation: see :func:`residual_scores`.
+        counts: positive ``(*cells)``: over how many inputs each gain is summed, in any unit, where
+            padding takes some from far cells: for lags ``u`` of ``T`` steps it is ``T - u``. Gains
+            are divided by its root, which makes noise alike. None for as many everywhere.
         apart: see :func:`pursue`.
         allowed: see there.
         ridge: see :func:`residual_scores`.
@@ -134,7 +138,7 @@ def split_half_p_values(
         >>> print(ops.split_half_p_values(*halves, ops.empty_taps(1))[7])
         0.01
     """
-    first, second, taps, correlation = _enter_halves(first, second, taps, autocorrelation)
+    first, second, taps, correlation = _enter_halves(first, second, taps, autocorrelation, counts)
     apart = checks.check_count("apart", apart)
     allowed = enter_allowed(allowed, first.shape[:-1])
     _check_numbers(ridge, floor)
@@ -156,6 +160,7 @@ def pursue_halves(
     *,
     false_rate: float | jax.Array = 0.05,
     autocorrelation: jax.Array | None = None,
+    counts: jax.Array | None = None,
     apart: int = 0,
     allowed: jax.Array | None = None,
     ridge: float | jax.Array = 1e-3,
@@ -171,9 +176,9 @@ def pursue_halves(
 
     It cannot place anything with fewer than ``1 / false_rate`` open cells. The rate holds if the
     halves are independent and noise is alike on all cells. So it is too high for halves that
-    overlap, data that the model has been trained on till it knows them, gains of long lags that
-    padding has damped, and inputs with a trend; a period of the inputs is no noise, and confirms a
-    lag that is one period off.
+    overlap, data that the model has been trained on till it knows them, long lags without
+    ``counts``, and inputs with a trend; a period of the inputs is no noise, and confirms a lag that
+    is one period off.
 
     Args:
         first: ``(*cells, ...)``, gains of the half that proposes, whitened and decorrelated.
@@ -182,6 +187,7 @@ def pursue_halves(
         count: largest number of taps to place, static.
         false_rate: from 0 to 1; may be traced.
         autocorrelation: see :func:`residual_scores`.
+        counts: see :func:`split_half_p_values`.
         apart: see :func:`pursue`.
         allowed: see there.
         ridge: see :func:`residual_scores`.
@@ -201,7 +207,7 @@ def pursue_halves(
         >>> sorted(taps.positions[taps.placed].ravel().tolist())
         [7, 30]
     """
-    first, second, taps, correlation = _enter_halves(first, second, taps, autocorrelation)
+    first, second, taps, correlation = _enter_halves(first, second, taps, autocorrelation, counts)
     count, apart = checks.check_count("count", count), checks.check_count("apart", apart)
     allowed = enter_allowed(allowed, first.shape[:-1])
     _check_numbers(ridge, floor)
@@ -241,9 +247,13 @@ def _count_below(numbers: jax.Array) -> jax.Array:
 
 
 def _enter_halves(
-    first: jax.Array, second: jax.Array, taps: Taps, autocorrelation: jax.Array | None
+    first: jax.Array,
+    second: jax.Array,
+    taps: Taps,
+    autocorrelation: jax.Array | None,
+    counts: jax.Array | None,
 ) -> tuple[jax.Array, jax.Array, Taps, jax.Array | None]:
-    """Check what comes in; give both gains ``(*cells, f)`` and the correlation."""
+    """Check what comes in; give both gains ``(*cells, f)`` in equal noise, and the correlation."""
     first, second = as_array("first", first), as_array("second", second)
     check_same_shape(first=first, second=second)
     one, taps, correlation = enter_gains(first, taps, autocorrelation, name="first")
@@ -251,7 +261,13 @@ def _enter_halves(
     dtype = jnp.promote_types(one.dtype, other.dtype)
     if correlation is not None:
         correlation = correlation.astype(dtype)
-    return one.astype(dtype), other.astype(dtype), taps, correlation
+    one, other = one.astype(dtype), other.astype(dtype)
+    if counts is not None:
+        counts = as_array("counts", counts).astype(dtype)
+        checks.check_shape("counts", counts, one.shape[:-1], "one positive number per cell")
+        inverse = jax.lax.rsqrt(counts)[..., None]
+        one, other = one * inverse, other * inverse
+    return one, other, taps, correlation
 
 
 def _check_numbers(ridge: float | jax.Array, floor: float | jax.Array) -> None:

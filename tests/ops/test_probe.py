@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sparse_hyper_jax import ops
+from sparse_hyper_jax import conv, ops
 from tests.ops.examples import assert_close, assert_names_itself_and_its_cure
 from tests.ops.test_gains import circular, squares_left
 
@@ -111,6 +111,27 @@ def test_on_pure_noise_a_probe_places_a_tap_at_the_given_rate():
         assert abs(found - exact) < 4 * np.sqrt(exact / 2000)
 
 
+def test_the_rate_holds_for_gains_of_sequences_that_begin_with_padding():
+    """Long lags read fewer inputs: without counts, short ones are taken for more than noise."""
+    steps, reach, runs = 60, 50, 1000
+
+    def run(key):
+        input_key, error_key = jax.random.split(key)
+        inputs = jax.random.normal(input_key, (6, steps, 2))
+        errors = jax.random.normal(error_key, (6, steps, 2))
+        halves = [conv.lag_gains(inputs[n::2], errors[n::2], reach) for n in (0, 1)]
+        counts = steps - np.arange(reach)
+        return [
+            ops.pursue_halves(*halves, ops.empty_taps(1), false_rate=0.1, **options).placed.sum()
+            for options in ({"counts": counts}, {})
+        ]
+
+    placed, without = jax.jit(jax.vmap(run))(jax.random.split(jax.random.key(0), runs))
+    error = np.sqrt(0.1 / runs)
+    assert abs(placed.mean() - 0.1) < 3 * error
+    assert without.mean() > 0.1 + 3 * error
+
+
 def test_halves_confirm_what_is_in_both_and_not_what_is_in_one():
     shared, own = [11, 30, 77], 55
     halves = np.stack([noisy(100, 16, shared, seed=1), noisy(100, 16, shared, seed=2)])
@@ -174,6 +195,12 @@ ONES, EMPTY = np.ones((4, 2)), ops.empty_taps(2)
             "second of shape (4, 3)",
             "the same shape",
             "reshape",
+        ),
+        (
+            lambda: ops.pursue_halves(ONES, ONES, EMPTY, counts=[1.0]),
+            "counts of shape (1,)",
+            "(4)",
+            "reshape counts",
         ),
         (
             lambda: ops.pursue_halves(ONES, ONES, EMPTY, false_rate=1.5),
