@@ -11,7 +11,8 @@ of the oracle; the group lasso has four penalties for each rate. ``white`` takes
 ``coloured``. The judged seeds are 10 to 14; pursuit was developed on 9, 20 and 21.
 
 On ``interaction`` (products of which no lag alone says anything) and ``periodic`` (inputs that
-repeat themselves after 40 steps) pursuit cannot find the lags. ``depth`` is a system of two layers.
+repeat themselves after 40 steps) pursuit cannot find the lags. ``depth`` is a system of two layers,
+``eeg`` a recording of 800 steps.
 """
 
 from collections.abc import Iterator
@@ -31,6 +32,8 @@ SECONDS = {
     "interaction": 4.0,
     "periodic": 4.0,
     "canvas": 6.0,
+    "eeg": 3.0,
+    "longer": 40.0,
     "small": 3.0,
 }
 
@@ -57,10 +60,12 @@ STEPS = (
     ("periodic", ("oracle", "pursuit")),
     ("canvas", FEW),
     ("small", FEW),
+    ("eeg", ("window", *FEW[1:], "random")),
+    ("longer", ("oracle", "pursuit", "dense, pruned", "dense")),
 )
 """What is measured, in this order."""
 
-BORROWED = ("white", "depth", "interaction", "periodic")
+BORROWED = ("white", "depth", "interaction", "periodic", "longer")
 """Tasks that take the rates of ``coloured``; methods that it has not take one from the middle."""
 
 BY_GRADIENT = ("gaussian", "interpolated")
@@ -77,13 +82,18 @@ NAMES = {
     "gaussian": "Gaussian lags, annealed",
     "interpolated": "lags interpolated between neighbours",
     "dilated stack": "stack of dilated layers",
+    "window": "the last 8 steps",
     "random": "random lags",
 }
 TASKS = {
     "coloured": "32 channels, coloured inputs",
+    "longer": "the same with 40 seconds",
     "white": "32 channels, white inputs",
     "small": "4 channels, little data",
     "canvas": "canvases, nats",
+    "eeg": "electroencephalogram",
+    "interaction": "products alone",
+    "periodic": "inputs that repeat",
 }
 
 
@@ -93,7 +103,7 @@ def settings(asked: Asked, lines: Lines) -> Iterator[Facts]:
         if task not in BORROWED:
             for method in methods:
                 yield from tuning(task, method, lines)
-        for seed in asked.seeds[:3] if task == "depth" else asked.seeds:
+        for seed in asked.seeds[:3] if task in ("depth", "longer") else asked.seeds:
             for method in methods:
                 yield facts(task, method, seed, **best(task, method, lines))
 
@@ -129,9 +139,9 @@ def best(task: str, method: str, lines: Lines) -> Facts:
 def write(lines: Lines) -> str:
     """Write a table for every task that has lines."""
     judged = Lines(line for line in lines if line["seed"] != TUNED_AT)
-    return "\n\n".join(
-        _table(task, judged.where(task=task)) for task in TASKS if judged.where(task=task)
-    )
+    tables = [_table(task, judged.where(task=task)) for task in TASKS if judged.where(task=task)]
+    depth = judged.where(task="depth")
+    return "\n\n".join([*tables, _depth(depth)] if depth else tables)
 
 
 def _table(task: str, lines: Lines) -> str:
@@ -144,6 +154,32 @@ def _table(task: str, lines: Lines) -> str:
         if lines.where(method=method)
     ]
     return markdown([*heads, "taps", "steps", "MiB", "rate"], rows)
+
+
+def _depth(lines: Lines) -> str:
+    """Write what is found of two layers."""
+    heads = ["two layers", "seeds", "loss", "pattern found of 8", "sums of lags read, of 16"]
+    rows = [
+        [
+            method,
+            len(found := lines.where(method=method)),
+            _span(found.values("test"), 3),
+            _list(found, "found"),
+            _list(found, "sums_found"),
+        ]
+        for method in DEPTH
+        if lines.where(method=method)
+    ]
+    return markdown([*heads, "steps"], [[*row, _steps(lines.where(method=row[0]))] for row in rows])
+
+
+def _span(losses: list[float], digits: int) -> str:
+    mean = sum(losses) / len(losses)
+    return f"{mean:.{digits}f} ({min(losses):.{digits}f} to {max(losses):.{digits}f})"
+
+
+def _steps(lines: Lines) -> str:
+    return f"{min(lines.values('steps'))} to {max(lines.values('steps'))}"
 
 
 def _mean(lines: Lines) -> float | None:
@@ -159,13 +195,13 @@ def _row(name: str, lines: Lines, oracle: float | None) -> list[str]:
     return [
         name,
         str(len(losses)),
-        f"{mean:.{digits}f} ({min(losses):.{digits}f} to {max(losses):.{digits}f})",
+        _span(losses, digits),
         f"{mean - sum(floors) / len(floors):.{digits}f}" if floors else "-",
         f"{100 * (mean / oracle - 1):+.0f} %" if oracle else "-",
         _list(lines, "found", f" of {len(line['true'])}" if "true" in line else ""),
         _list(lines, "false"),
         _list(lines, "taps"),
-        f"{min(lines.values('steps'))} to {max(lines.values('steps'))}",
+        _steps(lines),
         f"{max(lines.values('temporary_bytes')) / 2**20:.0f}",
         _rates(line),
     ]
@@ -195,6 +231,8 @@ BENCHMARK = Benchmark(
             *(("coloured", method) for method in NAMES),
             ("small", "pursuit"),
             ("canvas", "pursuit, halves"),
+            ("eeg", "window"),
+            ("eeg", "pursuit, halves"),
             ("interaction", "pursuit"),
             ("periodic", "pursuit"),
             *(("depth", method) for method in DEPTH),

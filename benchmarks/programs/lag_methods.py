@@ -87,6 +87,12 @@ def random_lags(run: Run) -> Outcome:
     return at_lags(run, generator.choice(allowed, run.task.slots, replace=False))
 
 
+def window(run: Run) -> Outcome:
+    """Read the last steps."""
+    first = int(run.task.strict)
+    return at_lags(run, np.arange(first, first + run.task.slots))
+
+
 # Pursuit.
 
 
@@ -426,5 +432,6 @@ METHODS: dict[str, Callable[[Run], Outcome]] = {
     "gaussian": gaussian,
     "interpolated": interpolated,
     "dilated stack": dilated_stack,
+    "window": window,
     "random": random_lags,
 }

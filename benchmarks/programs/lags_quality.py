@@ -8,10 +8,12 @@ os.environ.setdefault(
 )
 
 from functools import lru_cache, partial
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from matplotlib import get_data_path
 
 from benchmarks.lines import Facts, Line
 from benchmarks.programs import lag_depth
@@ -24,6 +26,7 @@ from sparse_hyper_jax.train.data import draw_system, load_digits, make_canvas, r
 SIZES = {
     "coloured": {"channels": 32, "reach": 1024, "length": 2048, "train": 256, "correlation": 0.9},
     "white": {"channels": 32, "reach": 1024, "length": 2048, "train": 256, "correlation": 0.0},
+    "longer": {"channels": 32, "reach": 1024, "length": 2048, "train": 256, "correlation": 0.9},
     "small": {"channels": 4, "reach": 64, "length": 512, "train": 32, "correlation": 0.9},
 }
 TINY = {"channels": 3, "reach": 80, "length": 128, "train": 16}
@@ -40,6 +43,8 @@ def make_task(name: str, seed: int, tiny: bool) -> Task:
     """Draw a system and its series, or canvases of one hidden width."""
     if name == "canvas":
         return _canvas(seed, tiny)
+    if name == "eeg":
+        return _recording()
     if name in ("interaction", "periodic"):
         return _without_signal(name, seed, tiny)
     size = SIZES[name] | (TINY if tiny else {})
@@ -118,6 +123,26 @@ def _canvas(seed: int, tiny: bool) -> Task:
     )
 
 
+def _recording() -> Task:
+    """Four channels of an electroencephalogram, which matplotlib brings: 800 steps, no more.
+
+    The first channel is predicted from the past of all. The first 500 steps are for training, in
+    windows of 128; 150 each for validation and test. Nobody knows its lags: a window is given.
+    """
+    path = Path(get_data_path()) / "sample_data" / "eeg.dat"
+    signal = np.fromfile(path, dtype=float).reshape(-1, 4)
+    signal = ((signal - signal[:500].mean(0)) / signal[:500].std(0)).astype(np.float32)
+
+    def cut(start: int, stop: int, length: int) -> tuple[jax.Array, jax.Array]:
+        starts = range(start, stop - length + 1, 12)
+        inputs = jnp.stack([signal[at : at + length] for at in starts])
+        return inputs, inputs[..., :1]
+
+    parts = (cut(0, 500, 128), cut(500, 650, 150), cut(650, 800, 150))
+    window = np.arange(1, 9)
+    return Task(*parts, lags=window, floor=None, reach=64, slots=len(window), strict=True)
+
+
 def measure(facts: Facts, asked: Asked) -> Line:
     """Train by one method, and compare its lags with the true ones."""
     if facts["task"] == "depth":
@@ -132,7 +157,8 @@ def measure(facts: Facts, asked: Asked) -> Line:
         line["floor"] = task.floor
     if outcome.lags is not None:
         lags, true = sorted(outcome.lags), [int(lag) for lag in task.lags]
-        line |= {"true": true, "lags": lags, **compared(lags, true)}
+        known = {} if facts["task"] == "eeg" else {"true": true, **compared(lags, true)}
+        line |= {"lags": lags, "taps": len(lags), **known}
     return line
 
 
