@@ -55,7 +55,7 @@ def test_every_method_is_judged_with_the_rates_that_its_tuning_chose():
     for task, methods in lags_quality.STEPS:
         for method in methods:
             runs = [line for line in judged if (line["task"], line["method"]) == (task, method)]
-            assert len({line["seed"] for line in runs}) >= 3
+            assert len({line["seed"] for line in runs}) >= 2
             known = lines.where(task="coloured", method=method, seed=lags_quality.TUNED_AT)
             if task not in lags_quality.BORROWED or known:
                 assert {line["rate"] for line in runs} == {0.001}

@@ -278,6 +278,7 @@ def dense(run: Run, *, penalized: bool, pruned: bool) -> Outcome:
     kernel = np.asarray(state.params["kernel"])
     lags = run.clock.uncounted(lambda: largest(run, (kernel**2).sum((1, 2))))
     params = {name: part for name, part in state.params.items() if name != "kernel"}
+    run.facts |= {"rate": run.facts.get("after", run.facts["rate"])}
     return at_lags(run, lags, run.start(**params, taps=jnp.asarray(kernel[lags])))
 
 
@@ -426,6 +427,7 @@ METHODS: dict[str, Callable[[Run], Outcome]] = {
     "pursuit, z > 5": pursuit_z,
     "matching pursuit": matching_pursuit,
     "dense, pruned": dense_pruned,
+    "dense, pruned, two rates": dense_pruned,
     "group lasso": lasso,
     "dense": dense_alone,
     "cross-correlation": cross_correlation,

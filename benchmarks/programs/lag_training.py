@@ -197,7 +197,7 @@ class Run:
 
     def __init__(self, task: Task, facts: dict[str, Any]) -> None:
         """Take the task and the facts of the run: method, seed, rate, seconds."""
-        self.task, self.facts = task, facts
+        self.task, self.facts = task, dict(facts)
         self.clock = Clock(facts["seconds"])
         self.key = jax.random.key(1000 + facts["seed"])
         self.steps, self.bytes = 0, 0
