@@ -1,9 +1,9 @@
 """Legal calls to be spoilt, by room."""
 
-from tests.fuzz.calls import backprop, estimators, glimpse, nn, ops, sort, weights
+from tests.fuzz.calls import backprop, estimators, glimpse, nn, ops, pursuit, sort, weights
 
 CALLS = {
-    "ops": ops.CALLS,
+    "ops": (*ops.CALLS, *pursuit.CALLS),
     "sort": sort.CALLS,
     "glimpse": glimpse.CALLS,
     "estimators": estimators.CALLS,
