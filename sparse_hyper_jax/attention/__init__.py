@@ -1,0 +1,22 @@
+"""Self-attention at learned lags: every head reads a few positions, found by exact gains.
+
+Hard taps, placed where a probe finds most to gain, and trained on between::
+
+    query, key, value (..., T, h, d), lags (h, k)
+       |   lag_attention.py  lag_attention        out (..., T, h, e), nothing of size T * T
+       |   step.py           lag_attention_step   the same, one step at a time
+    cotangent of out
+       |   gains.py          lag_attention_gains  what a tap at every lag would gain
+"""
+
+from sparse_hyper_jax.attention.gains import lag_attention_gains
+from sparse_hyper_jax.attention.lag_attention import lag_attention
+from sparse_hyper_jax.attention.step import LagCache, lag_attention_cache, lag_attention_step
+
+__all__ = [
+    "LagCache",
+    "lag_attention",
+    "lag_attention_cache",
+    "lag_attention_gains",
+    "lag_attention_step",
+]
