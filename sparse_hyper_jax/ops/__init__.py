@@ -16,6 +16,15 @@ For ``k`` tuples of rank ``r`` with ``q = 2**r + num_global + num_local`` points
          |                              (P, R), (P,), x -> y
     output
 
+Where all outputs share the positions, taps on cells take the place of tuples (``pursue.py``)::
+
+    gains of all cells  gains.py        whiten_cotangent, decorrelated_gains
+         |                              (*cells, C, m)
+    scores              gains.py        residual_scores, z_scores
+         |                              (*cells)
+    taps                pursue.py       pursue, drop_taps   probe.py: pursue_gains, pursue_halves
+                                        (k, r), (k,)
+
 ``relax.py`` composes the middle four, ``hyperlayer.py`` all of them. Public functions check and
 cast what comes in (``entrance.py``, ``plan.py``), once: what they call trusts it. Functions work on
 one instance: ``jax.vmap`` gives batches, or put a batch that shares the sparse tensor on the last
@@ -34,6 +43,14 @@ from sparse_hyper_jax.ops.multiply import sparse_multiply
 from sparse_hyper_jax.ops.templates import Template, make_template, stitch
 from sparse_hyper_jax.ops.relax import relax, settle
 from sparse_hyper_jax.ops.relocate import Relocations, relocate, surplus
+from sparse_hyper_jax.ops.pursue import Taps, drop_taps, empty_taps, pursue
+from sparse_hyper_jax.ops.gains import (
+    decorrelated_gains,
+    residual_scores,
+    whiten_cotangent,
+    z_scores,
+)
+from sparse_hyper_jax.ops.probe import pursue_gains, pursue_halves, split_half_p_values
 from sparse_hyper_jax.ops.hyperlayer import hyperlayer, hyperlayer_hard
 from sparse_hyper_jax.ops.accumulate import accumulate_over_ranges
 from sparse_hyper_jax.ops.segments import segment_normalize, segment_softmax
@@ -50,11 +67,15 @@ __all__ = [
     "Nearby",
     "Relocations",
     "SparseEntries",
+    "Taps",
     "Template",
     "accumulate_over_ranges",
     "bound_means",
     "bound_variances",
+    "decorrelated_gains",
     "dense_relaxation",
+    "drop_taps",
+    "empty_taps",
     "first_occurrence",
     "fit_locality",
     "from_bcoo",
@@ -67,8 +88,12 @@ __all__ = [
     "mix_nearby",
     "mix_values",
     "proportions",
+    "pursue",
+    "pursue_gains",
+    "pursue_halves",
     "relax",
     "relocate",
+    "residual_scores",
     "round_means",
     "sample_tuples",
     "segment_log_softmax",
@@ -77,10 +102,13 @@ __all__ = [
     "segment_softmax",
     "settle",
     "sparse_multiply",
+    "split_half_p_values",
     "stitch",
     "surplus",
     "to_bcoo",
     "to_dense",
     "variance_log_mean",
     "variance_norm",
+    "whiten_cotangent",
+    "z_scores",
 ]

@@ -4,8 +4,8 @@ Gradient descent leaves two kinds of surplus tuples. A duplicate has settled on 
 settled tuple holds: its variance is so small that no other cell is felt. A lost tuple has found
 nothing, and its variance grows until it is spread over everything. Both are rare and both last for
 thousands of steps. The cure is that of sparse training with changing topology (RigL): drop what is
-useless, grow where the gradient is largest; here among sampled points only, without a dense
-gradient.
+useless, grow where the gradient is largest; here among sampled points, without a dense gradient,
+or among all cells where their gains are known.
 """
 
 from collections.abc import Sequence
@@ -108,7 +108,7 @@ def surplus(
 
 def relocate(
     tuples: ContinuousTuples,
-    entries: SparseEntries,
+    entries: SparseEntries | None,
     gains: jax.Array,
     shape: Sequence[int],
     *,
@@ -118,7 +118,7 @@ def relocate(
     wrap: bool = False,
     debug: bool = False,
 ) -> Relocations:
-    """Pair the most urgent surplus tuples with the sampled cells that gain most.
+    """Pair the most urgent surplus tuples with the sampled cells, or any, that gain most.
 
     With ``L`` the loss and ``w`` the entries' values, the gain of a tuple of value ``v`` on cell
     ``p`` is to first order ``-v dL/dw_p``. Equal cells count once; a cell without a positive gain
@@ -128,9 +128,10 @@ def relocate(
     Args:
         tuples: ``k`` continuous tuples of rank ``r``.
         entries: ``n`` sampled entries, from :func:`~sparse_hyper_jax.ops.relax`. One with an index
-            outside takes no tuple.
+            outside takes no tuple. None where the gains of all cells are known.
         gains: ``(n,)``, for tuples of value 1 the negative gradient with respect to
-            ``entries.values``. Neither a gain of NaN nor a tuple of NaN moves anything.
+            ``entries.values``; without entries ``shape``, one for every cell. Neither a gain of NaN
+            nor a tuple of NaN moves anything.
         shape: the ``r`` lengths of the index space.
         limit: largest number of moves, static.
         settled: see :func:`surplus`.
@@ -139,7 +140,7 @@ def relocate(
         debug: check by ``checkify`` that all indices lie inside.
 
     Returns:
-        ``min(limit, k, n)`` relocations.
+        ``min(limit, k, n)`` relocations, where ``n`` counts entries or cells.
 
     Raises:
         ValueError: shapes that do not agree, or a limit below 1.
@@ -157,13 +158,22 @@ def relocate(
     limit = checks.check_count("limit", limit, least=1)
     shape = checks.check_index_shape("shape", shape)
     urgency = surplus(tuples, shape, settled=settled, lost=lost, wrap=wrap)
-    indices, _ = enter_entries(entries, len(shape))
     gains = at_least_float32(as_array("gains", gains))
-    checks.check_shape("gains", gains, indices.shape[:1], "one gain per entry")
-    kept = first_occurrence(indices, shape, debug=debug)
+    if entries is None:
+        checks.check_flat_size("shape", shape)
+        checks.check_shape("gains", gains, shape, "one gain per cell, as entries is None")
+        gains, kept = gains.reshape(-1), jnp.ones(gains.size, bool)
+    else:
+        indices, _ = enter_entries(entries, len(shape))
+        checks.check_shape("gains", gains, indices.shape[:1], "one gain per entry")
+        kept = first_occurrence(indices, shape, debug=debug)
     limit = min(limit, urgency.shape[0], kept.shape[0])
     urgencies, chosen = jax.lax.top_k(jnp.where(jnp.isnan(urgency), 0, urgency), limit)
     best, places = jax.lax.top_k(jnp.where(kept & ~jnp.isnan(gains), gains, -jnp.inf), limit)
     moved = (urgencies > 0) & (best > 0)
-    cells = jnp.where(moved[:, None], indices[places].astype(jnp.int32), 0)
+    if entries is None:
+        cells = jnp.stack(jnp.unravel_index(places, shape), axis=1)
+    else:
+        cells = indices[places]
+    cells = jnp.where(moved[:, None], cells.astype(jnp.int32), 0)
     return Relocations(chosen.astype(jnp.int32), cells, moved)

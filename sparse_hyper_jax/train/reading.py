@@ -4,6 +4,7 @@ Readers raise what they like on damaged or hostile bytes, another kind in every 
 is enumerated here: whatever a reader raises on a file means that the file is not what it should be.
 """
 
+import gzip
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -45,6 +46,39 @@ def reading(path: Path, kind: str, change: str) -> Iterator[None]:
         raise type(error)(error.errno, text) from error
     except Exception as error:
         raise ValueError(_damaged(path, kind, error, change)) from error
+
+
+def read_bytes(path: Path, kind: str, change: str) -> bytes:
+    """Read a whole file, unpacked by gzip if its name ends in ``.gz``.
+
+    Args:
+        path: the file.
+        kind: what it should be, see :func:`reading`.
+        change: what the user can do about it.
+
+    Raises:
+        ValueError: a damaged file, or one that unpacks to very much more than it is.
+        OSError: the system refuses the file.
+    """
+    with reading(path, kind, change):
+        content = path.read_bytes()
+    return _unpacked(path, content, kind, change) if path.suffix == ".gz" else content
+
+
+def _unpacked(path: Path, content: bytes, kind: str, change: str) -> bytes:
+    with reading(path, kind, change), gzip.open(path) as stream:
+        stream.read(1)  # whether it is packed at all
+    said = int.from_bytes(content[-4:], "little")  # gzip ends with the length
+    check_expansion(str(path), packed=len(content), unpacked=said, change=change)
+    with reading(path, kind, change), gzip.open(path) as stream:
+        unpacked = stream.read(said + 1)  # of several files in one, the last one alone is announced
+    require(
+        len(unpacked) == said,
+        f"more in {path} than the {said} bytes that it announces at its end",
+        f"one packed {kind}",
+        change,
+    )
+    return unpacked
 
 
 def check_expansion(what: str, *, packed: int, unpacked: int, change: str) -> None:

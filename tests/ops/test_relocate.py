@@ -181,10 +181,22 @@ def test_a_move_lowers_a_quadratic_loss():
     assert_close(step / 1e-2, -gains[63], rtol=0.02)
 
 
+def test_all_cells_are_entries_that_need_no_names():
+    tuples = tuples_at([(1, 1)] * 5 + [(2, 6)], [SETTLED] * 5 + [LOST])
+    gains = np.random.default_rng(0).permutation(64).reshape(SHAPE).astype(np.float32) - 60
+    gains[3, 4] = np.nan
+    moves = relocate(tuples, None, gains, SHAPE, limit=9)
+    named = relocate(tuples, entries_at(list(np.ndindex(SHAPE))), gains.ravel(), SHAPE, limit=9)
+    jax.tree.map(np.testing.assert_array_equal, moves, named)
+    assert 0 < np.sum(moves.moved) <= 3  # no more cells have a gain
+    assert (gains[tuple(np.asarray(moves.cells[moves.moved]).T)] > 0).all()
+
+
 @pytest.mark.parametrize(
     ("options", "match"),
     [
         ({"limit": 0}, "limit=0"),
+        ({"entries": None}, "gains of shape"),
         ({"gains": jnp.ones(3)}, "gains of shape"),
         ({"shape": (8, 8, 8)}, "means of shape"),
     ],

@@ -16,6 +16,9 @@ a key, so that a training loop can draw its data inside ``lax.scan``::
     index = index_by_class(splits.train)            # once
     batch = make_sequences(key, index, batch=64, length=10)   # inside jit, index an argument
 
+Series of numbers have no labels: :func:`make_series` draws one whose true lags are known,
+:func:`make_canvas` reads a canvas row by row, :func:`read_table` reads columns of your own file.
+
 Importing this package reads nothing and needs no extra; scikit-learn is imported by
 :func:`load_digits` alone, and only :func:`download_mnist` touches the network.
 """
@@ -36,32 +39,49 @@ from sparse_hyper_jax.train.data.sequences import (
     make_sequences,
     render,
 )
+from sparse_hyper_jax.train.data.series import (
+    LaggedSeries,
+    LagSystem,
+    draw_system,
+    make_canvas,
+    make_series,
+    run_system,
+)
 from sparse_hyper_jax.train.data.splits import cut_stratified, load_splits, split_dataset
+from sparse_hyper_jax.train.data.table_file import Table, read_table
 
 __all__ = [
     "ClassIndex",
     "ClutteredImages",
     "Dataset",
+    "LagSystem",
+    "LaggedSeries",
     "Sequences",
     "Splits",
+    "Table",
     "augment",
     "cut_stratified",
     "distinct_numbers",
     "download_mnist",
     "draw_affine",
+    "draw_system",
     "index_by_class",
     "load_cluttered",
     "load_digits",
     "load_idx",
     "load_mnist",
     "load_splits",
+    "make_canvas",
     "make_cluttered",
     "make_dataset",
     "make_rotated_cluttered",
     "make_sequences",
+    "make_series",
     "read_header",
     "read_idx",
+    "read_table",
     "render",
+    "run_system",
     "split_dataset",
     "warp",
 ]

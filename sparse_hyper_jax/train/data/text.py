@@ -1,6 +1,5 @@
 """Characters of a text: of a file, or of what scikit-learn says about the data sets it brings."""
 
-import gzip
 import importlib.resources
 from pathlib import Path
 from typing import NamedTuple
@@ -9,7 +8,7 @@ import numpy as np
 
 from sparse_hyper_jax.checks import require
 from sparse_hyper_jax.train.data.copying import TokenSequences
-from sparse_hyper_jax.train.reading import check_expansion, reading
+from sparse_hyper_jax.train.reading import read_bytes, reading
 
 ENDINGS = (".txt", ".txt.gz")
 KIND, CHANGE = "text in UTF-8", "restore the file, or pass another --data-dir"
@@ -42,10 +41,7 @@ def read_text(folder: Path | None) -> str:
         "pass the folder of one text as --data-dir DIR",
     )
     (path,) = found
-    with reading(path, KIND, CHANGE):
-        content = path.read_bytes()
-    if path.suffix == ".gz":
-        content = _unpacked(path, content)
+    content = read_bytes(path, KIND, CHANGE)
     with reading(path, KIND, CHANGE):
         return content.decode("utf-8")
 
@@ -55,22 +51,6 @@ def _files(folder: Path) -> list[Path]:
         return sorted(folder.iterdir())
     except (FileNotFoundError, NotADirectoryError):
         return []
-
-
-def _unpacked(path: Path, content: bytes) -> bytes:
-    with reading(path, KIND, CHANGE), gzip.open(path) as stream:
-        stream.read(1)  # whether it is packed at all
-    said = int.from_bytes(content[-4:], "little")  # gzip ends with the length
-    check_expansion(str(path), packed=len(content), unpacked=said, change=CHANGE)
-    with reading(path, KIND, CHANGE), gzip.open(path) as stream:
-        unpacked = stream.read(said + 1)  # of several files in one, the last one alone is announced
-    require(
-        len(unpacked) == said,
-        f"more in {path} than the {said} bytes that it announces at its end",
-        "one packed text",
-        CHANGE,
-    )
-    return unpacked
 
 
 def bundled_text() -> str:

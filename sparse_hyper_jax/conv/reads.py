@@ -1,0 +1,60 @@
+"""Read sequences some steps back: shifted copies, whole slices of memory, no table of indices."""
+
+import jax
+import jax.numpy as jnp
+
+from sparse_hyper_jax.conv.entrance import LagTaps
+
+
+def shifted_reads(x: jax.Array, taps: LagTaps, reach: int | None) -> list[jax.Array]:
+    """Give ``x[..., t - lag, c]`` for every tap; 0 before the first step, and for empty taps.
+
+    Args:
+        x: ``(..., T, C)``.
+        taps: ``(k,)``, or ``(k, C)`` with a lag for each channel.
+        reach: all live lags are below; None for no limit.
+
+    Returns:
+        ``k`` arrays of the shape of ``x``.
+    """
+    steps = x.shape[-2]
+    # Nothing is left of a sequence that is read further back than it is long.
+    pad = steps if reach is None else min(reach - 1, steps)
+    starts = pad - jnp.clip(taps.lags, 0, pad)
+    width = [(0, 0)] * (x.ndim - 2)
+    padded = jnp.pad(x, [*width, (pad, 0), (0, 0)])
+    reads = []
+    for start, live in zip(starts, taps.live, strict=True):
+        if start.ndim == 0:
+            read, kept = jax.lax.dynamic_slice_in_dim(padded, start, steps, axis=-2), live
+        else:
+            read = jax.vmap(_column, in_axes=(-1, 0, None), out_axes=-1)(padded, start, steps)
+            kept = live.reshape((1,) * (x.ndim - 1) + live.shape)
+        # Not by a weight of 0: a NaN that an empty tap reads would come through.
+        reads.append(jnp.where(kept, read, 0))
+    return reads
+
+
+def mix_reads(reads: list[jax.Array], weights: jax.Array, live: jax.Array) -> jax.Array:
+    """Give the sum over taps of reads times weights, 0 for empty taps whatever they hold.
+
+    Args:
+        reads: ``k`` arrays ``(..., C)``, of the dtype of the weights.
+        weights: ``(k, C, O)``: one product of matrices; or ``(k, C)``.
+        live: ``(k,)`` or ``(k, C)``.
+
+    Returns:
+        ``(..., O)`` or ``(..., C)``.
+    """
+    live = live.reshape(live.shape + (1,) * (weights.ndim - live.ndim))
+    weights = jnp.where(live, weights, 0)
+    if weights.ndim == 3:
+        return jnp.concatenate(reads, -1) @ weights.reshape(-1, weights.shape[-1])
+    lead = (1,) * (reads[0].ndim - 1)
+    parts = [read * row.reshape(*lead, -1) for read, row in zip(reads, weights, strict=True)]
+    return sum(parts[1:], parts[0])
+
+
+def _column(channel: jax.Array, start: jax.Array, steps: int) -> jax.Array:
+    """Cut the steps of one channel ``(..., pad + T)`` out."""
+    return jax.lax.dynamic_slice_in_dim(channel, start, steps, axis=-1)
