@@ -62,8 +62,8 @@ def lag_attention(
     taps = enter_taps(lags, placed, rows.query.shape[-2], near)
 
     def one(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
-        by_head = (array.swapaxes(0, 1) for array in (query, key, value))
-        return attend_by_head(*by_head, taps).swapaxes(0, 1)
+        query, key, value = (array.swapaxes(0, 1) for array in (query, key, value))
+        return attend_by_head(query, key, value, taps).swapaxes(0, 1)
 
     found = over_instances(one, rows.query.ndim - 3)(*rows)
     return found.astype(float_dtype(as_array("value", value)))
