@@ -4,7 +4,8 @@ Every step says a key (of 32) and a value (of 8), and asks for a key; the answer
 was said with it at one of four hidden lags, drawn below half of the length. One head, tied
 embeddings of 32, batches of 2 new sequences, Adam. Dense attention has a bias for every distance,
 with a rate of its own, chosen on another seed. "same seconds" ends after the CPU seconds that
-pursuit took on that seed. Seconds are CPU time of one thread, probes included, compiling not.
+pursuit took on that seed; "separate embeddings" has others for what is asked and told than for
+what is said. Seconds are CPU time of one thread, probes included, compiling not.
 Accuracies are those on 2**14 new steps or more. Where a step would take more than 4 GiB, nothing
 is trained, and the line says how much. One line per length, method and seed.
 """
@@ -18,6 +19,7 @@ from benchmarks.tables import Column, Write, spread, table
 LENGTHS = (1024, 4096, 16384)
 STEPS = 250
 PURSUIT, DENSE, SAME_SECONDS = "pursuit", "dense, learned bias", "dense, learned bias, same seconds"
+SEPARATE = "separate embeddings: "
 METHODS = {
     1024: (
         PURSUIT,
@@ -27,23 +29,26 @@ METHODS = {
         "nearest lags",
         DENSE,
         SAME_SECONDS,
+        SEPARATE + PURSUIT,
+        SEPARATE + "pursuit by matrices",
+        SEPARATE + DENSE,
     ),
-    4096: (PURSUIT, "hidden lags given", "random lags", SAME_SECONDS),
-    16384: (PURSUIT,),
+    4096: (PURSUIT, "hidden lags given", SAME_SECONDS, SEPARATE + "pursuit by matrices", DENSE),
+    16384: (PURSUIT, DENSE),
 }
-"""Methods that are measured on all seeds, by length."""
+"""Methods by length."""
 
-ONCE = {4096: (DENSE,), 16384: (DENSE,)}
-"""Those that take too long for more than one, or do not fit."""
+ONCE = {(4096, DENSE), (16384, DENSE)}
+"""What takes too long for more than one seed, or does not fit."""
 
 
 def settings(asked: Asked, lines: Lines) -> Iterator[Facts]:
-    """Give all methods by length and seed, pursuit first, whose seconds others are given."""
-    for length in LENGTHS:
-        own = {"length": [length], "steps": [STEPS]}
-        yield from grid(**own, seed=asked.seeds, method=METHODS[length])
-    for length, methods in ONCE.items():
-        yield from grid(length=[length], steps=[STEPS], seed=asked.seeds[:1], method=methods)
+    """Give pursuit at all lengths first, then the others, some of which get its seconds."""
+    first = [(length, method) for method in (PURSUIT,) for length in LENGTHS]
+    others = [(length, method) for length in LENGTHS for method in METHODS[length]]
+    for length, method in dict.fromkeys([*first, *others]):
+        seeds = asked.seeds[:1] if (length, method) in ONCE else asked.seeds
+        yield from grid(length=[length], steps=[STEPS], method=[method], seed=seeds)
 
 
 def measure(facts: Facts, asked: Asked) -> Line:
@@ -91,7 +96,7 @@ def write(lines: Lines) -> str:
     rows = (
         ([f"{length:,}", method], found)
         for length in LENGTHS
-        for method in dict.fromkeys((*METHODS[length], *ONCE.get(length, ())))
+        for method in METHODS[length]
         if (found := lines.where(length=length, method=method))
     )
     return table(["T", "method"], rows, columns)

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -21,19 +22,50 @@ KEYS, VALUES, WIDTH, HIDDEN, BATCH = 32, 8, 32, 4, 2
 CHUNK, EVERY = 5, 25
 """Steps that run as one program, and from one probe to the next."""
 
+RATE, BIAS_RATE = 0.01, 0.1
+"""Of Adam; that of biases moves each of them by about so much in a step."""
+
 LARGEST_BYTES = 4 * 2**30
 """Memory of what is trained at all."""
 
 ENOUGH = 0.94
 """Accuracy by which the time is taken."""
 
-RATE, BIAS_RATE = 0.01, 0.1
-"""Of Adam; that of biases moves each of them by about so much in a step."""
-
-PROBED = {"pursuit": 4, "pursuit, one sequence a probe": 1}
-"""Sequences that a probe looks at."""
-
 Params = dict[str, jax.Array]
+
+BUILT: dict[Any, Any] = {}
+"""Compiled programs."""
+
+
+@dataclass(frozen=True)
+class Method:
+    """What is trained, and how it comes by its lags."""
+
+    lags: str = "pursued"
+    """``pursued``, ``given``, ``random``, ``nearest``; ``all`` is dense, with a learned bias."""
+
+    sequences: int = 4
+    """How many a probe looks at."""
+
+    directions: int | None = None
+    """Of the cotangent, for gains of matrices; None for gains of values as they are."""
+
+    separate: bool = False
+    """Whether what is asked for and what is told has embeddings of its own."""
+
+
+METHODS = {
+    "pursuit": Method(),
+    "pursuit, one sequence a probe": Method(sequences=1),
+    "hidden lags given": Method("given"),
+    "random lags": Method("random"),
+    "nearest lags": Method("nearest"),
+    "dense, learned bias": Method("all"),
+    "dense, learned bias, same seconds": Method("all"),
+    "separate embeddings: pursuit": Method(separate=True),
+    "separate embeddings: pursuit by matrices": Method(directions=8, separate=True),
+    "separate embeddings: dense, learned bias": Method("all", separate=True),
+}
 
 
 def measure(facts: Facts, asked: Asked) -> Line:
@@ -44,45 +76,41 @@ def measure(facts: Facts, asked: Asked) -> Line:
             ends.
         asked: not used.
     """
-    length, method, seed = facts["length"], facts["method"], facts["seed"]
+    length, seed, method = facts["length"], facts["seed"], METHODS[facts["method"]]
     hidden = draw_lags(seed, length)
-    draw = jax.vmap(partial(make_recall, lags=jnp.asarray(hidden), length=length))
-    dense = method.startswith("dense")
-    taps, near = start(method, hidden, seed, length)
-    attend = attend_densely if dense else partial(attend_at_lags, near=near)
-    params = parameters(jax.random.key(seed), length if dense else 0)
-    optimizer = make_optimizer(params)
-    state, key = (params, optimizer.init(params)), jax.random.key(seed + 1000)
-
-    train, _ = compiled(partial(run, attend, draw, optimizer), state, key, taps)
-    line: Line = {"temporary_bytes": temporary_bytes(train)}
+    taps = start(method, hidden, seed, length)
+    params = parameters(jax.random.key(seed), method, length)
+    state, key = (params, make_optimizer(params).init(params)), jax.random.key(seed + 1000)
+    trained = built(train, (length,), state, key, hidden, taps)
+    line: Line = {"temporary_bytes": temporary_bytes(trained)}
     if line["temporary_bytes"] > LARGEST_BYTES:
         return line
-    sequences = PROBED.get(method, 1)
-    probe = partial(pursued, draw, sequences, length // 2)
-    probe = compiled(probe, params, key, taps)[0] if method in PROBED else None
+    probed = None
+    if method.lags == "pursued":
+        options = length, method.sequences, method.directions
+        probed = built(probe, options, params, key, hidden, taps)
 
     training = probing = 0.0
     steps, reached = 0, {}
     while steps < facts["steps"] and training + probing < facts.get("seconds", np.inf):
         of_steps, of_probe = jax.random.split(jax.random.fold_in(key, steps))
-        if probe and steps % EVERY == 0 and not bool(taps.placed.all()):
-            taps, seconds = timed(probe, state[0], of_probe, taps)
+        if probed and steps % EVERY == 0 and not bool(taps.placed.all()):
+            taps, seconds = timed(probed, state[0], of_probe, hidden, taps)
             probing += seconds
-        (state, share), seconds = timed(train, state, of_steps, taps)
+        (state, share), seconds = timed(trained, state, of_steps, hidden, taps)
         training, steps = training + seconds, steps + CHUNK
         if share >= ENOUGH and not reached:
             reached = {"steps_to": steps, "seconds_to": round(training + probing, 3)}
+    keys = jax.random.split(jax.random.key(seed + 2000), max(1, 2**14 // length // BATCH))
+    judged = built(judge, (length,), state[0], key, hidden, taps)
+    accuracy, best = np.mean([judged(state[0], own, hidden, taps) for own in keys], axis=0)
     found = places(state[0], taps)
-    sequences = draw(jax.random.split(jax.random.key(seed + 2000), max(2, 2**14 // length)))
     return (
         line
         | reached
         | {
-            "accuracy": accuracy(attend, state[0], taps, sequences),
-            "best_possible": round(
-                float(jax.jit(best_possible)(sequences, jnp.asarray(hidden))), 5
-            ),
+            "accuracy": round(float(accuracy), 5),
+            "best_possible": round(float(best), 5),
             "found": int(np.isin(hidden, found).sum()),
             "lags": sorted(map(int, found)),
             "hidden": sorted(map(int, hidden)),
@@ -99,24 +127,31 @@ def draw_lags(seed: int, length: int) -> np.ndarray:
     return np.random.default_rng(seed).choice(lags, HIDDEN, replace=False).astype(np.int32)
 
 
-def start(method: str, hidden: np.ndarray, seed: int, length: int) -> tuple[LagTaps, int]:
-    """Give the taps with which a method begins, and its number of nearest lags."""
-    fixed = {"hidden lags given": hidden, "random lags": draw_lags(seed + 500, length)}
-    if method in fixed:
-        return LagTaps(jnp.asarray(fixed[method])[None], jnp.ones((1, HIDDEN), bool)), 0
-    return attention.empty_lags(1, HIDDEN), HIDDEN if method == "nearest lags" else 0
-
-
-def parameters(key: jax.Array, distances: int) -> Params:
-    """Draw embeddings: of keys that are said or asked for, and of values that are said or told."""
-    of_keys, of_values = jax.random.split(key)
-    params = {
-        "keys": jax.random.normal(of_keys, (KEYS, WIDTH)) / WIDTH**0.25,
-        "values": jax.random.normal(of_values, (VALUES, WIDTH)) / WIDTH**0.5,
-        "sharpness": jnp.ones(()),
-        "confidence": jnp.ones(()),
+def start(method: Method, hidden: np.ndarray, seed: int, length: int) -> LagTaps:
+    """Give the taps with which a method begins."""
+    fixed = {
+        "given": hidden,
+        "random": draw_lags(seed + 500, length),
+        "nearest": np.arange(HIDDEN, dtype=np.int32),
     }
-    return params | ({"bias": jnp.zeros(distances)} if distances else {})
+    if method.lags in fixed:
+        return LagTaps(jnp.asarray(fixed[method.lags])[None], jnp.ones((1, HIDDEN), bool))
+    return attention.empty_lags(1, HIDDEN)
+
+
+def parameters(key: jax.Array, method: Method, length: int) -> Params:
+    """Draw embeddings: of keys that are said and asked for, of values that are said and told."""
+    tables = {"keys": (KEYS, 0.25), "values": (VALUES, 0.5)}
+    if method.separate:
+        tables |= {"asked": (KEYS, 0.25), "told": (VALUES, 0.5)}
+    drawn = {
+        name: jax.random.normal(own, (count, WIDTH)) / WIDTH**power
+        for own, (name, (count, power)) in zip(
+            jax.random.split(key, len(tables)), tables.items(), strict=True
+        )
+    }
+    drawn |= {"sharpness": jnp.ones(()), "confidence": jnp.ones(())}
+    return drawn | ({"bias": jnp.zeros(length)} if method.lags == "all" else {})
 
 
 def make_optimizer(params: Params) -> optax.GradientTransformation:
@@ -125,18 +160,30 @@ def make_optimizer(params: Params) -> optax.GradientTransformation:
     return optax.partition({"bias": optax.adam(BIAS_RATE), "other": optax.adam(RATE)}, labels)
 
 
-def run(
-    attend: Callable[[Params, Recall, LagTaps], jax.Array],
-    draw: Callable[[jax.Array], Recall],
-    optimizer: optax.GradientTransformation,
-    *arguments: Any,
+def built(function: Callable[..., Any], static: tuple[Any, ...], *arguments: Any) -> Any:
+    """Compile a program, once for all seeds."""
+    name = function, static, jax.tree.structure(arguments)
+    if name not in BUILT:
+        BUILT[name] = compiled(partial(function, *static), *arguments)[0]
+    return BUILT[name]
+
+
+def timed(program: Callable[..., Any], *arguments: Any) -> tuple[Any, float]:
+    """Give what a program gives, and its seconds of CPU."""
+    begin = time.process_time()
+    found = jax.block_until_ready(program(*arguments))
+    return found, time.process_time() - begin
+
+
+def train(
+    length: int, state: Any, key: jax.Array, hidden: jax.Array, taps: LagTaps
 ) -> tuple[Any, jax.Array]:
-    """Train for some steps: state, key and taps to the next state, and the share right by then."""
-    state, key, taps = arguments
+    """Train for some steps; give the next state, and the share of right answers meanwhile."""
+    optimizer = make_optimizer(state[0])
 
     def step(state: Any, key: jax.Array) -> tuple[Any, jax.Array]:
         params, moments = state
-        batch = draw(jax.random.split(key, BATCH))
+        batch = draw(key, BATCH, hidden, length)
 
         def loss(params: Params) -> tuple[jax.Array, jax.Array]:
             out = attend(params, batch, taps)
@@ -150,33 +197,61 @@ def run(
     return state, shares.mean()
 
 
-def rows(params: Params, batch: Recall) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Give query, key and value ``(b, T, 1, WIDTH)``."""
-    keys, values = params["keys"], params["values"]
-    query = params["sharpness"] * keys[batch.asked]
-    return query[:, :, None], keys[batch.keys][:, :, None], values[batch.values][:, :, None]
+def probe(
+    length: int,
+    sequences: int,
+    directions: int | None,
+    *arguments: Any,
+) -> LagTaps:
+    """Place one lag by the gains of new sequences: parameters, key, hidden lags, taps to taps."""
+    params, key, hidden, taps = arguments
+    batch = draw(key, sequences, hidden, length)
+    query, key, value = rows(params, batch)
+    out = attention.lag_attention(query, key, value, *taps)
+    slope = jax.grad(lambda out: loss_of(params, out, batch))(out)
+    return attention.probe_attention(
+        query, key, value, slope, taps, reach=length // 2, directions=directions
+    )
 
 
-def attend_at_lags(params: Params, batch: Recall, taps: LagTaps, *, near: int) -> jax.Array:
-    """Attend to a few lags."""
-    return attention.lag_attention(*rows(params, batch), *taps, near=near)
+def judge(
+    length: int, params: Params, key: jax.Array, hidden: jax.Array, taps: LagTaps
+) -> tuple[jax.Array, jax.Array]:
+    """Give the accuracy on new sequences, and the best one that is possible there."""
+    batch = draw(key, BATCH, hidden, length)
+    return share_right(params, attend(params, batch, taps), batch), best_possible(batch, hidden)
 
 
-def attend_densely(params: Params, batch: Recall, taps: LagTaps) -> jax.Array:
-    """Attend to everything before, with a learned bias for every distance."""
+def draw(key: jax.Array, count: int, hidden: jax.Array, length: int) -> Recall:
+    """Draw new sequences."""
+    keys = jax.random.split(key, count)
+    return jax.vmap(lambda key: make_recall(key, hidden, length=length))(keys)
+
+
+def attend(params: Params, batch: Recall, taps: LagTaps) -> jax.Array:
+    """Attend to a few lags, or to everything before with a learned bias for every distance."""
+    query, key, value = rows(params, batch)
+    if "bias" not in params:
+        return attention.lag_attention(query, key, value, *taps)
     bias, length = params["bias"], len(params["bias"])
     # Row t has bias[t - s] in column s: a Toeplitz matrix, without an index for each pair.
     repeated = jnp.tile(jnp.concatenate([bias, jnp.zeros(length)]), length)
     rolled = repeated[: length * (2 * length - 1)].reshape(length, 2 * length - 1)
-    query, key, value = rows(params, batch)
     return jax.nn.dot_product_attention(
         query, key, value, bias=rolled[:, :length].T[None, None], is_causal=True
     )
 
 
+def rows(params: Params, batch: Recall) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Give query, key and value ``(b, T, 1, WIDTH)``."""
+    query = params["sharpness"] * params.get("asked", params["keys"])[batch.asked]
+    key, value = params["keys"][batch.keys], params["values"][batch.values]
+    return query[:, :, None], key[:, :, None], value[:, :, None]
+
+
 def logits_of(params: Params, out: jax.Array) -> jax.Array:
     """Tell how likely each value is the answer."""
-    return params["confidence"] * out[:, :, 0] @ params["values"].T
+    return params["confidence"] * out[:, :, 0] @ params.get("told", params["values"]).T
 
 
 def loss_of(params: Params, out: jax.Array, batch: Recall) -> jax.Array:
@@ -191,26 +266,18 @@ def share_right(params: Params, out: jax.Array, batch: Recall) -> jax.Array:
     return jnp.sum(right & batch.known) / jnp.sum(batch.known)
 
 
-def pursued(
-    draw: Callable[[jax.Array], Recall], count: int, reach: int, *arguments: Any
-) -> LagTaps:
-    """Place one lag by the gains of new sequences: parameters, key and taps to the next taps."""
-    params, key, taps = arguments
-    batch = draw(jax.random.split(key, count))
-    query, key, value = rows(params, batch)
-    out = attention.lag_attention(query, key, value, *taps)
-    slope = jax.grad(lambda out: loss_of(params, out, batch))(out)
-    gains = attention.lag_attention_gains(
-        query, key, value, taps.lags, slope, placed=taps.placed, reach=reach
-    )
-    return attention.pursue_lags(gains.sum(0), taps)
+def best_possible(batch: Recall, hidden: jax.Array) -> jax.Array:
+    """Give the accuracy of who knows the lags, and guesses where several of them have the key."""
+    times = jnp.arange(batch.asked.shape[1])
 
+    def vote(lag: jax.Array) -> jax.Array:
+        keys, values = (jnp.roll(said, lag, axis=1) for said in (batch.keys, batch.values))
+        there = (keys == batch.asked) & (times >= lag)
+        return there[..., None] * jax.nn.one_hot(values, VALUES)
 
-def timed(program: Callable[..., Any], *arguments: Any) -> tuple[Any, float]:
-    """Give what a program gives, and its seconds of CPU."""
-    begin = time.process_time()
-    found = jax.block_until_ready(program(*arguments))
-    return found, time.process_time() - begin
+    votes = jax.vmap(vote)(hidden).sum(0)
+    shares = votes.max(-1) / jnp.maximum(votes.sum(-1), 1)
+    return jnp.sum(shares * batch.known) / jnp.sum(batch.known)
 
 
 def places(params: Params, taps: LagTaps) -> np.ndarray:
@@ -218,34 +285,3 @@ def places(params: Params, taps: LagTaps) -> np.ndarray:
     if "bias" in params:
         return np.argsort(-np.asarray(params["bias"]))[:HIDDEN]
     return np.asarray(taps.lags)[np.asarray(taps.placed)]
-
-
-def accuracy(
-    attend: Callable[[Params, Recall, LagTaps], jax.Array],
-    params: Params,
-    taps: LagTaps,
-    sequences: Recall,
-) -> float:
-    """Give the share of right answers, two sequences at a time."""
-
-    @jax.jit
-    def share(batch: Recall) -> jax.Array:
-        return share_right(params, attend(params, batch, taps), batch)
-
-    pairs = jax.tree.map(lambda leaf: leaf.reshape(-1, 2, *leaf.shape[1:]), sequences)
-    shares = [share(jax.tree.map(lambda leaf, n=n: leaf[n], pairs)) for n in range(len(pairs.keys))]
-    return round(float(np.mean(shares)), 5)
-
-
-def best_possible(sequences: Recall, hidden: jax.Array) -> jax.Array:
-    """Give the accuracy of who knows the lags, and guesses where several of them have the key."""
-    times = jnp.arange(sequences.asked.shape[1])
-
-    def vote(lag: jax.Array) -> jax.Array:
-        keys, values = (jnp.roll(said, lag, axis=1) for said in (sequences.keys, sequences.values))
-        there = (keys == sequences.asked) & (times >= lag)
-        return there[..., None] * jax.nn.one_hot(values, VALUES)
-
-    votes = jax.vmap(vote)(hidden).sum(0)
-    shares = votes.max(-1) / jnp.maximum(votes.sum(-1), 1)
-    return jnp.sum(shares * sequences.known) / jnp.sum(sequences.known)

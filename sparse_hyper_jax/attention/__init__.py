@@ -9,11 +9,13 @@ Hard taps, placed where a probe finds most to gain, and trained on between::
        |   gains.py          lag_attention_gains  (..., h, reach), what a tap there would gain
     taps
        |   pursuit.py        pursue_lags          the best one is placed, if it stands out
+       |   probe.py          probe_attention      both at once, also for projections to come
        |                     swap_lag             the least important one goes for a better one
 """
 
 from sparse_hyper_jax.attention.gains import lag_attention_gains
 from sparse_hyper_jax.attention.lag_attention import lag_attention
+from sparse_hyper_jax.attention.probe import probe_attention
 from sparse_hyper_jax.attention.pursuit import (
     LagTaps,
     empty_lags,
@@ -32,6 +34,7 @@ __all__ = [
     "lag_attention_gains",
     "lag_attention_step",
     "lag_importance",
+    "probe_attention",
     "pursue_lags",
     "swap_lag",
 ]

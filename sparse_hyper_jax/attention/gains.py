@@ -30,6 +30,7 @@ def lag_attention_gains(
     reach: int,
     near: int = 0,
     scale: float | jax.Array | None = None,
+    matrices: bool = False,
     inserted: bool = False,
     block: int = 128,
 ) -> jax.Array:
@@ -44,8 +45,16 @@ def lag_attention_gains(
     where ``t >= u``. Where nothing is live a tap of any m takes the whole row, and the quotient
     counts as 1. Few rows may rule the sum, since the quotient ends at e^60; with ``inserted`` it
     is ``exp(z) / (Z + exp(z))``, the weight that a tap of m = 1 has: then the gain is that of the
-    change of ``out`` by a placed tap, to first order in this change. Time is that of two products
-    of ``T`` rows with ``reach``, memory that of ``block * (block + reach)`` numbers for every head.
+    change of ``out`` by a placed tap, to first order in this change.
+
+    That takes values as they are. Projections that have learned nothing yet may turn a good lag's
+    gain into a loss; with ``matrices`` the tap brings a matrix in place of m, as if its values had
+    a projection of their own, and the gain has a sign no more::
+
+        gain[h, u, c, d] = -sum_t exp(z) / Z (value[t - u] - out[t])[c] delta[t, d]
+
+    Time is that of two products of ``T`` rows with ``reach`` (for matrices ``e`` of them), memory
+    that of ``block * (block + reach)`` numbers for every head.
 
     Args:
         query: ``(..., T, h, d)``.
@@ -58,12 +67,14 @@ def lag_attention_gains(
         reach: number of lags, from 0 on; static.
         near: see :func:`lag_attention`.
         scale: see there.
+        matrices: tell gains of matrices; ``cotangent`` may then have any last axis, for instance a
+            few directions by :func:`~sparse_hyper_jax.ops.whiten_cotangent`.
         inserted: weigh a tap as if it were placed.
         block: rows of the query that are looked at together; static.
 
     Returns:
-        ``(..., h, reach)``, float32 or wider: a sequence each; add them up over a batch, and choose
-        by at least four sequences: one alone is too noisy.
+        ``(..., h, reach)``, or ``(..., h, reach, e, m)`` of matrices, float32 or wider: of every
+        sequence; add them up over a batch of at least four, as one alone is noisy.
 
     Raises:
         ValueError: shapes that do not agree, or a count below 1.
@@ -81,12 +92,13 @@ def lag_attention_gains(
     rows = enter_rows(query, key, value, scale)
     taps = enter_taps(lags, placed, rows.query.shape[-2], near)
     cotangent = as_array("cotangent", cotangent).astype(rows.value.dtype)
-    shape = (*rows.query.shape[:-1], rows.value.shape[-1])
-    checks.check_shape("cotangent", cotangent, shape, "that of the output")
+    matrices = checks.check_flag("matrices", matrices)
+    last = None if matrices else rows.value.shape[-1]
+    checks.check_shape("cotangent", cotangent, (*rows.query.shape[:-1], last), "that of the output")
     reach = checks.check_count("reach", reach, least=1)
     block = checks.check_count("block", block, least=1)
     inserted = checks.check_flag("inserted", inserted)
-    head = partial(_head_gains, reach=reach, inserted=inserted, block=block)
+    head = partial(_head_gains, reach=reach, matrices=matrices, inserted=inserted, block=block)
 
     def one(query: jax.Array, key: jax.Array, value: jax.Array, cotangent: jax.Array) -> jax.Array:
         by_head = (array.swapaxes(0, 1) for array in (query, cotangent))
@@ -108,15 +120,15 @@ def _head_gains(
     value: jax.Array,
     *,
     reach: int,
+    matrices: bool,
     inserted: bool,
     block: int,
 ) -> jax.Array:
-    """Give the gains ``(reach,)`` of one head of one instance."""
+    """Give the gains ``(reach,)`` or ``(reach, e, m)`` of one head of one instance."""
     length = len(query)
     block, seen = min(block, length), min(reach, length)
     weights, divisor = head_weights(query, key, taps)
     output = head_values(weights, value, taps)
-    along = jnp.sum(output * cotangent, axis=-1)
     # Whole blocks of rows; rows that are added at the end have a cotangent of 0.
     blocks = -(-length // block)
     more = blocks * block - length
@@ -126,32 +138,52 @@ def _head_gains(
         return padded.reshape(blocks, block, *array.shape[1:])
 
     keys, values = (jnp.pad(array, ((seen - 1, more), (0, 0))) for array in (key, value))
-    width = block + seen - 1
+    of_block = _matrices_of if matrices else _numbers_of
 
     def add(total: jax.Array, rows: tuple[jax.Array, ...]) -> tuple[jax.Array, None]:
-        number, query, cotangent, along, divisor = rows
+        number, query, cotangent, output, divisor = rows
         start = number * block
-        read = partial(lax.dynamic_slice_in_dim, start_index=start, slice_size=width)
-        score = by_lag(query @ read(keys).T, seen) - divisor[:, None]
-        toward = by_lag(cotangent @ read(values).T, seen) - along[:, None]
-        share = _shares(score, divisor[:, None], inserted)
+        read = partial(lax.dynamic_slice_in_dim, start_index=start, slice_size=block + seen - 1)
+        share = _shares(by_lag(query @ read(keys).T, seen), divisor[:, None], inserted)
         # Row t reaches back to the start, by t steps.
         times = start + jnp.arange(block, dtype=jnp.int32)
         inside = times[:, None] >= jnp.arange(seen, dtype=jnp.int32)[None]
-        return total - jnp.sum(jnp.where(inside, share * toward, 0), axis=0), None
+        return total - of_block(jnp.where(inside, share, 0), read(values), output, cotangent), None
 
-    of_rows = (
-        jnp.arange(blocks, dtype=jnp.int32),
-        *map(in_blocks, (query, cotangent, along, divisor)),
-    )
-    gains, _ = lax.scan(add, jnp.zeros((seen,), query.dtype), of_rows)
-    return jnp.pad(gains, (0, reach - seen))
+    numbers = jnp.arange(blocks, dtype=jnp.int32)
+    of_rows = (numbers, *map(in_blocks, (query, cotangent, output, divisor)))
+    shape = (value.shape[1], cotangent.shape[1]) if matrices else ()
+    gains, _ = lax.scan(add, jnp.zeros((seen, *shape), query.dtype), of_rows)
+    return jnp.pad(gains, ((0, reach - seen), *((0, 0) for _ in shape)))
+
+
+def _numbers_of(
+    share: jax.Array, values: jax.Array, output: jax.Array, cotangent: jax.Array
+) -> jax.Array:
+    """Give ``sum_t share (value - output) . cotangent`` by lag, ``(reach,)``."""
+    toward = by_lag(cotangent @ values.T, share.shape[1])
+    return jnp.sum(share * (toward - jnp.sum(output * cotangent, axis=-1)[:, None]), axis=0)
+
+
+def _matrices_of(
+    share: jax.Array, values: jax.Array, output: jax.Array, cotangent: jax.Array
+) -> jax.Array:
+    """Give ``sum_t share (value - output) cotangent^T`` by lag, ``(reach, e, m)``."""
+    rows, reach = share.shape
+
+    # One feature after another: all of them side by side are e times the memory.
+    def of_feature(feature: tuple[jax.Array, jax.Array]) -> jax.Array:
+        column, own = feature
+        there = by_lag(jnp.broadcast_to(column, (rows, len(column))), reach)
+        return (share * (there - own[:, None])).T @ cotangent
+
+    return jnp.moveaxis(lax.map(of_feature, (values.T, output.T)), 0, 1)
 
 
 def _shares(score: jax.Array, divisor: jax.Array, inserted: bool) -> jax.Array:
     """Give the weight of a tap in units of what the others have, or as if it were placed."""
     alone = divisor == -jnp.inf
-    score = jnp.minimum(jnp.where(alone, 0, score), LARGEST_LOG_SHARE)
+    score = jnp.minimum(score - jnp.where(alone, 0, divisor), LARGEST_LOG_SHARE)
     return jnp.where(alone, 1, jax.nn.sigmoid(score) if inserted else jnp.exp(score))
 
 

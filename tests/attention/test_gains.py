@@ -59,6 +59,24 @@ def test_gains_of_what_is_inserted_are_the_change_by_a_whole_tap(reach, block, g
     assert_close(found(reach, True), expected, rtol=1e-4, atol=1e-5)
 
 
+def test_gains_of_matrices_are_those_of_all_pairs_of_features():
+    rows, counts = sequences(2), counts_of(LENGTH, LAGS, PLACED, 1)
+    directions = np.random.default_rng(4).normal(size=(LENGTH, HEADS, 3)).astype(np.float32)
+    gains = attention.lag_attention_gains(
+        *rows, LAGS, directions, placed=PLACED, near=1, reach=5, block=5, matrices=True
+    )
+    before, expected = attend(*rows, counts), np.zeros((HEADS, 5, VALUE_WIDTH, 3))
+    for u in range(5):
+        more = SMALL * np.eye(LENGTH, k=-u)[None]
+        change = (attend(*rows, counts + more) - before) / SMALL
+        expected[:, u] = -np.einsum("thc,thd->hcd", change, directions)
+    assert_close(gains, expected, rtol=1e-4, atol=1e-4)
+    # Those of values as they are lie on the diagonal.
+    plain = attention.lag_attention_gains(*rows, LAGS, COTANGENT, reach=5)
+    whole = attention.lag_attention_gains(*rows, LAGS, COTANGENT, reach=5, matrices=True)
+    assert_close(plain, jnp.trace(whole, axis1=-2, axis2=-1), rtol=1e-4, atol=1e-5)
+
+
 def test_where_nothing_is_live_a_tap_takes_the_whole_row():
     rows = sequences()
     expected = by_differences(rows, np.zeros((HEADS, LENGTH, LENGTH)), 6, 1, 1)

@@ -53,6 +53,19 @@ ROWS = [
         skips={"outside": "a lag outside keeps its slot, and is told as it came"},
         dropped="a lag of gain NaN is never placed, and lags are whole numbers",
     ),
+    Row(
+        "probe_attention",
+        lambda query, key, value, cotangent, lags: attention.probe_attention(
+            *(jnp.asarray(array)[None] for array in (query, key, value, cotangent)),
+            (lags, PLACED),
+            reach=4,
+            min_z=None,
+        ),
+        (QUERY, KEY, VALUE, COTANGENT, LAGS),
+        exact=None,
+        skips={"outside": "a lag outside keeps its slot, and is told as it came"},
+        dropped="a lag of gain NaN is never placed, and lags are whole numbers",
+    ),
     Row("lag_attention_step, lag_attention_cache", stepped, (QUERY[:1], KEY, VALUE), wide=False),
 ]
 

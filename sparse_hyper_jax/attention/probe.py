@@ -1,0 +1,134 @@
+"""What a probe does: from rows and cotangents of an attention to its next lags.
+
+In any training loop, the cotangent is the gradient with respect to zeros that are added to what the
+heads give, before the projection of the output. No second model is needed::
+
+    def loss(added, parameters, taps, batch):
+        out = attention.lag_attention(*rows_of(parameters, batch), *taps) + added
+        ...
+
+    cotangent = jax.grad(loss)(jnp.zeros(shape_of_out), parameters, taps, batch)
+    taps = attention.probe_attention(*rows_of(parameters, batch), cotangent, taps, reach=reach)
+"""
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from sparse_hyper_jax import checks
+from sparse_hyper_jax.attention.entrance import enter_rows
+from sparse_hyper_jax.attention.gains import lag_attention_gains
+from sparse_hyper_jax.attention.pursuit import LagTaps, enter_lags, pursue_lags
+from sparse_hyper_jax.entrance import as_array
+from sparse_hyper_jax.ops.gains import whiten_cotangent
+from sparse_hyper_jax.ops.probe import pursue_gains
+from sparse_hyper_jax.ops.pursue import Taps
+from sparse_hyper_jax.placement import gathered
+
+
+def probe_attention(
+    query: Any,
+    key: Any,
+    value: Any,
+    cotangent: Any,
+    taps: LagTaps,
+    *,
+    reach: int,
+    count: int = 1,
+    near: int = 0,
+    scale: float | jax.Array | None = None,
+    directions: int | None = 8,
+    min_z: float | jax.Array | None = 5.0,
+    apart: int = 0,
+) -> LagTaps:
+    """Place lags whose gain stands out, in every head by itself.
+
+    With ``directions``, gains are those of matrices (see :func:`lag_attention_gains`) between the
+    features of the values, decorrelated, and that many whitened directions of the cotangent: what
+    an attention would gain whose projections adapt to the tap
+    (:func:`~sparse_hyper_jax.ops.pursue_gains`). Without, they are those of values as they are
+    (:func:`pursue_lags`): cheaper, and less noisy once projections agree with what is asked for,
+    as tied embeddings do from the first.
+
+    Args:
+        query: ``(b, T, h, d)``, what :func:`lag_attention` reads; at least four sequences.
+        key: ``(b, T, g, d)``.
+        value: ``(b, T, g, e)``.
+        cotangent: ``(b, T, h, e)``, the gradient of the loss with respect to what it gives.
+        taps: of the heads, ``(h, k)``.
+        reach: number of candidate lags, from 0 on, static.
+        count: largest number of lags to place in each head, static; rather one per probe.
+        near: see :func:`lag_attention`.
+        scale: see there.
+        directions: see ``count`` of :func:`~sparse_hyper_jax.ops.whiten_cotangent`; None for gains
+            of values as they are.
+        min_z: what z has to exceed, see :func:`~sparse_hyper_jax.ops.z_scores`; None places
+            ``count`` lags whatever they gain. May be traced.
+        apart: see :func:`~sparse_hyper_jax.ops.pursue`.
+
+    Returns:
+        the taps, with up to ``count`` more of them placed in every head.
+
+    Raises:
+        ValueError: shapes that do not agree, or a count below 1.
+
+    Example:
+        >>> from sparse_hyper_jax import attention
+        >>> rows = jax.random.normal(jax.random.key(0), (4, 300, 1, 3))
+        >>> out = attention.lag_attention(0 * rows, rows, rows, [[40]])  # what should come out
+        >>> taps = attention.empty_lags(heads=1, count=2)
+        >>> taps = attention.probe_attention(0 * rows, rows, rows, -out, taps, reach=64)
+        >>> taps.lags[taps.placed].tolist()
+        [40]
+    """
+    rows = enter_rows(*map(_gathered, (query, key, value)), scale)
+    taps = enter_lags(taps)
+    heads, groups = rows.query.shape[-2], rows.value.shape[-2]
+    cotangent = _gathered(cotangent).astype(rows.value.dtype)
+    if directions is not None:
+        # Where nothing is live a tap would bring the mean too, which is no gain of this lag.
+        axes = tuple(range(rows.value.ndim - 2))
+        rows = rows._replace(value=rows.value - rows.value.mean(axes, keepdims=True))
+    gains = partial(
+        lag_attention_gains, *rows, taps.lags, placed=taps.placed, reach=reach, near=near, scale=1.0
+    )
+
+    def summed(gains: jax.Array, axes: int) -> jax.Array:
+        return gains.sum(axis=tuple(range(gains.ndim - axes)))
+
+    if directions is None:
+        found = summed(gains(cotangent), 2)
+        return pursue_lags(found, taps, count, near=near, min_z=min_z, apart=apart)
+    white = jax.vmap(partial(whiten_cotangent, count=directions), -2, -2)(cotangent)
+    found = summed(gains(white, matrices=True), 4)
+    covariance = jnp.repeat(jax.vmap(_covariance, -2)(rows.value), heads // groups, axis=0)
+    near = checks.check_count("near", near)
+    allowed = jnp.arange(found.shape[1], dtype=jnp.int32) >= near
+
+    def head(gains: jax.Array, covariance: jax.Array, taps: LagTaps) -> tuple[jax.Array, jax.Array]:
+        placed = pursue_gains(
+            gains,
+            Taps(taps.lags[:, None], taps.placed),
+            count,
+            covariance=covariance,
+            apart=apart,
+            allowed=allowed,
+            min_z=min_z,
+        )
+        return placed.positions[:, 0], placed.placed
+
+    return LagTaps(*jax.vmap(head)(found, covariance, taps))
+
+
+def _gathered(array: Any) -> jax.Array:
+    """Give an array whole to every device: a probe is rare, and sums over all sequences."""
+    return gathered(as_array("rows", array))
+
+
+def _covariance(features: jax.Array) -> jax.Array:
+    """Give the covariance ``(e, e)`` of features ``(..., e)``, over all other axes."""
+    samples = features.reshape(-1, features.shape[-1])
+    centred = samples - samples.mean(0, keepdims=True)
+    return centred.T @ centred / jnp.asarray(len(samples), centred.dtype)
