@@ -18,14 +18,14 @@ import jax
 import jax.numpy as jnp
 
 from sparse_hyper_jax import checks
-from sparse_hyper_jax.attention.entrance import enter_rows
 from sparse_hyper_jax.attention.gains import lag_attention_gains
 from sparse_hyper_jax.attention.pursuit import LagTaps, enter_lags, pursue_lags
 from sparse_hyper_jax.entrance import as_array
-from sparse_hyper_jax.ops.gains import whiten_cotangent
+from sparse_hyper_jax.ops.gains import decorrelated_gains, whiten_cotangent
 from sparse_hyper_jax.ops.probe import pursue_gains
 from sparse_hyper_jax.ops.pursue import Taps
 from sparse_hyper_jax.placement import gathered
+from sparse_hyper_jax.precision import at_least_float32
 
 
 def probe_attention(
@@ -83,43 +83,107 @@ def probe_attention(
         >>> taps.lags[taps.placed].tolist()
         [40]
     """
-    rows = enter_rows(*map(_gathered, (query, key, value)), scale)
     taps = enter_lags(taps)
-    heads, groups = rows.query.shape[-2], rows.value.shape[-2]
-    cotangent = _gathered(cotangent).astype(rows.value.dtype)
-    if directions is not None:
-        # Where nothing is live a tap would bring the mean too, which is no gain of this lag.
-        axes = tuple(range(rows.value.ndim - 2))
-        rows = rows._replace(value=rows.value - rows.value.mean(axes, keepdims=True))
-    gains = partial(
-        lag_attention_gains, *rows, taps.lags, placed=taps.placed, reach=reach, near=near, scale=1.0
-    )
-
-    def summed(gains: jax.Array, axes: int) -> jax.Array:
-        return gains.sum(axis=tuple(range(gains.ndim - axes)))
-
+    heads = taps.lags.shape[0]
     if directions is None:
-        found = summed(gains(cotangent), 2)
+        query, key, value, cotangent = map(_gathered, (query, key, value, cotangent))
+        found = lag_attention_gains(
+            query,
+            key,
+            value,
+            taps.lags,
+            cotangent,
+            placed=taps.placed,
+            reach=reach,
+            near=near,
+            scale=scale,
+        )
+        found = found.reshape(-1, heads, found.shape[-1]).sum(0)
         return pursue_lags(found, taps, count, near=near, min_z=min_z, apart=apart)
-    white = jax.vmap(partial(whiten_cotangent, count=directions), -2, -2)(cotangent)
-    found = summed(gains(white, matrices=True), 4)
-    covariance = jnp.repeat(jax.vmap(_covariance, -2)(rows.value), heads // groups, axis=0)
-    near = checks.check_count("near", near)
-    allowed = jnp.arange(found.shape[1], dtype=jnp.int32) >= near
+    found = observe_attention(
+        query,
+        key,
+        value,
+        cotangent,
+        taps,
+        reach=reach,
+        near=near,
+        scale=scale,
+        directions=directions,
+    )
+    return place_observed(found, taps, count, near=near, min_z=min_z, apart=apart)
 
-    def head(gains: jax.Array, covariance: jax.Array, taps: LagTaps) -> tuple[jax.Array, jax.Array]:
-        placed = pursue_gains(
+
+def observe_attention(
+    query: Any,
+    key: Any,
+    value: Any,
+    cotangent: Any,
+    taps: LagTaps,
+    *,
+    reach: int,
+    near: int,
+    scale: float | jax.Array | None,
+    directions: int,
+) -> jax.Array:
+    """Give gains of matrices ``(h, reach, e, m)`` of a batch, whitened and decorrelated.
+
+    That is the first half of a probe, which may be made inside of a backward pass.
+    """
+    query, key, value, cotangent = map(_gathered, (query, key, value, cotangent))
+    value, cotangent = at_least_float32(value), at_least_float32(cotangent)
+    checks.require(
+        value.ndim >= 3 and cotangent.ndim >= 3,
+        f"value and cotangent of shapes {value.shape} and {cotangent.shape}",
+        "(b, T, g, e) and (b, T, h, e)",
+        "give them axes of time, heads and features",
+    )
+    # Where nothing is live a tap would bring the mean too, which is no gain of this lag.
+    value = value - value.mean(tuple(range(value.ndim - 2)), keepdims=True)
+    white = jax.vmap(partial(whiten_cotangent, count=directions), -2, -2)(cotangent)
+    gains = lag_attention_gains(
+        query,
+        key,
+        value,
+        taps.lags,
+        white,
+        placed=taps.placed,
+        reach=reach,
+        near=near,
+        scale=scale,
+        matrices=True,
+    )
+    gains = gains.reshape(-1, *gains.shape[-4:]).sum(0)
+    covariance = jax.vmap(_covariance, -2)(value)
+    shared = gains.shape[0] // covariance.shape[0]
+    return jax.vmap(decorrelated_gains)(gains, jnp.repeat(covariance, shared, axis=0))
+
+
+def place_observed(
+    gains: jax.Array,
+    taps: LagTaps,
+    count: int,
+    *,
+    near: int,
+    min_z: float | jax.Array | None,
+    apart: int,
+) -> LagTaps:
+    """Place lags by gains ``(h, reach, e, m)``, in every head by itself: the second half."""
+    near = checks.check_count("near", near)
+    allowed = jnp.arange(gains.shape[1], dtype=jnp.int32) >= near
+
+    def head(gains: jax.Array, taps: LagTaps) -> LagTaps:
+        found = pursue_gains(
             gains,
             Taps(taps.lags[:, None], taps.placed),
             count,
-            covariance=covariance,
             apart=apart,
             allowed=allowed,
             min_z=min_z,
         )
-        return placed.positions[:, 0], placed.placed
+        return LagTaps(found.positions[:, 0], found.placed)
 
-    return LagTaps(*jax.vmap(head)(found, covariance, taps))
+    return jax.vmap(head)(gains, taps)
 
 
 def _gathered(array: Any) -> jax.Array:
