@@ -31,24 +31,23 @@ METHODS = {
         SAME_SECONDS,
         SEPARATE + PURSUIT,
         SEPARATE + "pursuit by matrices",
-        SEPARATE + DENSE,
     ),
     4096: (PURSUIT, "hidden lags given", SAME_SECONDS, SEPARATE + "pursuit by matrices", DENSE),
     16384: (PURSUIT, DENSE),
 }
 """Methods by length."""
 
-ONCE = {(4096, DENSE), (16384, DENSE)}
-"""What takes too long for more than one seed, or does not fit."""
+ONCE = {(4096, DENSE): 50, (16384, DENSE): 50}
+"""Steps of what takes too long for more of them, and for more than one seed, or does not fit."""
 
 
 def settings(asked: Asked, lines: Lines) -> Iterator[Facts]:
-    """Give pursuit at all lengths first, then the others, some of which get its seconds."""
-    first = [(length, method) for method in (PURSUIT,) for length in LENGTHS]
-    others = [(length, method) for length in LENGTHS for method in METHODS[length]]
-    for length, method in dict.fromkeys([*first, *others]):
-        seeds = asked.seeds[:1] if (length, method) in ONCE else asked.seeds
-        yield from grid(length=[length], steps=[STEPS], method=[method], seed=seeds)
+    """Give all methods by length and seed: pursuit first, whose seconds others are given."""
+    for length, methods in METHODS.items():
+        for method in methods:
+            once = ONCE.get((length, method))
+            seeds = asked.seeds[:1] if once else asked.seeds
+            yield from grid(length=[length], steps=[once or STEPS], method=[method], seed=seeds)
 
 
 def measure(facts: Facts, asked: Asked) -> Line:

@@ -64,7 +64,6 @@ METHODS = {
     "dense, learned bias, same seconds": Method("all"),
     "separate embeddings: pursuit": Method(separate=True),
     "separate embeddings: pursuit by matrices": Method(directions=8, separate=True),
-    "separate embeddings: dense, learned bias": Method("all", separate=True),
 }
 
 
