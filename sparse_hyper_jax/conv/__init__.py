@@ -12,7 +12,8 @@ For ``k`` taps among ``reach`` candidate lags, of ``C`` channels to ``O``::
     taps                     ops.pursue         where the next tap goes
 """
 
-from sparse_hyper_jax.conv.gains import SHARINGS, autocovariance, lag_gains
+from sparse_hyper_jax.conv.gains import autocovariance, lag_gains
 from sparse_hyper_jax.conv.lag import lag_conv
+from sparse_hyper_jax.conv.spectra import SHARINGS
 
 __all__ = ["SHARINGS", "autocovariance", "lag_conv", "lag_gains"]

@@ -93,6 +93,17 @@ def enter_weights(weights: Any, taps: int, channels: int) -> jax.Array:
     return weights
 
 
+def check_cotangent(cotangent: jax.Array, x: jax.Array, sharing: str) -> None:
+    """Raise unless there is one for every place that is read.
+
+    Raises:
+        ValueError: another shape.
+    """
+    channels = x.shape[-1:] if sharing == "channel" else cotangent.shape[-1:]
+    meaning = "the axes of x" + ", and its channels" * (sharing == "channel")
+    checks.check_shape("cotangent", cotangent, (*x.shape[:-1], *channels), meaning)
+
+
 def as_int32(name: str, numbers: Any) -> jax.Array:
     """Return integers of any width as int32; what does not fit becomes the nearest that does.
 
