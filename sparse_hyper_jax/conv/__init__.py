@@ -14,19 +14,23 @@ For ``k`` taps among ``reach`` candidate lags, of ``C`` channels to ``O``::
        |       gains.py      lag_gains          (reach, C, O): the slope of every absent tap
        |                     autocovariance     (reach,): how alike neighbours are
        |       plane.py      offset_gains, offset_autocovariance
-    taps                     ops.pursue_gains   where the next tap goes
-               export.py     lag_kernel, offset_kernel: dense, for other tools
+    taps       probe.py      probe_lags, probe_offsets, probe_delays: where the next ones go
+       |                     start_weights      small weights for them
+       |       moments.py    clear_moments      and an optimizer that knows nothing of them yet
+    kernels    export.py     lag_kernel, offset_kernel: dense, for other tools
 """
 
 from sparse_hyper_jax.conv.export import lag_kernel, offset_kernel
 from sparse_hyper_jax.conv.gains import autocovariance, lag_gains
 from sparse_hyper_jax.conv.lag import lag_conv
+from sparse_hyper_jax.conv.moments import clear_moments
 from sparse_hyper_jax.conv.plane import (
     offset_autocovariance,
     offset_conv,
     offset_gains,
     window_offsets,
 )
+from sparse_hyper_jax.conv.probe import probe_delays, probe_lags, probe_offsets, start_weights
 from sparse_hyper_jax.conv.soft import LagShares, gaussian_shares, linear_shares, soft_lag_conv
 from sparse_hyper_jax.conv.spectra import SHARINGS
 from sparse_hyper_jax.conv.stream import LagStream, init_lag_stream, lag_conv_step
@@ -36,6 +40,7 @@ __all__ = [
     "LagShares",
     "LagStream",
     "autocovariance",
+    "clear_moments",
     "gaussian_shares",
     "init_lag_stream",
     "lag_conv",
@@ -47,6 +52,10 @@ __all__ = [
     "offset_conv",
     "offset_gains",
     "offset_kernel",
+    "probe_delays",
+    "probe_lags",
+    "probe_offsets",
     "soft_lag_conv",
+    "start_weights",
     "window_offsets",
 ]

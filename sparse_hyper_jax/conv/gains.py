@@ -55,7 +55,7 @@ def lag_gains(
     return gains if first == 0 else gains.at[0].set(0)
 
 
-def autocovariance(x: jax.Array, reach: int) -> jax.Array:
+def autocovariance(x: jax.Array, reach: int, *, sharing: str = "shared") -> jax.Array:
     """Measure how much a sequence resembles itself some steps later.
 
     ``r[u] = mean_c sum_{b,t} (x[b, t - u, c] - m[c]) (x[b, t, c] - m[c]) / (b T)``, with the mean
@@ -66,9 +66,10 @@ def autocovariance(x: jax.Array, reach: int) -> jax.Array:
     Args:
         x: ``(..., T, C)``.
         reach: number of lags, static; 0 from ``T`` on.
+        sharing: ``"shared"``: the mean over channels; ``"channel"``: each channel's own.
 
     Returns:
-        ``(reach,)``, float32 or wider.
+        ``(reach,)``, or ``(reach, C)``, float32 or wider.
 
     Raises:
         ValueError: as :func:`lag_gains`.
@@ -82,8 +83,10 @@ def autocovariance(x: jax.Array, reach: int) -> jax.Array:
         >>> [round(float(r[u] / r[0]), 1) for u in (0, 10, 20, 40)]
         [1.0, 0.0, -1.0, 1.0]
     """
+    checks.check_choice("sharing", sharing, SHARINGS)
     reach = checks.check_count("reach", reach, least=1)
     (x,) = widened(enter_sequences("x", x))
     centred = x - jnp.mean(x, tuple(range(x.ndim - 1)), keepdims=True)
     of_channels = correlation(centred, centred, [(0, reach - 1)], sharing="channel")
-    return jnp.sum(of_channels, axis=-1) / x.size
+    of_channels = of_channels * (x.shape[-1] / x.size)
+    return of_channels if sharing == "channel" else jnp.mean(of_channels, axis=-1)

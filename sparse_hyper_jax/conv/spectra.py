@@ -81,11 +81,26 @@ def _summed(ahead: jax.Array, here: jax.Array, rank: int) -> jax.Array:
     lead = ahead.ndim - 1 - rank
     if lead == 0:
         return ahead[..., :, None] * here[..., None, :]
-    batch, frequencies = tuple(range(lead)), tuple(range(lead, lead + rank))
-    spread = any(axis is not None for axis in jax.typeof(ahead).sharding.spec)
-    whole = place(ahead, jax.P()) if spread else None
-    dimensions = ((batch, batch), (frequencies, frequencies))
-    return jax.lax.dot_general(ahead, here, dimensions, out_sharding=whole)
+    return summed_product(ahead, here, tuple(range(lead)), tuple(range(lead, lead + rank)))
+
+
+def summed_product(
+    one: jax.Array, other: jax.Array, summed: tuple[int, ...], kept: tuple[int, ...] = ()
+) -> jax.Array:
+    """Multiply the last axes of two arrays, summed over some axes, whole on every device.
+
+    Args:
+        one: ``(..., C)``.
+        other: ``(..., O)``, with the same axes before the last.
+        summed: numbers of the axes to sum over, which may be spread.
+        kept: of those that come first in the result.
+
+    Returns:
+        ``(*kept, C, O)``.
+    """
+    spread = any(axis is not None for axis in jax.typeof(one).sharding.spec)
+    whole = place(one, jax.P()) if spread else None
+    return jax.lax.dot_general(one, other, ((summed, summed), (kept, kept)), out_sharding=whole)
 
 
 def _summed_per_channel(ahead: jax.Array, here: jax.Array, rank: int) -> jax.Array:
