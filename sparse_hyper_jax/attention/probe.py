@@ -45,12 +45,13 @@ def probe_attention(
 ) -> LagTaps:
     """Place lags whose gain stands out, in every head by itself.
 
-    With ``directions``, gains are those of matrices (see :func:`lag_attention_gains`) between the
-    features of the values, decorrelated, and that many whitened directions of the cotangent: what
-    an attention would gain whose projections adapt to the tap
-    (:func:`~sparse_hyper_jax.ops.pursue_gains`). Without, they are those of values as they are
-    (:func:`pursue_lags`): cheaper, and less noisy once projections agree with what is asked for,
-    as tied embeddings do from the first.
+    Gains are those of inserted taps (see :func:`lag_attention_gains`). With ``directions`` they are
+    those of matrices between the features of the values, decorrelated, and that many whitened
+    directions of the cotangent: what an attention would gain whose projections adapt to the tap.
+    What all lags have in common, by taking weight from the taps that are there, is no gain of one
+    of them: their median is subtracted. Then see :func:`~sparse_hyper_jax.ops.pursue_gains`.
+    Without ``directions`` values count as they are (:func:`pursue_lags`): that is cheaper, and
+    enough once projections agree with what is asked for, as tied embeddings do from the first.
 
     Args:
         query: ``(b, T, h, d)``, what :func:`lag_attention` reads; at least four sequences.
@@ -97,6 +98,7 @@ def probe_attention(
             reach=reach,
             near=near,
             scale=scale,
+            inserted=True,
         )
         found = found.reshape(-1, heads, found.shape[-1]).sum(0)
         return pursue_lags(found, taps, count, near=near, min_z=min_z, apart=apart)
@@ -152,6 +154,7 @@ def observe_attention(
         near=near,
         scale=scale,
         matrices=True,
+        inserted=True,
     )
     gains = gains.reshape(-1, *gains.shape[-4:]).sum(0)
     covariance = jax.vmap(_covariance, -2)(value)
@@ -173,8 +176,10 @@ def place_observed(
     allowed = jnp.arange(gains.shape[1], dtype=jnp.int32) >= near
 
     def head(gains: jax.Array, taps: LagTaps) -> LagTaps:
+        # Any tap takes weight from the others, which alone may be a gain: the same at every lag.
+        common = jnp.nanmedian(jnp.where(allowed[:, None, None], gains, jnp.nan), axis=0)
         found = pursue_gains(
-            gains,
+            gains - common[None],
             Taps(taps.lags[:, None], taps.placed),
             count,
             apart=apart,

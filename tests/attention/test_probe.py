@@ -57,6 +57,18 @@ def test_values_as_they_are_tell_nothing_through_a_turn():
     assert not any(lag in found for lag, found in zip(HIDDEN, lags_of(taps), strict=True))
 
 
+def test_what_every_lag_gains_is_no_gain_of_one():
+    """The present is in the way, so that any tap is welcome: only the right one is placed."""
+    draw = partial(jax.random.normal, shape=(8, 200, 1, 4))
+    query, key, value = (draw(jax.random.key(seed)) for seed in range(3))
+    taps = attention.empty_lags(1, 2)
+    out = attention.lag_attention(query, key, value, *taps, near=1)
+    # The loss wants less of the present, and more of 25 steps ago.
+    error = 3 * out - jnp.roll(value, 25, axis=1)
+    taps = attention.probe_attention(query, key, value, error, taps, reach=60, near=1)
+    assert lags_of(taps) == [[25]]
+
+
 def test_noise_places_nothing():
     draw = partial(jax.random.normal, shape=(4, 200, 1, 3))
     rows = [draw(jax.random.key(seed)) for seed in range(4)]
