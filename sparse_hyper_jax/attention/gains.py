@@ -18,6 +18,9 @@ from sparse_hyper_jax.attention.entrance import (
 from sparse_hyper_jax.attention.taps import head_values, head_weights
 from sparse_hyper_jax.entrance import as_array
 
+LARGEST_LOG_SHARE = 60.0
+"""A quotient of logits beyond that is cut, so that sums of millions stay finite."""
+
 
 def lag_attention_gains(
     query: Any,
@@ -94,22 +97,26 @@ def lag_attention_gains(
     cotangent = as_array("cotangent", cotangent).astype(rows.value.dtype)
     matrices = checks.check_flag("matrices", matrices)
     last = None if matrices else rows.value.shape[-1]
-    checks.check_shape("cotangent", cotangent, (*rows.query.shape[:-1], last), "that of the output")
+    shape = (*rows.query.shape[:-1], last)
+    checks.check_shape("cotangent", cotangent, shape, "that of the output")
+    checks.require(
+        shape[-3] >= 1,
+        f"query of shape {rows.query.shape}",
+        "at least one step",
+        "leave empty sequences out",
+    )
     reach = checks.check_count("reach", reach, least=1)
     block = checks.check_count("block", block, least=1)
     inserted = checks.check_flag("inserted", inserted)
     head = partial(_head_gains, reach=reach, matrices=matrices, inserted=inserted, block=block)
 
     def one(query: jax.Array, key: jax.Array, value: jax.Array, cotangent: jax.Array) -> jax.Array:
-        by_head = (array.swapaxes(0, 1) for array in (query, cotangent))
-        shared = (array.swapaxes(0, 1) for array in (key, value))
-        return over_heads(head, 3, 2)(*by_head, taps, *shared)
+        query, key, value, cotangent = (
+            array.swapaxes(0, 1) for array in (query, key, value, cotangent)
+        )
+        return over_heads(head, 3, 2)(query, cotangent, taps, key, value)
 
     return over_instances(one, rows.query.ndim - 3)(*rows, cotangent)
-
-
-LARGEST_LOG_SHARE = 60.0
-"""A quotient of logits beyond that is cut, so that sums of millions stay finite."""
 
 
 def _head_gains(

@@ -29,9 +29,7 @@ def head_weights(query: jax.Array, key: jax.Array, taps: HeadTaps) -> tuple[jax.
         return jnp.sum(query * _shifted(padded, start), axis=-1)
 
     padded = _padded(key)
-    _, scores = lax.scan(
-        lambda _, start: (None, logits(query, padded, start)), None, reads.astype(jnp.int32)
-    )
+    _, scores = lax.scan(lambda _, start: (None, logits(query, padded, start)), None, reads)
     times = jnp.arange(len(query), dtype=jnp.int32)
     return masked_softmax(scores, times[None] + reads[:, None] >= len(query))
 

@@ -120,6 +120,10 @@ def test_memory_is_that_of_a_block():
     ("change", "expected"),
     [
         ({"cotangent": COTANGENT[1:]}, "(12, 4, 2)"),
+        (
+            {name: np.zeros((0, 4, 2)) for name in ("query", "key", "value", "cotangent")},
+            "one step",
+        ),
         ({"reach": 0}, "at least 1"),
         ({"block": 0}, "at least 1"),
         ({"inserted": 1}, "True or False"),

@@ -121,6 +121,11 @@ def test_a_head_without_taps_gives_0():
     assert (attention.lag_attention(query, key, value, np.zeros((HEADS, 0), int)) == 0).all()
 
 
+def test_an_empty_sequence_gives_an_empty_result():
+    rows = sequences(length=0)
+    assert attention.lag_attention(*rows, LAGS, near=2).shape == (0, HEADS, 2)
+
+
 def test_a_prefix_knows_nothing_of_what_follows():
     rows = sequences()
     whole = attention.lag_attention(*rows, LAGS, PLACED)
