@@ -14,7 +14,8 @@ For ``k`` taps among ``reach`` candidate lags, of ``C`` channels to ``O``::
        |       gains.py      lag_gains          (reach, C, O): the slope of every absent tap
        |                     autocovariance     (reach,): how alike neighbours are
        |       plane.py      offset_gains, offset_autocovariance
-    taps       probe.py      probe_lags, probe_offsets, probe_delays: where the next ones go
+    taps       observe.py    what is looked at, and how it places taps
+       |       probe.py      probe_lags, probe_offsets, probe_delays: where the next ones go
        |                     start_weights      small weights for them
        |       moments.py    clear_moments      and an optimizer that knows nothing of them yet
     kernels    export.py     lag_kernel, offset_kernel: dense, for other tools

@@ -17,23 +17,17 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from sparse_hyper_jax import checks, ops
-from sparse_hyper_jax.conv.entrance import (
-    check_cotangent,
-    enter_planes,
-    enter_sequences,
-    enter_window,
-    widened,
+from sparse_hyper_jax import checks
+from sparse_hyper_jax.conv.observe import (
+    lags_from,
+    observe_delays,
+    observe_lags,
+    observe_offsets,
+    place_own,
+    place_shared,
 )
-from sparse_hyper_jax.conv.gains import autocovariance, lag_gains
-from sparse_hyper_jax.conv.plane import offset_autocovariance, offset_gains
-from sparse_hyper_jax.conv.spectra import summed_product
 from sparse_hyper_jax.entrance import as_array
 from sparse_hyper_jax.ops import Taps
-from sparse_hyper_jax.placement import gathered
-
-HALF_NORMAL_MEDIAN = 0.6745
-"""Of the magnitude of a normal number, in standard deviations."""
 
 
 def probe_lags(
@@ -81,17 +75,9 @@ def probe_lags(
         >>> taps.positions[taps.placed].ravel().tolist()
         [17, 60]
     """
-    x, cotangent = _enter_pair(enter_sequences("x", x), enter_sequences("cotangent", cotangent))
-    white = ops.whiten_cotangent(cotangent, count=directions)
-    return ops.pursue_gains(
-        lag_gains(x, white, reach, strict=strict),
-        taps,
-        count,
-        autocorrelation=autocovariance(x, reach),
-        covariance=channel_covariance(x),
-        min_z=min_z,
-        apart=apart,
-        allowed=jnp.arange(reach, dtype=jnp.int32) >= int(strict),
+    seen = observe_lags(x, cotangent, reach=reach, strict=strict, directions=directions)
+    return place_shared(
+        seen, taps, count, min_z=min_z, apart=apart, allowed=lags_from(reach, strict=strict)
     )
 
 
@@ -138,19 +124,8 @@ def probe_offsets(
         >>> conv.window_offsets(taps.positions, (9, 9))[taps.placed].tolist()
         [[-3, 2]]
     """
-    window = enter_window(window)
-    x, cotangent = _enter_pair(enter_planes("x", x), enter_planes("cotangent", cotangent))
-    white = ops.whiten_cotangent(cotangent, count=directions)
-    return ops.pursue_gains(
-        offset_gains(x, white, window, wrap=wrap),
-        taps,
-        count,
-        autocorrelation=offset_autocovariance(x, window, wrap=wrap),
-        covariance=channel_covariance(x),
-        min_z=min_z,
-        apart=apart,
-        allowed=allowed,
-    )
+    seen = observe_offsets(x, cotangent, window=window, wrap=wrap, directions=directions)
+    return place_shared(seen, taps, count, min_z=min_z, apart=apart, allowed=allowed)
 
 
 def probe_delays(
@@ -196,30 +171,8 @@ def probe_delays(
         >>> conv.probe_delays(x, error, taps, reach=100).positions.ravel().tolist()
         [17, 3, 80]
     """
-    x, cotangent = enter_sequences("x", x), enter_sequences("cotangent", cotangent)
-    check_cotangent(cotangent, x, "channel")
-    x, cotangent = widened(x, cotangent)
-    taps = _enter_own_taps(taps, x.shape[-1])
-    count = min(checks.check_count("count", count), taps.placed.shape[1])
-    if min_z is not None:
-        checks.check_number("min_z", min_z)
-    centred = cotangent - jnp.mean(cotangent, tuple(range(x.ndim - 1)), keepdims=True)
-    gains = lag_gains(x, centred, reach, sharing="channel", strict=strict)
-    correlation = autocovariance(x, reach, sharing="channel")
-    allowed = jnp.arange(reach, dtype=jnp.int32) >= int(strict)
-
-    def of_channel(gains: jax.Array, correlation: jax.Array, taps: Taps) -> Taps:
-        for _ in range(count):
-            scores = ops.residual_scores(gains, taps, autocorrelation=correlation)
-            sizes = jnp.sqrt(jnp.maximum(scores, 0))
-            typical = jnp.nanmedian(jnp.where(jnp.isfinite(scores), sizes, jnp.nan))
-            # A channel without any gain has nothing that stands out.
-            spread = jnp.maximum(typical / HALF_NORMAL_MEDIAN, jnp.finfo(sizes.dtype).tiny)
-            z = jnp.where(sizes > 0, sizes / spread, 0)
-            taps = ops.pursue(z, taps, 1, apart=apart, allowed=allowed, threshold=min_z)
-        return taps
-
-    return jax.vmap(of_channel, in_axes=(1, 1, 0))(gains, correlation, taps)
+    seen = observe_delays(x, cotangent, reach=reach, strict=strict)
+    return place_own(seen, taps, count, strict=strict, min_z=min_z, apart=apart)
 
 
 def start_weights(
@@ -267,31 +220,3 @@ def start_weights(
     size = jnp.asarray(scale, weights.dtype) / weights.shape[1] ** 0.5
     drawn = size * jax.random.normal(key, weights.shape, weights.dtype)
     return jnp.where(fresh, drawn, weights)
-
-
-def channel_covariance(x: jax.Array) -> jax.Array:
-    """Give the covariance ``(C, C)`` of the channels of ``(..., C)``, over all other axes."""
-    axes = tuple(range(x.ndim - 1))
-    centred = x - jnp.mean(x, axes, keepdims=True)
-    return summed_product(centred, centred, axes) * (x.shape[-1] / x.size)
-
-
-def _enter_pair(x: jax.Array, cotangent: jax.Array) -> list[jax.Array]:
-    """Check that a cotangent belongs to what was read; give both whole, in one dtype."""
-    check_cotangent(cotangent, x, "shared")
-    return widened(gathered(x), gathered(cotangent))
-
-
-def _enter_own_taps(taps: Any, channels: int) -> Taps:
-    """Return slots of every channel after checking their shapes."""
-    checks.require(
-        isinstance(taps, tuple | list) and len(taps) == len(Taps._fields),
-        f"taps={taps!r:.80}",
-        "Taps of every channel",
-        "pass Taps(positions, placed)",
-    )
-    positions = as_array("positions", taps[0], "integers").astype(jnp.int32)
-    placed = as_array("placed", taps[1], "flags")
-    checks.check_shape("positions", positions, (channels, None, 1), "(C, k, 1)")
-    checks.check_shape("placed", placed, positions.shape[:2], "(C, k): one flag per slot")
-    return Taps(positions, placed)

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from sparse_hyper_jax import conv
+from sparse_hyper_jax import conv, ops
 from tests.table.columns import Table
 from tests.table.examples import BATCH, between, eighths, integers
 from tests.table.row import Room, Row
@@ -19,6 +19,8 @@ HALVES = {
     "float16": "the past keeps its dtype, the output is wide: see the tests of the room",
     "bfloat16": "the past keeps its dtype, the output is wide: see the tests of the room",
 }
+PROBE = {"reach": 5, "min_z": None}
+OWN_SLOTS = ops.Taps(np.zeros((CHANNELS, 1, 1), np.int32), np.zeros((CHANNELS, 1), bool))
 
 ROWS = [
     Row("lag_conv", conv.lag_conv, (X, SHARED, LAGS), outside={2: (STEPS,)}),
@@ -135,9 +137,40 @@ ROWS = [
         exact=None,
         skips={"outside": "it moves integers and reads nothing at them"},
     ),
+    Row(
+        "probe_lags",
+        lambda x, cotangent: conv.probe_lags(x, cotangent, ops.empty_taps(2), 2, **PROBE),
+        (X, eighths(STEPS, OUT, seed=2)),
+        exact=None,
+    ),
+    Row(
+        "probe_offsets",
+        lambda x, cotangent: conv.probe_offsets(
+            x, cotangent, ops.empty_taps(1, rank=2), window=(2, 3), min_z=None
+        ),
+        (PLANE, eighths(4, 3, OUT, seed=2)),
+        exact=None,
+    ),
+    Row(
+        "probe_delays",
+        lambda x, cotangent: conv.probe_delays(x, cotangent, OWN_SLOTS, **PROBE),
+        (X, eighths(STEPS, CHANNELS, seed=2)),
+        exact=None,
+    ),
+    Row(
+        "start_weights",
+        lambda key, weights: conv.start_weights(
+            key, weights, np.array([True, False, False]), np.array([True, True, False])
+        ),
+        (SHARED,),
+        keyed=True,
+        wide=False,
+        redraws=True,
+    ),
 ]
 
 EXCEPTIONS = {
+    "clear_moments": "of states of optimizers, which are trees of any kind",
     "SHARINGS": "a tuple of names, each of which a row tries",
     "init_lag_stream": "makes zeros of given lengths",
 }
