@@ -9,6 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # what __getattr__ gives, for editors and type checkers
+    from sparse_hyper_jax import attention as attention
     from sparse_hyper_jax import backprop as backprop
     from sparse_hyper_jax import continual as continual
     from sparse_hyper_jax import conv as conv
@@ -29,8 +30,8 @@ if TYPE_CHECKING:  # what __getattr__ gives, for editors and type checkers
 __version__ = "0.2.0"
 
 _ROOMS = (
-    *("backprop", "continual", "conv", "diagnostics", "dist", "estimators", "glimpse", "nn"),
-    *("ops", "pruning", "recurrent", "remat", "reparam", "sort", "train"),
+    *("attention", "backprop", "continual", "conv", "diagnostics", "dist", "estimators"),
+    *("glimpse", "nn", "ops", "pruning", "recurrent", "remat", "reparam", "sort", "train"),
 )
 
 __all__ = ["ContinuousTuples", "SparseEntries", "__version__"]

@@ -11,6 +11,7 @@ ROOMS = {
         "ops": "raw parameters to output: the core",
         "sort": "soft sort, ranks, top-k; quicksort; losses and metrics",
         "glimpse": "windows of an image at learned places",
+        "attention": "self-attention at learned lags, streaming",
         "conv": "convolutions at learned lags and offsets, delays, streaming",
     },
     "Gradients and weights": {

@@ -66,6 +66,52 @@ def enter_lags(
     return LagTaps(lags, live if placed is None else live & enter_placed(placed, lags.shape))
 
 
+def enter_offsets(offsets: Any, placed: Any) -> tuple[jax.Array, jax.Array]:
+    """Return offsets ``(k, 2)`` as int32, and the flags ``(k,)`` of those that are placed.
+
+    Raises:
+        ValueError: another shape or kind, or no offset.
+    """
+    offsets = as_int32("offsets", offsets)
+    checks.require(
+        offsets.ndim == 2 and offsets.shape[0] >= 1 and offsets.shape[1] == 2,
+        f"offsets of shape {offsets.shape}",
+        "(k, 2): rows and columns, with k at least 1",
+        "pass window_offsets(taps.positions, window)",
+    )
+    shape = offsets.shape[:1]
+    return offsets, jnp.ones(shape, bool) if placed is None else enter_placed(placed, shape)
+
+
+def enter_window(window: Any) -> tuple[int, int]:
+    """Return the height and width of a window.
+
+    Raises:
+        ValueError: no two lengths.
+    """
+    shape = checks.check_index_shape("window", window)
+    checks.require(
+        len(shape) == 2, f"window={window!r}", "a height and a width", "pass for instance (9, 9)"
+    )
+    return shape[0], shape[1]
+
+
+def enter_planes(name: str, x: Any) -> jax.Array:
+    """Return planes as an array ``(..., H, W, C)``.
+
+    Raises:
+        ValueError: fewer axes, or an empty plane.
+    """
+    x = as_array(name, x)
+    checks.require(
+        x.ndim >= 3 and min(x.shape[-3:]) >= 1,
+        f"{name} of shape {x.shape}",
+        "(..., H, W, C): at least one row, column and channel, after the axes of the batch",
+        f"give {name} axes of rows, columns and channels",
+    )
+    return x
+
+
 def enter_placed(placed: Any, shape: tuple[int, ...]) -> jax.Array:
     """Return the flags of placed taps.
 
@@ -91,6 +137,17 @@ def enter_weights(weights: Any, taps: int, channels: int) -> jax.Array:
         "change weights, or the lags or channels that they belong to",
     )
     return weights
+
+
+def check_cotangent(cotangent: jax.Array, x: jax.Array, sharing: str) -> None:
+    """Raise unless there is one for every place that is read.
+
+    Raises:
+        ValueError: another shape.
+    """
+    channels = x.shape[-1:] if sharing == "channel" else cotangent.shape[-1:]
+    meaning = "the axes of x" + ", and its channels" * (sharing == "channel")
+    checks.check_shape("cotangent", cotangent, (*x.shape[:-1], *channels), meaning)
 
 
 def as_int32(name: str, numbers: Any) -> jax.Array:

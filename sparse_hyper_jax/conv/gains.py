@@ -1,23 +1,11 @@
 """What a tap would gain at every lag, also where there is none: one correlation by FFT."""
 
-import math
-
 import jax
 import jax.numpy as jnp
 
 from sparse_hyper_jax import checks
-from sparse_hyper_jax.conv.entrance import enter_sequences, widened
-from sparse_hyper_jax.placement import place
-
-SHARINGS = ("shared", "channel")
-"""Taps that all channels share, or its own for each channel.
-
-Example:
-    >>> from sparse_hyper_jax import conv
-    >>> x = jnp.ones((6, 3))
-    >>> [conv.lag_gains(x, x, reach=4, sharing=sharing).shape for sharing in conv.SHARINGS]
-    [(4, 3, 3), (4, 3)]
-"""
+from sparse_hyper_jax.conv.entrance import check_cotangent, enter_sequences, widened
+from sparse_hyper_jax.conv.spectra import SHARINGS, correlation
 
 
 def lag_gains(
@@ -60,18 +48,14 @@ def lag_gains(
     reach = checks.check_count("reach", reach, least=1)
     first = int(checks.check_flag("strict", strict))
     x, cotangent = enter_sequences("x", x), enter_sequences("cotangent", cotangent)
-    channels = x.shape[-1:] if sharing == "channel" else cotangent.shape[-1:]
-    meaning = "the axes of x" + ", and its channels" * (sharing == "channel")
-    checks.check_shape("cotangent", cotangent, (*x.shape[:-1], *channels), meaning)
+    check_cotangent(cotangent, x, sharing)
     x, cotangent = widened(x, cotangent)
-    length = _fft_length(x.shape[-2] + min(reach, x.shape[-2]) - 1)
-    back, now = (jnp.fft.rfft(part, length, axis=-2) for part in (x, cotangent))
-    product = _summed_per_channel if sharing == "channel" else _summed
-    gains = _whole(jnp.fft.irfft(product(back.conj(), now), length, axis=0), reach, x.shape[-2])
+    # A lag is a difference to the past.
+    gains = jnp.flip(correlation(x, cotangent, [(1 - reach, 0)], sharing=sharing), axis=0)
     return gains if first == 0 else gains.at[0].set(0)
 
 
-def autocovariance(x: jax.Array, reach: int) -> jax.Array:
+def autocovariance(x: jax.Array, reach: int, *, sharing: str = "shared") -> jax.Array:
     """Measure how much a sequence resembles itself some steps later.
 
     ``r[u] = mean_c sum_{b,t} (x[b, t - u, c] - m[c]) (x[b, t, c] - m[c]) / (b T)``, with the mean
@@ -82,9 +66,10 @@ def autocovariance(x: jax.Array, reach: int) -> jax.Array:
     Args:
         x: ``(..., T, C)``.
         reach: number of lags, static; 0 from ``T`` on.
+        sharing: ``"shared"``: the mean over channels; ``"channel"``: each channel's own.
 
     Returns:
-        ``(reach,)``, float32 or wider.
+        ``(reach,)``, or ``(reach, C)``, float32 or wider.
 
     Raises:
         ValueError: as :func:`lag_gains`.
@@ -98,44 +83,10 @@ def autocovariance(x: jax.Array, reach: int) -> jax.Array:
         >>> [round(float(r[u] / r[0]), 1) for u in (0, 10, 20, 40)]
         [1.0, 0.0, -1.0, 1.0]
     """
+    checks.check_choice("sharing", sharing, SHARINGS)
     reach = checks.check_count("reach", reach, least=1)
     (x,) = widened(enter_sequences("x", x))
-    steps, axes = x.shape[-2], tuple(range(x.ndim - 1))
-    centred = x - jnp.mean(x, axes, keepdims=True)
-    length = _fft_length(steps + min(reach, steps) - 1)
-    spectrum = jnp.fft.rfft(centred, length, axis=-2)
-    power = jnp.square(spectrum.real) + jnp.square(spectrum.imag)
-    summed = jnp.sum(power, (*range(x.ndim - 2), x.ndim - 1))
-    return _whole(jnp.fft.irfft(summed, length), reach, steps) / x.size
-
-
-def _fft_length(least: int) -> int:
-    """The smallest product of 2, 3 and 5 that is not below, and even: others take far longer."""
-    best = 2 ** max(1, math.ceil(math.log2(least)))
-    for fives in range(14):
-        for threes in range(20):
-            odd = 5**fives * 3**threes
-            if odd < best:
-                best = min(best, odd * 2 ** max(1, math.ceil(math.log2(least / odd))))
-    return best
-
-
-def _summed(back: jax.Array, now: jax.Array) -> jax.Array:
-    """Multiply spectra ``(..., F, C)`` and ``(..., F, O)``, summed over the batch."""
-    batch, frequency = tuple(range(back.ndim - 2)), (back.ndim - 2,)
-    if not batch:
-        return back[:, :, None] * now[:, None, :]
-    spread = any(axis is not None for axis in jax.typeof(back).sharding.spec)
-    whole = place(back, jax.P()) if spread else None
-    dimensions = ((batch, batch), (frequency, frequency))
-    return jax.lax.dot_general(back, now, dimensions, out_sharding=whole)
-
-
-def _summed_per_channel(back: jax.Array, now: jax.Array) -> jax.Array:
-    return jnp.sum(back * now, tuple(range(back.ndim - 2)))
-
-
-def _whole(gains: jax.Array, reach: int, steps: int) -> jax.Array:
-    """The lags below ``reach`` of a correlation, which are 0 from ``steps`` on."""
-    gains = gains[: min(reach, steps)]
-    return jnp.pad(gains, [(0, reach - gains.shape[0])] + [(0, 0)] * (gains.ndim - 1))
+    centred = x - jnp.mean(x, tuple(range(x.ndim - 1)), keepdims=True)
+    of_channels = correlation(centred, centred, [(0, reach - 1)], sharing="channel")
+    of_channels = of_channels * (x.shape[-1] / x.size)
+    return of_channels if sharing == "channel" else jnp.mean(of_channels, axis=-1)

@@ -4,8 +4,12 @@ from typing import Any
 
 import jax
 
+from sparse_hyper_jax import checks
 from sparse_hyper_jax.conv.entrance import enter_lags, enter_sequences, enter_weights, widened
-from sparse_hyper_jax.conv.reads import mix_reads, shifted_reads
+from sparse_hyper_jax.conv.reads import mix_reads, ready_weights, shifted_reads
+
+CACHE_BYTES = 2**23
+"""What reading all at once may take on a CPU; measured by ``benchmarks/lags_speed.py``."""
 
 
 def lag_conv(
@@ -16,6 +20,7 @@ def lag_conv(
     *,
     reach: int | None = None,
     strict: bool = False,
+    one_by_one: bool | None = None,
 ) -> jax.Array:
     """Convolve sequences with a kernel that is zero but for a few lags.
 
@@ -34,6 +39,10 @@ def lag_conv(
             known. None for all of the past.
         strict: the present is excluded: ``y[t]`` depends on ``x`` before ``t`` alone, as what
             predicts ``x[t]`` must. Lags keep their meaning.
+        one_by_one: sequences of the batch follow each other, in the memory of one: ``k`` copies of
+            a sequence, where else there are ``k`` of the batch. Not for accelerators, nor for
+            batches that are spread over devices. None does so where it is faster: on a CPU that is
+            the only device, if all copies are larger than a cache.
 
     Returns:
         ``(..., T, O)`` or ``(..., T, C)``, float32 or wider.
@@ -52,4 +61,20 @@ def lag_conv(
     taps = enter_lags(lags, placed, channels=x.shape[-1], reach=reach, strict=strict)
     weights = enter_weights(weights, taps.lags.shape[0], x.shape[-1])
     x, weights = widened(x, weights)
-    return mix_reads(shifted_reads(x, taps, reach), weights, taps.live)
+    weights = ready_weights(weights, taps.live)
+
+    def convolved(x: jax.Array) -> jax.Array:
+        return mix_reads(shifted_reads(x, taps, reach), weights)
+
+    if one_by_one is None:
+        one_by_one = _is_large(taps.lags.shape[0] * x.size * x.dtype.itemsize)
+    if not checks.check_flag("one_by_one", one_by_one) or x.ndim == 2:
+        return convolved(x)
+    # The gradient reads again instead of keeping all that was read.
+    y = jax.lax.map(jax.checkpoint(convolved), x.reshape(-1, *x.shape[-2:]))
+    return y.reshape(*x.shape[:-1], y.shape[-1])
+
+
+def _is_large(size: int) -> bool:
+    """Say whether copies of so many bytes are better made one after the other."""
+    return size > CACHE_BYTES and jax.default_backend() == "cpu" and jax.device_count() == 1

@@ -35,21 +35,35 @@ def shifted_reads(x: jax.Array, taps: LagTaps, reach: int | None) -> list[jax.Ar
     return reads
 
 
-def mix_reads(reads: list[jax.Array], weights: jax.Array, live: jax.Array) -> jax.Array:
-    """Give the sum over taps of reads times weights, 0 for empty taps whatever they hold.
+def ready_weights(weights: jax.Array, live: jax.Array) -> jax.Array:
+    """Make weights what :func:`mix_reads` takes, 0 for empty taps whatever they hold.
+
+    Args:
+        weights: ``(k, C, O)`` or ``(k, C)``.
+        live: ``(k,)`` or ``(k, C)``.
+
+    Returns:
+        ``(O, k, C)``: for their gradient, cotangents are transposed and not the reads, which are
+        larger; or ``(k, C)``.
+    """
+    live = live.reshape(live.shape + (1,) * (weights.ndim - live.ndim))
+    weights = jnp.where(live, weights, 0)
+    return jnp.moveaxis(weights, -1, 0) if weights.ndim == 3 else weights
+
+
+def mix_reads(reads: list[jax.Array], weights: jax.Array) -> jax.Array:
+    """Give the sum over taps of reads times weights.
 
     Args:
         reads: ``k`` arrays ``(..., C)``, of the dtype of the weights.
-        weights: ``(k, C, O)``: one product of matrices; or ``(k, C)``.
-        live: ``(k,)`` or ``(k, C)``.
+        weights: ``(O, k, C)``: one product of matrices; or ``(k, C)``.
 
     Returns:
         ``(..., O)`` or ``(..., C)``.
     """
-    live = live.reshape(live.shape + (1,) * (weights.ndim - live.ndim))
-    weights = jnp.where(live, weights, 0)
     if weights.ndim == 3:
-        return jnp.concatenate(reads, -1) @ weights.reshape(-1, weights.shape[-1])
+        every, matrix = jnp.concatenate(reads, -1), weights.reshape(weights.shape[0], -1)
+        return jax.lax.dot_general(every, matrix, (((every.ndim - 1,), (1,)), ((), ())))
     lead = (1,) * (reads[0].ndim - 1)
     parts = [read * row.reshape(*lead, -1) for read, row in zip(reads, weights, strict=True)]
     return sum(parts[1:], parts[0])

@@ -6,6 +6,7 @@ that may look at the input. ``SparseBackpropLinear`` is a linear layer with a sp
 each token to one of many experts. Key networks give images a number to sort by.
 ``GlimpseAttention`` reads windows of an image where it has learned to look; ``glimpse_classifier``
 puts a head on top, and names the baselines.
+``LagConv``, ``OffsetConv`` and ``AxonalDelay`` read at few places, which ``place_taps`` finds.
 ``parameter_labels`` tells the parameters of sparse layers apart for optax.
 
 What modules take, and what NaN, padding and meshes of several devices do, says the page Rules of
@@ -32,13 +33,18 @@ from sparse_hyper_jax.nn.glimpse_attention import GlimpseAttention
 from sparse_hyper_jax.nn.glimpse_classifiers import Classified
 from sparse_hyper_jax.nn.glimpse_models import glimpse_classifier
 from sparse_hyper_jax.nn.key_networks import NumberKeyNetwork
+from sparse_hyper_jax.nn.lag_layers import AxonalDelay, LagConv
 from sparse_hyper_jax.nn.mixture import DefaultVectors, Mixed, Mixture
+from sparse_hyper_jax.nn.offset_layers import OffsetConv
 from sparse_hyper_jax.nn.parameters import RawMeans, RawVariances, TupleValues, parameter_labels
 from sparse_hyper_jax.nn.sparse_backprop import SparseBackpropLinear
 from sparse_hyper_jax.nn.sparse_maps import HyperLayer
+from sparse_hyper_jax.nn.tap_layers import TapSlots
+from sparse_hyper_jax.nn.tap_placing import place_taps
 
 __all__ = [
     "TRAINED",
+    "AxonalDelay",
     "BackpropMemory",
     "Classified",
     "DefaultVectors",
@@ -46,16 +52,20 @@ __all__ = [
     "FreeTuples",
     "GlimpseAttention",
     "HyperLayer",
+    "LagConv",
     "Mixed",
     "Mixture",
     "NumberKeyNetwork",
+    "OffsetConv",
     "RawMeans",
     "RawVariances",
     "SparseBackpropLinear",
+    "TapSlots",
     "TupleValues",
     "carry_memory",
     "glimpse_classifier",
     "next_memories",
     "parameter_labels",
+    "place_taps",
     "reset_memory",
 ]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from sparse_hyper_jax import conv
-from sparse_hyper_jax.conv.gains import _fft_length
+from sparse_hyper_jax.conv.spectra import smooth_length
 from tests.conv.examples import normal
 from tests.folding import folded
 from tests.ops.examples import assert_names_itself_and_its_cure
@@ -106,7 +106,7 @@ def test_its_matrix_has_no_negative_eigenvalue(reach):
 
 @pytest.mark.parametrize("least", [1, 2, 3, 7, 11, 97, 1000, 3071, 100_000])
 def test_lengths_of_transforms_are_even_and_smooth(least):
-    length = _fft_length(least)
+    length = smooth_length(least)
     assert least <= length < 2 * least + 2
     assert length % 2 == 0
     for prime in (2, 3, 5):

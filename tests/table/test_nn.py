@@ -118,6 +118,15 @@ def memories_after(make, x, *parameters):
     return nn.next_memories(memories, jax.grad(loss)(memories))
 
 
+def lag_conv(rngs):
+    return nn.LagConv(3, 2, 3, 6, lags=[0, 4], rngs=rngs)
+
+
+def taps_after(layer, x):
+    fresh = nn.place_taps(layer, lambda layer: (layer(x) ** 2).sum(dtype=wide_dtype(x)))
+    return layer.taps.get_value(), jax.tree.leaves(fresh)
+
+
 LINEAR = dict.fromkeys((1, 2), "the loss is linear in the output")
 SAMPLING = {"keyed": True, "exact": False, "skips": SECOND}
 
@@ -197,6 +206,34 @@ ROWS = [
         exact=None,
         dropped={0: "a residue is in units of the cotangent"} | LINEAR,
         skips={"x64": "a memory of this layer is one of float32"},
+    ),
+]
+
+SEQUENCES = eighths(BATCH, 6, 3)
+ROWS += [
+    row("LagConv, TapSlots", lag_conv, SEQUENCES, function=without_key, wide=False),
+    row(
+        "OffsetConv",
+        lambda rngs: nn.OffsetConv(2, 2, 2, (3, 3), offsets=[[0, 1], [-1, 0]], rngs=rngs),
+        eighths(BATCH, 4, 3, 2),
+        function=without_key,
+        wide=False,
+    ),
+    row(
+        "AxonalDelay",
+        lambda rngs: nn.AxonalDelay(3, 5, delays=[0, 1, 4]),
+        SEQUENCES,
+        function=without_key,
+        wide=False,
+    ),
+    row(
+        "place_taps",
+        lag_conv,
+        SEQUENCES,
+        function=lambda make, x, *parameters: taps_after(
+            with_parameters(make, *parameters, rngs=nnx.Rngs(params=0)), x
+        ),
+        exact=None,
     ),
 ]
 

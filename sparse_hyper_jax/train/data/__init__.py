@@ -18,6 +18,7 @@ a key, so that a training loop can draw its data inside ``lax.scan``::
 
 Series of numbers have no labels: :func:`make_series` draws one whose true lags are known,
 :func:`make_canvas` reads a canvas row by row, :func:`read_table` reads columns of your own file.
+:func:`make_recall` asks for what was said at lags that are not told.
 
 Importing this package reads nothing and needs no extra; scikit-learn is imported by
 :func:`load_digits` alone, and only :func:`download_mnist` touches the network.
@@ -30,6 +31,7 @@ from sparse_hyper_jax.train.data.dataset import Dataset, Splits, make_dataset
 from sparse_hyper_jax.train.data.digits import load_digits
 from sparse_hyper_jax.train.data.idx import load_idx, read_header, read_idx
 from sparse_hyper_jax.train.data.mnist import download_mnist, load_mnist
+from sparse_hyper_jax.train.data.recall import Recall, make_recall
 from sparse_hyper_jax.train.data.rotated_clutter import make_rotated_cluttered
 from sparse_hyper_jax.train.data.sequences import (
     ClassIndex,
@@ -56,6 +58,7 @@ __all__ = [
     "Dataset",
     "LagSystem",
     "LaggedSeries",
+    "Recall",
     "Sequences",
     "Splits",
     "Table",
@@ -74,6 +77,7 @@ __all__ = [
     "make_canvas",
     "make_cluttered",
     "make_dataset",
+    "make_recall",
     "make_rotated_cluttered",
     "make_sequences",
     "make_series",

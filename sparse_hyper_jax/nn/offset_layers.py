@@ -1,0 +1,171 @@
+"""Convolutions of planes at learned offsets."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from sparse_hyper_jax import checks, conv
+from sparse_hyper_jax.conv.entrance import enter_window
+from sparse_hyper_jax.conv.observe import Seen, observe_offsets, place_shared
+from sparse_hyper_jax.entrance import as_array
+from sparse_hyper_jax.nn.keys import check_rngs
+from sparse_hyper_jax.nn.lag_layers import small_weights
+from sparse_hyper_jax.nn.options import check_float_dtype, initialised
+from sparse_hyper_jax.nn.promotion import promote
+from sparse_hyper_jax.nn.tap_layers import TapLayer, TapSlots
+from sparse_hyper_jax.ops import Taps
+
+
+class OffsetConv(TapLayer):
+    """A convolution of planes with few taps, each anywhere in a window, put where it gains most.
+
+    ``y[p] = bias + sum_j x[p + offset_j] kernel[j]``; see :class:`LagConv`, and
+    :func:`~sparse_hyper_jax.conv.offset_conv`. Positions in ``layer.taps`` are cells of the window;
+    :func:`~sparse_hyper_jax.conv.window_offsets` makes offsets of them.
+
+    Args:
+        in_features: length of the last axis of the input, ``C``.
+        out_features: length of the last axis of the output, ``O``.
+        num_taps: number of slots ``k``.
+        window: height and width of the candidates around each place.
+        offsets: of taps that are placed from the beginning: ``(n, 2)``, n at most ``num_taps``.
+        wrap: the plane is a torus, for probes at least twice the window less one.
+        causal: candidates are the places before, in the order of reading: rows above, and in the
+            same row what lies to the left.
+        directions: how many directions of the cotangent a probe looks at.
+        use_bias: add a bias.
+        dtype: of the result; None infers it from input and parameters.
+        param_dtype: of the parameters.
+        kernel_init: initializer of ``(k, C, O)``; by default small.
+        bias_init: initializer of ``(O,)``, by default 0.1.
+        rngs: stream ``params``.
+
+    Raises:
+        ValueError: an option is wrong.
+
+    Example:
+        >>> from flax import nnx
+        >>> from sparse_hyper_jax import conv, nn
+        >>> x = jax.random.normal(jax.random.key(0), (8, 20, 20, 2))
+        >>> target = jnp.roll(x, (3, -4), axis=(1, 2))
+        >>> layer = nn.OffsetConv(2, 2, num_taps=1, window=(9, 9), wrap=True, rngs=nnx.Rngs(0))
+        >>> _ = nn.place_taps(layer, lambda layer: jnp.mean((layer(x) - target) ** 2))
+        >>> conv.window_offsets(layer.taps.get_value().positions, (9, 9)).tolist()
+        [[-3, 4]]
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        num_taps: int,
+        window: Sequence[int],
+        *,
+        offsets: Any = (),
+        wrap: bool = False,
+        causal: bool = False,
+        directions: int = 8,
+        use_bias: bool = True,
+        dtype: Any = None,
+        param_dtype: Any = jnp.float32,
+        kernel_init: Any = small_weights,
+        bias_init: Any = nnx.initializers.constant(0.1),  # noqa: B008 (pure)
+        rngs: nnx.Rngs,
+    ):
+        self.in_features = checks.check_count("in_features", in_features, least=1)
+        self.out_features = checks.check_count("out_features", out_features, least=1)
+        self.num_taps = checks.check_count("num_taps", num_taps, least=1)
+        self.window = enter_window(window)
+        self.wrap = checks.check_flag("wrap", wrap)
+        self.causal = checks.check_flag("causal", causal)
+        self.directions = checks.check_count("directions", directions, least=1)
+        check_float_dtype("dtype", dtype, inferred=True)
+        check_float_dtype("param_dtype", param_dtype)
+        check_rngs(rngs, "params")
+        self.dtype = dtype
+        shape = self.num_taps, self.in_features, self.out_features
+        drawn = initialised("kernel_init", kernel_init, rngs.params(), shape, param_dtype)
+        self.kernel = nnx.Param(drawn)
+        if checks.check_flag("use_bias", use_bias):
+            bias = initialised("bias_init", bias_init, rngs.params(), shape[-1:], param_dtype)
+            self.bias = nnx.Param(bias)
+        else:
+            self.bias = None
+        self.taps = TapSlots(self._given(offsets))
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Convolve planes.
+
+        Args:
+            x: ``(..., H, W, C)``.
+
+        Returns:
+            ``(..., H, W, O)``.
+
+        Raises:
+            ValueError: another number of channels.
+        """
+        x = as_array("x", x)
+        checks.check_last_axis("x", x, self.in_features)
+        bias = None if self.bias is None else self.bias.get_value()
+        x, kernel, bias = promote((x, self.kernel.get_value(), bias), dtype=self.dtype)
+        positions, placed = self.taps.get_value()
+        offsets = conv.window_offsets(positions, self.window)
+        options = {"window": self.window, "wrap": self.wrap}
+        y = conv.offset_conv(x, kernel, offsets, placed, **options).astype(x.dtype)
+        return self.watched(x, y if bias is None else y + jnp.broadcast_to(bias, y.shape))
+
+    def seen_shapes(self) -> Seen:
+        """See :class:`TapLayer`."""
+        directions = min(self.directions, self.out_features)
+        height, width = self.window
+        differences = 2 * height - 1, 2 * width - 1
+        return Seen((height, width, self.in_features, directions), differences)  # type: ignore[arg-type]
+
+    def observe(self, x: jax.Array, cotangent: jax.Array) -> Seen:
+        """See :class:`TapLayer`."""
+        options = {"wrap": self.wrap, "directions": self.directions}
+        return observe_offsets(x, cotangent, window=self.window, **options)
+
+    def next_taps(self, seen: Seen, count: int, **options: Any) -> Taps:
+        """See :class:`TapLayer`."""
+        return place_shared(seen, self.taps.get_value(), count, allowed=self._allowed(), **options)
+
+    def fresh_parameters(self, fresh: jax.Array) -> dict[str, jax.Array]:
+        """See :class:`TapLayer`."""
+        return {"kernel": fresh[:, None, None]}
+
+    def _allowed(self) -> np.ndarray:
+        """Flags of the cells where a tap may be placed."""
+        height, width = self.window
+        cells = np.arange(height * width).reshape(self.window)
+        return cells < cells[height // 2, width // 2] if self.causal else cells >= 0
+
+    def _given(self, offsets: Any) -> Taps:
+        """Place given offsets in the first slots."""
+        given = np.zeros((0, 2), np.int32) if len(offsets) == 0 else offsets
+        given = as_array("offsets", given, "integers")
+        checks.check_shape("offsets", given, (None, 2), "rows and columns of each that is placed")
+        count, height, width = given.shape[0], *self.window
+        checks.require(
+            count <= self.num_taps,
+            f"{count} offsets for {self.num_taps} taps",
+            "a slot for each",
+            "raise num_taps",
+        )
+        cells = given.astype(jnp.int32) + jnp.array([[height // 2, width // 2]], jnp.int32)
+        if not isinstance(cells, jax.core.Tracer):
+            known = np.asarray(cells)
+            inside = (known >= 0).all() and (known < self.window).all()
+            checks.require(
+                bool(inside) and bool(self._allowed()[known[:, 0], known[:, 1]].all()),
+                f"offsets {np.asarray(given).tolist()!r:.80}",
+                f"candidates in a window of {self.window}" + " before the middle" * self.causal,
+                "enlarge the window, or drop them",
+            )
+        positions = jnp.zeros((self.num_taps, 2), jnp.int32).at[:count].set(cells)
+        return Taps(positions, jnp.arange(self.num_taps) < count)
