@@ -195,7 +195,6 @@ ROWS = [
         eighths(BATCH, 3, 4, seed=2),
         function=without_key,
         wide=False,
-        skips=dict.fromkeys(("float16", "bfloat16"), "projections are rounded before the softmax"),
     ),
     row(
         "SparseBackpropLinear",
