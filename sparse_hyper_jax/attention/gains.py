@@ -100,7 +100,7 @@ def lag_attention_gains(
     shape = (*rows.query.shape[:-1], last)
     checks.check_shape("cotangent", cotangent, shape, "that of the output")
     checks.require(
-        shape[-3] >= 1,
+        rows.query.shape[-3] >= 1,
         f"query of shape {rows.query.shape}",
         "at least one step",
         "leave empty sequences out",

@@ -6,7 +6,8 @@ that may look at the input. ``SparseBackpropLinear`` is a linear layer with a sp
 each token to one of many experts. Key networks give images a number to sort by.
 ``GlimpseAttention`` reads windows of an image where it has learned to look; ``glimpse_classifier``
 puts a head on top, and names the baselines.
-``LagConv``, ``OffsetConv`` and ``AxonalDelay`` read at few places, which ``place_taps`` finds.
+``LagConv``, ``OffsetConv``, ``AxonalDelay`` and ``LagAttention`` read at few places, which
+``place_taps`` finds.
 ``parameter_labels`` tells the parameters of sparse layers apart for optax.
 
 What modules take, and what NaN, padding and meshes of several devices do, says the page Rules of
@@ -33,6 +34,7 @@ from sparse_hyper_jax.nn.glimpse_attention import GlimpseAttention
 from sparse_hyper_jax.nn.glimpse_classifiers import Classified
 from sparse_hyper_jax.nn.glimpse_models import glimpse_classifier
 from sparse_hyper_jax.nn.key_networks import NumberKeyNetwork
+from sparse_hyper_jax.nn.lag_attention import LagAttention
 from sparse_hyper_jax.nn.lag_layers import AxonalDelay, LagConv
 from sparse_hyper_jax.nn.mixture import DefaultVectors, Mixed, Mixture
 from sparse_hyper_jax.nn.offset_layers import OffsetConv
@@ -52,6 +54,7 @@ __all__ = [
     "FreeTuples",
     "GlimpseAttention",
     "HyperLayer",
+    "LagAttention",
     "LagConv",
     "Mixed",
     "Mixture",

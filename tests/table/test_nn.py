@@ -7,9 +7,11 @@ arguments, which the batch shares.
 from functools import partial
 
 import jax
+import numpy as np
 from flax import nnx
 
 from sparse_hyper_jax import nn
+from sparse_hyper_jax.attention import LagTaps
 from sparse_hyper_jax.backprop import TopK, UnifiedRandomK
 from sparse_hyper_jax.precision import wide_dtype
 from tests.table.columns import Table
@@ -78,6 +80,13 @@ def classifier(rngs):
     return nn.glimpse_classifier(
         "reinforce", 8, 8, (4, 4), head="mlp", hidden=2, classes=2, **SMALL, rngs=rngs
     )
+
+
+def lag_attention(rngs):
+    layer = nn.LagAttention(4, 2, 2, 3, near=1, rngs=rngs)
+    placed = np.array([[True, False], [True, True]])
+    layer.taps.set_value(LagTaps(np.array([[2, 0], [1, 2]], np.int32), placed))
+    return layer
 
 
 def linear(rngs):
@@ -179,6 +188,13 @@ ROWS = [
         wide=False,
         exact=False,
         skips=SECOND,
+    ),
+    row(
+        "LagAttention",
+        lag_attention,
+        eighths(BATCH, 3, 4, seed=2),
+        function=without_key,
+        wide=False,
     ),
     row(
         "SparseBackpropLinear",
