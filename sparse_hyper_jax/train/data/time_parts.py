@@ -8,7 +8,7 @@ last target of a part and the first of the next.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -34,8 +34,8 @@ class SeriesPart(NamedTuple):
         (9, 3)
     """
 
-    inputs: np.ndarray
-    targets: np.ndarray
+    inputs: Any
+    targets: Any
 
 
 class SeriesParts(NamedTuple):
