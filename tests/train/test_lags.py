@@ -81,7 +81,7 @@ def test_importance_is_what_the_loss_loses_and_an_empty_slot_is_not_told():
     lag_model = model.LagModel(REACH, binary=False)
     fit = model.LagFit(parameters, taps, ())
     arrays = jax.tree.map(jnp.asarray, part)
-    report = make_report(lag_model, 10, ahead=2)(parameters, fit, arrays, arrays)
+    report = make_report(lag_model, 23, ahead=2)(parameters, fit, arrays, arrays)
     whole = losses_by_hand(parameters, part).mean()
 
     def without(slot, channel=slice(None)):
