@@ -149,7 +149,7 @@ def measure(facts: Facts, asked: Asked) -> Line:
     draws, runs, steps = (2, 2, 2) if asked.tiny else (DRAWS, RUNS, STEPS)
     policies = start(jax.random.key(facts["seed"]))
     exact = METHODS["exact"].estimate(policies, jax.random.key(0))
-    keys = jax.random.split(jax.random.key(1), draws)
+    keys = jax.random.split(jax.random.fold_in(jax.random.key(1), facts["seed"]), draws)
     report = gradient_report(exact, lambda key: estimate(policies, key), keys)
     starts = jax.random.split(jax.random.fold_in(jax.random.key(2), facts["seed"]), runs)
     paid = jax.jit(jax.vmap(lambda key: learn(estimate, key, steps)))(starts)
