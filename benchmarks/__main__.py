@@ -24,6 +24,7 @@ def parser() -> argparse.ArgumentParser:
     add("--repeats", type=int, default=0, help="rounds in which programs are timed")
     add("--mnist", type=Path, metavar="DIR", help="folder of the four MNIST files")
     add("--cluttered", type=Path, metavar="DIR", help="folder of the ready-made cluttered digits")
+    add("--text", type=Path, metavar="DIR", help="folder of one text, *.txt or *.txt.gz")
     add("--results", type=Path, metavar="DIR", help="folder of the lines and of what is drawn")
     return made
 

@@ -35,8 +35,8 @@ def recipe_of(name: str, asked: Asked, **options: Any) -> Any:
     if asked.tiny:
         chosen = {option: value for option, value in TINY.items() if option in names}
         return dataclasses.replace(recipe, **chosen)
-    folders = {"mnist": asked.mnist, "cluttered": asked.cluttered}
-    folder = folders.get(options.get("data", ""))
+    folders = {"mnist": asked.mnist, "cluttered": asked.cluttered, "text": asked.text}
+    folder = folders.get(options.get("data") or options.get("task", ""))
     return dataclasses.replace(recipe, data_dir=folder) if folder else recipe
 
 

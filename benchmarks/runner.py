@@ -23,6 +23,7 @@ class Asked:
 
     mnist: Path | None = None
     cluttered: Path | None = None
+    text: Path | None = None
     seeds: Sequence[int] = ()
     """Seeds of what is trained; by default the benchmark's own."""
 

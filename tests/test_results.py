@@ -96,7 +96,7 @@ def test_every_setting_is_one_that_its_recipe_takes(name, monkeypatch):
     monkeypatch.setattr(f"benchmarks.{name}.train", train)
     benchmark = runner.load(name)
     for folder in (None, Path("folder")):
-        asked = runner.Asked(mnist=folder, cluttered=folder, seeds=[0])
+        asked = runner.Asked(mnist=folder, cluttered=folder, text=folder, seeds=[0])
         for facts in benchmark.settings(asked, Lines.of(name)):
             if not MEASURED_BY_A_PROGRAM & facts.items():
                 benchmark.measure(facts, asked)

@@ -1,24 +1,26 @@
 """Gradients with and without recomputation: each setting in a process of its own.
 
     python -m benchmarks.programs.remat MODEL memory|time SMALL REPEATS
-    python -m benchmarks.programs.remat MODEL peak SMALL VARIANT
 
-The first prints lines as JSON, the second the bytes by which a run raises the process's peak.
+It prints lines as JSON.
 """
 
-import ctypes
 import json
 import os
 import subprocess
 import sys
-import tempfile
 import time
 from functools import partial
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 from benchmarks.lines import ROOT, Facts, Line
+from benchmarks.programs.process_memory import (
+    ENVIRONMENT,
+    largest_scratch,
+    raised,
+    result_bytes,
+)
 from benchmarks.runner import Asked
 
 FLAG = "--xla_disable_hlo_passes=cse_barrier_expander"
@@ -34,16 +36,9 @@ def barriers() -> str:
 
 def measure(facts: Facts, asked: Asked) -> list[Line]:
     """Run the program of one setting."""
+    settings = {"XLA_FLAGS": FLAG if barriers() != "kept" else "", **ENVIRONMENT}
     words = [facts["model"], facts["part"], str(int(asked.tiny)), str(asked.repeats)]
-    with tempfile.TemporaryDirectory() as folder:
-        # Programs are compiled once, for all processes that run them.
-        settings = {
-            "JAX_COMPILATION_CACHE_DIR": os.environ.get("JAX_COMPILATION_CACHE_DIR", folder),
-            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-            "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
-            "XLA_FLAGS": FLAG if barriers() != "kept" else "",
-        }
-        return json.loads(child(*words, **settings))
+    return json.loads(child(*words, **settings))
 
 
 def child(*words: str, **settings: str) -> str:
@@ -98,15 +93,18 @@ def memory(model: str, small: bool) -> list[Line]:
     from benchmarks.timing import compiled, temporary_bytes
 
     found, planning = variants(model, small)
+    gradient, args, _ = found["plain"]
+    scratch = largest_scratch(gradient, *args)
     lines = []
     for name, (gradient, args, about) in found.items():
         program = compiled(gradient, *args)[0]
-        raised = child(model, "peak", str(int(small)), name)
         lines.append(
             {
                 "variant": name,
                 "temporary_bytes": temporary_bytes(program),
-                "process_bytes": int(raised),
+                "result_bytes": result_bytes(program),
+                "scratch_bytes": scratch,
+                "process_bytes": raised(program, *args),
                 "gigaflops": round(program.cost_analysis()["flops"] / 1e9, 4),
                 "argument_bytes": sum(leaf.nbytes for leaf in jax.tree.leaves(args)),
                 **about,
@@ -133,35 +131,7 @@ def timed(model: str, small: bool, repeats: int) -> list[Line]:
     ]
 
 
-def peak(model: str, small: bool, name: str) -> int:
-    """Run one variant once; give the bytes by which the peak of this process rises."""
-    import jax
-
-    from benchmarks.timing import compiled
-
-    gradient, args, _ = variants(model, small)[0][name]
-    program = compiled(gradient, *args)[0]
-    jax.block_until_ready(program(*args))  # brings in code and threads
-    time.sleep(1)  # results are there before their temporaries are given back
-    ctypes.CDLL(None).malloc_trim(0)  # what is free would be used again
-    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # the peak starts from here
-    before = resident("VmRSS")
-    jax.block_until_ready(program(*args))
-    return resident("VmHWM") - before
-
-
-def resident(field: str) -> int:
-    """Read the bytes of this process that are in memory, now or at the peak."""
-    status = Path("/proc/self/status").read_text(encoding="ascii")
-    return 1024 * int(status.split(f"{field}:")[1].split()[0])
-
-
 if __name__ == "__main__":
-    model, part, small, last = sys.argv[1:]
+    model, part, small, repeats = sys.argv[1:]
     tiny = small == "1"
-    if part == "peak":
-        print(peak(model, tiny, last))
-    else:
-        print(
-            json.dumps(memory(model, tiny) if part == "memory" else timed(model, tiny, int(last)))
-        )
+    print(json.dumps(memory(model, tiny) if part == "memory" else timed(model, tiny, int(repeats))))
