@@ -11,10 +11,12 @@ differentiate. An estimator says how::
     all choices                  exact      Enumeration
 
 ``cells.py`` makes such choices of the tuples of a hyperlayer. The choice of an expert has gates of
-its own: ``routing.py`` and ``default_vectors.py``.
+its own: ``routing.py`` and ``default_vectors.py``; ``load.py`` limits and counts the tokens of an
+expert, ``balance.py`` evens them out.
 """
 
 from sparse_hyper_jax.estimators.arsm import AR, ARM, ARS, ARSM, pseudo_actions
+from sparse_hyper_jax.estimators.balance import balance_loss, router_z_loss, update_router_bias
 from sparse_hyper_jax.estimators.beam import sample_without_replacement
 from sparse_hyper_jax.estimators.cells import (
     CellChoices,
@@ -28,8 +30,9 @@ from sparse_hyper_jax.estimators.control_variates import REBAR, RELAX, perturb_g
 from sparse_hyper_jax.estimators.default_vectors import fill_with_defaults, update_defaults
 from sparse_hyper_jax.estimators.estimator import Estimate, Estimator
 from sparse_hyper_jax.estimators.expectation import ESTIMATORS, expectation
+from sparse_hyper_jax.estimators.load import LoadReport, Placed, load_report, within_capacity
 from sparse_hyper_jax.estimators.reinforce import RLOO, ScoreFunction
-from sparse_hyper_jax.estimators.routing import Route, balance_loss, sparse_mixer, top_route
+from sparse_hyper_jax.estimators.routing import Route, sparse_mixer, top_route
 from sparse_hyper_jax.estimators.straight_through import GumbelStraightThrough, StraightThrough
 from sparse_hyper_jax.estimators.subsets import Enumeration, Subset
 from sparse_hyper_jax.estimators.without_replacement import WithoutReplacement
@@ -48,6 +51,8 @@ __all__ = [
     "Estimate",
     "Estimator",
     "GumbelStraightThrough",
+    "LoadReport",
+    "Placed",
     "Route",
     "ScoreFunction",
     "StraightThrough",
@@ -59,12 +64,16 @@ __all__ = [
     "cell_expectation",
     "expectation",
     "fill_with_defaults",
+    "load_report",
     "perturb_given_winner",
     "pseudo_actions",
+    "router_z_loss",
     "sample_cells",
     "sample_without_replacement",
     "score_function_loss",
     "sparse_mixer",
     "top_route",
     "update_defaults",
+    "update_router_bias",
+    "within_capacity",
 ]
