@@ -206,6 +206,41 @@ ROWS = [
         exact=False,
     ),
     Row(
+        "sample_relaxed",
+        lambda key, logits: estimators.sample_relaxed(key, logits, temperature=0.5),
+        (eighths(2, 3, seed=7),),
+        redraws=True,
+        keyed=True,
+    ),
+    Row(
+        "relaxed_log_prob",
+        lambda rows, logits: estimators.relaxed_log_prob(rows, logits, temperature=0.5),
+        (-eighths(2, 3, low=0.5, high=2.0, seed=5), eighths(2, 3, seed=7)),
+    ),
+    Row(
+        "reparametrise",
+        lambda sample, mean: estimators.reparametrise(
+            sample, lambda z: jax.nn.sigmoid(z - at_least_float32(mean))
+        ),
+        (eighths(4, seed=8), eighths(4, seed=9)),
+        wide=False,
+        exact=False,
+    ),
+    Row(
+        "subset_log_prob",
+        lambda mask, logits: estimators.subset_log_prob(mask, logits, 2),
+        (np.float32([1, 0, 0, 1]), eighths(4, seed=7)),
+    ),
+    Row("subset_marginals", lambda logits: estimators.subset_marginals(logits, 2), (eighths(4),)),
+    Row(
+        "sample_subset",
+        lambda key, logits: estimators.sample_subset(key, logits, 2),
+        (eighths(4, seed=7),),
+        redraws=True,
+        keyed=True,
+        exact=False,
+    ),
+    Row(
         "score_function_loss",
         lambda losses, logs: estimators.score_function_loss(losses, logs, baseline="leave_one_out"),
         (eighths(4, seed=8), eighths(4, seed=9)),
