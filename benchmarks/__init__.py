@@ -20,7 +20,7 @@ repository, which is the one that they measured or a later one. A new benchmark 
 PAGES = {
     "docs/results.md": ("sort", "identity", "sparse_backprop_accuracy", "sparse_backprop_speed"),
     "docs/sorting.md": ("sort_scale", "sort_quantiles", "sort_quality", "sort_ablation"),
-    "docs/glimpses.md": ("glimpse", "glimpse_table"),
+    "docs/glimpses.md": ("glimpse", "glimpse_table", "antialiasing"),
     "docs/scale.md": ("stages", "scaling", "multiply", "shard", "gpu"),
     "docs/powerprop.md": ("powerprop_prune", "sparse_training", "packnet", "powerprop_step"),
     "docs/estimators.md": (
@@ -29,6 +29,7 @@ PAGES = {
         "vae",
         "unbiased",
         "experts",
+        "routing",
         "estimators",
     ),
     "docs/recurrent.md": ("tbptt", "recurrent_memory"),

@@ -17,7 +17,12 @@ WITHOUT_TABLE = ("sparse_backprop_speed", "gpu")
 UNFINISHED = ("gpu", "sort_quality", "glimpse_table", "shard", "tbptt", "remat")
 """Benchmarks of which not all settings were measured."""
 
-MEASURED_BY_A_PROGRAM = {("kind", "gradient"), ("part", "time"), ("bias", True)}
+MEASURED_BY_A_PROGRAM = {
+    ("kind", "gradient"),
+    ("kind", "speed"),
+    ("part", "time"),
+    ("bias", True),
+}
 TRAINED = [name for name in NAMES if hasattr(runner.module_of(name), "train")]
 
 

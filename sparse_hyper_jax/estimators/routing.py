@@ -16,7 +16,6 @@ with a logit of NaN or plus infinity gets a gate of NaN, whatever its expert. Se
 the documentation.
 """
 
-import math
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -150,75 +149,61 @@ def sparse_mixer(
     return Route(index, value + rule.factor * (chosen - jax.lax.stop_gradient(chosen)))
 
 
-def top_route(logits: jax.Array) -> Route:
-    """Send each token to its most probable expert: evaluation, or ordinary top-1 training.
+def top_route(
+    logits: jax.Array,
+    *,
+    k: int | None = None,
+    bias: jax.Array | None = None,
+    renormalise: bool = False,
+) -> Route:
+    """Send each token to its most probable expert or experts: evaluation, or ordinary training.
 
-    ``D = argmax_i s_i``, ``gate = pi_D`` with its ordinary gradient.
+    ``D = argmax_i s_i``, ``gate = pi_D`` with its ordinary gradient; with ``k``, the ``k`` largest,
+    in falling order.
 
     Args:
         logits: ``(..., E)``.
+        k: how many experts of each token; None for one, without an axis of its own.
+        bias: ``(E,)``, added to the probabilities where experts are chosen, and only there: gates
+            and gradients know nothing of it. See
+            :func:`~sparse_hyper_jax.estimators.update_router_bias`. An expert of logit -inf stays
+            without tokens as long as there are ``k`` others.
+        renormalise: divide the gates of a token by their sum.
 
     Returns:
-        expert and gate ``(...)``.
+        expert and gate, ``(...)`` or ``(..., k)``.
 
     Raises:
-        ValueError: logits without experts.
+        ValueError: logits without experts, ``k`` out of range, or a bias of another shape.
 
-    Reference: Fedus et al. 2021, arXiv 2101.03961.
+    Reference: Shazeer et al. 2017, arXiv 1701.06538; Fedus et al. 2021, arXiv 2101.03961; Wang et
+    al. 2024, arXiv 2408.15664, for the bias.
 
     Example:
         >>> from sparse_hyper_jax.estimators import top_route
-        >>> route = top_route(jnp.array([[0.0, 2.0, 1.0], [3.0, 0.0, 0.0]]))
+        >>> logits = jnp.array([[0.0, 2.0, 1.0], [3.0, 0.0, 0.0]])
+        >>> route = top_route(logits)
         >>> print(route.expert, np.asarray(route.gate).round(2))
         [1 0] [0.67 0.91]
+        >>> route = top_route(logits, k=2, renormalise=True)
+        >>> print(route.expert.tolist(), np.asarray(route.gate[0]).round(2))
+        [[1, 2], [0, 1]] [0.73 0.27]
     """
     logits = prepare_logits(logits)
-    index = jnp.argmax(logits, axis=-1).astype(jnp.int32)
-    return Route(index, probability_of(logits, index))
-
-
-def balance_loss(logits: jax.Array, index: jax.Array) -> jax.Array:
-    """Punish a router that gives some experts more tokens than others.
-
-    ``E sum_i f_i P_i`` with ``f_i`` the share of the tokens that go to expert i (constant in the
-    gradient) and ``P_i`` the mean of ``pi_i``: 1 if the router is uniform, E if it always takes the
-    same expert with certainty.
-
-    Args:
-        logits: ``(..., E)``, all leading axes tokens.
-        index: int ``(...)``, the experts they went to; a number outside of ``[0, E)`` marks a token
-            as padding.
-
-    Returns:
-        scalar in float32 or wider; 0 if all tokens are padding.
-
-    Raises:
-        ValueError: no tokens, no experts, or an index of another shape or dtype.
-
-    Reference: Fedus et al. 2021, arXiv 2101.03961.
-
-    Example:
-        >>> from sparse_hyper_jax.estimators import balance_loss
-        >>> even, one_sided = jnp.zeros((4, 2)), jnp.tile(jnp.array([9.0, 0.0]), (4, 1))
-        >>> print(balance_loss(even, [0, 1, 0, 1]), balance_loss(one_sided, [0, 0, 0, 0]).round(2))
-        1.0 2.0
-    """
-    logits = prepare_logits(logits)
-    index = check_index(index, logits.shape[:-1])
-    experts, every = logits.shape[-1], tuple(range(index.ndim))
-    checks.require(
-        math.prod(index.shape) > 0,
-        f"logits of shape {logits.shape}",
-        "at least one token",
-        "leave out the loss",
-    )
-    chosen = chosen_expert(index, experts)
-    inside = jnp.any(chosen, axis=-1, keepdims=True)
-    probabilities = jnp.where(inside, jax.nn.softmax(jnp.where(inside, logits, 0)), 0)
-    # The maximum keeps 0/0 out: without tokens both sums are 0.
-    tokens = jnp.maximum(jnp.sum(inside, dtype=jnp.int32), 1).astype(logits.dtype)
-    share = jnp.sum(chosen, axis=every, dtype=jnp.int32).astype(logits.dtype) / tokens
-    return experts * jnp.sum(share * (jnp.sum(probabilities, axis=every) / tokens))
+    count = None if k is None else checks.check_count("k", k, least=1, most=logits.shape[-1])
+    renormalise = checks.check_flag("renormalise", renormalise)
+    scores = logits if bias is None else _biased(logits, bias)
+    if count is None:
+        index = jnp.argmax(scores, axis=-1).astype(jnp.int32)[..., None]
+    else:
+        index = jax.lax.top_k(jax.lax.stop_gradient(scores), count)[1].astype(jnp.int32)
+    if renormalise:
+        gate = jax.nn.softmax(jnp.take_along_axis(logits, index, axis=-1))
+    else:
+        gate = jnp.take_along_axis(jax.nn.softmax(logits), index, axis=-1)
+    if bias is not None:  # NaN decides nothing, and the gate has to tell
+        gate = jnp.where(jnp.any(jnp.isnan(scores), axis=-1, keepdims=True), jnp.nan, gate)
+    return Route(index, gate) if count is not None else Route(index[..., 0], gate[..., 0])
 
 
 def check_jitter(jitter: float | jax.Array | None) -> None:
@@ -262,6 +247,15 @@ def _near_the_top(logits: jax.Array, jitter: float | jax.Array) -> jax.Array:
     distance = jnp.where(regular, top - logits, 0) / jnp.where(regular, size, 1)
     least = 2 * jnp.asarray(jitter, logits.dtype)
     return ~(distance > least)  # not <=, so that NaN stays to be seen
+
+
+def _biased(logits: jax.Array, bias: Any) -> jax.Array:
+    """Give what experts are chosen by: the probability and the bias, -inf where none may be."""
+    bias = as_array("bias", bias)
+    checks.check_shape("bias", bias, (logits.shape[-1],), "(E,): one number per expert")
+    logits, bias = jax.lax.stop_gradient((logits, bias.astype(logits.dtype)))
+    scores = jax.nn.softmax(logits) + bias.reshape((1,) * (logits.ndim - 1) + bias.shape)
+    return jnp.where(jnp.isneginf(logits), -jnp.inf, scores)
 
 
 def check_index(index: Any, shape: tuple[int, ...]) -> jax.Array:

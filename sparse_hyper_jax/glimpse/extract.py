@@ -4,6 +4,7 @@ The templated hyperlayer of rank ``(output, row, column)`` with one tuple per ou
 own context, and all values 1: so the multiply is a gather and a sum over the points of a pixel.
 """
 
+import math
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -14,6 +15,7 @@ from jax.custom_derivatives import SymbolicZero
 
 from sparse_hyper_jax import checks
 from sparse_hyper_jax.entrance import as_array
+from sparse_hyper_jax.glimpse.padding import PADDINGS, Padding, reflected
 from sparse_hyper_jax.glimpse.points import (
     Draws,
     Point,
@@ -21,6 +23,7 @@ from sparse_hyper_jax.glimpse.points import (
     check_key,
     check_options,
     draw_points,
+    flat_cell,
 )
 from sparse_hyper_jax.ops.device_axes import spread_by
 from sparse_hyper_jax.precision import at_least_float32, wide_dtype
@@ -38,13 +41,15 @@ def extract(
     *,
     num_global: int = 8,
     num_local: int = 8,
-    region: Sequence[int] = (8, 8),
+    region: Sequence[int] | None = None,
     draws: Draws = "glimpse",
+    padding: Padding = "border",
+    rank: int = 2,
 ) -> jax.Array:
     """Read a window of an image at random pixels, so that its place can be learned.
 
     ``y_n = sum_p pi_pn image[u_pn]``, where ``u_pn`` are the integer tuples of output pixel ``n``
-    (four neighbours, global and local points, repetitions dropped) and ``pi_pn`` its shares among
+    (its neighbours, global and local points, repetitions dropped) and ``pi_pn`` its shares among
     them by Gaussian density, ``sum_p pi_pn = 1``. With ``x = image[u]``, the gradients are sums
     over the same points::
 
@@ -55,18 +60,24 @@ def extract(
 
     Args:
         key: a typed key; may be None without global and local points.
-        image: ``(H, W)`` or ``(H, W, C)``; all channels are read at the same points.
-        means: ``(*window, 2)`` in index units, see
-            :func:`~sparse_hyper_jax.glimpse.grid_means`; from outside the image, the pixels
-            nearest to a mean are those at the edge. Beyond 1e17 they count as 1e17, and NaN gives
-            NaN.
-        variances: ``(2,)`` or ``(*window, 2)``, in squared index units; below 1e-12 they count as
+        image: ``(H, W)`` or ``(H, W, C)``; all channels are read at the same points. Other ``r``
+            axes than two with ``rank``: a signal ``(T,)``, a volume ``(D, H, W)``, with or without
+            channels.
+        means: ``(*window, r)`` in index units, see
+            :func:`~sparse_hyper_jax.glimpse.grid_means` and
+            :func:`~sparse_hyper_jax.glimpse.box_means`. Beyond 1e17 they count as 1e17, and NaN
+            gives NaN.
+        variances: ``(r,)`` or ``(*window, r)``, in squared index units; below 1e-12 they count as
             1e-12.
         num_global: points per pixel drawn from the whole image.
         num_local: points per pixel drawn from the region.
-        region: height and width of the region about a pixel.
+        region: height and width of the region about a pixel, ``r`` lengths; 8 each by default.
         draws: ``"glimpse"``: all pixels share their global points and the offsets of their local
             points, which saves most of the random numbers; ``"pixel"``: each has its own.
+        padding: what lies outside of the image. ``"border"``: its edge, since the pixels nearest to
+            a mean are those; ``"reflection"``: its mirror image about the middle of the outermost
+            pixels, and then that of the other side; there an infinite mean gives NaN.
+        rank: number of axes ``r``, from 1 to 3.
 
     Returns:
         ``(*window)`` or ``(*window, C)``, float32 or wider.
@@ -86,40 +97,46 @@ def extract(
         >>> bool(jnp.any(jax.grad(read)(means)[0, 0] != 0))  # the place can be learned
         True
     """
-    image, means = enter_image(image), enter_means(means)
-    shape, window = image.shape[:2], means.shape[:-1]
+    image, means = enter_image(image, rank), enter_means(means, rank)
+    shape, window = image.shape[:rank], means.shape[:-1]
     options = check_options(
         shape, num_global=num_global, num_local=num_local, region=region, draws=draws
     )
     check_key(key, options)
+    checks.check_choice("padding", padding, PADDINGS[1:])
     variances = as_array("variances", variances)
     checks.require(
-        variances.shape in ((2,), means.shape),
+        variances.shape in ((rank,), means.shape),
         f"variances of shape {variances.shape} for means of shape {means.shape}",
-        f"(2,) or {means.shape}",
+        f"({rank},) or {means.shape}",
         "give one variance per axis, for all pixels or for each",
     )
     dtype = wide_dtype(image, means, variances)
-    places = jnp.moveaxis(means.astype(dtype), -1, 0).reshape(2, -1)
+    places = jnp.moveaxis(means.astype(dtype), -1, 0).reshape(rank, -1)
+    if padding == "reflection":
+        places = reflected(places, shape)
     variances = jnp.broadcast_to(variances.astype(dtype), means.shape)
-    variances = jnp.maximum(jnp.moveaxis(variances, -1, 0).reshape(2, -1), LEAST_VARIANCE)
-    rows, columns = jax.lax.stop_gradient(places)
-    points = draw_points(key, rows, columns, shape, **options)
-    pixels = spread_by(image.astype(dtype).reshape(*shape, -1), points[0].row)
+    variances = jnp.maximum(jnp.moveaxis(variances, -1, 0).reshape(rank, -1), LEAST_VARIANCE)
+    points = draw_points(key, [*jax.lax.stop_gradient(places)], shape, **options)
+    pixels = spread_by(image.astype(dtype).reshape(*shape, -1), points[0].cells[0])
     y = _read(pixels, points, places, variances)
     y = jnp.moveaxis(y.reshape(len(y), *window), 0, -1)
-    return y.reshape(*window, *image.shape[2:])
+    return y.reshape(*window, *image.shape[rank:])
 
 
-def extract_hard(image: jax.Array, means: jax.Array) -> jax.Array:
+def extract_hard(
+    image: jax.Array, means: jax.Array, *, padding: Padding = "border", rank: int = 2
+) -> jax.Array:
     """Read a window at the nearest pixels: evaluation, without sampling.
 
     The limit of :func:`extract` for variances towards 0. Where means are integers, an exact crop.
 
     Args:
-        image: ``(H, W)`` or ``(H, W, C)``.
-        means: ``(*window, 2)`` in index units; from outside the image they read its edge. NaN gives
-            NaN, but an image of integers has none: there it reads as 0 along its axis.
+        image: ``(H, W)`` or ``(H, W, C)``; see :func:`extract` for others.
+        means: ``(*window, 2)`` in index units. NaN gives NaN, but an image of integers has none:
+            there it reads as 0 along its axis.
+        padding: what lies outside, see there.
+        rank: number of axes, see there.
 
     Returns:
         ``(*window)`` or ``(*window, C)`` in the dtype of ``image``; no gradient reaches the means.
@@ -135,12 +152,15 @@ def extract_hard(image: jax.Array, means: jax.Array) -> jax.Array:
         [[ 5  6]
          [ 9 10]]
     """
-    image, means = enter_image(image), enter_means(means)
+    image, means = enter_image(image, rank), enter_means(means, rank)
+    checks.check_choice("padding", padding, PADDINGS[1:])
     places = jax.lax.stop_gradient(at_least_float32(means))
-    row, column = (
-        cell_of(jnp.round(places[..., axis]), size) for axis, size in enumerate(image.shape[:2])
+    if padding == "reflection":
+        places = jnp.moveaxis(reflected(jnp.moveaxis(places, -1, 0), image.shape[:rank]), 0, -1)
+    cells = tuple(
+        cell_of(jnp.round(places[..., axis]), size) for axis, size in enumerate(image.shape[:rank])
     )
-    y = spread_by(image, row)[row, column]
+    y = spread_by(image, cells[0])[cells]
     if not jnp.issubdtype(image.dtype, jnp.floating):
         return y
     nowhere = jnp.isnan(places).any(axis=-1)
@@ -151,7 +171,7 @@ def extract_hard(image: jax.Array, means: jax.Array) -> jax.Array:
 def _read(
     image: jax.Array, points: list[Point], means: jax.Array, variances: jax.Array
 ) -> jax.Array:
-    """Mix image ``(H, W, C)`` by density, for means ``(2, n)``: ``(C, n)``."""
+    """Mix image ``(*shape, C)`` by density, for means ``(r, n)``: ``(C, n)``."""
     densities = _densities(points, means, _nearest(image.shape, means), variances)
     return _sum(densities, _gather(image, points)) / _total(densities)[None]
 
@@ -170,7 +190,7 @@ def _read_jvp(primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> tuple[jax.
     y = _sum(densities, pixels) / whole[None]
     surprises = [pixel - y for pixel in pixels]
     slope = jnp.zeros_like(y)
-    for axis in (0, 1):
+    for axis in range(len(means)):
         # From the nearest cell, not from the mean: the same sum, as surprises add up to 0, but
         # without the rounding of a mean that lies far outside.
         steps = [_cell(point, means, axis) - nearest[axis] for point in points]
@@ -200,8 +220,8 @@ def _total(parts: list[jax.Array]) -> jax.Array:
 
 
 def _nearest(shape: Sequence[int], means: jax.Array) -> jax.Array:
-    """Give the cell nearest to each mean, as floats ``(2, n)``."""
-    last = jnp.array(shape[:2], means.dtype)[:, None] - 1
+    """Give the cell nearest to each mean, as floats ``(r, n)``."""
+    last = jnp.array(shape[: len(means)], means.dtype)[:, None] - 1
     return jax.lax.stop_gradient(jnp.clip(jnp.round(means), 0, last))
 
 
@@ -212,7 +232,7 @@ def _densities(
 
     def density(point: Point) -> jax.Array:
         logits = 0.0
-        for axis in (0, 1):
+        for axis in range(len(means)):
             # The square above that of the nearest cell, as products with a whole number: the
             # nearest cell, one of the neighbours, gets an exact 0, so that no maximum is needed.
             # Distances are bounded, not the means: that would be repeated by all that reads them.
@@ -226,17 +246,17 @@ def _densities(
 
 def _cell(point: Point, means: jax.Array, axis: int) -> jax.Array:
     """Give the places ``(n,)`` of a point along an axis as floats."""
-    return point[axis].astype(means.dtype)
+    return point.cells[axis].astype(means.dtype)
 
 
 def _gather(image: jax.Array, points: list[Point]) -> list[jax.Array]:
     """Read the pixels ``(C, n)`` of every point; cells lie inside by construction."""
-    height, width, channels = image.shape
+    *shape, channels = image.shape
     # Tangents of numpy arrays may arrive as numpy arrays.
-    flat = jnp.asarray(image).reshape(height * width, channels).T
+    flat = jnp.asarray(image).reshape(math.prod(shape), channels).T
 
     def read(point: Point) -> jax.Array:
-        cells = flat.at[:, point.row * width + point.column]
+        cells = flat.at[:, flat_cell(point.cells, shape)]
         return cells.get(mode="promise_in_bounds", wrap_negative_indices=False)
 
     return [read(point) for point in points]
@@ -247,17 +267,18 @@ def bound_places(places: jax.Array) -> jax.Array:
     return jnp.clip(places, -FAR, FAR)
 
 
-def enter_image(image: Any) -> jax.Array:
-    """Return an image ``(H, W)`` or ``(H, W, C)`` as an array.
+def enter_image(image: Any, rank: int = 2) -> jax.Array:
+    """Return an image ``(H, W)`` or ``(H, W, C)``, or one of another rank, as an array.
 
     Raises:
         ValueError: another shape, or no real numbers.
     """
-    image = as_array("image", image)
+    rank = checks.check_count("rank", rank, least=1, most=3)
+    image, axes = as_array("image", image), {1: "T", 2: "H, W", 3: "D, H, W"}[rank]
     checks.require(
-        image.ndim in (2, 3) and 0 not in image.shape,
+        image.ndim in (rank, rank + 1) and 0 not in image.shape,
         f"an image of shape {image.shape}",
-        "(H, W) or (H, W, C)",
+        f"({axes}{',' * (rank == 1)}) or ({axes}, C)",
         "pass one image, and use jax.vmap for a batch",
     )
     checks.require(
@@ -269,12 +290,12 @@ def enter_image(image: Any) -> jax.Array:
     return image
 
 
-def enter_means(means: Any) -> jax.Array:
-    """Return the means of a window ``(*window, 2)`` as an array.
+def enter_means(means: Any, rank: int = 2) -> jax.Array:
+    """Return the means of a window ``(*window, rank)`` as an array.
 
     Raises:
-        ValueError: no row and column, or no real numbers.
+        ValueError: no number for each axis, or no real numbers.
     """
     means = as_array("means", means)
-    checks.check_last_axis("means", means, 2)
+    checks.check_last_axis("means", means, rank)
     return means

@@ -15,6 +15,7 @@ import numpy as np
 
 from sparse_hyper_jax import checks
 from sparse_hyper_jax.entrance import as_array, check_function
+from sparse_hyper_jax.glimpse.fills import evenly
 from sparse_hyper_jax.ops.bounds import bound_means
 from sparse_hyper_jax.precision import at_least_float32
 
@@ -216,21 +217,28 @@ Example:
 """
 
 
-def grid_means(corners: jax.Array, window: Sequence[int]) -> jax.Array:
+def grid_means(
+    corners: jax.Array, window: Sequence[int], *, perspective: bool = False
+) -> jax.Array:
     """Fill a quadrilateral with a grid; its outermost points are the corners themselves.
 
     Point ``(i, j)`` is the bilinear mixture of the corners with weights from ``i / (h - 1)`` and
-    ``j / (w - 1)``; along an axis with one point it lies in the middle.
+    ``j / (w - 1)``; along an axis with one point it lies in the middle. In perspective the weight
+    of each corner is multiplied by the area of the triangle of the three others, and their sum
+    divided by: that is the homography of the window onto the quadrilateral.
 
     Args:
         corners: ``(4, 2)``: upper left, upper right, lower right, lower left.
         window: ``(h, w)``, points down and across.
+        perspective: keep straight lines straight, as a camera does. The quadrilateral has to be
+            convex: of another, a homography leaves the inside, and places may be anything. Corners
+            on one line are mixed bilinearly.
 
     Returns:
         ``(h, w, 2)`` means in index units.
 
     Raises:
-        ValueError: a wrong shape.
+        ValueError: a wrong shape, or a flag that is none.
 
     Example:
         >>> from sparse_hyper_jax.glimpse import grid_means
@@ -239,16 +247,24 @@ def grid_means(corners: jax.Array, window: Sequence[int]) -> jax.Array:
         [[2. 0.]
          [2. 2.]
          [2. 4.]]
+        >>> floor = jnp.array([[0.0, 3.0], [0.0, 5.0], [4.0, 8.0], [4.0, 0.0]])  # wider below
+        >>> middle = [grid_means(floor, (3, 3), perspective=flag)[1, 1] for flag in (False, True)]
+        >>> print(np.array(middle).round(2))  # the middle of what is seen, and of the floor
+        [[2.  4. ]
+         [0.8 4. ]]
     """
+    perspective = checks.check_flag("perspective", perspective)
     corners = as_array("corners", corners)
     checks.check_shape("corners", corners, (4, 2), "(4, 2): row and column of four corners")
     corners = at_least_float32(corners)
     window = checks.check_index_shape("window", window)
     checks.require(len(window) == 2, f"window={window}", "(height, width)", "pass two lengths")
-    down, across = np.meshgrid(*(_evenly(size) for size in window), indexing="ij")
+    down, across = np.meshgrid(*(evenly(size) for size in window), indexing="ij")
     shares = np.stack(
         [(1 - down) * (1 - across), (1 - down) * across, down * across, down * (1 - across)]
     )
+    if perspective:
+        return _homography(corners, shares)
     # A matrix product on purpose: what it gives is computed once, where a formula would be fused
     # into, and repeated by, all that reads it. Axes last to first, as the readers take them.
     means = jax.lax.dot(
@@ -283,8 +299,30 @@ def upright_means(corners: jax.Array, window: Sequence[int]) -> tuple[jax.Array,
     return means[:, 0, 0], means[0, :, 1]
 
 
-def _evenly(size: int) -> np.ndarray:
-    return np.linspace(0, 1, size) if size > 1 else np.full(1, 0.5)
+def _homography(corners: jax.Array, shares: np.ndarray) -> jax.Array:
+    """Mix corners ``(4, 2)`` by shares ``(4, h, w)``, which areas change."""
+    weighted = _areas_of_the_others(corners)[:, None, None] * shares.astype(corners.dtype)
+    total = jnp.sum(weighted, axis=0)
+    # Double where: nothing is divided by what may be 0.
+    regular = jnp.abs(total) >= jnp.finfo(total.dtype).tiny
+    parts = weighted / jnp.where(regular, total, 1)[None]
+    parts = jnp.where(regular[None], parts, jnp.nan)
+    # Sums of four products, written out: a matrix product may run in reduced precision.
+    axes = [jnp.sum(parts * corners[:, axis, None, None], axis=0) for axis in (0, 1)]
+    return jnp.stack(axes, axis=-1)
+
+
+def _areas_of_the_others(corners: jax.Array) -> jax.Array:
+    """Give for each corner the area of the triangle of the three others, all 1 if there is none."""
+
+    def area(first: int, second: int, third: int) -> jax.Array:
+        one, two = corners[second] - corners[first], corners[third] - corners[first]
+        return one[0] * two[1] - one[1] * two[0]
+
+    areas = jnp.stack([area(1, 2, 3), area(0, 2, 3), area(0, 1, 3), area(0, 1, 2)])
+    size = jnp.sum(jnp.abs(areas))
+    flat = size < jnp.finfo(areas.dtype).tiny
+    return jnp.where(flat, 1.0, areas / jnp.where(flat, 1, size))
 
 
 def _unit(dtype: np.dtype) -> np.ndarray:

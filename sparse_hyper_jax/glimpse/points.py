@@ -1,6 +1,7 @@
 """Places of a window's pixels to the pixels of the image among which each of them is shared."""
 
 import functools
+import itertools
 from collections.abc import Sequence
 from typing import Literal, NamedTuple, TypedDict, get_args
 
@@ -21,26 +22,24 @@ Example:
 """
 
 LONGEST_SIDE = 2**15
+USUAL_SIDE = 8
 
 
 class Point(NamedTuple):
     """One integer tuple for each of ``n`` output pixels; length 1 stands for all pixels.
 
     Attributes:
-        row: int32 ``(n,)`` or ``(1,)``.
-        column: likewise.
+        cells: one int32 ``(n,)`` or ``(1,)`` for each axis of the image.
         kept: bool, likewise: false where the pixel has the same point already.
     """
 
-    row: jax.Array
-    column: jax.Array
+    cells: tuple[jax.Array, ...]
     kept: jax.Array
 
 
 def draw_points(
     key: jax.Array | None,
-    rows: jax.Array,
-    columns: jax.Array,
+    places: Sequence[jax.Array],
     shape: Sequence[int],
     *,
     num_global: int,
@@ -50,73 +49,92 @@ def draw_points(
 ) -> list[Point]:
     """Draw the integer tuples of every pixel of a window.
 
-    As :func:`~sparse_hyper_jax.ops.sample_tuples`: the four neighbours; local points in a region
-    about the pixel, shifted inside at the edges; global points. One random word of 32 bits makes a
-    point: its row and its column are ``S * half / 2**16``, rounded down, so that cells are equally
-    likely up to a relative ``S / 2**16`` (0.2 % on 100 pixels).
+    As :func:`~sparse_hyper_jax.ops.sample_tuples`: the neighbours; local points in a region about
+    the pixel, shifted inside at the edges; global points. One random word of 32 bits makes two
+    coordinates: each is ``S * half / 2**16``, rounded down, so that cells are equally likely up to
+    a relative ``S / 2**16`` (0.2 % on 100 pixels).
 
     Points stay apart, each as small as it can be, and repetitions are found by comparing pairs:
     for a handful of points that is faster than sorting, and than any array with an axis of points.
 
     Args:
         key: a typed key; may be None without global and local points.
-        rows: ``(n,)`` in index units, inside the image.
-        columns: ``(n,)``, likewise.
-        shape: height and width of the image.
+        places: one ``(n,)`` for each of ``r`` axes, in index units, inside the image.
+        shape: the lengths of these axes.
         num_global: points drawn from the whole image.
         num_local: points drawn from the region.
-        region: its height and width; longer than the image means the whole image.
+        region: its lengths; longer than the image means the whole image.
         draws: ``"pixel"``: every pixel has draws of its own. ``"glimpse"``: all have the same
             global points, and local points at the same offsets.
 
     Returns:
-        ``4 + num_local + num_global`` points.
+        ``2**r + num_local + num_global`` points.
     """
-    count = rows.shape[0] if draws == "pixel" else 1
+    count = places[0].shape[0] if draws == "pixel" else 1
     global_key, local_key = (None, None) if key is None else jax.random.split(key)
-    points = _neighbours(rows, columns, shape)
-    known = points[0].row, points[3].row, points[0].column, points[3].column
+    points = _neighbours(places, shape)
+    known = list(zip(points[0].cells, points[-1].cells, strict=True))
     # A region longer than an axis is the whole axis.
     sides = [min(pair) for pair in zip(region, shape, strict=True)]
-    top, left = (
+    first = [
         cell_of(jnp.round(mean - (side - 1) / 2), size - side + 1)
-        for mean, size, side in zip((rows, columns), shape, sides, strict=True)
-    )
+        for mean, size, side in zip(places, shape, sides, strict=True)
+    ]
     codes: list[jax.Array] = []
-    for down, across in _draw(local_key, num_local, count, sides):
-        code, row, column = down * sides[1] + across, top + down, left + across
-        repeated = _any([code == earlier for earlier in codes]) | _is_neighbour(row, column, known)
-        points.append(Point(row, column, ~repeated))
+    for steps in _draw(local_key, num_local, count, sides):
+        code = flat_cell(steps, sides)
+        cells = tuple(start + step for start, step in zip(first, steps, strict=True))
+        repeated = _any([code == earlier for earlier in codes]) | _is_neighbour(cells, known)
+        points.append(Point(cells, ~repeated))
         codes.append(code)
-    cells: list[jax.Array] = []
-    for row, column in _draw(global_key, num_global, count, shape):
-        cell, down, across = row * shape[1] + column, row - top, column - left
-        inside = (down >= 0) & (down < sides[0]) & (across >= 0) & (across < sides[1])
-        code = jnp.where(inside, down * sides[1] + across, -1)
-        repeated = _any([code == local for local in codes] + [cell == earlier for earlier in cells])
-        points.append(Point(row, column, ~(repeated | _is_neighbour(row, column, known))))
-        cells.append(cell)
+    flats: list[jax.Array] = []
+    for cells in _draw(global_key, num_global, count, shape):
+        flat = flat_cell(cells, shape)
+        steps = [cell - start for cell, start in zip(cells, first, strict=True)]
+        limits = [(step >= 0) & (step < side) for step, side in zip(steps, sides, strict=True)]
+        inside = functools.reduce(jnp.logical_and, limits)
+        code = jnp.where(inside, flat_cell(steps, sides), -1)
+        repeated = _any([code == local for local in codes] + [flat == earlier for earlier in flats])
+        points.append(Point(cells, ~(repeated | _is_neighbour(cells, known))))
+        flats.append(flat)
     return points
 
 
-def _neighbours(rows: jax.Array, columns: jax.Array, shape: Sequence[int]) -> list[Point]:
-    top, left = cell_of(jnp.floor(rows), shape[0]), cell_of(jnp.floor(columns), shape[1])
-    bottom, right = jnp.minimum(top + 1, shape[0] - 1), jnp.minimum(left + 1, shape[1] - 1)
+def flat_cell(cells: Sequence[jax.Array], shape: Sequence[int]) -> jax.Array:
+    """Number the cells of a box, the last axis fastest."""
+    return functools.reduce(
+        lambda flat, axis: flat * axis[1] + axis[0],
+        zip(cells[1:], shape[1:], strict=True),
+        cells[0],
+    )
+
+
+def _neighbours(places: Sequence[jax.Array], shape: Sequence[int]) -> list[Point]:
+    """Give the corners of the cell about each place, the lowest first and the highest last."""
+    lows = [cell_of(jnp.floor(mean), size) for mean, size in zip(places, shape, strict=True)]
+    highs = [jnp.minimum(low + 1, size - 1) for low, size in zip(lows, shape, strict=True)]
     # At the far edges floor and floor + 1 coincide.
-    tall, wide = bottom > top, right > left
-    return [
-        Point(top, left, jnp.ones_like(tall)),
-        Point(top, right, wide),
-        Point(bottom, left, tall),
-        Point(bottom, right, tall & wide),
-    ]
+    apart = [high > low for low, high in zip(lows, highs, strict=True)]
+    points = []
+    for above in itertools.product((False, True), repeat=len(shape)):
+        ends = zip(above, lows, highs, strict=True)
+        kept = [flag for flag, up in zip(apart, above, strict=True) if up]
+        points.append(
+            Point(
+                tuple(high if up else low for up, low, high in ends),
+                functools.reduce(jnp.logical_and, kept) if kept else jnp.ones_like(apart[0]),
+            )
+        )
+    return points
 
 
 def _is_neighbour(
-    row: jax.Array, column: jax.Array, known: tuple[jax.Array, jax.Array, jax.Array, jax.Array]
+    cells: Sequence[jax.Array], known: Sequence[tuple[jax.Array, jax.Array]]
 ) -> jax.Array:
-    top, bottom, left, right = known
-    return ((row == top) | (row == bottom)) & ((column == left) | (column == right))
+    ends = zip(cells, known, strict=True)
+    return functools.reduce(
+        jnp.logical_and, [(cell == low) | (cell == high) for cell, (low, high) in ends]
+    )
 
 
 def _any(flags: list[jax.Array]) -> jax.Array:
@@ -137,7 +155,7 @@ def check_options(
     *,
     num_global: int,
     num_local: int,
-    region: Sequence[int],
+    region: Sequence[int] | None,
     draws: Draws,
 ) -> PointOptions:
     """Return the options in plain ints, or raise if points cannot be drawn so.
@@ -147,15 +165,21 @@ def check_options(
             wrong region.
     """
     checks.require(
-        max(shape) < LONGEST_SIDE,
-        f"an image of {shape[0]} x {shape[1]} pixels",
+        len(shape) == 1 or max(shape) < LONGEST_SIDE,
+        f"an image of {' x '.join(map(str, shape))} pixels",
         f"sides below {LONGEST_SIDE}",
         "cut the image into tiles",
     )
+    checks.check_flat_size("an image of shape", shape)
     checks.check_choice("draws", draws, DRAWS)
-    region = checks.check_index_shape("region", region)
+    default = (USUAL_SIDE,) * len(shape)
+    region = checks.check_index_shape("region", default if region is None else region)
+    number = ("one length", "two lengths", "three lengths")[len(shape) - 1]
     checks.require(
-        len(region) == 2, f"region={region}", "(height, width)", "pass two lengths, as (8, 8)"
+        len(region) == len(shape),
+        f"region={region}",
+        f"({', '.join(('depth', 'height', 'width')[-len(shape) :])})",
+        f"pass {number}, as {default}",
     )
     return {
         "num_global": checks.check_count("num_global", num_global),
@@ -184,14 +208,22 @@ def check_key(key: jax.Array | None, options: PointOptions) -> None:
 
 def _draw(
     key: jax.Array | None, number: int, count: int, sides: Sequence[int]
-) -> list[tuple[jax.Array, jax.Array]]:
-    """Draw ``number`` pairs of a row and a column, each ``(count,)``."""
+) -> list[tuple[jax.Array, ...]]:
+    """Draw ``number`` cells of a box, each one ``(count,)`` per axis."""
     if key is None or not number:
         return []
-    words = jax.random.bits(key, (number, count), jnp.uint32)
-    rows = ((words >> 16) * jnp.uint32(sides[0])) >> 16
-    columns = ((words & 0xFFFF) * jnp.uint32(sides[1])) >> 16
-    return list(zip(rows.astype(jnp.int32), columns.astype(jnp.int32), strict=True))
+    if len(sides) == 1:  # a signal may be longer than half a word can tell
+        cells = jax.random.randint(key, (number, count), 0, sides[0], jnp.int32)
+        return [(one,) for one in cells]
+    pairs = (len(sides) + 1) // 2
+    keys = [key] if pairs == 1 else jax.random.split(key, pairs)
+    words = [jax.random.bits(one, (number, count), jnp.uint32) for one in keys]
+    halves = [half for word in words for half in (word >> 16, word & 0xFFFF)]
+    scaled = (
+        ((half * jnp.uint32(side)) >> 16).astype(jnp.int32)
+        for half, side in zip(halves, sides, strict=False)
+    )
+    return list(zip(*scaled, strict=True))
 
 
 def cell_of(cells: jax.Array, size: int) -> jax.Array:

@@ -3,7 +3,7 @@
 ``FreeHyperLayer`` learns a fixed sparse map; ``HyperLayer`` takes its tuples from a source network
 that may look at the input. ``SparseBackpropLinear`` is a linear layer with a sparse backward pass;
 ``TRAINED`` says what to differentiate then, ``carry_memory`` moves its memory on. ``Mixture`` sends
-each token to one of many experts. Key networks give images a number to sort by.
+each token to one of many experts, or to a few. Key networks give images a number to sort by.
 ``GlimpseAttention`` reads windows of an image where it has learned to look; ``glimpse_classifier``
 puts a head on top, and names the baselines.
 ``LagConv``, ``OffsetConv``, ``AxonalDelay`` and ``LagAttention`` read at few places, which
@@ -28,6 +28,7 @@ from sparse_hyper_jax.nn.backprop_memory import (
     next_memories,
     reset_memory,
 )
+from sparse_hyper_jax.nn.expert_results import DefaultVectors, Mixed, RouterBias
 from sparse_hyper_jax.nn.free_maps import FreeHyperLayer
 from sparse_hyper_jax.nn.free_tuples import FreeTuples
 from sparse_hyper_jax.nn.glimpse_attention import GlimpseAttention
@@ -36,7 +37,7 @@ from sparse_hyper_jax.nn.glimpse_models import glimpse_classifier
 from sparse_hyper_jax.nn.key_networks import NumberKeyNetwork
 from sparse_hyper_jax.nn.lag_attention import LagAttention
 from sparse_hyper_jax.nn.lag_layers import AxonalDelay, LagConv
-from sparse_hyper_jax.nn.mixture import DefaultVectors, Mixed, Mixture
+from sparse_hyper_jax.nn.mixture import Mixture
 from sparse_hyper_jax.nn.offset_layers import OffsetConv
 from sparse_hyper_jax.nn.parameters import RawMeans, RawVariances, TupleValues, parameter_labels
 from sparse_hyper_jax.nn.sparse_backprop import SparseBackpropLinear
@@ -62,6 +63,7 @@ __all__ = [
     "OffsetConv",
     "RawMeans",
     "RawVariances",
+    "RouterBias",
     "SparseBackpropLinear",
     "TapSlots",
     "TupleValues",

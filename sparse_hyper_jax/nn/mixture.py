@@ -1,6 +1,8 @@
 """A mixture of experts whose router learns by one of several gradients."""
 
-from typing import Any, Literal, NamedTuple, get_args
+import math
+from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -8,20 +10,33 @@ from flax import nnx
 
 from sparse_hyper_jax import checks
 from sparse_hyper_jax.entrance import as_array
+from sparse_hyper_jax.estimators.balance import (
+    balance_loss,
+    router_z_loss,
+    update_router_bias,
+)
 from sparse_hyper_jax.estimators.default_vectors import (
     check_decay,
     fill_with_defaults,
     update_defaults,
 )
+from sparse_hyper_jax.estimators.load import LoadReport, Placed, load_report, within_capacity
 from sparse_hyper_jax.estimators.routing import (
     RULES,
     Route,
-    RoutingRule,
-    balance_loss,
     check_jitter,
     sparse_mixer,
     top_route,
 )
+from sparse_hyper_jax.nn.expert_options import (
+    ROUTERS,
+    ChoiceOptions,
+    Product,
+    Router,
+    check_options,
+)
+from sparse_hyper_jax.nn.expert_products import all_experts, experts_in_slots, ragged_experts
+from sparse_hyper_jax.nn.expert_results import DefaultVectors, Mixed, RouterBias
 from sparse_hyper_jax.nn.keys import Randomness, check_rngs, draw_key
 from sparse_hyper_jax.nn.options import (
     check_float_dtype,
@@ -29,62 +44,20 @@ from sparse_hyper_jax.nn.options import (
     in_evaluation,
     initialised,
 )
-from sparse_hyper_jax.nn.placement import leave_to_compiler, reshape_like
+from sparse_hyper_jax.nn.placement import leave_to_compiler, reshape_like, spread_like
 from sparse_hyper_jax.nn.promotion import promote
 from sparse_hyper_jax.precision import at_least_float32, wide_dtype
-
-Router = RoutingRule | Literal["top", "default", "dense"]
-ROUTERS = ("top", *RULES, "default", "dense")
-Product = Literal["ragged", "all"]
-PRODUCTS = get_args(Product)
 
 KERNEL_INIT = nnx.initializers.lecun_normal(in_axis=-2, out_axis=-1, batch_axis=(0,))
 
 
-class DefaultVectors(nnx.Variable):
-    """What stands for the experts that were not chosen, ``(E, out_features)``: no parameter.
-
-    Example:
-        >>> from flax import nnx
-        >>> from sparse_hyper_jax import nn
-        >>> mixture = nn.Mixture(4, 8, 2, num_experts=3, router="default", rngs=nnx.Rngs(0))
-        >>> mixture.defaults.shape, isinstance(mixture.defaults, nn.DefaultVectors)
-        ((3, 2), True)
-    """
-
-
-class Mixed(NamedTuple):
-    """What a mixture gives back.
-
-    Example:
-        >>> from flax import nnx
-        >>> from sparse_hyper_jax import nn
-        >>> mixture = nn.Mixture(4, 8, 2, num_experts=3, router="top", rngs=nnx.Rngs(0))
-        >>> mixed = mixture(jnp.ones((5, 4)))
-        >>> mixed.y.shape, mixed.expert.shape, mixed.balance_loss.shape, mixed.defaults
-        ((5, 2), (5,), (), None)
-    """
-
-    y: jax.Array
-    """``(..., out_features)``."""
-
-    expert: jax.Array
-    """int32 ``(...)``, the expert of each token; of a dense router, the most probable one."""
-
-    balance_loss: jax.Array
-    """Scalar; see :func:`~sparse_hyper_jax.estimators.balance_loss`."""
-
-    defaults: jax.Array | None
-    """``(E, out_features)``, the next default vectors; None unless the router is ``"default"``."""
-
-
 class Mixture(nnx.Module):
-    """Experts with one hidden layer, of which each token sees one, chosen by a linear router.
+    """Experts with one hidden layer, of which each token sees a few, chosen by a linear router.
 
     ``y = gate * E_D(x)`` with ``E_i(x) = relu(x A_i + a_i) B_i + b_i`` and ``D`` from the logits
-    ``x R``. How the router is trained:
+    ``x R``; with ``num_chosen``, the sum of that over several ``D``. How the router is trained:
 
-    - ``"top"``: the most probable expert, the ordinary gradient of its gate.
+    - ``"top"``: the most probable expert, or several, the ordinary gradient of their gates.
     - ``"gate"``, ``"first_order"``, ``"midpoint"``, ``"heun"``: an expert drawn at random, see
       :func:`~sparse_hyper_jax.estimators.sparse_mixer`.
     - ``"default"``: the most probable expert, and constant vectors for the others, also in
@@ -92,11 +65,12 @@ class Mixture(nnx.Module):
     - ``"dense"``: all experts, weighted by their probability, also in evaluation; E times the work.
 
     In evaluation mode (``layer.eval()`` or ``deterministic=True``) all but ``"dense"`` take the
-    most probable expert and nothing is random. The default vectors do not change in a call: the
-    training step stores what comes back::
+    most probable expert and nothing is random. Neither default vectors nor the router's bias change
+    in a call: the training step stores what comes back::
 
         mixed = mixture(x)
-        mixture.defaults[...] = mixed.defaults
+        mixture.defaults[...] = mixed.defaults  # router="default"
+        mixture.router_bias[...] = mixed.router_bias  # bias_rate=0.001
 
     The router is computed in float32 or wider whatever ``dtype`` says.
 
@@ -109,11 +83,20 @@ class Mixture(nnx.Module):
         exact_at_argmax: see :func:`~sparse_hyper_jax.estimators.sparse_mixer`.
         jitter: see there; in training only.
         decay: share of the default vectors that a batch leaves as it is.
+        num_chosen: how many experts of each token, k, by router ``"top"``; None for one, without an
+            axis of its own.
+        renormalise: divide the gates of a token by their sum; for two or more experts.
+        capacity_factor: an expert has room for ``ceil(capacity_factor n k / E)`` of ``n`` tokens
+            and drops the others, in evaluation too: their part of ``y`` is 0. None for any number.
+        bias_rate: by how much a training call moves the bias of the choices towards an even load,
+            for router ``"top"``, see :func:`~sparse_hyper_jax.estimators.update_router_bias`.
         product: ``"ragged"`` sorts tokens by expert and computes each with its own
             (``jax.lax.ragged_dot``), so that work does not grow with E on devices with such a
             kernel; a CPU computes all and masks. It supports ``jax.vmap`` only over tokens and
-            parameters together. ``"all"`` computes every expert for every token and picks; it
-            supports every transform.
+            parameters together. ``"slots"`` computes as many tokens for every expert as it has room
+            for, which needs a ``capacity_factor``: the work is that of ``capacity_factor k``
+            experts for all tokens, on every device. ``"all"`` computes every expert for every token
+            and picks. The last two support every transform.
         dtype: of the experts' computation; None infers it from input and parameters.
         param_dtype: of the parameters.
         kernel_init: initializer of ``(E, in, out)``; by default each expert as ``nnx.Linear``.
@@ -125,7 +108,8 @@ class Mixture(nnx.Module):
         ValueError: an option is wrong.
 
     Reference: Shazeer et al. 2017, arXiv 1701.06538; Fedus et al. 2021, arXiv 2101.03961; Liu et
-    al. 2023, arXiv 2310.00811; Panda et al. 2025, arXiv 2504.12463.
+    al. 2023, arXiv 2310.00811; Panda et al. 2025, arXiv 2504.12463; Lepikhin et al. 2020, arXiv
+    2006.16668, for the capacity.
 
     Example:
         >>> from flax import nnx
@@ -136,6 +120,13 @@ class Mixture(nnx.Module):
         ((5, 2), (5,))
         >>> mixture(jnp.ones((5, 4)), deterministic=True).y.shape
         (5, 2)
+        >>> mixture = nn.Mixture(
+        ...     4, 8, 2, 3, router="top", num_chosen=2, capacity_factor=1.5, product="slots",
+        ...     rngs=nnx.Rngs(0),
+        ... )
+        >>> mixed = mixture(jnp.ones((6, 4)))  # all alike: two experts get six tokens, and have six
+        >>> mixed.expert.shape, sorted(mixed.load.load.tolist()), int(mixed.dropped)
+        ((6, 2), [0, 6, 6], 0)
     """
 
     def __init__(
@@ -149,6 +140,10 @@ class Mixture(nnx.Module):
         exact_at_argmax: bool = True,
         jitter: float | None = None,
         decay: float = 0.9,
+        num_chosen: int | None = None,
+        renormalise: bool = False,
+        capacity_factor: float | None = None,
+        bias_rate: float | None = None,
         product: Product = "ragged",
         dtype: Any = None,
         param_dtype: Any = jnp.float32,
@@ -166,9 +161,15 @@ class Mixture(nnx.Module):
         check_no_container(jitter=jitter, dtype=dtype, deterministic=deterministic)
         self.method, self.product, self.decay = router, product, decay
         self.exact_at_argmax, self.jitter = exact_at_argmax, jitter
+        check_no_container(num_chosen=num_chosen, renormalise=renormalise, bias_rate=bias_rate)
+        check_no_container(capacity_factor=capacity_factor)
+        self.num_chosen, self.renormalise, self.bias_rate = num_chosen, renormalise, bias_rate
+        self.capacity_factor = capacity_factor
         self.dtype, self.deterministic = dtype, deterministic
         kept = jnp.zeros((self.num_experts, outputs), _kept_dtype(param_dtype))
         self.defaults = DefaultVectors(kept) if router == "default" else None
+        zeros = jnp.zeros(self.num_experts, kept.dtype)
+        self.router_bias = None if bias_rate is None else RouterBias(zeros)
         self._check_options()
         check_rngs(rngs, "params", *(["sample"] if router in RULES else []))
 
@@ -192,13 +193,20 @@ class Mixture(nnx.Module):
 
     def _check_options(self) -> None:
         checks.check_choice("method", self.method, ROUTERS)
-        checks.check_choice("product", self.product, PRODUCTS)
         checks.require(
             (self.method == "default") == (self.defaults is not None),
             f"method={self.method!r} in a mixture "
             f"{'without' if self.defaults is None else 'with'} default vectors",
             "default vectors for the method 'default', and for no other",
             "make the mixture with another router",
+        )
+        check_options(self.method, self.num_experts, self._options())
+        checks.require(
+            (self.bias_rate is None) == (self.router_bias is None),
+            f"bias_rate={self.bias_rate} in a mixture "
+            f"{'without' if self.router_bias is None else 'with'} a bias of its router",
+            "a rate for the bias, and none without it",
+            "make the mixture with another bias_rate",
         )
         check_jitter(self.jitter)
         check_decay(self.decay)
@@ -238,15 +246,49 @@ class Mixture(nnx.Module):
         tokens = reshape_like(x, (-1, self.in_features), x, 1)
         logits = self.router(at_least_float32(tokens))
         route = self._route(logits, hard=hard, rngs=rngs)
-        y, defaults = self._mix(tokens, logits, route, hard=hard)
-        loss = balance_loss(logits, route.expert)
+        load = load_report(route.expert, self.num_experts)
+        loss, z_loss = balance_loss(logits, route.expert), router_z_loss(logits)
+        room = self._capacity(route.expert.size)
+        placed = self._place(route.expert, room)
+        y, defaults = self._mix(tokens, logits, route.gate, placed, room, hard=hard)
         lead = x.shape[:-1]
         y = reshape_like(y, (*lead, y.shape[1]), x, len(lead))
-        return Mixed(y, reshape_like(route.expert, lead, x, len(lead)), loss, defaults)
+        expert = reshape_like(placed.expert, (*lead, *route.expert.shape[1:]), x, len(lead))
+        bias = self._next_bias(load, hard=hard)
+        return Mixed(y, expert, loss, defaults, z_loss, load, placed.dropped, bias)
+
+    def _options(self) -> ChoiceOptions:
+        return {
+            "num_chosen": self.num_chosen,
+            "renormalise": self.renormalise,
+            "capacity_factor": self.capacity_factor,
+            "bias_rate": self.bias_rate,
+            "product": self.product,
+        }
+
+    def _capacity(self, choices: int) -> int | None:
+        if self.capacity_factor is None:
+            return None
+        return math.ceil(self.capacity_factor * choices / self.num_experts)
+
+    def _place(self, expert: jax.Array, room: int | None) -> Placed:
+        if room is None:
+            return Placed(expert, expert, jnp.zeros((), jnp.int32))
+        placed = within_capacity(expert, num_experts=self.num_experts, capacity=room)
+        return placed._replace(
+            expert=spread_like(placed.expert, expert), place=spread_like(placed.place, expert)
+        )
+
+    def _next_bias(self, load: LoadReport, *, hard: bool) -> jax.Array | None:
+        if self.router_bias is None or self.bias_rate is None:
+            return None
+        bias = self.router_bias[...]
+        return bias if hard else update_router_bias(bias, load.load, rate=self.bias_rate)
 
     def _route(self, logits: jax.Array, *, hard: bool, rngs: Randomness | None) -> Route:
         if hard or self.method not in RULES:
-            return top_route(logits)
+            bias = None if self.router_bias is None else self.router_bias[...]
+            return top_route(logits, k=self.num_chosen, bias=bias, renormalise=self.renormalise)
         key = draw_key(rngs, self.rngs)
         return sparse_mixer(
             key,
@@ -257,55 +299,48 @@ class Mixture(nnx.Module):
         )
 
     def _mix(
-        self, tokens: jax.Array, logits: jax.Array, route: Route, *, hard: bool
+        self,
+        tokens: jax.Array,
+        logits: jax.Array,
+        gate: jax.Array,
+        placed: Placed,
+        room: int | None,
+        *,
+        hard: bool,
     ) -> tuple[jax.Array, jax.Array | None]:
+        x, *kernels = self._promote(tokens)
+        biases = [bias[...] for bias in self.biases]
         if self.method == "dense":
-            outputs = self._every_expert(tokens)
+            outputs = all_experts(x, kernels, biases)
             shares = jax.nn.softmax(logits).astype(outputs.dtype)
             return jnp.einsum("te,teo->to", shares, outputs), None
-        outputs = self._own_expert(tokens, route.expert)
+        several = placed.expert.ndim == 2
+        index, place = (one if several else one[:, None] for one in placed[:2])
+        if self.product == "all":
+            every = all_experts(x, kernels, biases)
+            outputs = jnp.take_along_axis(every, jnp.maximum(index, 0)[..., None], axis=1)
+            outputs = outputs if room is None else jnp.where((index >= 0)[..., None], outputs, 0)
+        elif self.product == "ragged" or room is None:
+            given = (x, index, kernels, biases)
+            outputs = leave_to_compiler(ragged_experts, given, batch=tokens)
+        else:
+            in_slots = partial(experts_in_slots, capacity=room)
+            given = (x, index, place, kernels, biases)
+            outputs = leave_to_compiler(in_slots, given, batch=tokens)
+        if several:
+            return jnp.sum(gate.astype(outputs.dtype)[..., None] * outputs, axis=1), None
+        outputs = outputs[:, 0]
         if self.defaults is None:
-            return route.gate.astype(outputs.dtype)[:, None] * outputs, None
+            return gate.astype(outputs.dtype)[:, None] * outputs, None
         defaults = self.defaults[...]
-        y = fill_with_defaults(logits, outputs, route.expert, defaults)
+        y = fill_with_defaults(logits, outputs, placed.expert, defaults)
         if hard:
             return y, defaults
-        return y, update_defaults(defaults, outputs, route.expert, decay=self.decay)
-
-    def _own_expert(self, tokens: jax.Array, index: jax.Array) -> jax.Array:
-        if self.product == "all":
-            outputs = self._every_expert(tokens)
-            return jnp.take_along_axis(outputs, index[:, None, None], axis=1)[:, 0]
-        biases = [bias[...] for bias in self.biases]
-        x, *kernels = self._promote(tokens)
-        return leave_to_compiler(_sorted_by_expert, (x, index, kernels, biases), batch=tokens)
-
-    def _every_expert(self, tokens: jax.Array) -> jax.Array:
-        x, *kernels = self._promote(tokens)
-        x = jnp.broadcast_to(x[:, None], (x.shape[0], self.num_experts, self.in_features))
-        for layer, (kernel, bias) in enumerate(zip(kernels, self.biases, strict=True)):
-            x = nnx.relu(x) if layer else x
-            x = jnp.einsum("tei,eio->teo", x, kernel) + bias[...].astype(x.dtype)[None]
-        return x
+        return y, update_defaults(defaults, outputs, placed.expert, decay=self.decay)
 
     def _promote(self, tokens: jax.Array) -> tuple[jax.Array, ...]:
         kernels = (kernel[...] for kernel in self.kernels)
         return promote((tokens, *kernels), dtype=self.dtype)
-
-
-def _sorted_by_expert(
-    tokens: jax.Array, index: jax.Array, kernels: list[jax.Array], biases: list[jax.Array]
-) -> jax.Array:
-    """Compute each token with its own expert, the tokens of an expert side by side."""
-    order = jnp.argsort(index)
-    owner, sizes = index[order], jnp.bincount(index, length=kernels[0].shape[0])
-    x = tokens[order]
-    for layer, (kernel, bias) in enumerate(zip(kernels, biases, strict=True)):
-        x = nnx.relu(x) if layer else x
-        # The gather's transpose sums over tokens: in float32, whatever x is.
-        own = at_least_float32(bias)[owner]
-        x = jax.lax.ragged_dot(x, kernel, sizes.astype(jnp.int32)) + own.astype(x.dtype)
-    return x[jnp.argsort(order)]
 
 
 def _kept_dtype(param_dtype: Any) -> jnp.dtype:

@@ -39,6 +39,7 @@ def sample_tuples(
     num_local: int = 0,
     region: Sequence[int] | None = None,
     wrap: bool = False,
+    distinct: bool = False,
     debug: bool = False,
 ) -> jax.Array:
     """Draw the integer tuples among which each continuous tuple shares its value.
@@ -50,8 +51,8 @@ def sample_tuples(
     * ``num_local`` points, uniform over a window of ``region`` cells centred on the mean and
       shifted inside at the edges.
 
-    All with replacement; :func:`first_occurrence` marks repetitions. Points are constants: no
-    gradient flows through them.
+    All with replacement, unless ``distinct``; :func:`first_occurrence` marks repetitions. Points
+    are constants: no gradient flows through them.
 
     Args:
         key: a typed key; may be None if there are no global and no local points.
@@ -61,6 +62,8 @@ def sample_tuples(
         num_local: points per tuple drawn from the window.
         region: the ``r`` lengths of the window; longer than an axis means the whole axis.
         wrap: every axis is a circle: neighbours and window go round its end.
+        distinct: draw the global points of a tuple without replacement, and none of its neighbours:
+            for small index spaces, as every cell gets a random number. Not with local points.
         debug: check by ``checkify`` that the means lie inside the shape; without it, means
             outside count as the nearest cell inside, and NaN as cell 0: points are whole numbers.
 
@@ -68,7 +71,8 @@ def sample_tuples(
         int32 ``(k, 2**r + num_global + num_local, r)``, every index inside ``shape``.
 
     Raises:
-        ValueError: ranks that differ, negative counts, a missing key or a missing region.
+        ValueError: ranks that differ, negative counts, a missing key or a missing region; more
+            distinct points than there are, or local ones.
 
     Reference: Bloem 2018, arXiv 1810.09184.
 
@@ -78,6 +82,10 @@ def sample_tuples(
         [[[1, 2], [1, 3], [2, 2], [2, 3]]]
         >>> ops.sample_tuples(jax.random.key(0), [[1.3, 2.0]], (4, 4), num_global=3).shape
         (1, 7, 2)
+        >>> key = jax.random.key(0)
+        >>> points = ops.sample_tuples(key, [[1.3]], (6,), num_global=4, distinct=True)
+        >>> sorted(points[0, :, 0].tolist())  # every cell once
+        [0, 1, 2, 3, 4, 5]
     """
     shape = checks.check_index_shape("shape", shape)
     means = at_least_float32(as_array("means", means))
@@ -86,6 +94,8 @@ def sample_tuples(
     wrap = checks.check_flag("wrap", wrap)
     if checks.check_flag("debug", debug):
         check_inside(means, shape, wrap=wrap)
+    if checks.check_flag("distinct", distinct):
+        return _draw_distinct(key, means, shape, counts, wrap=wrap)
     return draw_tuples(key, means, shape, counts, wrap=wrap)
 
 
@@ -103,6 +113,35 @@ def draw_tuples(
             parts.append(_local_points(local_key, means, shape, counts, wrap=wrap))
     # Global points are the same for all instances of a batch that share a key.
     return jnp.concatenate(spread_alike(*parts), axis=1)
+
+
+def _draw_distinct(
+    key: jax.Array | None, means: jax.Array, shape: tuple[int, ...], counts: Counts, *, wrap: bool
+) -> jax.Array:
+    """Give the neighbours of each tuple, and other cells in random order."""
+    cells, near = checks.check_flat_size("shape", shape), 2 ** len(shape)
+    checks.require(
+        not counts.num_local,
+        f"distinct=True with num_local={counts.num_local}",
+        "global points alone, since a local one may be among them",
+        "set num_local to 0",
+    )
+    checks.require(
+        counts.num_global <= max(cells - near, 0),
+        f"num_global={counts.num_global} distinct points of {cells} cells beside {near} neighbours",
+        f"at most {max(cells - near, 0)}",
+        "draw fewer, or with replacement",
+    )
+    neighbours = _neighbours(jax.lax.stop_gradient(means), shape, wrap=wrap)
+    if key is None or not counts.num_global:
+        return neighbours
+    scores = jax.random.uniform(key, (means.shape[0], cells), jnp.float32)
+    sides = tuple(jnp.moveaxis(neighbours, -1, 0))
+    known = jnp.ravel_multi_index(sides, shape, mode="clip").astype(jnp.int32)
+    taken = jnp.any(known[..., None] == jnp.arange(cells, dtype=jnp.int32)[None, None], axis=1)
+    _, flat = jax.lax.top_k(jnp.where(taken, -1.0, scores), counts.num_global)
+    points = jnp.stack(jnp.unravel_index(flat, shape), axis=-1).astype(jnp.int32)
+    return jnp.concatenate(spread_alike(neighbours, points), axis=1)
 
 
 def round_means(

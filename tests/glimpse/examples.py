@@ -12,7 +12,7 @@ SAMPLED = {"num_global": 1, "num_local": 1, "region": (3, 4)}
 
 OPTIONS = ("num_global", "num_local", "region", "draws")
 extract = jax.jit(glimpse.extract, static_argnames=OPTIONS)
-drawn = jax.jit(draw_points, static_argnums=3, static_argnames=OPTIONS)
+drawn = jax.jit(draw_points, static_argnums=2, static_argnames=OPTIONS)
 key = partial(jax.random.key, 0)
 
 
@@ -31,7 +31,7 @@ def points_of(key, means, shape, **options):
     """Rows, columns and flags ``(points, pixels)`` of the points that ``extract`` draws."""
     options = SAMPLED | {"draws": "glimpse"} | options
     rows, columns = np.asarray(means).reshape(-1, 2).T
-    points = drawn(key, rows, columns, shape, **options)
+    points = [(*cells, kept) for cells, kept in drawn(key, (rows, columns), shape, **options)]
     return tuple(
         np.stack([np.broadcast_to(np.asarray(part), rows.shape) for part in parts])
         for parts in zip(*points, strict=True)

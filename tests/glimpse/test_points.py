@@ -56,7 +56,8 @@ def test_local_points_fill_a_region_about_the_mean_that_never_leaves_the_image(r
     @jax.jit
     @jax.vmap
     def draw(key):
-        return draw_points(key, *jnp.asarray(means).T, shape, **options)[4]
+        cells, kept = draw_points(key, [*jnp.asarray(means).T], shape, **options)[4]
+        return (*cells, kept)
 
     rows, columns, _ = draw(jax.random.split(key(), 600))
     for axis, cells in enumerate((rows, columns)):

@@ -49,6 +49,8 @@ ATTRIBUTES = [
     *(("Mixture", *pair) for pair in [("method", "best"), ("method", "default")]),
     *(("Mixture", *pair) for pair in [("product", "some"), ("decay", 2), ("jitter", -1)]),
     *(("Mixture", *pair) for pair in [("exact_at_argmax", "no"), ("deterministic", 1)]),
+    *(("Mixture", *pair) for pair in [("num_chosen", 0), ("renormalise", True)]),
+    *(("Mixture", *pair) for pair in [("capacity_factor", -1), ("bias_rate", 0.1)]),
     *(("SparseBackpropLinear", *pair) for pair in [("deterministic", "no"), ("dtype", "foo")]),
     ("SparseBackpropLinear", "backward", TopK(2)),
     *(("GlimpseAttention", *pair) for pair in [("reader", "hrad"), ("reader", ["hard"])]),

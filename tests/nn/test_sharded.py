@@ -40,6 +40,12 @@ LAYERS = {
         X,
     ),
     "ragged": (lambda rngs: nn.Mixture(4, 3, 2, 3, router="top", rngs=rngs), X),
+    "slots": (
+        lambda rngs: nn.Mixture(
+            4, 3, 2, 3, router="top", num_chosen=2, capacity_factor=1.0, product="slots", rngs=rngs
+        ),
+        X,
+    ),
     "sampled": (
         lambda rngs: nn.GlimpseAttention(
             6, 6, (2, 2), num_global=1, num_local=1, region=(2, 2), **SMALL, rngs=rngs

@@ -9,12 +9,17 @@ from scipy import stats
 from sparse_hyper_jax import ops
 from sparse_hyper_jax.ops import hyperlayer
 from sparse_hyper_jax.types import ContinuousTuples
-from tests.ops.examples import all_finite, assert_close, make_tuples
+from tests.ops.examples import (
+    all_finite,
+    assert_close,
+    assert_names_itself_and_its_cure,
+    make_tuples,
+)
 
 # A fair test fails by chance once in 10,000 runs; with fixed keys it never does so twice.
 TAIL = 1e-4
 
-SAMPLING = ("num_global", "num_local", "region", "wrap")
+SAMPLING = ("num_global", "num_local", "region", "wrap", "distinct")
 sample_tuples = jax.jit(ops.sample_tuples, static_argnums=2, static_argnames=SAMPLING)
 round_means = jax.jit(ops.round_means, static_argnums=1, static_argnames="wrap")
 
@@ -200,3 +205,59 @@ def test_no_gradient_flows_through_points():
         return hyperlayer(None, tuples, jnp.float32(1), (4,))[0]
 
     assert_close(jax.jit(jax.grad(loss))(np.array([[0.5]], np.float32)), [[0.0]])
+
+
+@pytest.mark.parametrize("wrap", [False, True])
+def test_distinct_points_are_each_cell_at_most_once_and_no_neighbour(wrap):
+    means = np.float32([[1.3, 2.6], [0.0, 3.0], [3.9, 0.2], [np.nan, 9.0]])
+    options = {"num_global": 7, "distinct": True, "wrap": wrap}
+    points = np.asarray(sample_tuples(jax.random.key(0), means, (4, 4), **options))
+    assert points.shape == (4, 11, 2)
+    for row in points:
+        near, drawn = ({tuple(cell) for cell in part.tolist()} for part in (row[:4], row[4:]))
+        assert len(drawn) == 7
+        assert not near & drawn
+        assert drawn <= set(np.ndindex(4, 4))
+    every = sample_tuples(jax.random.key(1), means[:1], (4, 4), **options | {"num_global": 12})
+    assert {tuple(cell) for cell in np.asarray(every)[0].tolist()} == set(np.ndindex(4, 4))
+
+
+def test_distinct_points_are_uniform_over_the_other_cells():
+    means = np.full((4000, 1), 2.5, np.float32)
+    options = {"num_global": 3, "distinct": True}
+    points = np.asarray(sample_tuples(jax.random.key(2), means, (9,), **options))[:, 2:, 0]
+    others = [0, 1, 4, 5, 6, 7, 8]
+    for place in range(3):
+        assert_uniform(points[:, place], others)
+    pairs = 9 * points[:, 0] + points[:, 1]
+    assert_uniform(pairs, [9 * one + two for one in others for two in others if one != two])
+
+
+DISTINCT = {"num_global": 5, "distinct": True}
+WRONG = {
+    "more than there are": (
+        lambda: ops.sample_tuples(jax.random.key(0), [[1.0]], (6,), **DISTINCT),
+        "num_global=5 distinct points of 6 cells beside 2 neighbours",
+        "at most 4",
+        "draw fewer",
+    ),
+    "local ones": (
+        lambda: ops.sample_tuples(
+            jax.random.key(0), [[1.0]], (9,), num_local=1, region=(3,), **DISTINCT
+        ),
+        "distinct=True with num_local=1",
+        "global points alone",
+        "set num_local to 0",
+    ),
+    "a large space": (
+        lambda: ops.sample_tuples(jax.random.key(0), [[1.0] * 3], (2**12,) * 3, **DISTINCT),
+        "68719476736 cells",
+        "fewer than 2**31",
+        "make it smaller",
+    ),
+}
+
+
+@pytest.mark.parametrize(("call", "found", "expected", "change"), WRONG.values(), ids=WRONG)
+def test_what_cannot_be_distinct_is_refused(call, found, expected, change):
+    assert_names_itself_and_its_cure(call, found, expected, change)

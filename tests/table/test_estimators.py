@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from sparse_hyper_jax import estimators
 from sparse_hyper_jax.precision import at_least_float32
@@ -15,6 +16,7 @@ TOKENS = eighths(5, 3, seed=1)
 OUTPUTS = eighths(5, 2, seed=2)
 DEFAULTS = eighths(3, 2, seed=3)
 INDEX = integers(0, 2, 1, 0, 2)
+CHOICES = integers([0, 1], [2, 0], [1, 2], [0, 2], [2, 1])
 
 
 def expected(estimator):
@@ -95,7 +97,46 @@ ROWS = [
     ),
     Row("axis_choices", axes, TUPLES, dropped={2: "values are not used"}),
     Row("balance_loss", estimators.balance_loss, (TOKENS, INDEX), outside={1: (3,)}),
+    Row(
+        "balance_loss, router_z_loss, of two choices",
+        lambda logits, index: (
+            estimators.balance_loss(logits, index),
+            estimators.router_z_loss(logits, index),
+        ),
+        (TOKENS, CHOICES),
+        outside={1: (3,)},
+    ),
     Row("top_route", lambda logits: tuple(estimators.top_route(logits)), (TOKENS,)),
+    Row(
+        "top_route, k=2",
+        lambda logits, bias: tuple(estimators.top_route(logits, k=2, bias=bias, renormalise=True)),
+        (TOKENS, eighths(3, seed=10)),
+        exact=False,
+    ),
+    Row(
+        "within_capacity, Placed",
+        lambda index, priority: tuple(
+            estimators.within_capacity(index, num_experts=3, capacity=2, priority=priority)
+        ),
+        (CHOICES, eighths(5, 2, seed=11)),
+        exact=None,
+        outside={0: (3,)},
+        dropped="the outputs are numbers of experts and places",
+    ),
+    Row(
+        "load_report, LoadReport",
+        lambda index: tuple(estimators.load_report(index, 3)),
+        (CHOICES,),
+        exact=None,
+        outside={0: (3,)},
+        skips={"x64": "integers alone count as float32"},
+    ),
+    Row(
+        "update_router_bias",
+        lambda bias, load: estimators.update_router_bias(bias, load, rate=0.125),
+        (eighths(3, seed=10), np.float32([2, 0, 4])),
+        exact=False,
+    ),
     *(
         Row(
             f"sparse_mixer, {method}",
@@ -162,6 +203,41 @@ ROWS = [
         (MEANS, VARIANCES),
         keyed=True,
         redraws=True,
+        exact=False,
+    ),
+    Row(
+        "sample_relaxed",
+        lambda key, logits: estimators.sample_relaxed(key, logits, temperature=0.5),
+        (eighths(2, 3, seed=7),),
+        redraws=True,
+        keyed=True,
+    ),
+    Row(
+        "relaxed_log_prob",
+        lambda rows, logits: estimators.relaxed_log_prob(rows, logits, temperature=0.5),
+        (-eighths(2, 3, low=0.5, high=2.0, seed=5), eighths(2, 3, seed=7)),
+    ),
+    Row(
+        "reparametrise",
+        lambda sample, mean: estimators.reparametrise(
+            sample, lambda z: jax.nn.sigmoid(z - at_least_float32(mean))
+        ),
+        (eighths(4, seed=8), eighths(4, seed=9)),
+        wide=False,
+        exact=False,
+    ),
+    Row(
+        "subset_log_prob",
+        lambda mask, logits: estimators.subset_log_prob(mask, logits, 2),
+        (np.float32([1, 0, 0, 1]), eighths(4, seed=7)),
+    ),
+    Row("subset_marginals", lambda logits: estimators.subset_marginals(logits, 2), (eighths(4),)),
+    Row(
+        "sample_subset",
+        lambda key, logits: estimators.sample_subset(key, logits, 2),
+        (eighths(4, seed=7),),
+        redraws=True,
+        keyed=True,
         exact=False,
     ),
     Row(

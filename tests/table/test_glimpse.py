@@ -37,12 +37,44 @@ ROWS = [
         lambda four: (glimpse.grid_means(four, (3, 2)), glimpse.upright_means(four, (1, 4))),
         (eighths(4, 2),),
     ),
+    Row(
+        "grid_means, perspective",
+        lambda four: glimpse.grid_means(four, (3, 2), perspective=True),
+        (np.float32([[0, 0.5], [0.25, 3], [4, 5], [3, 0.25]]),),
+    ),
+    Row("box_means", lambda raw: glimpse.box_means(raw, (4, 5, 3), (2, 1, 3)), (eighths(6),)),
+    Row(
+        "thin_plate_means",
+        lambda controls: glimpse.thin_plate_means(controls, (3, 4)),
+        (eighths(2, 3, 2),),
+    ),
     Row("extract", read("glimpse"), (eighths(*SHAPE), PLACES, WIDE), keyed=True),
     Row(
         "extract, draws=pixel",
         read("pixel"),
         (eighths(*SHAPE, 2), PLACES, eighths(2, 3, 2, low=0.5, high=3.0)),
         keyed=True,
+    ),
+    Row(
+        "extract, rank=1, padding=reflection",
+        lambda key, *arguments: glimpse.extract(
+            key, *arguments, num_global=2, num_local=2, padding="reflection", rank=1
+        ),
+        (eighths(5, 2), np.float32([[-0.75], [1.625], [4.625]]), WIDE[:1]),
+        keyed=True,
+    ),
+    Row(
+        "extract, rank=3",
+        lambda key, *arguments: glimpse.extract(
+            key, *arguments, num_global=2, num_local=2, region=(2, 2, 3), rank=3
+        ),
+        (
+            eighths(3, 4, 3),
+            np.float32([[0.625, 1.375, 0.375], [1.25, 2.125, 1.625]]),
+            eighths(3, low=0.5, high=3.0),
+        ),
+        keyed=True,
+        dropped=UNREAD,
     ),
     Row(
         "extract_hard",
@@ -62,10 +94,22 @@ ROWS = [
         (eighths(*SHAPE, 2), PLACES + np.float32([-1, 2])),
         dropped=UNREAD,
     ),
+    *(
+        Row(
+            f"bilinear, padding={padding}, rank=3",
+            lambda image, means, padding=padding: glimpse.bilinear(
+                image, means, padding=padding, rank=3
+            ),
+            (eighths(3, 4, 3), np.float32([[-0.75, 1.375, 0.625], [0.375, 3.625, -0.25]])),
+            dropped=UNREAD,
+        )
+        for padding in ("border", "reflection")
+    ),
 ]
 
 EXCEPTIONS = {
     "DRAWS": "a tuple of names, each of which a row tries",
+    "PADDINGS": "a tuple of names, each of which a row tries",
     "GRIDS": "a table of functions, each of which has a row",
     "UPRIGHT": "a tuple of names of grids",
     "Grid": "a type",

@@ -66,6 +66,21 @@ def mixture(router):
     return lambda rngs: nn.Mixture(4, 3, 2, 3, router=router, product="all", rngs=rngs)
 
 
+def crowded(rngs):
+    return nn.Mixture(
+        4,
+        3,
+        2,
+        3,
+        router="top",
+        num_chosen=2,
+        capacity_factor=1.0,
+        bias_rate=0.125,
+        product="slots",
+        rngs=rngs,
+    )
+
+
 def attention(reader):
     return lambda rngs: nn.GlimpseAttention(
         8, 8, (2, 2), grid="scale", reader=reader, **SMALL, rngs=rngs
@@ -161,6 +176,15 @@ ROWS = [
         wide=False,
         redraws=True,
         **SAMPLING,
+    ),
+    row(
+        "Mixture, top, RouterBias",
+        crowded,
+        TOKENS,
+        function=without_key,
+        wide=False,
+        exact=False,
+        skips=SECOND,
     ),
     row(
         "Mixture, default, DefaultVectors",

@@ -131,6 +131,14 @@ ROWS = [
         dropped=WHOLE,
     ),
     Row(
+        "sample_tuples, distinct",
+        lambda key, means: ops.sample_tuples(key, means, SHAPE, num_global=3, distinct=True),
+        (MEANS,),
+        keyed=True,
+        exact=None,
+        dropped=WHOLE,
+    ),
+    Row(
         "round_means",
         lambda means: ops.round_means(means, SHAPE),
         (MEANS,),

@@ -75,7 +75,7 @@ def test_every_kind_of_router_learns(router, sets):
 
     router_before = np.asarray(state.parameters["mixture"]["router"]["kernel"][...])
     trained, metrics = run(state)
-    accuracy, loss, load = make_measure(apply)(trained, sets[1])
+    accuracy, loss, load, _ = make_measure(apply)(trained, sets[1])
     assert accuracy > 0.85
     assert loss < 0.7
     assert load.shape == (4,)
@@ -100,6 +100,29 @@ def test_the_balance_loss_spreads_the_load(sets):
     free, balanced = (entropy(measure(run(state, b), sets[1])[2]) for b in (0.0, 0.3))
     assert balanced > free + 0.1
     assert balanced > 0.8 * np.log(8)
+
+
+def test_a_bias_spreads_the_load_without_a_loss_and_little_is_dropped(sets):
+    recipe = dataclasses.replace(
+        SMALL, method="top", num_experts=8, num_chosen=2, capacity_factor=1.5, balance=0.0
+    )
+
+    def trained(recipe):
+        apply, state = make_model(recipe, sets[0], 10)
+        step = make_step(recipe, apply)
+
+        @jax.jit
+        def run(state):
+            keys = jax.random.split(jax.random.key(0), 300)
+            return jax.lax.scan(lambda state, key: step(state, key, sets[0]), state, keys)[0]
+
+        return make_measure(apply)(run(state), sets[1])
+
+    _, _, free, lost = trained(recipe)
+    accuracy, _, even, dropped = trained(dataclasses.replace(recipe, bias_rate=0.01))
+    assert accuracy > 0.85
+    assert entropy(even) > entropy(free) + 0.05
+    assert dropped < lost
 
 
 def test_entropy():

@@ -11,7 +11,7 @@ import optax
 from flax import nnx
 
 from sparse_hyper_jax.estimators.routing import RULES
-from sparse_hyper_jax.nn import DefaultVectors, Mixed, Mixture
+from sparse_hyper_jax.nn import DefaultVectors, Mixed, Mixture, RouterBias
 from sparse_hyper_jax.train.data.epochs import Arrays, next_batch
 from sparse_hyper_jax.train.epoch_state import EpochState, Metrics, next_state, start_state
 from sparse_hyper_jax.train.limits import Count, NotNegative, Positive, at_least, at_most
@@ -20,7 +20,7 @@ from sparse_hyper_jax.train.recipe import ImageRecipe, Images, Plan
 from sparse_hyper_jax.train.run_folder import RunFolder
 
 Apply = Callable[..., tuple[jax.Array, Mixed]]
-"""``apply(parameters, defaults, images, key)`` gives logits and what the mixture gave; ``key=None``
+"""``apply(parameters, kept, images, key)`` gives logits and what the mixture gave; ``key=None``
 evaluates."""
 
 
@@ -46,8 +46,22 @@ class ExpertsRecipe(ImageRecipe):
     expert_width: Count = 32
     """Hidden units of an expert."""
 
+    num_chosen: Count | None = None
+    """Experts of each image, whose gates sum to 1, for the method top; one by default."""
+
+    capacity_factor: Positive | None = None
+    """Room of every expert in units of an even load; what does not fit is dropped, and computed by
+    the layers around the mixture alone. By default nothing is dropped."""
+
     balance: NotNegative = 0.01
     """Coefficient of the load-balance loss."""
+
+    z_loss: NotNegative = 0.0
+    """Coefficient of the loss of large router logits."""
+
+    bias_rate: Positive | None = None
+    """Step of the bias that evens the load without a loss, for the method top; 0.001 in the
+    paper."""
 
     exact_at_argmax: bool = True
     """A random gate is whole where the expert drawn is the most probable one."""
@@ -74,6 +88,10 @@ class ExpertsRecipe(ImageRecipe):
             yield "method", ("exact_at_argmax", "jitter")
         if self.method != "default":
             yield "method", ("average",)
+        if self.method != "top":
+            yield "method", ("num_chosen", "bias_rate")
+        if self.method in ("default", "dense"):
+            yield "method", ("capacity_factor",)
 
     def settle(self, data: Images) -> Self:
         """Settle the steps."""
@@ -85,16 +103,17 @@ class ExpertsRecipe(ImageRecipe):
         measure = make_measure(apply)
 
         def evaluate(folder: RunFolder, step: int, state: EpochState) -> dict[str, float]:
-            accuracy, loss, load = measure(state, data.validation)
+            accuracy, loss, load, _ = measure(state, data.validation)
             used = float(np.exp(entropy(load)))
             return {"accuracy": accuracy, "cross_entropy": loss, "experts_used": used}
 
         def finish(folder: RunFolder, state: EpochState) -> dict[str, Any]:
             figures: dict[str, Any] = {}
             for name, part in (("validation", data.validation), ("test", data.test)):
-                accuracy, loss, load = measure(state, part)
+                accuracy, loss, load, dropped = measure(state, part)
                 figures |= {f"{name}_accuracy": accuracy, f"{name}_cross_entropy": loss}
                 figures |= {"load": load.tolist(), "load_entropy": entropy(load)}
+                figures |= {"violation": float(len(load) * load.max() - 1), "dropped": dropped}
             return figures  # with the load of the test images
 
         every = self.evaluate_every
@@ -116,6 +135,11 @@ class ExpertsClassifier(nnx.Module):
             exact_at_argmax=recipe.exact_at_argmax,
             jitter=recipe.jitter,
             decay=recipe.average,
+            num_chosen=recipe.num_chosen,
+            renormalise=(recipe.num_chosen or 1) > 1,
+            capacity_factor=recipe.capacity_factor,
+            bias_rate=recipe.bias_rate,
+            product="slots" if recipe.capacity_factor else "ragged",
             rngs=rngs,
         )
         self.last = nnx.Linear(recipe.width, classes, rngs=rngs)
@@ -132,19 +156,19 @@ def make_model(recipe: ExpertsRecipe, train_set: Arrays, classes: int) -> tuple[
     images, _ = train_set
     rngs = nnx.Rngs(params=recipe.seed, sample=recipe.seed)
     network = ExpertsClassifier(recipe, images.shape[1], classes, rngs=rngs)
-    graph, parameters, defaults, rest = nnx.split(network, nnx.Param, DefaultVectors, ...)
+    graph, parameters, kept, rest = nnx.split(network, nnx.Param, (DefaultVectors, RouterBias), ...)
 
     def apply(
-        parameters: nnx.State, defaults: nnx.State, images: jax.Array, key: jax.Array | None
+        parameters: nnx.State, kept: nnx.State, images: jax.Array, key: jax.Array | None
     ) -> tuple[jax.Array, Mixed]:
-        return nnx.merge(graph, parameters, defaults, rest)(images, key=key)
+        return nnx.merge(graph, parameters, kept, rest)(images, key=key)
 
     optimizer = optax.adam(recipe.learning_rate)
-    return apply, start_state(parameters, optimizer, len(images), slots=defaults)
+    return apply, start_state(parameters, optimizer, len(images), slots=kept)
 
 
 def make_step(recipe: ExpertsRecipe, apply: Apply) -> Callable[..., tuple[EpochState, Metrics]]:
-    """Make the pure training step: the next batch of the epoch, its gradient, the next defaults."""
+    """Make the pure training step: the next batch of the epoch, its gradient, what is kept."""
     optimizer = optax.adam(recipe.learning_rate)
 
     def step(state: EpochState, key: jax.Array, train_set: Arrays) -> tuple[EpochState, Metrics]:
@@ -156,34 +180,38 @@ def make_step(recipe: ExpertsRecipe, apply: Apply) -> Callable[..., tuple[EpochS
         def loss_of(parameters: nnx.State) -> tuple[jax.Array, tuple[jax.Array, Mixed]]:
             logits, mixed = apply(parameters, state.slots, images, layer_key)
             loss = cross_entropy(logits, labels)
-            return loss + recipe.balance * mixed.balance_loss, (loss, mixed)
+            penalty = recipe.balance * mixed.balance_loss + recipe.z_loss * mixed.z_loss
+            return loss + penalty, (loss, mixed)
 
         gradient, (loss, mixed) = jax.grad(loss_of, has_aux=True)(state.parameters)
-        # One array, or none.
-        defaults = jax.tree.map(lambda _: mixed.defaults, state.slots)
+        # One array, or none: what has default vectors has no bias.
+        one = mixed.router_bias if mixed.defaults is None else mixed.defaults
+        kept = jax.tree.map(lambda _: one, state.slots)
         metrics = {"loss": loss, "balance_loss": mixed.balance_loss}
-        return next_state(state, gradient, optimizer, order, slots=defaults), metrics
+        return next_state(state, gradient, optimizer, order, slots=kept), metrics
 
     return step
 
 
-def make_measure(apply: Apply) -> Callable[[EpochState, Arrays], tuple[float, float, np.ndarray]]:
-    """Make the evaluation: accuracy, cross-entropy and the share of the images per expert."""
+Figures = tuple[float, float, np.ndarray, float]
+
+
+def make_measure(apply: Apply) -> Callable[[EpochState, Arrays], Figures]:
+    """Make the evaluation: accuracy, cross-entropy, share of images per expert and dropped ones."""
 
     @jax.jit
     def on_device(
-        parameters: nnx.State, defaults: nnx.State, part: Arrays
-    ) -> tuple[jax.Array, jax.Array, jax.Array]:
+        parameters: nnx.State, kept: nnx.State, part: Arrays
+    ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
         images, labels = part
-        logits, mixed = apply(parameters, defaults, images, None)
-        kernel: Any = parameters["mixture"]["router"]["kernel"]
-        load = jnp.bincount(mixed.expert, length=kernel.shape[-1]) / len(labels)
+        logits, mixed = apply(parameters, kept, images, None)
         right = jnp.argmax(logits, axis=-1) == labels
-        return jnp.mean(right), cross_entropy(logits, labels), load
+        dropped = mixed.dropped / mixed.expert.size
+        return jnp.mean(right), cross_entropy(logits, labels), mixed.load.share, dropped
 
-    def measure(state: EpochState, part: Arrays) -> tuple[float, float, np.ndarray]:
-        accuracy, loss, load = on_device(state.parameters, state.slots, part)
-        return float(accuracy), float(loss), np.asarray(load)
+    def measure(state: EpochState, part: Arrays) -> Figures:
+        accuracy, loss, load, dropped = on_device(state.parameters, state.slots, part)
+        return float(accuracy), float(loss), np.asarray(load), float(dropped)
 
     return measure
 

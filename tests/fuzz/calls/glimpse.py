@@ -42,7 +42,7 @@ def extract(rng):
     arguments |= {
         "num_global": count(2),
         "num_local": count(2),
-        "region": shape((3, 3)),
+        "region": shape((3, 3), optional=True),
         "draws": choice("pixel"),
     }
     return Call("glimpse.extract", glimpse.extract, arguments, 4)

@@ -128,6 +128,7 @@ def mixture(rng):
         "exact_at_argmax": flag(True),
         "jitter": number(0.1, -1.0, optional=True),
         "decay": number(0.9, -0.1, 1.5),
+        "capacity_factor": number(1.0, -1.0, optional=True),
     }
     arguments |= {"product": choice("all"), "deterministic": flag(False), "rngs": rngs()}
     return layer("nn.Mixture", nn.Mixture, arguments, 4, batch(rng, 2, 4))

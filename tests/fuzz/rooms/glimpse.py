@@ -135,8 +135,10 @@ def extract(rng):
     def run(key, image, means, variances):
         y = glimpse.extract(key, image, means, variances, **options)
         rows, columns = jnp.moveaxis(means.astype(jnp.float32), -1, 0).reshape(2, -1)
-        drawn = draw_points(key, rows, columns, sides, **options)
-        full = [[jnp.broadcast_to(part, rows.shape) for part in point] for point in drawn]
+        drawn = draw_points(key, (rows, columns), sides, **options)
+        full = [
+            [jnp.broadcast_to(part, rows.shape) for part in (*cells, kept)] for cells, kept in drawn
+        ]
         # (points, row, column and kept, pixels)
         return {
             "y": y,
