@@ -23,7 +23,7 @@ INITS = ("he", "glorot", "glorot4")
 RATES, RATE_SEED = (3e-4, 1e-3, 3e-3), 100
 DIGITS: Facts = {"data": "digits", "activation": "sigmoid", "depth": 4, "steps": 1_500}
 NOISE: Facts = {"data": "digits", "activation": "elu", "depth": 4, "steps": 1_500, "hyperlayer": 2}
-MNIST: Facts = {"data": "mnist", "width": 256, "steps": 18_000}
+MNIST: Facts = {"data": "mnist", "width": 128, "steps": 18_000}
 NETS = (("elu", 2, ("he",)), ("sigmoid", 4, INITS))
 """On MNIST: activation, depth and sizes of first weights."""
 
