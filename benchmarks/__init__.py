@@ -35,6 +35,7 @@ PAGES = {
     "docs/recurrent.md": ("tbptt", "recurrent_memory"),
     "docs/remat.md": ("remat",),
     "docs/lags.md": ("lags_quality",),
+    "docs/local.md": ("associated",),
 }
 """Benchmarks by the page that shows them."""
 

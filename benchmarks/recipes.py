@@ -10,7 +10,7 @@ from typing import Any
 from benchmarks.lines import Line
 from benchmarks.runner import Asked
 
-LEFT_OUT = ("out", "data_dir", "download", "resume", "quiet", "seconds")
+LEFT_OUT = ("out", "data_dir", "download", "resume", "quiet", "format", "seconds")
 """Of a result: what the folder decides, and the seconds, since runs may share a machine."""
 
 TINY: dict[str, Any] = {

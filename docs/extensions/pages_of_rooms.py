@@ -23,6 +23,7 @@ ROOMS = {
         "continual": "many tasks in one network",
         "recurrent": "truncation through time, checkpointed scans, online rules",
         "remat": "a gradient within a budget of memory",
+        "local": "objectives of their own for the parts of a network",
     },
     "Layers and devices": {
         "nn": "Flax NNX modules",

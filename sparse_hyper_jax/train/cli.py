@@ -49,6 +49,10 @@ RECIPES = {
         "sparse_hyper_jax.train.recipes.experts:ExpertsRecipe",
         "train a classifier with a mixture of experts and one of many router gradients",
     ),
+    "associated": Entry(
+        "sparse_hyper_jax.train.recipes.associated:AssociatedRecipe",
+        "train a deep classifier by components with objectives of their own",
+    ),
     "univariate": Entry(
         "sparse_hyper_jax.train.recipes.univariate:UnivariateRecipe",
         "climb the expected reward of one discrete choice, by any estimator of its gradient",

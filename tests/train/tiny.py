@@ -66,6 +66,10 @@ TINY = {
         },
         (),
     ),
+    "associated": Tiny(
+        {"depth": 3, "width": 8, "hyperlayer": 2, "steps": 20, "evaluate_every": 10},
+        ("training.png",),
+    ),
     "univariate": Tiny({"classes": 5, "steps": 120, "draws": 50}, ("reward.png",)),
     "subset-bias": Tiny(
         {"classes": 8, "hidden": (8,), "subset": 3, "draws": 20, "steps": 120}, ("errors.png",)
