@@ -41,9 +41,10 @@ SECONDS = {
 
 MAIN = ("oracle", "pursuit", "matching pursuit", "dense, pruned", "group lasso")
 COUNTED = ("pursuit, halves", "pursuit, z > 5")
-OTHERS = ("cross-correlation", "random", "gaussian", "interpolated", "dilated stack")
+CHEAP = ("cross-correlation", "random")
+OTHERS = ("gaussian", "interpolated", "dilated stack")
 RETUNED = "dense, pruned, two rates"
-FEW = (*MAIN[:-1], RETUNED, "pursuit, halves", "cross-correlation", "dense")
+FEW = (*MAIN[:-1], "pursuit, halves")
 DEPTH = (
     "both layers, oracle",
     "alternating pursuit",
@@ -58,12 +59,14 @@ STEPS = (
     ("white", (*MAIN, *COUNTED[:1])),
     ("coloured", (RETUNED,)),
     ("white", (RETUNED,)),
-    ("small", FEW),
+    ("coloured", CHEAP),
     ("depth", DEPTH),
-    ("coloured", OTHERS),
+    ("coloured", OTHERS[:2]),
     ("interaction", ("oracle", "pursuit")),
     ("periodic", ("oracle", "pursuit")),
+    ("small", FEW),
     ("canvas", FEW),
+    ("coloured", OTHERS[2:]),
     ("eeg", ("window", *FEW[1:], "random")),
 )
 """What is measured, in this order."""
@@ -109,7 +112,7 @@ def settings(asked: Asked, lines: Lines) -> Iterator[Facts]:
         if task not in BORROWED:
             for method in tuned_on(task, methods):
                 yield from tuning(task, method, lines)
-        fewer = task in FEWER or (task, methods) == ("coloured", OTHERS)
+        fewer = task in FEWER or (task == "coloured" and set(methods) <= {*CHEAP, *OTHERS})
         for seed in asked.seeds[: 3 if fewer else None]:
             for method in methods:
                 yield facts(task, method, seed, **best(task, method, lines))
