@@ -31,11 +31,11 @@ OPTIONS = ("rate", "cells", "penalty", "after")
 SECONDS = {
     "coloured": 10.0,
     "white": 10.0,
-    "small": 2.0,
+    "small": 1.0,
     "depth": 5.0,
-    "canvas": 4.0,
-    "interaction": 3.0,
-    "periodic": 3.0,
+    "canvas": 2.0,
+    "interaction": 2.0,
+    "periodic": 2.0,
     "eeg": 2.0,
 }
 
@@ -57,17 +57,17 @@ STEPS = (
     ("coloured", MAIN),
     ("coloured", COUNTED),
     ("white", (*MAIN, *COUNTED[:1])),
-    ("coloured", (RETUNED,)),
-    ("white", (RETUNED,)),
-    ("coloured", CHEAP),
     ("depth", DEPTH),
-    ("coloured", OTHERS[:2]),
     ("interaction", ("oracle", "pursuit")),
     ("periodic", ("oracle", "pursuit")),
     ("small", FEW),
     ("canvas", FEW),
-    ("coloured", OTHERS[2:]),
+    ("coloured", CHEAP),
     ("eeg", ("window", *FEW[1:], "random")),
+    ("coloured", OTHERS[:2]),
+    ("coloured", OTHERS[2:]),
+    ("coloured", (RETUNED,)),
+    ("white", (RETUNED,)),
 )
 """What is measured, in this order."""
 
