@@ -26,7 +26,6 @@ from sparse_hyper_jax.train.data import draw_system, load_digits, make_canvas, r
 SIZES = {
     "coloured": {"channels": 32, "reach": 1024, "length": 2048, "train": 256, "correlation": 0.9},
     "white": {"channels": 32, "reach": 1024, "length": 2048, "train": 256, "correlation": 0.0},
-    "longer": {"channels": 32, "reach": 1024, "length": 2048, "train": 256, "correlation": 0.9},
     "small": {"channels": 4, "reach": 64, "length": 512, "train": 32, "correlation": 0.9},
 }
 TINY = {"channels": 3, "reach": 80, "length": 128, "train": 16}

@@ -184,11 +184,8 @@ def near(position: jax.Array, cells: tuple[int, ...], apart: int) -> jax.Array:
 def taken(taps: Taps, cells: tuple[int, ...], apart: int = 0) -> jax.Array:
     """Mark the cells ``(*cells)`` within ``apart`` of a placed tap that lies inside."""
     counts = taps.placed & inside(taps, cells)
-    return (
-        jax.vmap(lambda position, counts: near(position, cells, apart) & counts)(
-            taps.positions, counts
-        )
-    ).any(axis=0)
+    closed = jax.vmap(lambda position: near(position, cells, apart))(taps.positions)
+    return (closed & counts.reshape(-1, *(1 for _ in cells))).any(axis=0)
 
 
 def inside(taps: Taps, cells: tuple[int, ...]) -> jax.Array:
