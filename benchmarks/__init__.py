@@ -33,6 +33,7 @@ PAGES = {
     ),
     "docs/recurrent.md": ("tbptt", "recurrent_memory"),
     "docs/remat.md": ("remat",),
+    "docs/conv.md": ("lags_speed", "delays"),
 }
 """Benchmarks by the page that shows them."""
 

@@ -28,6 +28,7 @@ from sparse_hyper_jax.conv.observe import (
 )
 from sparse_hyper_jax.entrance import as_array
 from sparse_hyper_jax.ops import Taps
+from sparse_hyper_jax.precision import wide_dtype
 
 
 def probe_lags(
@@ -217,6 +218,8 @@ def start_weights(
         checks.check_shape(name, flag, weights.shape[:1], "one flag per tap")
     checks.check_number("scale", scale, at_least=0)
     fresh = (flags[1] & ~flags[0]).reshape(-1, *(1,) * (weights.ndim - 1))
-    size = jnp.asarray(scale, weights.dtype) / weights.shape[1] ** 0.5
-    drawn = size * jax.random.normal(key, weights.shape, weights.dtype)
-    return jnp.where(fresh, drawn, weights)
+    # The same numbers for every precision that weights may have.
+    dtype = wide_dtype(weights)
+    size = jnp.asarray(scale, dtype) / weights.shape[1] ** 0.5
+    drawn = size * jax.random.normal(key, weights.shape, dtype)
+    return jnp.where(fresh, drawn.astype(weights.dtype), weights)
