@@ -2,7 +2,7 @@
 
 Channels are delayed, each by its own number of steps, and mixed by a random matrix; noise of
 variance 0.25 is added. A line per seed, kind of inputs (white, or autoregressive with 0.9) and
-method: delays placed by 12 probes while the readout is trained, or a dense kernel of 1,000 lags for
+method: delays placed by 8 probes while the readout is trained, or a dense kernel of 1,000 lags for
 each channel, by FFT, with two rates, trained for as many seconds as pursuit took with the same
 seed. A delay counts as found if it is the lag of the tap, or of the largest weight of the kernel.
 """

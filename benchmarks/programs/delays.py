@@ -16,7 +16,7 @@ from benchmarks.timing import compiled, temporary_bytes
 from sparse_hyper_jax import conv, ops
 
 DECAY = {"white": 0.0, "coloured": 0.9}
-NOISE, PROBES, EVERY, BATCH, SEQUENCES = 0.25, 12, 50, 2, 16
+NOISE, PROBES, EVERY, BATCH, SEQUENCES = 0.25, 8, 50, 2, 16
 READOUT_RATE = 0.02
 
 
@@ -84,20 +84,20 @@ def trained(
 def pursued(system: System, readout: jax.Array, reach: int, probes: int) -> Line:
     """Place delays where they stand out, and train the readout in between."""
     channels = readout.shape[0]
-    ones, optimizer = jnp.ones((1, channels)), optax.adam(READOUT_RATE)
+    optimizer = optax.adam(READOUT_RATE)
 
-    def delayed(taps: ops.Taps, x: jax.Array) -> jax.Array:
+    def mixed(readout: jax.Array, taps: ops.Taps, x: jax.Array) -> jax.Array:
         lags, placed = taps.positions[..., 0].T, taps.placed.T
-        return conv.lag_conv(x, ones, lags, placed, reach=reach)
+        return conv.lag_conv(x, readout[None], lags, placed, reach=reach)
 
     def loss(readout: jax.Array, taps: ops.Taps, x: jax.Array, y: jax.Array) -> jax.Array:
-        return jnp.mean((delayed(taps, x) @ readout - y) ** 2)
+        return jnp.mean((mixed(readout, taps, x) - y) ** 2)
 
     def part(state: Any, taps: ops.Taps, key: jax.Array, system: System) -> Any:
         probe_key, key = jax.random.split(key)
         x, y = batches(probe_key, system, 8)
-        cotangent = (delayed(taps, x) @ state[0] - y) @ state[0].T
-        taps = conv.probe_delays(x, cotangent, taps, reach=reach)
+        cotangent = mixed(state[0], taps, x) - y  # of half the sum of squares
+        taps = conv.probe_delays(x, cotangent, taps, reach=reach, mixed=True)
         of_readout = lambda readout, x, y: loss(readout, taps, x, y)  # noqa: E731
         return trained((of_readout, optimizer, EVERY), state, key, system), taps
 

@@ -156,7 +156,10 @@ ROWS = [
     ),
     Row(
         "probe_delays",
-        lambda x, cotangent: conv.probe_delays(x, cotangent, OWN_SLOTS, **PROBE),
+        lambda x, cotangent: (
+            conv.probe_delays(x, cotangent, OWN_SLOTS, **PROBE),
+            conv.probe_delays(x, cotangent, OWN_SLOTS, **PROBE, mixed=True),
+        ),
         (X, eighths(STEPS, CHANNELS, seed=2)),
         exact=None,
         dropped=NO_FLOATS,

@@ -221,7 +221,7 @@ ROWS += [
     ),
     row(
         "AxonalDelay",
-        lambda rngs: nn.AxonalDelay(3, 5, delays=[0, 1, 4]),
+        lambda rngs: nn.AxonalDelay(3, 5, delays=[0, 1, 4], out_features=2, rngs=rngs),
         SEQUENCES,
         function=without_key,
         wide=False,
