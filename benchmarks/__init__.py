@@ -34,6 +34,7 @@ PAGES = {
     ),
     "docs/recurrent.md": ("tbptt", "recurrent_memory"),
     "docs/remat.md": ("remat",),
+    "docs/conv.md": ("lags_speed", "delays"),
     "docs/lags.md": ("lags_quality",),
     "docs/local.md": ("associated",),
 }

@@ -77,11 +77,8 @@ def pipelined_steps(
     Example:
         >>> import optax
         >>> from sparse_hyper_jax.local import Component, pipelined_steps
-        >>> def make(scale):
-        ...     times = lambda x: scale * x
-        ...     return Component(times, times, times, times)
-        >>> xs, sgd = jnp.ones((4, 2, 1)), optax.sgd(0.1)
-        >>> start = [jnp.array(0.5)] * 3
+        >>> make = lambda scale: Component(*[lambda x: scale * x] * 4)
+        >>> xs, sgd, start = jnp.ones((4, 2, 1)), optax.sgd(0.1), [jnp.array(0.5)] * 3
         >>> states = [sgd.init(one) for one in start]
         >>> done = pipelined_steps([make] * 3, start, states, xs, xs, optimizer=sgd)
         >>> done.association.shape, len(done.parameters)
