@@ -33,6 +33,7 @@ PAGES = {
     ),
     "docs/recurrent.md": ("tbptt", "recurrent_memory"),
     "docs/remat.md": ("remat",),
+    "docs/lag_attention.md": ("lag_attention",),
 }
 """Benchmarks by the page that shows them."""
 
