@@ -37,6 +37,7 @@ PAGES = {
     "docs/conv.md": ("lags_speed", "delays"),
     "docs/lags.md": ("lags_quality",),
     "docs/local.md": ("associated",),
+    "docs/lag_attention.md": ("lag_attention",),
 }
 """Benchmarks by the page that shows them."""
 

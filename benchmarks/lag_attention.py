@@ -61,21 +61,20 @@ def measure(facts: Facts, asked: Asked) -> Line:
 
 
 def all_found(counts: list[int]) -> str:
-    """Write in how many runs all lags were found, and how many in the others."""
-    whole = sum(count == 4 for count in counts)
-    others = sorted(count for count in counts if count < 4)
-    rest = f" (others {', '.join(map(str, others))})" if others else ""
-    return f"{whole} of {len(counts)}{rest}"
+    """Write in how many runs all lags were found, and how many lags in the others."""
+    others = [count for count in counts if count < 4]
+    rest = f"; else {ends('.0f')(others)}" if others else ""
+    return f"{len(counts) - len(others)} of {len(counts)}{rest}"
 
 
 def ends(spec: str) -> Write:
-    """Write the mean, and the least and the largest value if there are several."""
+    """Write the mean, and the least and the largest value if they differ."""
 
     def write(values: list[float]) -> str:
-        mean = format(sum(values) / len(values), spec)
-        if len(values) == 1:
-            return mean
-        return f"{mean} ({min(values):{spec}} to {max(values):{spec}})"
+        mean, least, most = (
+            format(value, spec) for value in (sum(values) / len(values), min(values), max(values))
+        )
+        return mean if least == most else f"{mean} ({least} to {most})"
 
     return write
 
