@@ -106,7 +106,7 @@ def test_what_is_not_placed_does_not_move_and_what_gains_is_placed():
     part = SeriesPart(inputs, jnp.roll(inputs[:, :2], 3, axis=0))  # the lag is 3
     optimizer = optax.adamw(1e-2, weight_decay=1.0)
     fit = model.LagFit(parameters, ops.empty_taps(3), optimizer.init(parameters))
-    probing = model.Probing(first=2, every=3, probes=2, per_probe=1, min_z=5.0, apart=0)
+    probing = model.Probing(first=2, every=3, probes=2, per_probe=1, min_gain=1.0, apart=0)
     step = jax.jit(
         model.make_fit_step(
             model.LagModel(REACH, binary=False), optimizer, probing, batch=2, length=40
@@ -124,7 +124,7 @@ def test_what_is_not_placed_does_not_move_and_what_gains_is_placed():
 
 
 def test_probes_come_when_they_are_due():
-    due = model.Probing(first=3, every=4, probes=3, per_probe=1, min_z=None, apart=0).due
+    due = model.Probing(first=3, every=4, probes=3, per_probe=1, min_gain=None, apart=0).due
     assert [count for count in range(40) if due(count)] == [3, 7, 11]
 
 
@@ -141,7 +141,7 @@ def test_the_picture_has_its_legend_above_and_axes_with_units():
     report = LagReport(
         np.array([3, 7]), np.array([0.5, -0.1]), np.full(2, 0.1), np.ones((2, 1)), curve, curve
     )
-    figure = plot_lags(report, least=1, found_in=[1.0, 0.5], known=(3, 9), min_z=5.0)
+    figure = plot_lags(report, least=1, found_in=[1.0, 0.5], known=(3, 9), min_gain=1.0)
     figure.draw_without_rendering()
     (legend,) = figure.legends
     assert [text.get_text() for text in legend.get_texts()][:2] == ["found", "true"]
@@ -164,7 +164,7 @@ def write_plant(path, rows=1500):
 
 def csv(path, **options):
     """A recipe that reads that file."""
-    fields = {"channels": 32, "length": None, "reach": None, "window": None, "min_z": 5.0}
+    fields = {"channels": 32, "length": None, "reach": None, "window": None, "min_gain": 1.0}
     fields |= {"task": "csv", "data_file": path, "targets": ("level",)}
     fields |= {"inputs": ("feed", "heat", "level"), "hidden": (8, 6), "learning_rate": 0.02}
     return tiny("lags", **fields | options)
@@ -193,7 +193,7 @@ def test_other_methods_read_what_they_say(tmp_path):
         ("given", {"given": (70, 1)}),
         ("random", {}),
     ):
-        fields = {"most_taps": 16, "min_z": 5.0, "method": method} | options
+        fields = {"most_taps": 16, "min_gain": 1.0, "method": method} | options
         recipe = tiny("lags", **fields)
         data = recipe.load()
         settled = recipe.settle(data)
@@ -262,7 +262,7 @@ def test_three_rows_are_too_few(tmp_path):
 
 def test_known_lags_have_to_be_candidates():
     recipe = dataclasses.replace(
-        tiny("lags", most_taps=16, min_z=5.0, method="known"), ahead=60, length=900
+        tiny("lags", most_taps=16, min_gain=1.0, method="known"), ahead=60, length=900
     )
     assert_names_itself_and_its_cure(
         recipe.run, "with --ahead 60 --reach 70", "lags from 60 to 129", "change --ahead"
