@@ -123,6 +123,41 @@ def test_what_is_not_placed_does_not_move_and_what_gains_is_placed():
     assert not np.array_equal(fit.parameters["lags"][0], parameters["lags"][0])
 
 
+def test_chance_is_what_is_gained_by_inputs_of_other_times():
+    parameters, taps, part = example()
+    lag_model = model.LagModel(REACH, binary=False)
+    arrays = jax.tree.map(jnp.asarray, part)
+
+    @jax.jit
+    def both(parameters, arrays):
+        windows = lag_model.probed_windows(jax.random.key(0), arrays, 11)
+        before = model.pre_activations(parameters, taps, windows.inputs)
+        slope = jax.grad(lambda x: lag_model.loss(model.head(parameters, x), windows))(before)
+        white = ops.whiten_cotangent(slope[:, REACH:])
+        gains = lag_model.gains(parameters, taps, windows)
+        return windows.inputs, white, gains, lag_model.ratios(gains, taps, jnp.eye(REACH)[0])
+
+    inputs, white, gains, ratios = jax.tree.map(np.asarray, both(parameters, arrays))
+    assert inputs.shape == (2, REACH + 11, CHANNELS)
+    assert np.array_equal(inputs[0, -REACH:], inputs[1, :REACH])  # one after the other
+    flat = inputs.reshape(-1, CHANNELS) - inputs.mean(axis=(0, 1))
+    covariance = flat.T @ flat / len(flat)
+    covariance += 1e-3 * np.trace(covariance) / CHANNELS * np.eye(CHANNELS)
+    inverse = np.linalg.inv(np.linalg.cholesky(covariance))
+    turns = [0, *np.linspace(5, 17, model.CHANCES, dtype=int)]
+    assert len(gains) == len(turns)
+    for turn, found in zip(turns, gains, strict=True):
+        turned = np.roll(white.reshape(22, -1), turn, axis=0).reshape(2, 11, -1)
+        for lag in range(REACH):
+            read = inputs[:, REACH - lag : REACH - lag + 11]
+            expected = inverse @ np.einsum("btc,btm->cm", read, turned)
+            np.testing.assert_allclose(found[lag], expected, rtol=1e-3, atol=1e-3)
+    open_lags = [0, 2, 3, 5]
+    scores = (gains**2).sum(axis=(2, 3))[:, open_lags]
+    np.testing.assert_allclose(ratios[open_lags], scores[0] / scores[1:].max(), rtol=1e-3)
+    assert np.isneginf(ratios[[1, 4]]).all()
+
+
 def test_probes_come_when_they_are_due():
     due = model.Probing(first=3, every=4, probes=3, per_probe=1, min_gain=None, apart=0).due
     assert [count for count in range(40) if due(count)] == [3, 7, 11]
