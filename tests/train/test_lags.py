@@ -289,6 +289,16 @@ def test_options_and_files_that_do_not_fit_are_refused(options, found, change, t
     assert not (tmp_path / "run").exists()
 
 
+def test_a_value_beyond_all_others_is_told(tmp_path):
+    write_plant(tmp_path / "plant.csv")
+    with (tmp_path / "plant.csv").open("a") as file:
+        file.write("\n9:00;1e60;0;5")
+    recipe = csv(tmp_path / "plant.csv", out=tmp_path / "run")
+    assert_names_itself_and_its_cure(
+        recipe.run, "column 'feed' with a value 3", "at most 1e+06", "correct that value"
+    )
+
+
 def test_three_rows_are_too_few(tmp_path):
     (tmp_path / "short.csv").write_text("a,level\n1,2\n2,3\n3,5\n")
     recipe = csv(tmp_path / "short.csv", inputs=("a", "level"), out=tmp_path / "run")

@@ -143,7 +143,9 @@ def make_report(
     def report(start: Parameters, fit: LagFit, train: Any, validation: Any) -> LagReport:
         of_lags, of_channels = map(np.asarray, rises(fit, validation))
         importance, by_channel = of_lags.mean(axis=0), of_channels.mean(axis=0)
-        errors = of_lags.std(axis=0) / len(of_lags) ** 0.5
+        count = len(of_lags)
+        # One window says nothing about how others differ.
+        errors = of_lags.std(axis=0) / (count - 1) ** 0.5 if count > 1 else importance * np.nan
         first, left = map(np.asarray, curves(start, fit, train))
         lags = lags_of(fit.taps, ahead)
         slots = np.flatnonzero(np.asarray(fit.taps.placed))
