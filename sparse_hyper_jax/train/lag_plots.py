@@ -19,7 +19,7 @@ def plot_lags(
     least: int,
     found_in: Sequence[float],
     known: Sequence[int] = (),
-    min_z: float | None = None,
+    min_gain: float | None = None,
     metric: str = "mse",
     found: bool = True,
 ) -> Figure:
@@ -30,7 +30,7 @@ def plot_lags(
         least: the smallest candidate lag.
         found_in: ``(k,)``, share of restarts with this lag or one next to it.
         known: true lags, where they are known.
-        min_z: what gains had to exceed, if anything.
+        min_gain: what gains had to exceed, if anything.
         metric: name of the loss.
         found: whether the lags were found, or chosen without a look at the data.
 
@@ -46,9 +46,9 @@ def plot_lags(
         (end, report.left, "gain that is left beyond these lags"),
     ):
         ax.plot(places, curve, color=INK, linewidth=0.9)
-        if min_z is not None:
-            ax.axhline(min_z, color=LIMIT, linewidth=0.8, linestyle="--")
-        ax.set(ylabel="z-score (robust std)", title=title)
+        if min_gain is not None:
+            ax.axhline(min_gain, color=LIMIT, linewidth=0.8, linestyle="--")
+        ax.set(ylabel="gain / largest by chance", title=title)
         _mark(ax, lags, known)
     colours = [(*_rgb(FOUND), 0.25 + 0.75 * share) for share in found_in]
     worth.vlines(lags, 0, importance, colors=colours, linewidth=2)
@@ -64,7 +64,7 @@ def plot_lags(
         ax.spines[["top", "right"]].set_visible(False)
         ax.title.set_fontsize(10)
     figure.legend(
-        handles=_handles(known, min_z, found=found),
+        handles=_handles(known, min_gain, found=found),
         loc="outside upper right",
         ncols=3,
         frameon=False,
@@ -82,14 +82,14 @@ def _mark(ax: Axes, lags: np.ndarray, known: Sequence[int]) -> None:
     ax.plot(known, np.full(len(known), 0.03), "|", color=KNOWN, markersize=7, transform=below)
 
 
-def _handles(known: Sequence[int], min_z: float | None, *, found: bool) -> list[Line2D]:
+def _handles(known: Sequence[int], min_gain: float | None, *, found: bool) -> list[Line2D]:
     handles = [
         Line2D([], [], color=FOUND, marker="^", linestyle="", label="found" if found else "read")
     ]
     if known:
         handles.append(Line2D([], [], color=KNOWN, marker="|", linestyle="", label="true"))
-    if min_z is not None:
-        label = f"needed to place a lag: {min_z:g}"
+    if min_gain is not None:
+        label = f"needed: {min_gain:g} x the largest by chance"
         handles.append(Line2D([], [], color=LIMIT, linestyle="--", linewidth=0.8, label=label))
     return handles
 

@@ -106,7 +106,7 @@ def test_what_is_not_placed_does_not_move_and_what_gains_is_placed():
     part = SeriesPart(inputs, jnp.roll(inputs[:, :2], 3, axis=0))  # the lag is 3
     optimizer = optax.adamw(1e-2, weight_decay=1.0)
     fit = model.LagFit(parameters, ops.empty_taps(3), optimizer.init(parameters))
-    probing = model.Probing(first=2, every=3, probes=2, per_probe=1, min_z=5.0, apart=0)
+    probing = model.Probing(first=2, every=3, probes=2, per_probe=1, min_gain=1.0, apart=0)
     step = jax.jit(
         model.make_fit_step(
             model.LagModel(REACH, binary=False), optimizer, probing, batch=2, length=40
@@ -123,8 +123,43 @@ def test_what_is_not_placed_does_not_move_and_what_gains_is_placed():
     assert not np.array_equal(fit.parameters["lags"][0], parameters["lags"][0])
 
 
+def test_chance_is_what_is_gained_by_inputs_of_other_times():
+    parameters, taps, part = example()
+    lag_model = model.LagModel(REACH, binary=False)
+    arrays = jax.tree.map(jnp.asarray, part)
+
+    @jax.jit
+    def both(parameters, arrays):
+        windows = lag_model.probed_windows(jax.random.key(0), arrays, 11)
+        before = model.pre_activations(parameters, taps, windows.inputs)
+        slope = jax.grad(lambda x: lag_model.loss(model.head(parameters, x), windows))(before)
+        white = ops.whiten_cotangent(slope[:, REACH:])
+        gains = lag_model.gains(parameters, taps, windows)
+        return windows.inputs, white, gains, lag_model.ratios(gains, taps, jnp.eye(REACH)[0])
+
+    inputs, white, gains, ratios = jax.tree.map(np.asarray, both(parameters, arrays))
+    assert inputs.shape == (2, REACH + 11, CHANNELS)
+    assert np.array_equal(inputs[0, -REACH:], inputs[1, :REACH])  # one after the other
+    flat = inputs.reshape(-1, CHANNELS) - inputs.mean(axis=(0, 1))
+    covariance = flat.T @ flat / len(flat)
+    covariance += 1e-3 * np.trace(covariance) / CHANNELS * np.eye(CHANNELS)
+    inverse = np.linalg.inv(np.linalg.cholesky(covariance))
+    turns = [0, *np.linspace(5, 17, model.CHANCES, dtype=int)]
+    assert len(gains) == len(turns)
+    for turn, found in zip(turns, gains, strict=True):
+        turned = np.roll(white.reshape(22, -1), turn, axis=0).reshape(2, 11, -1)
+        for lag in range(REACH):
+            read = inputs[:, REACH - lag : REACH - lag + 11]
+            expected = inverse @ np.einsum("btc,btm->cm", read, turned)
+            np.testing.assert_allclose(found[lag], expected, rtol=1e-3, atol=1e-3)
+    open_lags = [0, 2, 3, 5]
+    scores = (gains**2).sum(axis=(2, 3))[:, open_lags]
+    np.testing.assert_allclose(ratios[open_lags], scores[0] / scores[1:].max(), rtol=1e-3)
+    assert np.isneginf(ratios[[1, 4]]).all()
+
+
 def test_probes_come_when_they_are_due():
-    due = model.Probing(first=3, every=4, probes=3, per_probe=1, min_z=None, apart=0).due
+    due = model.Probing(first=3, every=4, probes=3, per_probe=1, min_gain=None, apart=0).due
     assert [count for count in range(40) if due(count)] == [3, 7, 11]
 
 
@@ -141,7 +176,7 @@ def test_the_picture_has_its_legend_above_and_axes_with_units():
     report = LagReport(
         np.array([3, 7]), np.array([0.5, -0.1]), np.full(2, 0.1), np.ones((2, 1)), curve, curve
     )
-    figure = plot_lags(report, least=1, found_in=[1.0, 0.5], known=(3, 9), min_z=5.0)
+    figure = plot_lags(report, least=1, found_in=[1.0, 0.5], known=(3, 9), min_gain=1.0)
     figure.draw_without_rendering()
     (legend,) = figure.legends
     assert [text.get_text() for text in legend.get_texts()][:2] == ["found", "true"]
@@ -164,7 +199,7 @@ def write_plant(path, rows=1500):
 
 def csv(path, **options):
     """A recipe that reads that file."""
-    fields = {"channels": 32, "length": None, "reach": None, "window": None, "min_z": 5.0}
+    fields = {"channels": 32, "length": None, "reach": None, "window": None, "min_gain": 1.0}
     fields |= {"task": "csv", "data_file": path, "targets": ("level",)}
     fields |= {"inputs": ("feed", "heat", "level"), "hidden": (8, 6), "learning_rate": 0.02}
     return tiny("lags", **fields | options)
@@ -193,7 +228,7 @@ def test_other_methods_read_what_they_say(tmp_path):
         ("given", {"given": (70, 1)}),
         ("random", {}),
     ):
-        fields = {"most_taps": 16, "min_z": 5.0, "method": method} | options
+        fields = {"most_taps": 16, "min_gain": 1.0, "method": method} | options
         recipe = tiny("lags", **fields)
         data = recipe.load()
         settled = recipe.settle(data)
@@ -254,6 +289,16 @@ def test_options_and_files_that_do_not_fit_are_refused(options, found, change, t
     assert not (tmp_path / "run").exists()
 
 
+def test_a_value_beyond_all_others_is_told(tmp_path):
+    write_plant(tmp_path / "plant.csv")
+    with (tmp_path / "plant.csv").open("a") as file:
+        file.write("\n9:00;1e60;0;5")
+    recipe = csv(tmp_path / "plant.csv", out=tmp_path / "run")
+    assert_names_itself_and_its_cure(
+        recipe.run, "column 'feed' with a value 3", "at most 1e+06", "correct that value"
+    )
+
+
 def test_three_rows_are_too_few(tmp_path):
     (tmp_path / "short.csv").write_text("a,level\n1,2\n2,3\n3,5\n")
     recipe = csv(tmp_path / "short.csv", inputs=("a", "level"), out=tmp_path / "run")
@@ -262,7 +307,7 @@ def test_three_rows_are_too_few(tmp_path):
 
 def test_known_lags_have_to_be_candidates():
     recipe = dataclasses.replace(
-        tiny("lags", most_taps=16, min_z=5.0, method="known"), ahead=60, length=900
+        tiny("lags", most_taps=16, min_gain=1.0, method="known"), ahead=60, length=900
     )
     assert_names_itself_and_its_cure(
         recipe.run, "with --ahead 60 --reach 70", "lags from 60 to 129", "change --ahead"

@@ -205,9 +205,9 @@ IGNORED = [
     ("tbptt", {"task": "text"}, "--delay 3 --symbols 2 with --task text"),
     ("lags", {"targets": ("y",)}, "--targets y with --task series"),
     ("lags", {"task": "canvas"}, "--channels 2 with --task canvas"),
-    ("lags", {"method": "random"}, "--most-taps 3 --min-z 1.0 with --method random"),
+    ("lags", {"method": "random"}, "--most-taps 3 --min-gain 0.5 with --method random"),
     ("lags", {"given": (1, 2)}, "--given 1 2 with --method pursuit"),
-    ("lags", {"taps": 2}, "--most-taps 3 --min-z 1.0 with --taps 2"),
+    ("lags", {"taps": 2}, "--most-taps 3 --min-gain 0.5 with --taps 2"),
 ]
 
 

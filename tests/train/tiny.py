@@ -101,7 +101,7 @@ TINY = {
             "hidden": (6, 4),
             "window": 16,
             "most_taps": 3,
-            "min_z": 1.0,
+            "min_gain": 0.5,
             "steps": 20,
             "evaluate_every": 10,
         },

@@ -22,6 +22,9 @@ from sparse_hyper_jax.train.data.time_parts import (
 CANVAS = 1600
 """Pixels of one canvas."""
 
+FARTHEST = 1e6
+"""Standard deviations; what lies farther is no measurement, and its square spoils any mean."""
+
 WIDTHS = (30, 61)
 """Where the hidden width of canvases is drawn from, the last one excluded."""
 
@@ -113,6 +116,14 @@ def table_task(
     """Cut a table in time, and scale its columns as measured on the part for training."""
     rows = len(cut_in_time(table.values, table.values, history=reach, ahead=ahead).train.inputs)
     values, *_ = standardise(table.values, rows, table.names)
+    for name, largest in zip(table.names, np.abs(values).max(axis=0), strict=True):
+        require(
+            largest < FARTHEST,
+            f"column {name!r} with a value {largest:.1e} times as far from its mean as it varies"
+            " in training",
+            f"at most {FARTHEST:g}",
+            "correct that value, or leave the column out",
+        )
     values = values.astype(np.float32)
     read, told = ([table.names.index(name) for name in names] for names in (inputs, targets))
     parts = cut_in_time(values[:, read], values[:, told], history=reach, ahead=ahead)

@@ -2,7 +2,7 @@
 
     inputs (n, C) --lags, weights--> (n, H) --perceptron--> outputs (n, O)
                                       |  cotangent
-    next taps <-- ops.pursue_gains <-- conv.lag_gains, of every lag
+    next taps <-- ops.pursue <-- conv.lag_gains, of every lag and by chance
 
 A window begins with ``reach`` rows that are read only: every row that counts has all of its past.
 """
@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from sparse_hyper_jax import conv, ops
@@ -26,6 +27,12 @@ LEAK = 0.1
 
 PROBED = 2**15
 """Most rows that count in a probe."""
+
+FAR = 4
+"""Reaches away nothing is left of an effect, nor of what resembles it."""
+
+CHANCES = 19
+"""How often it is tried what gains are by chance: one in 20 probes of noise places a lag."""
 
 
 class LagFit(NamedTuple):
@@ -109,14 +116,33 @@ class LagModel:
         return self.loss(head(parameters, before), windows)
 
     def gains(self, parameters: Parameters, taps: ops.Taps, windows: Windows) -> jax.Array:
-        """Give the gains ``(reach, C, m)`` of all lags, whitened and decorrelated."""
+        """Give gains ``(1 + S, reach, C, m)`` of all lags, then what they are by chance, S times.
+
+        By chance means: from inputs of the same series at another time, which resemble their past
+        as much, but have nothing to do with the targets. So the cotangents of windows that follow
+        each other are turned around in time, by several times the reach if there are enough rows.
+        """
         before = pre_activations(parameters, taps, windows.inputs)
         slope = jax.grad(lambda before: self.loss(head(parameters, before), windows))(before)
-        counted = slope[:, self.reach :]
-        white = ops.whiten_cotangent(counted) * windows.counted[:, self.reach :, None]
-        white = jnp.pad(white, ((0, 0), (self.reach, 0), (0, 0)))
-        gains = conv.lag_gains(windows.inputs, white, self.reach)
-        return ops.decorrelated_gains(gains, channel_covariance(windows.inputs))
+        white = ops.whiten_cotangent(slope[:, self.reach :])
+        count, length, directions = white.shape
+        rows = count * length
+        margin = min(FAR * self.reach, rows // 4)
+        turns = [0, *np.linspace(margin, rows - margin, CHANCES, dtype=int).tolist()]
+        turned = [jnp.roll(white.reshape(rows, directions), turn, axis=0) for turn in turns]
+        stacked = jnp.concatenate(turned, axis=1).reshape(count, length, -1)
+        stacked = jnp.pad(stacked, ((0, 0), (self.reach, 0), (0, 0)))
+        gains = conv.lag_gains(windows.inputs, stacked, self.reach)
+        gains = ops.decorrelated_gains(gains, channel_covariance(windows.inputs))
+        return jnp.moveaxis(gains.reshape(*gains.shape[:2], len(turns), directions), 2, 0)
+
+    def ratios(self, gains: jax.Array, taps: ops.Taps, autocorrelation: jax.Array) -> jax.Array:
+        """Score all lags beyond the taps, in units of the largest score by chance; -inf on taps."""
+        scores = jax.vmap(
+            lambda each: ops.residual_scores(each, taps, autocorrelation=autocorrelation)
+        )(gains)
+        chance = jnp.max(scores[1:])
+        return jnp.where(chance > 0, scores[0] / jnp.where(chance > 0, chance, 1), -jnp.inf)
 
     def autocorrelation(self, windows: Windows) -> jax.Array:
         """Give ``(reach,)``, by which neighbouring lags are told apart."""
@@ -143,10 +169,11 @@ class LagModel:
         return self.windows_at(part, jax.random.randint(key, (count,), 0, last + 1), length)
 
     def probed_windows(self, key: jax.Array, part: Any, length: int) -> Windows:
-        """Cut windows for a probe: of all rows, or at random if there are more than needed."""
-        if len(part.inputs) - self.reach <= PROBED:
-            return self.all_windows(part, length)
-        return self.draw_windows(key, part, max(1, PROBED // length), length)
+        """Cut windows that follow each other, for a probe; they begin anywhere."""
+        rows = len(part.inputs) - self.reach
+        count = max(1, min(rows, PROBED) // length)
+        first = jax.random.randint(key, (), 0, rows - count * length + 1)
+        return self.windows_at(part, first + jnp.arange(count) * length, length)
 
     def all_windows(self, part: Any, length: int) -> Windows:
         """Cut windows that count every row once; the last one overlaps the one before."""
@@ -181,8 +208,8 @@ class Probing(NamedTuple):
     per_probe: int
     """Most taps of a probe."""
 
-    min_z: float | None
-    """What a gain has to stand out by; None places whatever gains most."""
+    min_gain: float | None
+    """Least gain, where 1 is the largest by chance; None places whatever gains most."""
 
     apart: int
     """Steps around a placed tap in which no other one is placed."""
@@ -205,14 +232,14 @@ def make_fit_step(
 
     def probe(fit: LagFit, key: jax.Array, part: Any) -> ops.Taps:
         windows = model.probed_windows(key, part, length)
-        return ops.pursue_gains(
-            model.gains(fit.parameters, fit.taps, windows),
-            fit.taps,
-            probing.per_probe,
-            autocorrelation=model.autocorrelation(windows),
-            apart=probing.apart,
-            min_z=probing.min_z,
-        )
+        gains = model.gains(fit.parameters, fit.taps, windows)
+        correlation = model.autocorrelation(windows)
+
+        def place(_: Any, taps: ops.Taps) -> ops.Taps:
+            ratios = model.ratios(gains, taps, correlation)
+            return ops.pursue(ratios, taps, apart=probing.apart, threshold=probing.min_gain)
+
+        return jax.lax.fori_loop(0, probing.per_probe, place, fit.taps)
 
     def step(fit: LagFit, key: jax.Array, count: jax.Array, part: Any) -> tuple[LagFit, jax.Array]:
         probe_key, batch_key = jax.random.split(key)

@@ -50,10 +50,10 @@ class LagReport(NamedTuple):
     """``(k, C)``, the same without one channel at this lag."""
 
     first: np.ndarray
-    """``(reach,)``, gains before anything is placed: z-scores, robust standard deviations."""
+    """``(reach,)``, gains before anything is placed, where 1 is the largest by chance."""
 
     left: np.ndarray
-    """``(reach,)``, z-scores of what is left beyond the lags, NaN on these."""
+    """``(reach,)``, what is left beyond the lags, likewise; NaN on these."""
 
 
 def make_measure(model: LagModel, length: int) -> Callable[[Parameters, ops.Taps, Any], jax.Array]:
@@ -134,18 +134,18 @@ def make_report(
         windows = model.probed_windows(key, part, length)
         correlation = model.autocorrelation(windows)
 
-        def z_of(parameters: Parameters, taps: ops.Taps) -> jax.Array:
-            gains = model.gains(parameters, taps, windows)
-            scores = ops.residual_scores(gains, taps, autocorrelation=correlation)
-            return ops.z_scores(scores)
+        def ratios(parameters: Parameters, taps: ops.Taps) -> jax.Array:
+            return model.ratios(model.gains(parameters, taps, windows), taps, correlation)
 
         none = ops.empty_taps(len(fit.taps.placed))
-        return z_of(start, none), z_of(fit.parameters, fit.taps)
+        return ratios(start, none), ratios(fit.parameters, fit.taps)
 
     def report(start: Parameters, fit: LagFit, train: Any, validation: Any) -> LagReport:
         of_lags, of_channels = map(np.asarray, rises(fit, validation))
         importance, by_channel = of_lags.mean(axis=0), of_channels.mean(axis=0)
-        errors = of_lags.std(axis=0) / len(of_lags) ** 0.5
+        count = len(of_lags)
+        # One window says nothing about how others differ.
+        errors = of_lags.std(axis=0) / (count - 1) ** 0.5 if count > 1 else importance * np.nan
         first, left = map(np.asarray, curves(start, fit, train))
         lags = lags_of(fit.taps, ahead)
         slots = np.flatnonzero(np.asarray(fit.taps.placed))

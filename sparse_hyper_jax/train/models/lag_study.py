@@ -174,7 +174,7 @@ class LagStudy:
             least=self.ahead,
             found_in=found_in,
             known=self.task.known,
-            min_z=self.probing.min_z if self.probing.probes else None,
+            min_gain=self.probing.min_gain if self.probing.probes else None,
             metric=self.metric.replace("_", " "),
             found=self.method == "pursuit",
         )

@@ -92,9 +92,9 @@ class LagsRecipe(Recipe):
     most_taps: Count = 16
     """Most lags, if the number is left to the data."""
 
-    min_z: Positive = 5.0
-    """By how much the gain of a lag has to stand out from those of all others, in robust standard
-    deviations."""
+    min_gain: Positive = 1.0
+    """Least gain of a lag, where 1 is the largest of all lags by chance: with the inputs of other
+    times."""
 
     per_probe: Count = 2
     """Most lags that one probe places."""
@@ -176,13 +176,13 @@ class LagsRecipe(Recipe):
         others = {name for names in own.values() for name in names} - set(own[self.task])
         yield "task", sorted(others)
         if self.method != "pursuit":
-            yield "method", ("most_taps", "min_z", "per_probe", "apart")
+            yield "method", ("most_taps", "min_gain", "per_probe", "apart")
         if self.method in ("given", "known"):
             yield "method", ("taps",)
         if self.method != "given":
             yield "method", ("given",)
         if self.taps is not None:
-            yield "taps", ("most_taps", "min_z")
+            yield "taps", ("most_taps", "min_gain")
 
     def load(self) -> Data:
         """Draw or read the series, and settle how far to look back."""
@@ -254,8 +254,8 @@ class LagsRecipe(Recipe):
         first, last = (math.ceil(share * self.steps) for share in (BEGIN, END))
         wanted = -(-self.slots // self.per_probe) if self.method == "pursuit" else 0
         every = max(1, (last - first) // max(1, wanted))
-        min_z = self.min_z if self.taps is None else None
-        return Probing(first, every, wanted, self.per_probe, min_z, self.apart)
+        min_gain = self.min_gain if self.taps is None else None
+        return Probing(first, every, wanted, self.per_probe, min_gain, self.apart)
 
     def plan(self, data: Data) -> Plan:
         """Train all restarts; report the one that validates best."""
