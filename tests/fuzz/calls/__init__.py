@@ -1,6 +1,6 @@
 """Legal calls to be spoilt, by room."""
 
-from tests.fuzz.calls import backprop, estimators, glimpse, nn, ops, sort, weights
+from tests.fuzz.calls import backprop, estimators, glimpse, nn, ops, recurrent, remat, sort, weights
 
 CALLS = {
     "ops": ops.CALLS,
@@ -12,6 +12,8 @@ CALLS = {
     "reparam": weights.REPARAM,
     "continual": weights.CONTINUAL,
     "diagnostics": backprop.DIAGNOSTICS,
+    "remat": remat.CALLS,
+    "recurrent": recurrent.CALLS,
     "nn": nn.NN,
     "dist": nn.DIST,
 }

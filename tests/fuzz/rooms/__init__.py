@@ -8,6 +8,8 @@ from tests.fuzz.rooms import (
     nn,
     products,
     quicksort,
+    recurrent,
+    remat,
     routing,
     segments,
     sort,
@@ -26,5 +28,7 @@ FAMILIES = {
     "reparam": weights.REPARAM,
     "continual": weights.CONTINUAL,
     "diagnostics": backprop.DIAGNOSTICS,
+    "remat": remat.FAMILIES,
+    "recurrent": recurrent.FAMILIES,
     "nn": nn.FAMILIES,
 }
