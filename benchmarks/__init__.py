@@ -29,6 +29,7 @@ PAGES = {
         "vae",
         "unbiased",
         "experts",
+        "matrix_game",
         "estimators",
     ),
     "docs/recurrent.md": ("tbptt", "recurrent_memory"),
