@@ -14,13 +14,19 @@ from tests.fuzz.rooms import (
     segments,
     sort,
     sort_losses,
+    sort_weighted,
     tuples,
     weights,
 )
 
 FAMILIES = {
     "ops": (*tuples.FAMILIES, *entries.FAMILIES, *products.FAMILIES, *segments.FAMILIES),
-    "sort": (*sort.FAMILIES, *sort_losses.FAMILIES, *quicksort.FAMILIES),
+    "sort": (
+        *sort.FAMILIES,
+        *sort_losses.FAMILIES,
+        *quicksort.FAMILIES,
+        *sort_weighted.FAMILIES,
+    ),
     "glimpse": glimpse.FAMILIES,
     "estimators": (*choices.FAMILIES, *routing.FAMILIES),
     "backprop": backprop.FAMILIES,
