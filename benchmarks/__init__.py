@@ -30,6 +30,7 @@ PAGES = {
         "unbiased",
         "experts",
         "routing",
+        "matrix_game",
         "estimators",
     ),
     "docs/recurrent.md": ("tbptt", "recurrent_memory"),

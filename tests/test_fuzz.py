@@ -18,8 +18,10 @@ from tests.fuzz.rooms import FAMILIES
 from tests.fuzz.run import fuzz, shared_out
 
 PLANS = {
-    "ops": (8, 11, 14, 16, 24, 26),
-    "sort": (2, 10),
+    "ops": (8, 11, 14, 16, 24, 26, 28),
+    "sort": (2, 10, 14, 16, 18),
+    "recurrent": (0, 2, 3, 5),
+    "remat": (0,),
     "glimpse": (8,),
     "estimators": (0, 6),
     "backprop": (3,),

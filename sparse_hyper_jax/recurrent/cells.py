@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from sparse_hyper_jax.checks import require
 from sparse_hyper_jax.entrance import as_array, check_function
@@ -86,11 +87,16 @@ def check_cell(cell: Cell, params: Any, h: Any, x: Any) -> None:
     """Raise unless a cell returns a state like the one it was given.
 
     Raises:
-        ValueError: it is no function, or the state changes its structure, a shape or a dtype.
+        ValueError: it is no function, its inputs or its results are no arrays, or the state changes
+            its structure, a shape or a dtype.
     """
     check_function("cell", cell, SIGNATURE)
+    x = jax.tree.map(_as_leaf, x)
     # Parameters as they are: a scan closes over them too, so they may hold options beside arrays.
-    given, made = jax.eval_shape(lambda: h), jax.eval_shape(lambda h, x: cell(params, h, x), h, x)
+    given, made = (
+        jax.eval_shape(lambda: h),
+        outline("a cell", lambda h, x: cell(params, h, x), h, x),
+    )
     same = jax.tree.structure(given) == jax.tree.structure(made) and all(
         (one.shape, one.dtype) == (two.shape, two.dtype)
         for one, two in zip(jax.tree.leaves(given), jax.tree.leaves(made), strict=True)
@@ -101,6 +107,28 @@ def check_cell(cell: Cell, params: Any, h: Any, x: Any) -> None:
         "the same structure, shapes and dtypes",
         "return the next state alone, and cast it to the dtype of the state",
     )
+
+
+def outline(name: str, function: Callable[..., Any], *args: Any) -> Any:
+    """Give the shapes and dtypes of what a function makes of arrays.
+
+    Raises:
+        ValueError: a result that is no array.
+    """
+
+    def run(*args: Any) -> Any:
+        made = function(*args)
+        for leaf in jax.tree.leaves(made):
+            require(
+                isinstance(leaf, jax.Array | np.ndarray)
+                or (np.isscalar(leaf) and not isinstance(leaf, str | bytes)),
+                f"{name} that returns {leaf!r:.80}",
+                "arrays",
+                "return what the next step reads",
+            )
+        return made
+
+    return jax.eval_shape(run, *args)
 
 
 def described(tree: Any) -> str:

@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 
 from sparse_hyper_jax import checks
-from sparse_hyper_jax.entrance import check_function
-from sparse_hyper_jax.recurrent.cells import as_sequence
+from sparse_hyper_jax.entrance import as_array, check_function
+from sparse_hyper_jax.recurrent.cells import as_sequence, described, outline
 
 
 def checkpointed_scan(
@@ -41,7 +41,8 @@ def checkpointed_scan(
         the last carry, and the y of all steps, stacked: as ``jax.lax.scan``.
 
     Raises:
-        ValueError: f is no function, no steps or several lengths, segments outside.
+        ValueError: f is no function, or makes no pair, or another kind of carry than it was given;
+            no steps or several lengths, segments outside.
 
     Reference: Chen, Xu, Zhang, Guestrin 2016, "Training deep nets with sublinear memory cost",
     arXiv 1604.06174; Griewank, Walther 2000, "Algorithm 799: revolve", for optimal schedules.
@@ -58,6 +59,7 @@ def checkpointed_scan(
     xs, total = _steps(xs, length)
     root = math.isqrt(total) if segments is None else segments
     count = checks.check_count("segments", root, least=1, most=total)
+    _check_step(f, init, jax.tree.map(lambda leaf: leaf[0], xs))
     # Inside of a scan nothing could be merged with the forward pass: no barriers are needed.
     step = jax.checkpoint(f, prevent_cse=False)
     each = total // count
@@ -75,6 +77,32 @@ def checkpointed_scan(
     tail = jax.tree.map(lambda leaf: leaf[count * each :], xs)
     carry, last = jax.lax.scan(step, carry, tail, length=rest)
     return carry, jax.tree.map(lambda *both: jnp.concatenate(both), ys, last)
+
+
+def _check_step(f: Callable[[Any, Any], Any], init: Any, x: Any) -> None:
+    """Raise unless a step makes a carry like the one it is given, and something beside it."""
+    leaves = jax.tree.leaves(init)
+    for leaf in leaves:
+        if not isinstance(leaf, jax.Array):  # keys are arrays, but no numbers
+            as_array("an array of init", leaf, "numbers")
+    given, made = jax.eval_shape(lambda: init), outline("a step", f, init, x)
+    checks.require(
+        isinstance(made, tuple | list) and len(made) == 2,
+        f"a step that returns {described(made)}",
+        "a pair (carry, y)",
+        "return (carry, None) where there is no y",
+    )
+    pairs = zip(*map(jax.tree.leaves, (given, made[0])), strict=False)
+    # Python's numbers take the dtype of what they become.
+    alike = jax.tree.structure(given) == jax.tree.structure(made[0]) and all(
+        one.shape == two.shape and (one.dtype == two.dtype or one.weak_type) for one, two in pairs
+    )
+    checks.require(
+        alike,
+        f"a step that makes the carry {described(made[0])} of {described(given)}",
+        "the same structure, shapes and dtypes",
+        "return (carry, y) with such a carry, and cast it to the dtypes of init",
+    )
 
 
 def _steps(xs: Any, length: int | None) -> tuple[Any, int]:

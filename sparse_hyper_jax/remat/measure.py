@@ -67,8 +67,8 @@ def measure(
         a :class:`Measured` for every plan.
 
     Raises:
-        ValueError: plans of another function, or a function that names axes of a mesh or of a map
-            and cannot be compiled by itself.
+        ValueError: no plans, or those of another function; a function that names axes of a mesh or
+            of a map and cannot be compiled by itself.
 
     Example:
         >>> from sparse_hyper_jax import remat
@@ -94,6 +94,7 @@ def measure(
         "one that can be compiled by itself",
         "measure it outside of shard_map, or plan it by budgeted_checkpoint inside",
     )
+    require(bool(frontier), "an empty frontier", "at least one plan", "pass what remat.plan gives")
     for one in frontier:
         _check_fits(one, whole.nodes.graph)
     return tuple(compile_plan(whole, one, of, barrier) for one in frontier)

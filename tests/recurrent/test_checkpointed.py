@@ -108,7 +108,30 @@ WRONG = [
     (lambda: checkpointed_scan(max, 0.0, (jnp.ones(2), jnp.ones(3))), "inputs of shapes"),
     (lambda: checkpointed_scan(max, 0.0, jnp.ones(2), segments=3), "segments=3"),
     (lambda: checkpointed_scan(max, 0.0, jnp.ones(2), segments=0), "segments=0"),
+    (lambda: checkpointed_scan(lambda h, x: h, 0.0, jnp.ones(2)), "a step that returns float32[]"),
+    (lambda: checkpointed_scan(lambda h, x: (h, "y"), 0.0, jnp.ones(2)), "a step that returns 'y'"),
+    (
+        lambda: checkpointed_scan(lambda h, x: (h[:1], x), jnp.ones(2), jnp.ones(2)),
+        "a step that makes the carry float32[1] of float32[2]",
+    ),
+    (
+        lambda: checkpointed_scan(lambda h, x: (h + x, x), jnp.ones(2, int), jnp.ones(2)),
+        "a step that makes the carry float32[2] of int32[2]",
+    ),
+    (lambda: checkpointed_scan(max, "text", jnp.ones(2)), "an array of init='text'"),
 ]
+
+
+def test_a_carry_may_be_a_number_or_nothing_and_hold_keys():
+    key = jax.random.key(0)
+
+    def step(carry, x):
+        count, key, none = carry
+        return (count + x, jax.random.split(key)[0], none), None
+
+    (count, last, none), ys = checkpointed_scan(step, (0, key, None), jnp.ones(3))
+    assert (float(count), none, ys) == (3.0, None, None)
+    assert last.dtype == key.dtype
 
 
 @pytest.mark.parametrize(("call", "found"), WRONG, ids=[found for _, found in WRONG])

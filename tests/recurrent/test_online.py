@@ -234,6 +234,11 @@ WRONG = [
     (lambda: step_of(recurrent.rtrl(linear), 0.5, ONE, ONE, lambda h: h), "a loss of shape (2,)"),
     (lambda: step_of(recurrent.rtrl(linear), 0.5, ONE, ONE, 3), "loss=3"),
     (lambda: step_of(recurrent.rtrl(lambda a, h, x: h[:1]), 0.5, ONE, ONE), "a cell that makes"),
+    (
+        lambda: step_of(recurrent.rtrl(lambda a, h, x: "h"), 0.5, ONE, ONE),
+        "a cell that returns 'h'",
+    ),
+    (lambda: step_of(recurrent.rtrl(linear), 0.5, ONE, "x"), "inputs='x'"),
     (lambda: step_of(recurrent.uoro(linear), 0.5, ONE, ONE), "key=None"),
     (lambda: recurrent.snap1(linear).init(ONE, jnp.ones((3, 2))), "states of shapes [(3, 2)]"),
     (lambda: recurrent.snap1(linear).init(jnp.ones(3), ONE), "a parameter of shape (3,) with 2"),

@@ -57,6 +57,7 @@ WRONG = [
     ((PLAN((), 0, 0.0),), {}, "found a plan of 0 nodes for a function of 3; expected plans"),
     (PLAN((7,), 0, 0.0), {}, "found a plan of frontier="),
     ("thin", {}, "found frontier='thin'; expected"),
+    ((), {}, "found an empty frontier; expected at least one plan"),
     ((), {"of": None}, "found of=None; expected a function"),
 ]
 

@@ -1,6 +1,17 @@
 """Legal calls to be spoilt, by room."""
 
-from tests.fuzz.calls import backprop, estimators, glimpse, nn, ops, pursuit, sort, weights
+from tests.fuzz.calls import (
+    backprop,
+    estimators,
+    glimpse,
+    nn,
+    ops,
+    pursuit,
+    recurrent,
+    remat,
+    sort,
+    weights,
+)
 
 CALLS = {
     "ops": (*ops.CALLS, *pursuit.CALLS),
@@ -12,6 +23,8 @@ CALLS = {
     "reparam": weights.REPARAM,
     "continual": weights.CONTINUAL,
     "diagnostics": backprop.DIAGNOSTICS,
+    "remat": remat.CALLS,
+    "recurrent": recurrent.CALLS,
     "nn": nn.NN,
     "dist": nn.DIST,
 }

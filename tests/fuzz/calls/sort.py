@@ -32,8 +32,61 @@ def payload(rng):
 
 def soft_sort(rng):
     arguments = {"keys": keys(rng), "payload": payload(rng), "certainty": certainty()}
-    arguments |= {"segment_ids": lists(), "hard": flag(False)}
+    arguments |= {"segment_ids": lists(), "hard": flag(False), "weights": weights()}
+    arguments |= {"descending": flag(True), "straight_through": flag(False)}
     return Call("sort.soft_sort", sort.soft_sort, arguments, 2)
+
+
+def weights():
+    """Numbers or flags, one for every element."""
+    return array(np.ones(N), optional=True)
+
+
+def mask():
+    return array(np.ones(N, bool), "flags", optional=True)
+
+
+def permutations(rng):
+    if rng.random() < 0.5:
+        arguments = {"keys": keys(rng), "certainty": certainty(), "segment_ids": lists()}
+        arguments |= {"weights": weights(), "descending": flag(False), "hard": flag(False)}
+        return Call("sort.soft_argsort", sort.soft_argsort, arguments, 1)
+    found = sort.soft_argsort(np.arange(N, dtype=np.float32))
+    bad = [found._replace(order=None), found._replace(decays=found.decays[1:]), tuple(found)]
+    arguments = {"permutation": thing(found, *bad, family="permutation"), "payload": payload(rng)}
+    arguments |= {"transpose": flag(False), "straight_through": flag(True)}
+    return Call("sort.apply_permutation", sort.apply_permutation, arguments, 2)
+
+
+def quantiles(rng):
+    name = draw.pick(rng, "soft_quantile", "soft_median", "soft_min", "soft_max", "soft_largest")
+    arguments = {"keys": keys(rng)}
+    if name == "soft_quantile":
+        arguments["q"] = tree(0.5, -0.5, 1.5, "text", None, [2.0], 1j, {"a": 0.5}, family="q")
+    if name == "soft_largest":
+        arguments["k"] = count(2, 1)
+    first = len(arguments)
+    arguments |= {"certainty": certainty(), "weights": weights(), "hard": flag(False)}
+    arguments |= {"straight_through": flag(False)}
+    if rng.random() < 0.5:
+        # Lists and their number go together.
+        arguments["segment_ids"] = array([0, 1, 0, 1, 1], "integers")
+        arguments["num_segments"] = count(2, 1)
+    return Call(f"sort.{name}", getattr(sort, name), arguments, first)
+
+
+def ranked(rng):
+    name = draw.pick(rng, "ndcg", "ndcg_loss", "spearman")
+    other = "labels" if name == "spearman" else "gains"
+    floats = name == "ndcg_loss"
+    numbers = array(draw.distinct(rng, N), "floats" if floats else "real")
+    labels = replace(array(np.arange(N) / 2), family=numbers.family)
+    arguments = {"keys": numbers, other: labels, "segment_ids": lists(), "mask": mask()}
+    if name != "spearman":
+        arguments["k"] = count(2, 1, optional=True)
+    if floats:
+        arguments["certainty"] = certainty()
+    return Call(f"sort.{name}", getattr(sort, name), arguments, 2)
 
 
 def soft_places(rng):
@@ -128,6 +181,9 @@ def losses(rng):
 
 
 CALLS = (
+    permutations,
+    quantiles,
+    ranked,
     soft_sort,
     soft_sort,
     soft_places,

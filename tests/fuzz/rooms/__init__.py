@@ -8,17 +8,25 @@ from tests.fuzz.rooms import (
     nn,
     products,
     quicksort,
+    recurrent,
+    remat,
     routing,
     segments,
     sort,
     sort_losses,
+    sort_weighted,
     tuples,
     weights,
 )
 
 FAMILIES = {
     "ops": (*tuples.FAMILIES, *entries.FAMILIES, *products.FAMILIES, *segments.FAMILIES),
-    "sort": (*sort.FAMILIES, *sort_losses.FAMILIES, *quicksort.FAMILIES),
+    "sort": (
+        *sort.FAMILIES,
+        *sort_losses.FAMILIES,
+        *quicksort.FAMILIES,
+        *sort_weighted.FAMILIES,
+    ),
     "glimpse": glimpse.FAMILIES,
     "estimators": (*choices.FAMILIES, *routing.FAMILIES),
     "backprop": backprop.FAMILIES,
@@ -26,5 +34,7 @@ FAMILIES = {
     "reparam": weights.REPARAM,
     "continual": weights.CONTINUAL,
     "diagnostics": backprop.DIAGNOSTICS,
+    "remat": remat.FAMILIES,
+    "recurrent": recurrent.FAMILIES,
     "nn": nn.FAMILIES,
 }

@@ -1,4 +1,4 @@
-"""Oracles of softmax and normalisation over segments."""
+"""Oracles of softmax, its logarithms and normalisation over segments."""
 
 import numpy as np
 
@@ -101,4 +101,58 @@ def of_segment(method, values, weights):
     return y, off, slope, slope_off
 
 
-FAMILIES = (segment_shares, segment_shares)
+def segment_logs(rng):
+    """``segment_logsumexp`` and ``segment_log_softmax``."""
+    count, number, kind = int(rng.integers(1, 12)), int(rng.integers(1, 5)), draw.dtype(rng)
+    features, shares = draw.pick(rng, (), (2,)), bool(rng.random() < 0.5)
+
+    def arguments(rng):
+        spread = draw.pick(rng, 1, 10, 100) if kind != np.float16 else draw.pick(rng, 1, 10)
+        values = draw.reals(rng, (count, *features), kind, spread=spread)
+        return {
+            "values": values,
+            "segment_ids": draw.segments(rng, count, number),
+            "mask": draw.mask(rng, count),
+        }
+
+    def run(values, segment_ids, mask):
+        function = ops.segment_log_softmax if shares else ops.segment_logsumexp
+        return {"y": function(values, segment_ids, number, mask=mask)}
+
+    def expect(case, got):
+        values, weights = case["values"], case["weights"]
+        y = np.zeros_like(values) if shares else np.full((number, *features), -np.inf)
+        off, slope, slope_off = np.zeros_like(y), np.zeros_like(values), np.zeros_like(values)
+        for segment in range(number):
+            rows = case["mask"] & (case["segment_ids"] == segment)
+            if not rows.any():
+                continue
+            part = values[rows]
+            top = part.max(axis=0)
+            whole = top + np.log(np.exp(part - top).sum(axis=0))
+            softmax = np.exp(part - whole)
+            slip = EPS * (16 + np.abs(part - top).max(axis=0))
+            if shares:
+                y[rows], weight = part - whole, weights[rows]
+                off[rows] = slip + 8 * EPS * np.abs(part - whole)
+                slope[rows] = weight - softmax * weight.sum(axis=0)
+                size = np.abs(weight) + softmax * np.abs(weight).sum(axis=0)
+            else:
+                y[segment], off[segment] = whole, slip + 4 * EPS * (np.abs(top) + np.abs(whole))
+                slope[rows] = softmax * weights[segment]
+                size = np.abs(slope[rows])
+            slope_off[rows] = 4 * (slip + count * EPS) * size + LOST
+        return {"y": Near(y, off), "d_values": Near(slope, slope_off)}
+
+    return Program(
+        "segment_log_softmax" if shares else "segment_logsumexp",
+        {"num_segments": number, "dtype": str(kind), "features": features},
+        arguments,
+        run,
+        expect,
+        slopes=("values",),
+        like={"y": "values"} if shares else {},
+    )
+
+
+FAMILIES = (segment_shares, segment_shares, segment_logs)
