@@ -90,7 +90,8 @@ def training(method):
 def proximal_steps(kernel, gradient, other):
     """Two steps, of growing strength."""
     inner = optax.sgd(0.125, momentum=0.5)
-    optimizer = pruning.proximal_training(inner, lambda steps: 0.125 * steps, axis=-1)
+    strength = optax.linear_schedule(0.0, 0.25, 2)
+    optimizer = pruning.proximal_training(inner, strength, axis=-1)
     params = {"kernel": kernel}
     state = optimizer.init(params)
     for slope in (gradient, other):
