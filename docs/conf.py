@@ -53,6 +53,14 @@ html_title = "sparse_hyper_jax"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_math_renderer = "mathml"
-html_theme_options = {"show_toc_level": 2, "use_download_button": False}
+# The search field stands in the side bar, a second one above it would only repeat it.
+html_theme_options = {
+    "show_toc_level": 2,
+    "use_download_button": False,
+    "navbar_persistent": [],
+    "navbar_start": [],
+    "navbar_center": [],
+    "navbar_end": [],
+}
 html_show_sphinx = False
 templates_path = ["_templates"]

@@ -9,7 +9,7 @@ from jax.core import Tracer
 from sparse_hyper_jax import checks
 from sparse_hyper_jax.backprop.choice import Sparsifier, check_sparsifier
 from sparse_hyper_jax.backprop.memory import used_once
-from sparse_hyper_jax.backprop.rules import LAYOUTS, choice_shapes, varying
+from sparse_hyper_jax.backprop.rules import LAYOUTS, Layout, choice_shapes, varying
 from sparse_hyper_jax.entrance import as_array, check_instance
 from sparse_hyper_jax.precision import wide_dtype
 
@@ -38,7 +38,7 @@ class CompactGradient(NamedTuple):
 
 
 def empty_compact(
-    kernel: jax.Array, sparsifier: Sparsifier, *, layout: str = "out_in"
+    kernel: jax.Array, sparsifier: Sparsifier, *, layout: Layout = "out_in"
 ) -> CompactGradient:
     """Make the zeros whose gradient will be that of the kernel, without its zero rows.
 
@@ -81,7 +81,7 @@ def add_compact(
     gradient: CompactGradient,
     scale: float | jax.Array,
     *,
-    layout: str = "out_in",
+    layout: Layout = "out_in",
 ) -> jax.Array:
     """Add ``scale`` times a compact gradient: plain SGD with ``scale = -learning_rate``.
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from sparse_hyper_jax import checks
 from sparse_hyper_jax.backprop.choice import Sparsifier, spread
-from sparse_hyper_jax.backprop.memory import Memory, Rule, prepare, propagate
+from sparse_hyper_jax.backprop.memory import Memory, Rule, SelectOn, prepare, propagate
 from sparse_hyper_jax.backprop.rules import (
     align,
     check_differentiated,
@@ -30,7 +30,7 @@ def sparsify_cotangent(
     *,
     sparsifier: Sparsifier,
     eta: float = 0.8,
-    select_on: str = "corrected",
+    select_on: SelectOn = "corrected",
     event_ndim: int = 1,
 ) -> jax.Array:
     """Return ``y``; on the way back, propagate only some components of its cotangent.

@@ -10,9 +10,10 @@ from sparse_hyper_jax import checks
 from sparse_hyper_jax.backprop.adaptive import AdaptiveLadder
 from sparse_hyper_jax.backprop.choice import Sparsifier, place_rows, spread
 from sparse_hyper_jax.backprop.compact import CompactGradient, check_compact, empty_compact
-from sparse_hyper_jax.backprop.memory import Memory, Rule, prepare, propagate
+from sparse_hyper_jax.backprop.memory import Memory, Rule, SelectOn, prepare, propagate
 from sparse_hyper_jax.backprop.rules import (
     LAYOUTS,
+    Layout,
     align,
     check_differentiated,
     check_memory,
@@ -34,7 +35,7 @@ from sparse_hyper_jax.precision import at_least_float32, wide_dtype
 class _Options(NamedTuple):
     rule: Rule
     dense_bias: bool
-    layout: str
+    layout: Layout
     precision: Any
 
 
@@ -47,9 +48,9 @@ def sparse_dense(
     *,
     sparsifier: Sparsifier,
     eta: float = 0.8,
-    select_on: str = "corrected",
+    select_on: SelectOn = "corrected",
     dense_bias: bool = True,
-    layout: str = "out_in",
+    layout: Layout = "out_in",
     compact: CompactGradient | None = None,
     precision: Any = None,
 ) -> jax.Array:

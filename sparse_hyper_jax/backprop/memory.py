@@ -1,7 +1,7 @@
 """What a sparsified layer carries from one backward pass to the next."""
 
 import math
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
@@ -13,8 +13,10 @@ from sparse_hyper_jax.entrance import check_instance
 from sparse_hyper_jax.placement import placed_like
 from sparse_hyper_jax.precision import wide_dtype
 
-KINDS = ("none", "slot", "shared")
-SELECT_ON = ("corrected", "gradient")
+MemoryKind = Literal["none", "slot", "shared"]
+KINDS = get_args(MemoryKind)
+SelectOn = Literal["corrected", "gradient"]
+SELECT_ON = get_args(SelectOn)
 
 
 def is_wide(dtype: Any) -> bool:
@@ -58,7 +60,7 @@ class Memory(NamedTuple):
 
 
 def init_memory(
-    kind: str,
+    kind: MemoryKind,
     shape: tuple[int, ...] = (),
     *,
     event_ndim: int = 1,

@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import is_dataclass, replace
-from typing import Any
+from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -15,15 +15,16 @@ from sparse_hyper_jax.backprop.choice import (
     check_no_residue,
     check_sparsifier,
 )
-from sparse_hyper_jax.backprop.memory import SELECT_ON, Draw, Memory, Rule, is_wide
+from sparse_hyper_jax.backprop.memory import SELECT_ON, Draw, Memory, Rule, SelectOn, is_wide
 
-LAYOUTS = ("out_in", "in_out")
+Layout = Literal["out_in", "in_out"]
+LAYOUTS = get_args(Layout)
 
 
 def make_rule(
     sparsifier: Sparsifier,
     eta: float | jax.Array,
-    select_on: str,
+    select_on: SelectOn,
     *,
     key: jax.Array | None,
     memory: Memory | None,
@@ -60,7 +61,7 @@ def make_rule(
     return Rule(sparsifier, select_on, shared, axes), Draw(key, jnp.asarray(eta, jnp.float32))
 
 
-def check_options(eta: float | jax.Array, select_on: str) -> None:
+def check_options(eta: float | jax.Array, select_on: SelectOn) -> None:
     """Raise unless the options of the memory make sense.
 
     Raises:

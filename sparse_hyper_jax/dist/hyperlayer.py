@@ -13,6 +13,7 @@ from sparse_hyper_jax.dist.mesh import check_divides, check_mesh, spread
 from sparse_hyper_jax.dist.relax import check_parts, check_template, sample
 from sparse_hyper_jax.entrance import as_array
 from sparse_hyper_jax.ops import ContinuousTuples, SparseEntries, Template
+from sparse_hyper_jax.ops.distances import Density
 from sparse_hyper_jax.ops.entrance import enter_tuples
 from sparse_hyper_jax.ops.hyperlayer import sometimes, tensor_shape
 from sparse_hyper_jax.ops.multiply import contract, product_dtype
@@ -33,7 +34,7 @@ def hyperlayer(
     region: Sequence[int] | None = None,
     chunk_size: int | None = None,
     template: Template | None = None,
-    density: str = "gaussian",
+    density: Density = "gaussian",
     block_size: int | None = None,
     sample_probability: float | jax.Array = 1.0,
     wrap: bool = False,

@@ -25,6 +25,7 @@ from sparse_hyper_jax.dist.mesh import check_divides, check_mesh, spread
 from sparse_hyper_jax.dist.placement import shard_tuples
 from sparse_hyper_jax.entrance import check_instance
 from sparse_hyper_jax.ops import ContinuousTuples, SparseEntries, Template
+from sparse_hyper_jax.ops.distances import Density
 from sparse_hyper_jax.ops.duplicates import mark_first
 from sparse_hyper_jax.ops.entrance import enter_tuples
 from sparse_hyper_jax.ops.mix import mix_in_blocks
@@ -47,7 +48,7 @@ def relax(
     region: Sequence[int] | None = None,
     chunk_size: int | None = None,
     template: Template | None = None,
-    density: str = "gaussian",
+    density: Density = "gaussian",
     block_size: int | None = None,
     wrap: bool = False,
 ) -> SparseEntries:

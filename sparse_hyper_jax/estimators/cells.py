@@ -5,7 +5,7 @@ estimator), or by rounding a draw of its Gaussian (``sample_cells``, for the sco
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
@@ -14,12 +14,14 @@ from sparse_hyper_jax import checks
 from sparse_hyper_jax.entrance import as_array, check_function, check_random_key
 from sparse_hyper_jax.estimators.estimator import Objective, check_scalar
 from sparse_hyper_jax.ops import first_occurrence, log_densities, sample_tuples
+from sparse_hyper_jax.ops.distances import Density
 from sparse_hyper_jax.ops.entrance import enter_tuples
 from sparse_hyper_jax.ops.inside import clip_inside
 from sparse_hyper_jax.precision import wide_dtype
 from sparse_hyper_jax.types import LEAST_VARIANCE, ContinuousTuples
 
-BASELINES = ("none", "leave_one_out")
+Baseline = Literal["none", "leave_one_out"]
+BASELINES = get_args(Baseline)
 
 
 class CellChoices(NamedTuple):
@@ -55,7 +57,7 @@ def cell_choices(
     tuples: ContinuousTuples,
     shape: Sequence[int],
     *,
-    density: str = "gaussian",
+    density: Density = "gaussian",
     num_global: int = 0,
     num_local: int = 0,
     region: Sequence[int] | None = None,
@@ -213,7 +215,7 @@ def sample_cells(
 
 
 def score_function_loss(
-    losses: jax.Array, log_probabilities: jax.Array, *, baseline: str = "none"
+    losses: jax.Array, log_probabilities: jax.Array, *, baseline: Baseline = "none"
 ) -> jax.Array:
     """Average the losses so that the gradient includes that of the drawing.
 
@@ -282,7 +284,7 @@ def cell_expectation(
     f: Objective,
     *,
     num_samples: int = 2,
-    baseline: str = "leave_one_out",
+    baseline: Baseline = "leave_one_out",
 ) -> jax.Array:
     """Estimate an expected loss of integer cells, and by ``jax.grad`` its gradient.
 

@@ -16,7 +16,7 @@ with a logit of NaN or plus infinity gets a gate of NaN, whatever its expert. Se
 the documentation.
 """
 
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -57,7 +57,8 @@ class Rule(NamedTuple):
     """Probability that the gate is whole, ``pi_D``."""
 
 
-RULES = {
+RoutingRule = Literal["gate", "first_order", "midpoint", "heun"]
+RULES: dict[RoutingRule, Rule] = {
     "gate": Rule(1.0, 1.0, 1.0),
     "first_order": Rule(2.0, 1.0, 1.0),
     "midpoint": Rule(2.0, 1 / 2, 1 / 2),
@@ -71,7 +72,7 @@ def sparse_mixer(
     key: jax.Array,
     logits: jax.Array,
     *,
-    method: str = "midpoint",
+    method: RoutingRule = "midpoint",
     exact_at_argmax: bool = True,
     jitter: float | jax.Array | None = None,
 ) -> Route:

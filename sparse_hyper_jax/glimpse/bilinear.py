@@ -10,14 +10,14 @@ import jax.numpy as jnp
 
 from sparse_hyper_jax import checks
 from sparse_hyper_jax.glimpse.extract import enter_image, enter_means
-from sparse_hyper_jax.glimpse.padding import PADDINGS, reflected
+from sparse_hyper_jax.glimpse.padding import PADDINGS, Padding, reflected
 from sparse_hyper_jax.glimpse.points import cell_of, flat_cell
 from sparse_hyper_jax.ops.device_axes import spread_by
 from sparse_hyper_jax.precision import wide_dtype
 
 
 def bilinear(
-    image: jax.Array, means: jax.Array, *, padding: str = "zeros", rank: int = 2
+    image: jax.Array, means: jax.Array, *, padding: Padding = "zeros", rank: int = 2
 ) -> jax.Array:
     """Interpolate an image between the four pixels around each place.
 

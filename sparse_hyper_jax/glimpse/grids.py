@@ -7,6 +7,7 @@ middle of the image.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -190,7 +191,9 @@ class Grid:
         check_function("corners", self.corners)
 
 
-GRIDS = {
+GridName = Literal["scale", "box", "affine", "quad"]
+
+GRIDS: dict[GridName, Grid] = {
     "scale": Grid(3, scale_corners),
     "box": Grid(4, box_corners),
     "affine": Grid(6, affine_corners),

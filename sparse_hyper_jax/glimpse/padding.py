@@ -1,11 +1,15 @@
 """What lies outside of an image: nothing, its edge, or its mirror image."""
 
 from collections.abc import Sequence
+from typing import Literal, get_args
 
 import jax
 import jax.numpy as jnp
 
-PADDINGS = ("zeros", "border", "reflection")
+EdgePadding = Literal["border", "reflection"]
+Padding = Literal["zeros"] | EdgePadding
+EDGE_PADDINGS: tuple[EdgePadding, ...] = get_args(EdgePadding)
+PADDINGS: tuple[Padding, ...] = ("zeros", *EDGE_PADDINGS)
 """What windows read outside of an image, by the names that samplers of grids have for it.
 
 Example:

@@ -3,7 +3,7 @@
 import functools
 import itertools
 from collections.abc import Sequence
-from typing import NamedTuple, TypedDict
+from typing import Literal, NamedTuple, TypedDict, get_args
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +11,8 @@ import jax.numpy as jnp
 from sparse_hyper_jax import checks
 from sparse_hyper_jax.entrance import check_random_key
 
-DRAWS = ("glimpse", "pixel")
+Draws = Literal["glimpse", "pixel"]
+DRAWS = get_args(Draws)
 """Points of a window are drawn once for all of its pixels, or for each pixel anew.
 
 Example:
@@ -44,7 +45,7 @@ def draw_points(
     num_global: int,
     num_local: int,
     region: Sequence[int],
-    draws: str,
+    draws: Draws,
 ) -> list[Point]:
     """Draw the integer tuples of every pixel of a window.
 
@@ -146,7 +147,7 @@ class PointOptions(TypedDict):
     num_global: int
     num_local: int
     region: tuple[int, ...]
-    draws: str
+    draws: Draws
 
 
 def check_options(
@@ -155,7 +156,7 @@ def check_options(
     num_global: int,
     num_local: int,
     region: Sequence[int] | None,
-    draws: str,
+    draws: Draws,
 ) -> PointOptions:
     """Return the options in plain ints, or raise if points cannot be drawn so.
 

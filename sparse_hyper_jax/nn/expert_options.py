@@ -1,15 +1,17 @@
 """Options of a mixture of experts: how many each token gets, and how they are computed."""
 
 import math
-from typing import Any, TypedDict
+from typing import Any, Literal, TypedDict, get_args
 
 import jax
 
 from sparse_hyper_jax import checks
-from sparse_hyper_jax.estimators.routing import RULES
+from sparse_hyper_jax.estimators.routing import RULES, RoutingRule
 
+Router = RoutingRule | Literal["top", "default", "dense"]
 ROUTERS = ("top", *RULES, "default", "dense")
-PRODUCTS = ("ragged", "slots", "all")
+Product = Literal["ragged", "slots", "all"]
+PRODUCTS = get_args(Product)
 
 
 class ChoiceOptions(TypedDict):

@@ -10,8 +10,10 @@ from flax import nnx
 from sparse_hyper_jax import checks
 from sparse_hyper_jax.entrance import as_array, check_instance
 from sparse_hyper_jax.nn.free_tuples import FreeTuples
-from sparse_hyper_jax.nn.sparse_maps import HyperLayer
+from sparse_hyper_jax.nn.sparse_maps import Bias, HyperLayer
 from sparse_hyper_jax.ops import ContinuousTuples, Locality, Template
+from sparse_hyper_jax.ops.bounds import MeanMethod
+from sparse_hyper_jax.ops.distances import Density
 from sparse_hyper_jax.ops.plan import plan_relaxation
 
 
@@ -22,11 +24,11 @@ class HyperLayerOptions(TypedDict, total=False):
     num_local: int
     region: Sequence[int] | None
     chunk_size: int | None
-    bias: str
+    bias: Bias
     num_bias_tuples: int
     share_samples: bool
     sample_probability: float
-    density: str
+    density: Density
     locality: Locality | None
     wrap: bool
     deterministic: bool
@@ -73,7 +75,7 @@ class FreeHyperLayer(HyperLayer):
         *,
         fixed_values: float | None = None,
         num_values: int | None = None,
-        mean_method: str = "sigmoid",
+        mean_method: MeanMethod = "sigmoid",
         scale: float = 0.1,
         boost: float = 2.0,
         floor: float = 0.0,

@@ -11,7 +11,7 @@ from sparse_hyper_jax.nn.keys import check_rngs
 from sparse_hyper_jax.nn.options import check_finite, check_no_container
 from sparse_hyper_jax.nn.parameters import RawMeans, RawVariances, TupleValues
 from sparse_hyper_jax.ops import ContinuousTuples, bound_means, bound_variances
-from sparse_hyper_jax.ops.bounds import MEAN_METHODS
+from sparse_hyper_jax.ops.bounds import MEAN_METHODS, MeanMethod
 from sparse_hyper_jax.precision import wide_dtype
 
 
@@ -55,7 +55,7 @@ class FreeTuples(nnx.Module):
         *,
         fixed_values: float | None = None,
         num_values: int | None = None,
-        mean_method: str = "sigmoid",
+        mean_method: MeanMethod = "sigmoid",
         scale: float = 0.1,
         boost: float = 2.0,
         floor: float = 0.0,
@@ -69,7 +69,7 @@ class FreeTuples(nnx.Module):
         check_no_container(fixed_values=fixed_values, mean_method=mean_method)
         check_no_container(scale=scale, boost=boost, floor=floor)
         self.fixed_values = fixed_values
-        self.mean_method = mean_method
+        self.mean_method: MeanMethod = mean_method
         self.scale, self.boost, self.floor = scale, boost, floor
         self._check_options()
         check_rngs(rngs, "params")

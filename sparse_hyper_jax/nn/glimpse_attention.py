@@ -1,7 +1,7 @@
 """Glimpse attention: a network looks at an image, decides where to read, and reads there."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +20,8 @@ from sparse_hyper_jax.glimpse import (
     grid_means,
     upright_means,
 )
-from sparse_hyper_jax.glimpse.points import check_options
+from sparse_hyper_jax.glimpse.grids import GridName
+from sparse_hyper_jax.glimpse.points import Draws, check_options
 from sparse_hyper_jax.nn.image_encoder import encoder_for
 from sparse_hyper_jax.nn.keys import Randomness, draw_key, keys_for
 from sparse_hyper_jax.nn.options import check_finite, check_no_container, in_evaluation
@@ -30,7 +31,8 @@ from sparse_hyper_jax.nn.promotion import promote
 from sparse_hyper_jax.ops import bound_variances
 from sparse_hyper_jax.precision import at_least_float32
 
-READERS = ("sampled", "upright", "hard", "bilinear")
+Reader = Literal["sampled", "upright", "hard", "bilinear"]
+READERS = get_args(Reader)
 
 
 class GlimpseAttention(nnx.Module):
@@ -90,9 +92,9 @@ class GlimpseAttention(nnx.Module):
         width: int,
         window: Sequence[int],
         *,
-        grid: str = "box",
+        grid: GridName = "box",
         glimpses: int = 1,
-        reader: str = "sampled",
+        reader: Reader = "sampled",
         inputs: int = 1,
         features: int = 128,
         channels: Sequence[int] | None = None,
@@ -103,7 +105,7 @@ class GlimpseAttention(nnx.Module):
         num_global: int = 8,
         num_local: int = 8,
         region: Sequence[int] = (8, 8),
-        draws: str = "glimpse",
+        draws: Draws = "glimpse",
         deterministic: bool = False,
         rngs: nnx.Rngs,
     ):
@@ -112,12 +114,14 @@ class GlimpseAttention(nnx.Module):
         self.window = checks.check_index_shape("window", window)
         check_no_container(grid=grid, reader=reader, draws=draws, deterministic=deterministic)
         check_no_container(variance_scale=variance_scale, variance_floor=variance_floor)
-        self.grid, self.reader = grid, reader
+        self.grid: GridName = grid
+        self.reader: Reader = reader
+        self.draws: Draws = draws
         self.glimpses = checks.check_count("glimpses", glimpses, least=1)
         self.variance_scale, self.variance_floor = variance_scale, variance_floor
         self.num_global = checks.check_count("num_global", num_global)
         self.num_local = checks.check_count("num_local", num_local)
-        self.region, self.draws = checks.check_index_shape("region", region), draws
+        self.region = checks.check_index_shape("region", region)
         self.deterministic = deterministic
         self._check_options((height, width))
         self.bounded = not (reader == "bilinear" and grid == "affine")

@@ -1,7 +1,7 @@
 """Classifiers of large images: with glimpses, with one that is drawn at random, or without."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +17,8 @@ from sparse_hyper_jax.nn.options import LARGEST, SMALLEST, in_evaluation
 from sparse_hyper_jax.nn.promotion import promote
 from sparse_hyper_jax.precision import at_least_float32
 
-HEADS = ("conv", "mlp")
+HeadKind = Literal["conv", "mlp"]
+HEADS = get_args(HeadKind)
 
 
 class Classified(NamedTuple):
@@ -62,7 +63,7 @@ class Head(nnx.Module):
         inputs: int,
         classes: int,
         *,
-        kind: str = "conv",
+        kind: HeadKind = "conv",
         hidden: int = 64,
         rngs: nnx.Rngs,
     ):

@@ -1,20 +1,24 @@
 """Classifiers of large images, by name: with glimpses, with baselines of them, or without."""
 
 from collections.abc import Sequence
-from typing import TypedDict, Unpack
+from typing import Literal, TypedDict, Unpack, cast, get_args
 
 from flax import nnx
 
 from sparse_hyper_jax import checks
-from sparse_hyper_jax.nn.glimpse_attention import GlimpseAttention
+from sparse_hyper_jax.glimpse.grids import GridName
+from sparse_hyper_jax.glimpse.points import Draws
+from sparse_hyper_jax.nn.glimpse_attention import GlimpseAttention, Reader
 from sparse_hyper_jax.nn.glimpse_classifiers import (
     ConvClassifier,
     GlimpseClassifier,
     Head,
+    HeadKind,
     ScoreFunctionClassifier,
 )
 
-MODELS = ("box", "scale", "affine", "quad", "stn", "reinforce", "conv")
+GlimpseModel = Literal["box", "scale", "affine", "quad", "stn", "reinforce", "conv"]
+MODELS = get_args(GlimpseModel)
 BASELINES = {"stn": "affine", "reinforce": "scale"}
 """Models that read bilinearly, and their grids."""
 
@@ -29,18 +33,18 @@ class EncoderOptions(TypedDict, total=False):
 class AttentionOptions(EncoderOptions, total=False):
     """Options of :class:`GlimpseAttention`, which documents them and gives their defaults."""
 
-    reader: str
+    reader: Reader
     variance_scale: float
     variance_floor: float
     num_global: int
     num_local: int
     region: Sequence[int]
-    draws: str
+    draws: Draws
     deterministic: bool
 
 
 def glimpse_classifier(
-    model: str,
+    model: GlimpseModel,
     height: int,
     width: int,
     window: Sequence[int],
@@ -49,7 +53,7 @@ def glimpse_classifier(
     classes: int = 10,
     glimpses: int = 1,
     inputs: int = 1,
-    head: str = "conv",
+    head: HeadKind = "conv",
     hidden: int = 64,
     features: int = 128,
     coordinates: bool = False,
@@ -115,7 +119,8 @@ def glimpse_classifier(
         height,
         width,
         window,
-        grid=BASELINES.get(model, model),
+        # What is left of the models is named by its grid.
+        grid=cast(GridName, BASELINES.get(model, model)),
         glimpses=glimpses,
         inputs=inputs,
         features=features,
@@ -128,7 +133,7 @@ def glimpse_classifier(
     return kind(attention, reading)
 
 
-def _check_taken(model: str, options: AttentionOptions, taken: Sequence[str]) -> None:
+def _check_taken(model: GlimpseModel, options: AttentionOptions, taken: Sequence[str]) -> None:
     for name in options:
         if name not in taken:
             raise TypeError(

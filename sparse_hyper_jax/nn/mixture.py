@@ -28,7 +28,13 @@ from sparse_hyper_jax.estimators.routing import (
     sparse_mixer,
     top_route,
 )
-from sparse_hyper_jax.nn.expert_options import ROUTERS, ChoiceOptions, check_options
+from sparse_hyper_jax.nn.expert_options import (
+    ROUTERS,
+    ChoiceOptions,
+    Product,
+    Router,
+    check_options,
+)
 from sparse_hyper_jax.nn.expert_products import all_experts, experts_in_slots, ragged_experts
 from sparse_hyper_jax.nn.expert_results import DefaultVectors, Mixed, RouterBias
 from sparse_hyper_jax.nn.keys import Randomness, check_rngs, draw_key
@@ -130,7 +136,7 @@ class Mixture(nnx.Module):
         out_features: int,
         num_experts: int,
         *,
-        router: str = "midpoint",
+        router: Router = "midpoint",
         exact_at_argmax: bool = True,
         jitter: float | None = None,
         decay: float = 0.9,
@@ -138,7 +144,7 @@ class Mixture(nnx.Module):
         renormalise: bool = False,
         capacity_factor: float | None = None,
         bias_rate: float | None = None,
-        product: str = "ragged",
+        product: Product = "ragged",
         dtype: Any = None,
         param_dtype: Any = jnp.float32,
         kernel_init: Any = KERNEL_INIT,

@@ -11,8 +11,8 @@ from flax import nnx
 from sparse_hyper_jax import checks
 from sparse_hyper_jax.backprop import Sparsifier, UnifiedTopK, init_memory, sparse_dense
 from sparse_hyper_jax.backprop.choice import check_no_residue, check_sparsifier
-from sparse_hyper_jax.backprop.memory import KINDS
-from sparse_hyper_jax.backprop.rules import LAYOUTS, check_options, choice_shapes
+from sparse_hyper_jax.backprop.memory import KINDS, MemoryKind, SelectOn
+from sparse_hyper_jax.backprop.rules import LAYOUTS, Layout, check_options, choice_shapes
 from sparse_hyper_jax.entrance import as_array, check_instance
 from sparse_hyper_jax.nn.backprop_memory import BackpropMemory
 from sparse_hyper_jax.nn.keys import Randomness, check_rngs, draw_key
@@ -63,7 +63,7 @@ class _Linear:
     bias_metadata: Mapping[str, Any] = field(default_factory=dict)
 
     def parameters(
-        self, shape: tuple[int, int], layout: str, rngs: nnx.Rngs
+        self, shape: tuple[int, int], layout: Layout, rngs: nnx.Rngs
     ) -> tuple[nnx.Param, nnx.Param | None]:
         """Draw kernel and bias, in the order of ``nnx.Linear``."""
         dtype = self.param_dtype
@@ -90,9 +90,9 @@ class _Backward:
 
     sparsifier: Sparsifier
     eta: float
-    select_on: str
+    select_on: SelectOn
     dense_bias: bool
-    layout: str
+    layout: Layout
     precision: Any
 
     def check(self, out_features: int) -> None:
@@ -160,14 +160,14 @@ class SparseBackpropLinear(nnx.Module):
         out_features: int,
         *,
         sparsifier: Sparsifier = UnifiedTopK(0.04),  # noqa: B008 (frozen)
-        memory: str = "none",
+        memory: MemoryKind = "none",
         eta: float = 0.8,
-        select_on: str = "corrected",
+        select_on: SelectOn = "corrected",
         batch_shape: Sequence[int] | None = None,
         adaptive: bool = False,
         count: bool = False,
         dense_bias: bool = True,
-        layout: str = "in_out",
+        layout: Layout = "in_out",
         deterministic: bool = False,
         rngs: nnx.Rngs,
         **linear: Unpack[LinearOptions],
@@ -241,7 +241,7 @@ class SparseBackpropLinear(nnx.Module):
 
 
 def _memory_shape(
-    memory: str, batch_shape: Sequence[int] | None, out_features: int
+    memory: MemoryKind, batch_shape: Sequence[int] | None, out_features: int
 ) -> tuple[int, ...]:
     checks.check_choice("memory", memory, KINDS)
     checks.require(

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -25,8 +25,10 @@ from sparse_hyper_jax.ops import (
     to_dense,
 )
 from sparse_hyper_jax.ops.densities import check_density
+from sparse_hyper_jax.ops.distances import Density
 
-BIASES = ("none", "dense", "sparse")
+Bias = Literal["none", "dense", "sparse"]
+BIASES = get_args(Bias)
 
 Source = Callable[[jax.Array], ContinuousTuples]
 """Maps a batch ``(b, *in_shape, *features)`` to tuples: fields with a leading axis ``b`` for tuples
@@ -90,11 +92,11 @@ class HyperLayer(nnx.Module):
         region: Sequence[int] | None = None,
         chunk_size: int | None = None,
         template: Template | None = None,
-        bias: str = "none",
+        bias: Bias = "none",
         num_bias_tuples: int = 0,
         share_samples: bool = True,
         sample_probability: float = 1.0,
-        density: str = "gaussian",
+        density: Density = "gaussian",
         locality: Locality | None = None,
         wrap: bool = False,
         deterministic: bool = False,
@@ -120,7 +122,8 @@ class HyperLayer(nnx.Module):
         self.chunk_size = (
             None if chunk_size is None else checks.check_count("chunk_size", chunk_size, least=1)
         )
-        self.density, self.locality = density, locality
+        self.density: Density = density
+        self.locality = locality
         self._check_options()
         num_bias_tuples = _check_bias(bias, num_bias_tuples)
         check_rngs(rngs, "sample")
@@ -270,7 +273,7 @@ class HyperLayer(nnx.Module):
         return to_dense(entries, self.out_shape)
 
 
-def _check_bias(bias: str, num_bias_tuples: int) -> int:
+def _check_bias(bias: Bias, num_bias_tuples: int) -> int:
     """Return the number of tuples of a bias, which only a sparse one has."""
     checks.check_choice("bias", bias, BIASES)
     if bias == "sparse":

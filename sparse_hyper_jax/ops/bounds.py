@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from typing import Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -12,10 +13,13 @@ from sparse_hyper_jax.entrance import as_array
 from sparse_hyper_jax.ops.inside import along
 from sparse_hyper_jax.precision import at_least_float32
 
-MEAN_METHODS = ("sigmoid", "clamp", "modulo")
+MeanMethod = Literal["sigmoid", "clamp", "modulo"]
+MEAN_METHODS = get_args(MeanMethod)
 
 
-def bound_means(raw: jax.Array, shape: Sequence[int], *, method: str = "sigmoid") -> jax.Array:
+def bound_means(
+    raw: jax.Array, shape: Sequence[int], *, method: MeanMethod = "sigmoid"
+) -> jax.Array:
     """Map raw parameters to means inside the index space.
 
     Per axis of length ``S``::

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from sparse_hyper_jax import checks
 from sparse_hyper_jax.entrance import as_array
-from sparse_hyper_jax.ops.distances import DENSITIES, columns, coordinates, steps_from
+from sparse_hyper_jax.ops.distances import DENSITIES, Density, columns, coordinates, steps_from
 from sparse_hyper_jax.ops.entrance import enter_mask, enter_points
 from sparse_hyper_jax.ops.inside import check_in_range, is_inside
 from sparse_hyper_jax.ops.shares import share_values
@@ -20,7 +20,7 @@ def log_densities(
     means: jax.Array,
     variances: jax.Array,
     *,
-    density: str = "gaussian",
+    density: Density = "gaussian",
     period: Sequence[int] | None = None,
     debug: bool = False,
 ) -> jax.Array:
@@ -77,7 +77,7 @@ def proportions(
     means: jax.Array,
     variances: jax.Array,
     *,
-    density: str = "gaussian",
+    density: Density = "gaussian",
     period: Sequence[int] | None = None,
     debug: bool = False,
 ) -> jax.Array:
@@ -156,7 +156,7 @@ def some_of(kept: jax.Array) -> jax.Array:
     return kept | ~jnp.any(kept)
 
 
-def check_density(density: str) -> None:
+def check_density(density: Density) -> None:
     """Raise unless there is a density of this name.
 
     Raises:

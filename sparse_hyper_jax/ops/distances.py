@@ -6,6 +6,7 @@ offset ``e = o - mu``, so that ``u - mu = d + e``. On a circle it is the step th
 """
 
 from collections.abc import Callable, Sequence
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -88,7 +89,10 @@ def _student_t(steps: Tables, offsets: Tables, variances: Tables) -> jax.Array:
     return -0.5 * (len(steps) + 1) * jnp.log1p(square_sum(steps, offsets, variances))
 
 
-DENSITIES: dict[str, Callable[[Tables, Tables, Tables], jax.Array]] = {
+Density = Literal["gaussian", "laplace", "student_t"]
+"""Names of the shapes of a tuple."""
+
+DENSITIES: dict[Density, Callable[[Tables, Tables, Tables], jax.Array]] = {
     "gaussian": _gaussian,
     "laplace": _laplace,
     "student_t": _student_t,

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from sparse_hyper_jax import checks
 from sparse_hyper_jax.entrance import as_array, check_instance
+from sparse_hyper_jax.ops.distances import Density
 from sparse_hyper_jax.ops.entrance import enter_tuples
 from sparse_hyper_jax.ops.locality import Locality
 from sparse_hyper_jax.ops.multiply import check_sides, contract
@@ -31,7 +32,7 @@ def hyperlayer(
     chunk_size: int | None = None,
     template: Template | None = None,
     active: Active | None = None,
-    density: str = "gaussian",
+    density: Density = "gaussian",
     block_size: int | None = None,
     locality: Locality | None = None,
     sample_probability: float | jax.Array = 1.0,

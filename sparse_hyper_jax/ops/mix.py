@@ -9,7 +9,7 @@ from sparse_hyper_jax import checks
 from sparse_hyper_jax.ops.blocks import largest_block, sum_over_blocks
 from sparse_hyper_jax.ops.densities import check_density, places_of, some_of
 from sparse_hyper_jax.ops.device_axes import vary_alike
-from sparse_hyper_jax.ops.distances import coordinates
+from sparse_hyper_jax.ops.distances import Density, coordinates
 from sparse_hyper_jax.ops.entrance import enter_mask, enter_tuples
 from sparse_hyper_jax.ops.shares import share_values
 from sparse_hyper_jax.precision import wide_dtype
@@ -26,7 +26,7 @@ def mix_values(
     variances: jax.Array,
     values: jax.Array,
     *,
-    density: str = "gaussian",
+    density: Density = "gaussian",
     period: Sequence[int] | None = None,
     block_size: int | None = None,
     debug: bool = False,
@@ -81,7 +81,7 @@ def mix_in_blocks(
     mask: jax.Array,
     tuples: ContinuousTuples,
     *,
-    density: str,
+    density: Density,
     period: tuple[int, ...] | None,
     block_size: int | None,
 ) -> jax.Array:

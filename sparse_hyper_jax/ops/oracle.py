@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from sparse_hyper_jax import checks
+from sparse_hyper_jax.ops.distances import Density
 from sparse_hyper_jax.ops.entrance import enter_tuples
 from sparse_hyper_jax.ops.mix import mix_values
 from sparse_hyper_jax.types import ContinuousTuples
@@ -16,7 +17,7 @@ def dense_relaxation(
     tuples: ContinuousTuples,
     shape: Sequence[int],
     *,
-    density: str = "gaussian",
+    density: Density = "gaussian",
     wrap: bool = False,
 ) -> jax.Array:
     """Share out every tuple among ALL cells: the dense tensor that sampled ones approach.

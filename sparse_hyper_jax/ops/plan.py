@@ -10,6 +10,7 @@ from jax.core import Tracer
 from sparse_hyper_jax import checks
 from sparse_hyper_jax.entrance import check_instance
 from sparse_hyper_jax.ops.densities import check_density
+from sparse_hyper_jax.ops.distances import Density
 from sparse_hyper_jax.ops.locality import Locality
 from sparse_hyper_jax.ops.mix import check_block_size
 from sparse_hyper_jax.ops.sample import Counts, check_counts
@@ -42,7 +43,7 @@ class Plan:
     chunk_size: int
     template: Template | None
     active: Active | None
-    density: str
+    density: Density
     block_size: int | None
     locality: Locality | None
     wrap: bool
@@ -65,7 +66,7 @@ def plan_relaxation(
     chunk_size: int | None,
     template: Template | None,
     active: Active | None,
-    density: str,
+    density: Density,
     block_size: int | None,
     locality: Locality | None,
     wrap: bool,
@@ -175,7 +176,7 @@ def _chunk_size(count: int, chunk_size: int | None, template: Template | None) -
     return count if chunk_size is None else check_chunks(count, chunk_size)
 
 
-def _check_locality_alone(density: str, block_size: int | None, *, wrap: bool) -> None:
+def _check_locality_alone(density: Density, block_size: int | None, *, wrap: bool) -> None:
     checks.require(
         density == "gaussian" and block_size is None and not wrap,
         f"a locality with density={density!r}, block_size={block_size} and wrap={wrap}",

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from sparse_hyper_jax import checks
+from sparse_hyper_jax.ops.distances import Density
 from sparse_hyper_jax.ops.duplicates import mark_first
 from sparse_hyper_jax.ops.entrance import enter_tuples
 from sparse_hyper_jax.ops.locality import Locality
@@ -28,7 +29,7 @@ def relax(
     chunk_size: int | None = None,
     template: Template | None = None,
     active: Active | None = None,
-    density: str = "gaussian",
+    density: Density = "gaussian",
     block_size: int | None = None,
     locality: Locality | None = None,
     wrap: bool = False,

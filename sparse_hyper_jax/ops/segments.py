@@ -1,7 +1,7 @@
 """Softmax and normalisation over the rows or columns of a sparse matrix."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +18,8 @@ NORMALIZERS: dict[str, Callable[[jax.Array], jax.Array]] = {
 }
 """What is divided by its sum, beside ``softplus``, which needs to know the segments."""
 
-METHODS = ("none", "softplus", "abs", "relu")
+PositiveMethod = Literal["none", "softplus", "abs", "relu"]
+METHODS = get_args(PositiveMethod)
 
 FAR = 12.0
 """Below minus this the series of the softplus is exact after three terms."""
@@ -107,7 +108,7 @@ def segment_normalize(
     segment_ids: jax.Array,
     num_segments: int,
     *,
-    method: str = "softplus",
+    method: PositiveMethod = "softplus",
     mask: jax.Array | None = None,
     indices_are_sorted: bool = False,
     debug: bool = False,

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 
 from sparse_hyper_jax.ops.distances import (
     DENSITIES,
+    Density,
     Period,
     Tables,
     columns,
@@ -28,7 +29,7 @@ def share_values(
     mask: jax.Array,
     tuples: ContinuousTuples,
     *,
-    density: str = "gaussian",
+    density: Density = "gaussian",
     period: Period = None,
     summed: bool = False,
 ) -> jax.Array:
@@ -56,7 +57,7 @@ def share_among(
     tuples: ContinuousTuples,
     origins: jax.Array,
     *,
-    density: str,
+    density: Density,
     period: Period = None,
     summed: bool = False,
 ) -> jax.Array:

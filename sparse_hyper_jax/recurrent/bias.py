@@ -9,7 +9,7 @@ belongs to K steps.
 
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import jax.numpy as jnp
 import numpy as np
@@ -20,7 +20,8 @@ from sparse_hyper_jax import checks
 LAG_BUCKETS = (2, 4, 6, 8, 10, 12, 16, 20, 24, 32, 48, 60, 100)
 """Lags to round up to: every lag is a program of its own to compile."""
 
-METHODS = ("lsq", "max", "quantile")
+DecayMethod = Literal["lsq", "max", "quantile"]
+METHODS = get_args(DecayMethod)
 
 
 class BiasBound(NamedTuple):
@@ -44,7 +45,9 @@ class BiasBound(NamedTuple):
     tail: np.ndarray
 
 
-def fit_decay(phi: Any, *, start: int = 0, method: str = "lsq", floor: float = -50.0) -> float:
+def fit_decay(
+    phi: Any, *, start: int = 0, method: DecayMethod = "lsq", floor: float = -50.0
+) -> float:
     """Estimate the factor beta by which gradients shrink from lag to lag.
 
     Over the lags ``k >= start`` with ``log phi[k] > floor``: the slope of a least-squares line
@@ -86,7 +89,7 @@ def fit_decay(phi: Any, *, start: int = 0, method: str = "lsq", floor: float = -
         return float(np.exp(_slope(lags, logs[lags], method)))
 
 
-def _slope(lags: np.ndarray, logs: np.ndarray, method: str) -> float:
+def _slope(lags: np.ndarray, logs: np.ndarray, method: DecayMethod) -> float:
     if method == "lsq":
         centred = lags - lags.mean()
         return float(centred @ logs / (centred @ centred))

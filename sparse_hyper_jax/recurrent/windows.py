@@ -1,6 +1,6 @@
 """Truncated backpropagation window by window: which steps a window runs, and what it hands on."""
 
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +10,8 @@ from sparse_hyper_jax import checks
 from sparse_hyper_jax.entrance import as_array
 from sparse_hyper_jax.recurrent.cells import Cell, as_sequence, as_state, check_cell
 
-FORMS = ("buffer", "disjoint")
+Form = Literal["buffer", "disjoint"]
+FORMS = get_args(Form)
 
 
 class Windows(NamedTuple):
@@ -34,7 +35,7 @@ class Windows(NamedTuple):
     carry: int
 
 
-def tbptt_windows(length: int, lag: int, *, form: str = "buffer") -> Windows:
+def tbptt_windows(length: int, lag: int, *, form: Form = "buffer") -> Windows:
     """Cut a sequence into the windows of truncated backpropagation.
 
     "buffer": 2K - 1 steps, the losses of the last K, which then all reach K or more steps back; the

@@ -3,7 +3,7 @@
 import functools
 import math
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -16,7 +16,8 @@ from sparse_hyper_jax.remat.plan import Plan
 from sparse_hyper_jax.remat.report import report_of
 from sparse_hyper_jax.remat.traced import Function, Traced, traced
 
-OBJECTIVES = ("time", "memory")
+Objective = Literal["time", "memory"]
+OBJECTIVES = get_args(Objective)
 
 
 class Budgeted:

@@ -1,6 +1,7 @@
 """Lower sets of a graph: sets of nodes that hold what their members read. Bits of Python ints."""
 
 from collections.abc import Iterable
+from typing import Literal, get_args
 
 import numpy as np
 
@@ -13,7 +14,8 @@ BINS = 48
 MOST = 5000
 """Lower sets that are enumerated at the most."""
 
-FAMILIES = ("thin", "closures", "all")
+Family = Literal["thin", "closures", "all"]
+FAMILIES = get_args(Family)
 
 
 def family_of(graph: Graph, family: str) -> list[int]:

@@ -8,7 +8,14 @@ import numpy as np
 
 from sparse_hyper_jax.checks import check_choice, check_count
 from sparse_hyper_jax.remat.chains import Table, best_chain, least_budget, table_of
-from sparse_hyper_jax.remat.families import FAMILIES, after, as_matrix, boundary_of, family_of
+from sparse_hyper_jax.remat.families import (
+    FAMILIES,
+    Family,
+    after,
+    as_matrix,
+    boundary_of,
+    family_of,
+)
 from sparse_hyper_jax.remat.graph import Graph
 from sparse_hyper_jax.remat.traced import traced
 
@@ -40,7 +47,7 @@ class Plan(NamedTuple):
 
 
 def plan(
-    fn: Callable[..., Any], *args: Any, family: str = "thin", points: int = 6
+    fn: Callable[..., Any], *args: Any, family: Family = "thin", points: int = 6
 ) -> tuple[Plan, ...]:
     r"""Plan which values of a function to keep for its gradient and which to compute again.
 
@@ -85,7 +92,7 @@ def plan(
 
 
 @lru_cache(maxsize=64)
-def frontier(graph: Graph, family: str, points: int) -> tuple[Plan, ...]:
+def frontier(graph: Graph, family: Family, points: int) -> tuple[Plan, ...]:
     """Plan a graph; see :func:`plan`."""
     plain = plan_of(graph, ((1 << len(graph.memory)) - 1,))
     if len(graph.memory) < 2:

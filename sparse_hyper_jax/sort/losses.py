@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +15,8 @@ from sparse_hyper_jax.sort.buckets import bucket_means, buckets_at, num_levels
 from sparse_hyper_jax.sort.entrance import enter_tree
 from sparse_hyper_jax.sort.quicksort import Sorted
 
-KINDS = ("plain", "means", "separate")
+LossKind = Literal["plain", "means", "separate"]
+KINDS = get_args(LossKind)
 MARGIN = 1e-6
 """Below this the logarithm of :func:`cross_entropy` goes on as its tangent."""
 
@@ -91,7 +92,7 @@ def sort_loss(
     result: Sorted,
     target: Any,
     *,
-    kind: str = "means",
+    kind: LossKind = "means",
     distance: Callable[[jax.Array, jax.Array], jax.Array] = cross_entropy,
 ) -> jax.Array:
     """Compare what a sort returned with the payload in its right order.

@@ -15,7 +15,7 @@ CONFIG = "config.json"
 """Name of the file in the run folder."""
 
 FREE_FIELDS = (
-    *("out", "resume", "quiet", "animate", "download", "data_dir"),
+    *("out", "resume", "quiet", "format", "animate", "download", "data_dir"),
     *("coordinator", "rank", "num_processes"),
 )
 """Fields of a recipe that cannot change a number, so that a resumed run may differ in them.

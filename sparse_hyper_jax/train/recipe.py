@@ -111,6 +111,9 @@ class Recipe(abc.ABC):
     quiet: bool = False
     """Show no progress bar."""
 
+    format: Literal["png", "svg", "pdf"] = "png"
+    """Kind of the pictures; the report shows all but pdf."""
+
     @final
     def run(self) -> dict[str, Any]:
         """Train, write the run folder and return the result."""
@@ -119,7 +122,10 @@ class Recipe(abc.ABC):
         recipe = self.settle(data)
         plan = recipe.plan(data)
         jax.eval_shape(plan.step, plan.state, jax.random.key(self.seed), *plan.constants)
-        with open_run(recipe, recipe=self.name, out=self.out, resume=self.resume) as folder:
+        opened = open_run(
+            recipe, recipe=self.name, out=self.out, resume=self.resume, figure_format=self.format
+        )
+        with opened as folder:
             if folder.writes and not self.quiet:
                 print(f"run folder: {folder.path}", file=sys.stderr)
             trained = plan.fit(folder) if plan.fit else recipe._fit(plan, folder)
@@ -127,7 +133,9 @@ class Recipe(abc.ABC):
             about = to_plain(recipe) | {"out": str(folder.path)}
             about["seconds"] = round(trained.seconds, 1)
             assert not figures.keys() & about.keys(), "a figure has the name of a field"
-            return folder.write_result(figures | about)
+            result = folder.write_result(figures | about)
+            self._report(folder, result, set(figures))
+            return result
 
     def check(self) -> None:
         """Raise ``ValueError`` if an option is wrong, does not fit another, or has no effect."""
@@ -157,6 +165,16 @@ class Recipe(abc.ABC):
     @abc.abstractmethod
     def plan(self, data: Any) -> Plan:
         """Build the model, and say how to train and judge it."""
+
+    def _report(self, folder: RunFolder, result: Mapping[str, Any], figures: set[str]) -> None:
+        from sparse_hyper_jax.train.report import write_report  # matplotlib is slow to import
+
+        write_report(
+            folder,
+            title=f"sparse-hyper {self.name}",
+            settings={name: result[name] for name in result if name not in figures},
+            figures={name: result[name] for name in result if name in figures},
+        )
 
     def _fit(self, plan: Plan, folder: RunFolder) -> Trained:
         assert self.steps is not None, "settled"

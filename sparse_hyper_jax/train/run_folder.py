@@ -5,6 +5,7 @@
         metrics.jsonl    one JSON object per line, each with "step" and "seconds"
         checkpoints/     written by :mod:`sparse_hyper_jax.train.checkpoint`
         result.json      what the recipe returned
+        report.html      a page of all this, written last by :mod:`sparse_hyper_jax.train.report`
         owner.lock       while a process writes here, see :mod:`sparse_hyper_jax.train.owner`
 
 A run may be killed at any moment. ``config.json`` and ``result.json`` are therefore replaced in one
@@ -56,6 +57,9 @@ class RunFolder:
     run: str = ""
     """Random name of the run, which its files carry."""
 
+    figure_format: str = "png"
+    """Ending of the pictures, which says how they are written."""
+
     owner: Owner | None = dataclasses.field(default=None, repr=False, compare=False)
     """Keeps others from writing here, until the end of the ``with`` block."""
 
@@ -90,7 +94,7 @@ class RunFolder:
         path = self.path / name
         if self.writes:
             path.mkdir(exist_ok=True)
-        return type(self)(path, writes=self.writes, run=self.run)
+        return type(self)(path, writes=self.writes, run=self.run, figure_format=self.figure_format)
 
     def append(self, line: Mapping[str, Any]) -> None:
         """Add one line to ``metrics.jsonl``; numbers that are not finite become ``null``.
@@ -120,6 +124,16 @@ class RunFolder:
         """
         if self.writes:
             cut_metrics(self._metrics, step, run=self.run)
+
+    def save_figure(self, figure: Any, name: str) -> None:
+        """Write a picture.
+
+        Args:
+            figure: of matplotlib.
+            name: of the file, without an ending.
+        """
+        if self.writes:
+            figure.savefig(self.path / f"{name}.{self.figure_format}", dpi=150)
 
     def write_result(self, result: Mapping[str, Any]) -> dict[str, Any]:
         """Write ``result.json``.
@@ -156,7 +170,12 @@ def default_path(recipe: str) -> Path:
 
 
 def open_run(
-    config: Any, *, recipe: str, out: str | Path | None = None, resume: bool = False
+    config: Any,
+    *,
+    recipe: str,
+    out: str | Path | None = None,
+    resume: bool = False,
+    figure_format: str = "png",
 ) -> RunFolder:
     """Create the folder of a new run, or open the folder of a run that is to be resumed.
 
@@ -169,6 +188,7 @@ def open_run(
         out: the folder, by default :func:`default_path`; for a new run it must be empty.
         resume: go on with the run that ``out`` holds. Its configuration must agree in every field
             but those of :data:`~sparse_hyper_jax.train.configuration.FREE_FIELDS`.
+        figure_format: ending of the pictures: png, svg or pdf.
 
     Returns:
         The folder, in which a file has been written and removed again as a test. Of several
@@ -188,7 +208,8 @@ def open_run(
         first_does(lambda: opened.append(_reopen(path, content)))
     else:
         first_does(lambda: opened.append(_create(path, content)))
-    return opened[0] if opened else RunFolder(path, writes=False, run=read_config(path)["run"])
+    folder = opened[0] if opened else RunFolder(path, writes=False, run=read_config(path)["run"])
+    return dataclasses.replace(folder, figure_format=figure_format)
 
 
 def _check_out(out: str | Path | None, *, resume: bool) -> None:

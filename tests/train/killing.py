@@ -5,13 +5,14 @@ import shutil
 from functools import partial
 
 import pytest
-from matplotlib.figure import Figure
 
 from sparse_hyper_jax.train import recipe as skeleton
+from sparse_hyper_jax.train import report
 from sparse_hyper_jax.train.checkpoint import Checkpoints
 from sparse_hyper_jax.train.loop import train
 from sparse_hyper_jax.train.owner import OWNER
 from sparse_hyper_jax.train.recipes import packnet
+from sparse_hyper_jax.train.run_folder import RunFolder
 
 UNLIKE = {"seconds", "out", "resume"}
 
@@ -40,7 +41,9 @@ def assert_ends_the_same(recipe, result, kept):
     """Resume what was kept, compare results."""
     with pytest.MonkeyPatch.context() as patch:
         _save_at_every_boundary(patch)
-        patch.setattr(Figure, "savefig", lambda *arguments, **options: None)  # these were seen
+        # Pictures were seen.
+        patch.setattr(RunFolder, "save_figure", lambda *arguments: None)
+        patch.setattr(report, "write_report", lambda *arguments, **options: None)
         resumed = dataclasses.replace(recipe, out=kept, resume=True).run()
     assert told(resumed) == told(result)
 

@@ -17,7 +17,7 @@ from sparse_hyper_jax.nn import (
     SparseBackpropLinear,
     glimpse_classifier,
 )
-from sparse_hyper_jax.ops import ContinuousTuples, hyperlayer, relax
+from sparse_hyper_jax.ops import ContinuousTuples, bound_means, hyperlayer, relax
 from sparse_hyper_jax.pruning import SET, Prune, RigL, gradual, sparse_training, uniform
 from sparse_hyper_jax.reparam import powerprop
 from sparse_hyper_jax.sort import draw_sort, quicksort, soft_sort
@@ -36,6 +36,9 @@ MISTAKES = (
     lambda: hyperlayer(key, tuples, n, (8,), num_gobal=4),  # wrong
     lambda: hyperlayer(key, tuples, n, (8,), num_global="4"),  # wrong
     lambda: relax(key, tuples, (8, 8), chunksize=3),  # wrong
+    lambda: relax(key, tuples, (8, 8), density="gausian"),  # wrong
+    lambda: bound_means(n, (8,), method="sigmod"),  # wrong
+    lambda: sparse_dense(key, x, params["kernel"], layout="out_of"),  # wrong
     lambda: dist.hyperlayer(key, tuples, n, (8,), num_gobal=4, mesh=mesh),  # wrong
     lambda: dist.relax(key, tuples, (8, 8), num_gobal=4, mesh=mesh),  # wrong
     lambda: cell_choices(key, tuples, (8, 8), num_gobal=4),  # wrong
@@ -56,6 +59,9 @@ MISTAKES = (
     lambda: SparseBackpropLinear(8, 4, use_bais=False, rngs=rngs),  # wrong
     lambda: SparseBackpropLinear(8, 4, sparsifier=0.5, rngs=rngs),  # wrong
     lambda: Mixture(8, 4, 8, 2, routr="top", rngs=rngs),  # wrong
+    lambda: Mixture(8, 4, 8, 2, router="tpo", rngs=rngs),  # wrong
+    lambda: FreeHyperLayer((8,), (8,), 8, mean_method="sigmod", rngs=rngs),  # wrong
+    lambda: GlimpseAttention(9, 9, (3, 3), reader="had", rngs=rngs),  # wrong
     # Frozen dataclasses, and what makes them.
     lambda: RigL(9, drop_fractoin=0.1),  # wrong
     lambda: SET(9, grow="gradient"),  # wrong

@@ -14,6 +14,7 @@ from sparse_hyper_jax.checks import require
 from sparse_hyper_jax.estimators import score_function_loss
 from sparse_hyper_jax.glimpse import UPRIGHT
 from sparse_hyper_jax.nn import parameter_labels
+from sparse_hyper_jax.nn.glimpse_attention import Reader
 from sparse_hyper_jax.nn.glimpse_classifiers import Classified
 from sparse_hyper_jax.nn.glimpse_models import AttentionOptions, glimpse_classifier
 from sparse_hyper_jax.train.data import load_cluttered
@@ -140,7 +141,7 @@ class GlimpseRecipe(ImageRecipe):
         if self.data == "cluttered":
             yield "data", ("distractors", "distractor_size", "canvas", "rotated", "download")
 
-    def reads(self) -> str | None:
+    def reads(self) -> Reader | None:
         """Give the reader of the hyperlayers; None for baselines."""
         if self.method not in OURS:
             return None
@@ -199,7 +200,7 @@ def draw(recipe: GlimpseRecipe, folder: RunFolder, canvases: Canvases, state: Tr
     windows = attention.read(images, corners, deterministic=True)
     shown = map(np.asarray, (images, corners, windows[..., 0]))
     figure = plots.plot_glimpses(*shown)
-    figure.savefig(folder.path / "glimpses.png", dpi=150)
+    folder.save_figure(figure, "glimpses")
 
 
 Apply = Callable[..., Classified]

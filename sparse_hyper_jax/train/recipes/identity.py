@@ -215,7 +215,7 @@ def draw(recipe: IdentityRecipe, folder: RunFolder) -> None:
     snapshots = read_snapshots(folder)
     shape = (recipe.size, recipe.size)
     figure = plots.plot_settling(snapshots, shape, plots.read_curve(folder, "eval_mse"))
-    figure.savefig(folder.path / "tuples.png", dpi=150)
+    folder.save_figure(figure, "tuples")
     if recipe.animate:
         plots.animate_tuples(snapshots, shape, folder.path / "tuples.gif")
 

@@ -129,7 +129,7 @@ def draw(folder: RunFolder, figures: Mapping[str, Any]) -> None:
     names = {"test_accuracy_of_tasks": "test accuracy", "share_used": "share of weights used"}
     tasks = np.arange(1, len(figures["share_used"]) + 1)
     curves = {label: (tasks, np.asarray(figures[name])) for name, label in names.items()}
-    plots.plot_curves(curves, x_label="task").savefig(folder.path / "tasks.png", dpi=150)
+    folder.save_figure(plots.plot_curves(curves, x_label="task"), "tasks")
 
 
 Line = dict[str, Any]

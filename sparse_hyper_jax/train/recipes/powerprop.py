@@ -216,7 +216,7 @@ def draw(folder: RunFolder, figures: Mapping[str, Any]) -> None:
     curve = (np.asarray(DENSITIES), np.asarray(figures["pruned_test_accuracy"]))
     figure = plots.plot_curves({"test accuracy": curve}, x_label="density after pruning")
     figure.axes[0].set_xscale("log")
-    figure.savefig(folder.path / "pruning.png", dpi=150)
+    folder.save_figure(figure, "pruning")
 
 
 def make_model(

@@ -301,4 +301,4 @@ def draw(
     stages = [np.asarray(stage) for stage in sort(keys, sequences.images)]
     between = [f"after split {number}" for number in range(1, len(stages) - 1)]
     names = ["unsorted", *(["half-sorted"] if len(between) == 1 else between), "sorted"]
-    plots.plot_image_rows(stages, names[: len(stages)]).savefig(folder.path / "sorted.png", dpi=150)
+    folder.save_figure(plots.plot_image_rows(stages, names[: len(stages)]), "sorted")

@@ -183,7 +183,7 @@ def draw(recipe: SparseBackpropRecipe, folder: RunFolder) -> None:
     if recipe.sparsifier is not None:
         names |= {"eval_cosine": "cosine with the dense gradient"}
     curves = {label: plots.read_curve(folder, name) for name, label in names.items()}
-    plots.plot_curves(curves).savefig(folder.path / "training.png", dpi=150)
+    folder.save_figure(plots.plot_curves(curves), "training")
 
 
 def make_model(

@@ -109,7 +109,7 @@ def draw(folder: RunFolder, errors: Mapping[str, np.ndarray]) -> None:
     from sparse_hyper_jax.train import plots  # matplotlib is slow to import
 
     figure = plots.plot_histograms(errors, x_label="error of an entry")
-    figure.savefig(folder.path / "errors.png", dpi=150)
+    folder.save_figure(figure, "errors")
 
 
 def compared(evaluations: int) -> dict[str, tuple[Estimator, int]]:

@@ -309,4 +309,4 @@ def draw(folder: RunFolder) -> None:
         "measured_bias": "measured bias",
     }
     curves = {label: plots.read_curve(folder, name) for name, label in names.items()}
-    plots.plot_curves(curves, x_label="epoch").savefig(folder.path / "lags.png", dpi=150)
+    folder.save_figure(plots.plot_curves(curves, x_label="epoch"), "lags")

@@ -117,7 +117,7 @@ def draw(folder: RunFolder) -> None:
     from sparse_hyper_jax.train import plots  # matplotlib is slow to import
 
     figure = plots.plot_curves({"expected reward": plots.read_curve(folder, "eval_reward")})
-    figure.savefig(folder.path / "reward.png", dpi=150)
+    folder.save_figure(figure, "reward")
 
 
 def rewards(classes: int) -> jax.Array:

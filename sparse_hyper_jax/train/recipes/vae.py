@@ -169,10 +169,10 @@ def draw(folder: RunFolder, coder: Coder, parameters: nnx.State, test: Arrays) -
         figure = plots.plot_image_rows(
             [part.reshape(1, -1, side, side) for part in shown], ["images", "from codes"]
         )
-        figure.savefig(folder.path / "reconstructions.png", dpi=150)
+        folder.save_figure(figure, "reconstructions")
     curve = plots.read_curve(folder, "eval_negative_elbo")
     figure = plots.plot_curves({"validation, -ELBO in nats": curve})
-    figure.savefig(folder.path / "curve.png", dpi=150)
+    folder.save_figure(figure, "curve")
 
 
 def make_model(recipe: VAERecipe, train_set: Arrays) -> tuple[Coder, EpochState]:
