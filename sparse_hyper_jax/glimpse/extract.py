@@ -15,7 +15,7 @@ from jax.custom_derivatives import SymbolicZero
 
 from sparse_hyper_jax import checks
 from sparse_hyper_jax.entrance import as_array
-from sparse_hyper_jax.glimpse.padding import PADDINGS, Padding, reflected
+from sparse_hyper_jax.glimpse.padding import EDGE_PADDINGS, EdgePadding, reflected
 from sparse_hyper_jax.glimpse.points import (
     Draws,
     Point,
@@ -43,7 +43,7 @@ def extract(
     num_local: int = 8,
     region: Sequence[int] | None = None,
     draws: Draws = "glimpse",
-    padding: Padding = "border",
+    padding: EdgePadding = "border",
     rank: int = 2,
 ) -> jax.Array:
     """Read a window of an image at random pixels, so that its place can be learned.
@@ -103,7 +103,7 @@ def extract(
         shape, num_global=num_global, num_local=num_local, region=region, draws=draws
     )
     check_key(key, options)
-    checks.check_choice("padding", padding, PADDINGS[1:])
+    checks.check_choice("padding", padding, EDGE_PADDINGS)
     variances = as_array("variances", variances)
     checks.require(
         variances.shape in ((rank,), means.shape),
@@ -125,7 +125,7 @@ def extract(
 
 
 def extract_hard(
-    image: jax.Array, means: jax.Array, *, padding: Padding = "border", rank: int = 2
+    image: jax.Array, means: jax.Array, *, padding: EdgePadding = "border", rank: int = 2
 ) -> jax.Array:
     """Read a window at the nearest pixels: evaluation, without sampling.
 
@@ -153,7 +153,7 @@ def extract_hard(
          [ 9 10]]
     """
     image, means = enter_image(image, rank), enter_means(means, rank)
-    checks.check_choice("padding", padding, PADDINGS[1:])
+    checks.check_choice("padding", padding, EDGE_PADDINGS)
     places = jax.lax.stop_gradient(at_least_float32(means))
     if padding == "reflection":
         places = jnp.moveaxis(reflected(jnp.moveaxis(places, -1, 0), image.shape[:rank]), 0, -1)

@@ -6,8 +6,10 @@ from typing import Literal, get_args
 import jax
 import jax.numpy as jnp
 
-Padding = Literal["zeros", "border", "reflection"]
-PADDINGS = get_args(Padding)
+EdgePadding = Literal["border", "reflection"]
+Padding = Literal["zeros"] | EdgePadding
+EDGE_PADDINGS: tuple[EdgePadding, ...] = get_args(EdgePadding)
+PADDINGS: tuple[Padding, ...] = ("zeros", *EDGE_PADDINGS)
 """What windows read outside of an image, by the names that samplers of grids have for it.
 
 Example:

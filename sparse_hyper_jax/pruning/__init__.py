@@ -45,6 +45,7 @@ from sparse_hyper_jax.pruning.patterns import (
     Unstructured,
 )
 from sparse_hyper_jax.pruning.proximal import penalty_2_to_4, prox_2_to_4
+from sparse_hyper_jax.pruning.proximal_training import ProximalState, proximal_training
 from sparse_hyper_jax.pruning.prune import Prune
 from sparse_hyper_jax.pruning.regrow import SET, DropAndGrow, RigL
 from sparse_hyper_jax.pruning.schedules import Schedule, gradual, one_shot, periodic
@@ -66,6 +67,7 @@ __all__ = [
     "Method",
     "NofM",
     "Pattern",
+    "ProximalState",
     "Prune",
     "RigL",
     "SRigL",
@@ -89,6 +91,7 @@ __all__ = [
     "penalty_2_to_4",
     "periodic",
     "prox_2_to_4",
+    "proximal_training",
     "sparse_training",
     "top_k_norm",
     "uniform",

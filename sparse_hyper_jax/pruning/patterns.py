@@ -189,7 +189,10 @@ class Channels:
 class NofM:
     """The n largest of every m neighbours on one axis, as 2:4 on recent GPUs.
 
-    The density is n / m, whatever number is asked for, as soon as fewer than all are kept.
+    The density is n / m, whatever number is asked for, as soon as fewer than all are kept; with
+    ``stepwise`` it falls to n / m as the number that is asked for does.
+
+    Reference: Kao et al. 2022, arXiv 2209.07617, for the steps.
 
     Example:
         >>> from sparse_hyper_jax.pruning import NofM, magnitude_masks
@@ -197,13 +200,21 @@ class NofM:
         >>> masks = magnitude_masks(kernel, 0.5, pattern=NofM(2, 4))
         >>> masks.astype(int).tolist()  # two of every four
         [[1, 1, 0, 0, 1, 0, 1, 0]]
+        >>> masks = magnitude_masks(kernel, 0.7, pattern=NofM(2, 4, stepwise=True))
+        >>> masks.astype(int).tolist()  # not yet two
+        [[1, 1, 1, 0, 1, 1, 1, 0]]
     """
 
     n: int = 2
     m: int = 4
     axis: int = -1
 
+    stepwise: bool = False
+    """Keep as many of every m as are asked for on average, rounded up, and n at least: under the
+    schedule :func:`gradual`, m of m fall to n of m one after the other (iterative N:M)."""
+
     def __post_init__(self) -> None:
+        checks.check_flag("stepwise", self.stepwise)
         checks.check_count("n", self.n)
         checks.check_count("m", self.m, least=max(self.n, 1))
 
@@ -223,9 +234,12 @@ class NofM:
         size = self.units(scores.shape)
         moved = jnp.moveaxis(gathered(scores), self.axis, -1)
         groups = moved.shape[-1] // self.m
-        chosen = top_k_mask(moved.reshape(*moved.shape[:-1], groups, self.m), self.n)
+        number, each = count_array("kept", kept), self.n
+        if self.stepwise and size:
+            each = jnp.clip(-(-number // (size // self.m)), self.n, self.m)
+        chosen = top_k_mask(moved.reshape(*moved.shape[:-1], groups, self.m), each)
         mask = jnp.moveaxis(chosen.reshape(moved.shape), -1, self.axis)
-        return placed_like(mask | (count_array("kept", kept) >= size), scores)
+        return placed_like(mask | (number >= size), scores)
 
 
 @dataclass(frozen=True)

@@ -87,6 +87,19 @@ def training(method):
     return steps
 
 
+def proximal_steps(kernel, gradient, other):
+    """Two steps, of growing strength."""
+    inner = optax.sgd(0.125, momentum=0.5)
+    strength = optax.linear_schedule(0.0, 0.25, 2)
+    optimizer = pruning.proximal_training(inner, strength, axis=-1)
+    params = {"kernel": kernel}
+    state = optimizer.init(params)
+    for slope in (gradient, other):
+        updates, state = optimizer.update({"kernel": slope}, state, params)
+        params = {"kernel": added(params["kernel"], updates["kernel"])}
+    return params
+
+
 def due(schedule):
     return lambda count: (schedule.due(count), schedule.share(count))
 
@@ -176,6 +189,14 @@ ROWS = [
     *(
         Row(name, due(schedule), (np.array(4, np.int32),), exact=None, skips=A_STEP_NUMBER)
         for name, schedule in SCHEDULES.items()
+    ),
+    Row(
+        "proximal_training, ProximalState",
+        proximal_steps,
+        (KERNEL, GRADIENT, OTHER),
+        wide=False,
+        exact=None,
+        skips=IN_A_TREE,
     ),
     Row("penalty_2_to_4", pruning.penalty_2_to_4, (KERNEL,)),
     Row("top_k_norm", lambda x: pruning.top_k_norm(x, 3), (KERNEL,)),

@@ -219,3 +219,21 @@ def test_defaults_depend_on_the_data_and_the_optimizer():
     ):
         settled = PowerpropRecipe(**options).settle(None)
         assert (settled.steps, settled.learning_rate) == (steps, rate)
+
+
+@pytest.mark.parametrize("method", ["two-of-four", "iterative-two-of-four", "proximal-two-of-four"])
+def test_two_of_four_are_left_at_the_end(method, tmp_path):
+    recipe = dataclasses.replace(
+        SMALL, method=method, alpha=1.0, steps=60, evaluate_every=60, out=tmp_path / "run"
+    )
+    result = recipe.run()
+    assert result["final_density"] == pytest.approx(0.5)
+    assert set(result["density_of_layers"].values()) == {0.5}
+    assert result["test_accuracy"] > 0.2
+
+
+def test_proximal_steps_are_those_of_plain_weights():
+    recipe = dataclasses.replace(SMALL, method="proximal-two-of-four")
+    assert_names_itself_and_its_cure(
+        recipe.check, "--method proximal-two-of-four", "the weights themselves", "--alpha 1"
+    )

@@ -15,6 +15,7 @@ from sparse_hyper_jax.parameter_paths import is_kernel, path_name, selected_leav
 from sparse_hyper_jax.pruning import (
     SET,
     Method,
+    NofM,
     Prune,
     RigL,
     SparseState,
@@ -24,7 +25,10 @@ from sparse_hyper_jax.pruning import (
     erk,
     gradual,
     magnitude_masks,
+    one_shot,
+    proximal_training,
     sparse_training,
+    uniform,
 )
 from sparse_hyper_jax.reparam import (
     Reparametrization,
@@ -52,6 +56,7 @@ from sparse_hyper_jax.train.recipe import ImageRecipe, Images, Plan, accuracies
 from sparse_hyper_jax.train.run_folder import RunFolder
 
 RATES = {"adam": 1e-3, "sgd": 0.1}
+TWO_OF_FOUR = NofM(2, 4, axis=-2)
 DENSITIES = tuple(float(density) for density in np.geomspace(0.01, 1, 20))
 
 
@@ -79,9 +84,20 @@ class PowerpropRecipe(ImageRecipe):
     learning_rate: Positive | None = None
     """By default 0.001 for adam, 0.1 for sgd."""
 
-    method: Literal["dense", "static", "magnitude", "set", "rigl", "top-kast"] = "dense"
-    """Dense training, or with masks: random ones that stay, gradual pruning by magnitude, or
-    sparse from the beginning with masks that move."""
+    method: Literal[
+        "dense",
+        "static",
+        "magnitude",
+        "set",
+        "rigl",
+        "top-kast",
+        "two-of-four",
+        "iterative-two-of-four",
+        "proximal-two-of-four",
+    ] = "dense"
+    """Dense training, or with masks: random ones that stay, gradual pruning by magnitude, or sparse
+    from the beginning with masks that move. Or two of every four inputs of an output: pruned at
+    half of the steps, one after the other, or by proximal steps of rising strength."""
 
     density: Share = 0.1
     """Share of the weights that a sparse method keeps, apportioned by ERK."""
@@ -89,6 +105,9 @@ class PowerpropRecipe(ImageRecipe):
     grown_size: Annotated[NotNegative, at_most(1)] | None = None
     """First size of weights that set or rigl grow, as a share of the mean magnitude of the kept
     ones; by default 0 for alpha 1, else 0.5, since under a power zero would stay zero."""
+
+    strength: Positive | None = None
+    """Of the proximal steps, reached after three quarters of the steps; 1 by default."""
 
     hidden: tuple[Count, ...] = (300, 100)
     """Units of each hidden layer."""
@@ -111,12 +130,20 @@ class PowerpropRecipe(ImageRecipe):
             "decay, which is part of theta's gradient, only where the optimizer sees that gradient",
             "pass --adapt-to theta",
         )
+        require(
+            self.method != "proximal-two-of-four" or self.alpha == 1,
+            said(self, "method", "alpha"),
+            "proximal steps on the weights themselves",
+            "pass --alpha 1",
+        )
 
     def ignored(self) -> Iterator[tuple[str, Sequence[str]]]:
-        """Dense training has no density, and not every sparse method grows weights."""
+        """Only some methods have a density, grow weights, or have a strength."""
         yield from super().ignored()
-        if self.method == "dense":
+        if self.method == "dense" or "two-of-four" in self.method:
             yield "method", ("density",)
+        if self.method != "proximal-two-of-four":
+            yield "method", ("strength",)
         if self.method not in ("set", "rigl"):
             yield "method", ("grown_size",)
 
@@ -147,6 +174,11 @@ class PowerpropRecipe(ImageRecipe):
             "set": lambda: SET(settled, every=often, grown_size=size),
             "rigl": lambda: RigL(settled, every=often, grown_size=size),
             "top-kast": TopKAST,
+            "two-of-four": lambda: Prune(one_shot(self.number_of_steps // 2), pattern=TWO_OF_FOUR),
+            "iterative-two-of-four": lambda: Prune(
+                gradual(settled // 10, max(settled, 1)),
+                pattern=replace(TWO_OF_FOUR, stepwise=True),
+            ),
         }
         return methods[self.method]() if self.method in methods else None
 
@@ -161,9 +193,11 @@ class PowerpropRecipe(ImageRecipe):
 
         def finish(folder: RunFolder, state: EpochState) -> dict[str, Any]:
             weights = weights_in_use(reparam, state)
+            masks = final_masks(self, weights, state)
+            weights = weights if masks is None else apply_masks(weights, masks)
             figures: dict[str, Any] = dict(accuracies(lambda part: measure(weights, part), data))
-            if isinstance(state.optimizer, SparseState):
-                report = density_report(weights, state.optimizer.masks)
+            if masks is not None:
+                report = density_report(weights, masks)
                 figures |= {"final_density": report.pruned, "density_of_layers": report.by_leaf}
             else:
                 figures |= prune_at_all_densities(weights, lambda one: measure(one, data.test))
@@ -202,17 +236,30 @@ def optimizer_of(recipe: PowerpropRecipe) -> optax.GradientTransformation:
     reparam = powerprop(recipe.alpha, adapt_to=recipe.adapt_to)
     if recipe.weight_decay:
         inner = optax.chain(add_power_decay(recipe.weight_decay, recipe.alpha), inner)
+    if recipe.method == "proximal-two-of-four":
+        settled = max(3 * recipe.number_of_steps // 4, 1)
+        return proximal_training(inner, optax.linear_schedule(0, recipe.strength or 1.0, settled))
     method = recipe.sparse_method
     if method is None:
         return reparam.optimizer(inner)
+    half = "two-of-four" in recipe.method
     return sparse_training(
         inner,
         method,
-        density=float(recipe.density),
-        distribution=erk,
+        density=0.5 if half else float(recipe.density),
+        distribution=uniform if half else erk,
         reparam=reparam if recipe.alpha > 1 else None,
         key=jax.random.key(recipe.seed),
     )
+
+
+def final_masks(recipe: PowerpropRecipe, weights: nnx.State, state: EpochState) -> Any:
+    """Give the masks of a sparse method; None of dense training."""
+    if isinstance(state.optimizer, SparseState):
+        return state.optimizer.masks
+    if recipe.method == "proximal-two-of-four":  # what is not yet 2:4 is made so
+        return magnitude_masks(weights, 0.5, pattern=TWO_OF_FOUR)
+    return None
 
 
 def weights_in_use(reparam: Reparametrization, state: EpochState) -> nnx.State:
