@@ -241,8 +241,10 @@ class AxonalDelay(TapLayer):
         self.directions = checks.check_count("directions", directions, least=1)
         check_float_dtype("dtype", dtype, inferred=True)
         check_float_dtype("param_dtype", param_dtype)
-        self.dtype, self.kernel, self.out_features = dtype, None, None
-        if out_features is not None:
+        self.dtype = dtype
+        if out_features is None:
+            self.out_features, self.kernel = None, None
+        else:
             self.out_features = checks.check_count("out_features", out_features, least=1)
             check_rngs(rngs, "params")
             size, key = (1, self.features, self.out_features), rngs.params()
