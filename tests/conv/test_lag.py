@@ -87,6 +87,26 @@ def test_arithmetic_lags_are_a_dilated_convolution(dilation):
         np.testing.assert_allclose(one, two, atol=1e-5)
 
 
+def test_one_by_one_gives_the_numbers_of_all_at_once():
+    x, weights = normal(2, 3, STEPS, CHANNELS), normal(3, CHANNELS, OUT, seed=2)
+
+    def loss(one_by_one, x, weights):
+        y = conv.lag_conv(x, weights, [0, 2, 7], reach=8, one_by_one=one_by_one)
+        return jnp.sum(jnp.sin(y)), y
+
+    @jax.jit
+    def both(x, weights):
+        return [
+            jax.grad(lambda *its, one=one: loss(one, *its), (0, 1), has_aux=True)(x, weights)
+            for one in (False, True)
+        ]
+
+    (slopes, whole), (their_slopes, theirs) = both(x, weights)
+    np.testing.assert_allclose(theirs, whole, atol=1e-6)
+    for one, two in zip(their_slopes, slopes, strict=True):
+        np.testing.assert_allclose(one, two, atol=1e-5)
+
+
 @pytest.mark.parametrize("strict", [False, True])
 def test_jacobian_is_triangular_and_ends_at_the_reach(strict):
     weights, lags = normal(5, CHANNELS, OUT, seed=2), np.array([0, 1, 4, 5, 11])

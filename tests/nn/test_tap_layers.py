@@ -257,7 +257,7 @@ MISTAKES = {
     ),
     "delays": (lambda: nn.AxonalDelay(3, 9, delays=[1, 2]), "(2,)", "each channel", "reshape"),
     "late": (lambda: nn.AxonalDelay(1, 9, delays=[9]), "9 with reach=9", "from 0", "raise"),
-    "out": (lambda: nn.AxonalDelay(1, 9, out_features=2), "rngs=None", "Rngs", "rngs"),
+    "out": (lambda: nn.AxonalDelay(1, 9, out_features=2), "without rngs", "params", "nnx.Rngs"),
     "features": (lambda: nn.AxonalDelay(0, 9), "features=0", "at least 1", "features"),
     "none": (
         lambda: nn.place_taps(nnx.Linear(1, 1, rngs=nnx.Rngs(0)), loss_of),
