@@ -34,6 +34,7 @@ PAGES = {
     "docs/recurrent.md": ("tbptt", "recurrent_memory"),
     "docs/remat.md": ("remat",),
     "docs/lag_attention.md": ("lag_attention",),
+    "docs/conv.md": ("lags_speed", "delays"),
 }
 """Benchmarks by the page that shows them."""
 

@@ -110,7 +110,8 @@ def offset_kernel(
         live &= (offsets[:, axis] >= low) & (offsets[:, axis] <= high)
         places.append(jnp.clip(offsets[:, axis], low, high) - low)
     flat = places[0] * width + places[1]
-    kernel = _scattered(weights, *(_per_channel(part, channels) for part in (flat, live)), cells)
+    flat, live = (_per_channel(part, channels) for part in (flat, live))
+    kernel = _scattered(weights, flat, live, cells)
     return kernel.reshape(height, width, *kernel.shape[1:])
 
 

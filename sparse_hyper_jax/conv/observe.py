@@ -25,15 +25,12 @@ from sparse_hyper_jax.entrance import as_array
 from sparse_hyper_jax.ops import Taps
 from sparse_hyper_jax.placement import gathered
 
-HALF_NORMAL_MEDIAN = 0.6745
-"""Of the magnitude of a normal number, in standard deviations."""
-
 
 class Seen(NamedTuple):
     """What a probe has seen of a layer."""
 
     gains: jax.Array
-    """``(*cells, C, m)``, whitened and decorrelated; or ``(reach, C)`` per channel."""
+    """``(*cells, C, m)``, whitened and decorrelated; ``(reach, C, m)`` of own lags, whitened."""
 
     autocovariance: jax.Array
     """Of the inputs, by difference of cells; or ``(reach, C)`` per channel."""
@@ -62,15 +59,28 @@ def observe_offsets(
     return Seen(gains, offset_autocovariance(x, window, wrap=wrap))
 
 
-def observe_delays(x: jax.Array, cotangent: jax.Array, *, reach: int, strict: bool) -> Seen:
+def observe_delays(
+    x: jax.Array,
+    cotangent: jax.Array,
+    *,
+    reach: int,
+    strict: bool,
+    mixed: bool,
+    directions: int,
+) -> Seen:
     """Look at a layer of own delays of channels; see :func:`~.probe.probe_delays`."""
     x, cotangent = enter_sequences("x", x), enter_sequences("cotangent", cotangent)
+    correlation = autocovariance(x, reach, sharing="channel")
+    if checks.check_flag("mixed", mixed):
+        x, cotangent = _enter_pair(x, cotangent)
+        white = ops.whiten_cotangent(cotangent, count=directions)
+        return Seen(lag_gains(x, white, reach, strict=strict), correlation)
     check_cotangent(cotangent, x, "channel")
     x, cotangent = widened(x, cotangent)
     # An unsettled bias looks like a gain of every lag.
     centred = cotangent - jnp.mean(cotangent, tuple(range(x.ndim - 1)), keepdims=True)
     gains = lag_gains(x, centred, reach, sharing="channel", strict=strict)
-    return Seen(gains, autocovariance(x, reach, sharing="channel"))
+    return Seen(gains[..., None], correlation)
 
 
 def place_shared(
@@ -104,7 +114,7 @@ def place_own(
     apart: int,
 ) -> Taps:
     """Place taps of every channel, ``(C, k)`` slots, by what was seen."""
-    reach, channels = seen.gains.shape
+    reach, channels, directions = seen.gains.shape
     taps = _enter_own_taps(taps, channels)
     count = min(checks.check_count("count", count), taps.placed.shape[1])
     if min_z is not None:
@@ -114,7 +124,7 @@ def place_own(
     def of_channel(gains: jax.Array, correlation: jax.Array, taps: Taps) -> Taps:
         for _ in range(count):
             scores = ops.residual_scores(gains, taps, autocorrelation=correlation)
-            z = _standard_deviations(scores)
+            z = _standard_deviations(scores, directions)
             taps = ops.pursue(z, taps, 1, apart=apart, allowed=allowed, threshold=min_z)
         return taps
 
@@ -133,13 +143,19 @@ def channel_covariance(x: jax.Array) -> jax.Array:
     return summed_product(centred, centred, axes) * (x.shape[-1] / x.size)
 
 
-def _standard_deviations(scores: jax.Array) -> jax.Array:
-    """Give the size of gains by their squares, in units of what is typical for noise."""
-    sizes = jnp.sqrt(jnp.maximum(scores, 0))
-    typical = jnp.nanmedian(jnp.where(jnp.isfinite(scores), sizes, jnp.nan))
+def _standard_deviations(scores: jax.Array, count: int) -> jax.Array:
+    """Say how far sums of so many squares stand out, as normal numbers of variance 1 do.
+
+    The cube root of a chi-square of ``m`` degrees, divided by its median, is nearly normal around 1
+    with variance ``2 / (9 m) / (1 - 2 / (9 m))**2`` (Wilson and Hilferty 1931). The median is that
+    of the noise: few lags have a gain.
+    """
+    typical = jnp.nanmedian(jnp.where(jnp.isfinite(scores), scores, jnp.nan))
     # A channel without any gain has nothing that stands out.
-    spread = jnp.maximum(typical / HALF_NORMAL_MEDIAN, jnp.finfo(sizes.dtype).tiny)
-    return jnp.where(sizes > 0, sizes / spread, 0)
+    typical = jnp.maximum(typical, jnp.finfo(scores.dtype).tiny)
+    roots = jnp.cbrt(jnp.maximum(scores, 0) / typical)
+    middle = 1 - 2 / (9 * count)
+    return jnp.where(scores > 0, (roots - 1) * (middle / (2 / (9 * count)) ** 0.5), -jnp.inf)
 
 
 def _enter_pair(x: jax.Array, cotangent: jax.Array) -> list[jax.Array]:

@@ -28,6 +28,7 @@ from sparse_hyper_jax.conv.observe import (
 )
 from sparse_hyper_jax.entrance import as_array
 from sparse_hyper_jax.ops import Taps
+from sparse_hyper_jax.precision import wide_dtype
 
 
 def probe_lags(
@@ -136,25 +137,32 @@ def probe_delays(
     *,
     reach: int,
     strict: bool = False,
+    mixed: bool = False,
+    directions: int = 8,
     min_z: float | jax.Array | None = 5.0,
     apart: int = 0,
 ) -> Taps:
     """Place delays that each channel has for itself, where its gain stands out.
 
-    The gain of a lag is one number for each channel, so noise alone makes it a normal one: with the
-    residual gains ``g[u]`` of a channel, ``z[u] = |g[u]| / (median |g| / 0.6745)``, and the largest
-    is placed if it exceeds ``min_z``.
+    The gain of a lag is one number for each channel, or ``m`` with ``mixed``. Noise alone makes the
+    sum of their squares a chi-square; its cube root is nearly normal, and says by how many standard
+    deviations a lag stands out from those of its channel.
 
     Args:
         x: ``(b, T, C)``.
         cotangent: ``(b, T, C)``, the gradient of the loss with respect to the delayed channels.
+            What follows has to weigh a channel, or its delay gains nothing: with weights that are
+            not learned yet, mix.
         taps: slots of every channel: positions ``(C, k, 1)``, placed ``(C, k)``. What
             ``lag_conv(x, weights, taps.positions[..., 0].T, taps.placed.T)`` reads.
         count: largest number of delays to place in each channel, static.
         reach: number of candidate lags, static.
         strict: the present is none of them.
-        min_z: standard deviations; 5 places noise in one of 1,700 channels with 1,000 candidates.
-            None places ``count`` delays whatever they gain. May be traced.
+        mixed: the cotangent is ``(b, T, O)``, of what weights ``(k, C, O)`` make of the delayed
+            channels. Then a delay is found whatever the weights of its channel are.
+        directions: of the cotangent, if mixed; see :func:`probe_lags`.
+        min_z: standard deviations; 5 places noise in fewer than one of 1,000 channels with 1,000
+            candidates. None places ``count`` delays whatever they gain. May be traced.
         apart: see :func:`~sparse_hyper_jax.ops.pursue`.
 
     Returns:
@@ -171,7 +179,8 @@ def probe_delays(
         >>> conv.probe_delays(x, error, taps, reach=100).positions.ravel().tolist()
         [17, 3, 80]
     """
-    seen = observe_delays(x, cotangent, reach=reach, strict=strict)
+    options = {"strict": strict, "mixed": mixed, "directions": directions}
+    seen = observe_delays(x, cotangent, reach=reach, **options)
     return place_own(seen, taps, count, strict=strict, min_z=min_z, apart=apart)
 
 
@@ -217,6 +226,8 @@ def start_weights(
         checks.check_shape(name, flag, weights.shape[:1], "one flag per tap")
     checks.check_number("scale", scale, at_least=0)
     fresh = (flags[1] & ~flags[0]).reshape(-1, *(1,) * (weights.ndim - 1))
-    size = jnp.asarray(scale, weights.dtype) / weights.shape[1] ** 0.5
-    drawn = size * jax.random.normal(key, weights.shape, weights.dtype)
-    return jnp.where(fresh, drawn, weights)
+    # The same numbers for every precision that weights may have.
+    dtype = wide_dtype(weights)
+    size = jnp.asarray(scale, dtype) / weights.shape[1] ** 0.5
+    drawn = size * jax.random.normal(key, weights.shape, dtype)
+    return jnp.where(fresh, drawn.astype(weights.dtype), weights)

@@ -65,8 +65,10 @@ def mix_reads(reads: list[jax.Array], weights: jax.Array) -> jax.Array:
         every, matrix = jnp.concatenate(reads, -1), weights.reshape(weights.shape[0], -1)
         return jax.lax.dot_general(every, matrix, (((every.ndim - 1,), (1,)), ((), ())))
     lead = (1,) * (reads[0].ndim - 1)
-    parts = [read * row.reshape(*lead, -1) for read, row in zip(reads, weights, strict=True)]
-    return sum(parts[1:], parts[0])
+    rows = [row.reshape(*lead, -1) for row in weights]
+    return sum(
+        (read * row for read, row in zip(reads[1:], rows[1:], strict=True)), reads[0] * rows[0]
+    )
 
 
 def _column(channel: jax.Array, start: jax.Array, steps: int) -> jax.Array:

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.core import Tracer
 
 from sparse_hyper_jax import checks, conv
 from sparse_hyper_jax.conv.observe import (
@@ -189,14 +190,23 @@ class LagConv(TapLayer):
 class AxonalDelay(TapLayer):
     """A delay for every channel: ``y[t, c] = x[t - delay_c, c]``, at first of none.
 
-    A channel without a delay is silent, until :func:`place_taps` finds where it is missed. There
-    are no parameters: what follows weighs the channels.
+    A channel without a delay is silent, until :func:`place_taps` finds where it is missed. Without
+    ``out_features`` there are no parameters, and a delay is missed only as far as what follows
+    weighs its channel: silence teaches no weights. With ``out_features`` the delayed channels are
+    mixed, ``y[t] = sum_c x[t - delay_c, c] kernel[0, c]``, and a probe sees what each output
+    misses.
 
     Args:
         features: number of channels ``C``.
         reach: number of candidate delays, 0 to ``reach - 1``.
         delays: ``C`` of them, to begin with; None for none.
         strict: the present is none of them.
+        out_features: length ``O`` of the last axis of the output, if channels are to be mixed.
+        directions: see :class:`LagConv`, if mixed.
+        dtype: see there, if mixed.
+        param_dtype: see there.
+        kernel_init: initializer of ``(1, C, O)``; by default small.
+        rngs: stream ``params``, if mixed.
 
     Raises:
         ValueError: an option is wrong.
@@ -211,10 +221,34 @@ class AxonalDelay(TapLayer):
         [[1.0, 0.0], [2.0, 0.0], [3.0, 0.0], [4.0, 10.0], [5.0, 20.0]]
     """
 
-    def __init__(self, features: int, reach: int, *, delays: Any = None, strict: bool = False):
+    def __init__(
+        self,
+        features: int,
+        reach: int,
+        *,
+        delays: Any = None,
+        strict: bool = False,
+        out_features: int | None = None,
+        directions: int = 8,
+        dtype: Any = None,
+        param_dtype: Any = jnp.float32,
+        kernel_init: Any = small_weights,
+        rngs: nnx.Rngs | None = None,
+    ):
         self.features = checks.check_count("features", features, least=1)
         self.reach = checks.check_count("reach", reach, least=1)
         self.strict = checks.check_flag("strict", strict)
+        self.directions = checks.check_count("directions", directions, least=1)
+        check_float_dtype("dtype", dtype, inferred=True)
+        check_float_dtype("param_dtype", param_dtype)
+        self.dtype = dtype
+        if out_features is None:
+            self.out_features, self.kernel = None, None
+        else:
+            self.out_features = checks.check_count("out_features", out_features, least=1)
+            check_rngs(rngs, "params")
+            size, key = (1, self.features, self.out_features), rngs.params()
+            self.kernel = nnx.Param(initialised("kernel_init", kernel_init, key, size, param_dtype))
         shape = self.features, 1
         if delays is None:
             taps = Taps(jnp.zeros((*shape, 1), jnp.int32), jnp.zeros(shape, bool))
@@ -232,14 +266,14 @@ class AxonalDelay(TapLayer):
             x: ``(..., T, C)``.
 
         Returns:
-            the same shape and dtype; whole numbers become floats.
+            ``(..., T, C)`` or ``(..., T, O)``, floats of the input's dtype.
 
         Raises:
             ValueError: another number of channels.
         """
-        (x,) = promote((self._checked(x),))
+        x, weights = self._promoted(x)
         options = {"reach": self.reach, "strict": self.strict}
-        y = conv.lag_conv(x, *self._taps(x), **options).astype(x.dtype)
+        y = conv.lag_conv(x, weights, *self._delays(), **options).astype(x.dtype)
         return self.watched(x, y)
 
     def init_stream(
@@ -265,23 +299,27 @@ class AxonalDelay(TapLayer):
             x: ``(..., C)``.
 
         Returns:
-            the next stream, and the delayed channels.
+            the next stream, and ``(..., C)`` or ``(..., O)``.
 
         Raises:
             ValueError: shapes that do not fit.
         """
-        (x,) = promote((self._checked(x),))
-        following, y = conv.lag_conv_step(stream, x, *self._taps(x), strict=self.strict)
+        x, weights = self._promoted(x)
+        lags, placed = self._delays()
+        following, y = conv.lag_conv_step(stream, x, weights, lags, placed, strict=self.strict)
         return following, y.astype(x.dtype)
 
     def seen_shapes(self) -> Seen:
         """See :class:`TapLayer`."""
         shape = self.reach, self.features
-        return Seen(shape, shape)  # type: ignore[arg-type]
+        count = 1 if self.out_features is None else min(self.directions, self.out_features)
+        return Seen((*shape, count), shape)  # type: ignore[arg-type]
 
     def observe(self, x: jax.Array, cotangent: jax.Array) -> Seen:
         """See :class:`TapLayer`."""
-        return observe_delays(x, cotangent, reach=self.reach, strict=self.strict)
+        mixed = self.out_features is not None
+        options = {"strict": self.strict, "mixed": mixed, "directions": self.directions}
+        return observe_delays(x, cotangent, reach=self.reach, **options)
 
     def next_taps(self, seen: Seen, count: int, **options: Any) -> Taps:
         """See :class:`TapLayer`."""
@@ -289,17 +327,21 @@ class AxonalDelay(TapLayer):
 
     def fresh_parameters(self, fresh: jax.Array) -> dict[str, jax.Array]:
         """See :class:`TapLayer`."""
-        return {}
+        return {} if self.kernel is None else {"kernel": fresh.T[..., None]}
 
-    def _checked(self, x: Any) -> jax.Array:
+    def _promoted(self, x: Any) -> tuple[jax.Array, jax.Array]:
+        """Bring input and weights, ``(1, C, O)`` or ones ``(1, C)``, to one dtype."""
         x = as_array("x", x)
         checks.check_last_axis("x", x, self.features)
-        return x
+        if self.kernel is not None:
+            return promote((x, self.kernel.get_value()), dtype=self.dtype)
+        (x,) = promote((x,), dtype=self.dtype)
+        return x, jnp.ones((1, self.features), x.dtype)
 
-    def _taps(self, x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """Weights, lags and flags, ``(1, C)`` each."""
+    def _delays(self) -> tuple[jax.Array, jax.Array]:
+        """Lags and flags, ``(1, C)`` each."""
         positions, placed = self.taps.get_value()
-        return jnp.ones((1, self.features), x.dtype), positions[..., 0].T, placed.T
+        return positions[..., 0].T, placed.T
 
 
 def _with_bias(y: jax.Array, bias: jax.Array | None) -> jax.Array:
@@ -321,7 +363,7 @@ def _given_lags(lags: Sequence[int], slots: int, reach: int, strict: bool) -> Ta
 
 def _check_lags(lags: jax.Array, reach: int, strict: bool) -> None:
     """Raise if a lag, as far as it is known, is none that may be read."""
-    if isinstance(lags, jax.core.Tracer) or lags.size == 0:
+    if isinstance(lags, Tracer) or lags.size == 0:
         return
     low, high = int(lags.min()), int(lags.max())
     checks.require(

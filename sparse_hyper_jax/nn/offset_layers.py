@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.core import Tracer
 
 from sparse_hyper_jax import checks, conv
 from sparse_hyper_jax.conv.entrance import enter_window
@@ -158,7 +159,7 @@ class OffsetConv(TapLayer):
             "raise num_taps",
         )
         cells = given.astype(jnp.int32) + jnp.array([[height // 2, width // 2]], jnp.int32)
-        if not isinstance(cells, jax.core.Tracer):
+        if not isinstance(cells, Tracer):
             known = np.asarray(cells)
             inside = (known >= 0).all() and (known < self.window).all()
             checks.require(

@@ -6,7 +6,7 @@ and there they are looked at: as the gradient of zeros that a copy of the layer 
 
 from abc import abstractmethod
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -36,7 +36,7 @@ class TapProbe(nnx.Variable):
 class TapLayer(nnx.Module):
     """A layer that reads at taps; :func:`~.tap_placing.place_taps` finds them by this type."""
 
-    probe: ClassVar[Any] = None
+    probe: Any = None
     taps: TapSlots
 
     @abstractmethod

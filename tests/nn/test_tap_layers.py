@@ -172,16 +172,15 @@ class Delayed(nnx.Module):
     """Delays of channels, and a readout that is not known either."""
 
     def __init__(self, channels, reach, rngs):
-        self.delay = nn.AxonalDelay(channels, reach)
-        self.out = nnx.Linear(channels, channels, rngs=rngs)
+        self.delay = nn.AxonalDelay(channels, reach, out_features=channels, rngs=rngs)
 
     def __call__(self, x):
-        return self.out(self.delay(x))
+        return self.delay(x)
 
 
 @pytest.mark.parametrize("seed", range(2))
 def test_delays_are_recovered_with_the_readout_unknown(seed):
-    channels, reach = 6, 150
+    channels, reach = 12, 150
     keys = jax.random.split(jax.random.key(seed), 3)
     x = jax.random.normal(keys[0], (8, 500, channels))
     truth = jax.random.randint(keys[1], (channels,), 0, reach)
@@ -189,7 +188,7 @@ def test_delays_are_recovered_with_the_readout_unknown(seed):
     y = nn.AxonalDelay(channels, reach, delays=truth)(x) @ mixing
     network = Delayed(channels, reach, nnx.Rngs(seed))
     state = OPTIMIZER.init(nnx.state(network, nnx.Param))
-    for min_z in (5.0, 5.0, 5.0, 5.0):
+    for min_z in (5.0, 5.0):
         _, state, _ = trained(network, state, x, y, min_z=min_z)
     positions, placed = network.delay.taps.get_value()
     np.testing.assert_array_equal(placed, True)
@@ -207,6 +206,19 @@ def test_delays_step_as_they_delay_a_whole():
     np.testing.assert_array_equal(delay(X), expected)
     silent = nn.AxonalDelay(CHANNELS, REACH)
     np.testing.assert_array_equal(silent(X), 0)
+    mixing = nn.AxonalDelay(CHANNELS, REACH, delays=[8, 0, 3], out_features=OUT, rngs=nnx.Rngs(0))
+    np.testing.assert_allclose(mixing(X), delay(X) @ mixing.kernel.get_value()[0], atol=1e-6)
+
+
+def test_delays_are_placed_without_weights_of_their_own_where_the_readout_is_known():
+    x, mixing = normal(8, 400, 4), normal(4, 4, seed=1)
+    target = nn.AxonalDelay(4, 100, delays=[99, 0, 20, 55])(x) @ mixing
+    layer = nn.AxonalDelay(4, 100)
+    fresh = nn.place_taps(layer, lambda layer: jnp.mean((layer(x) @ mixing - target) ** 2))
+    positions, placed = layer.taps.get_value()
+    np.testing.assert_array_equal(placed, True)
+    assert positions.ravel().tolist() == [99, 0, 20, 55]
+    assert jax.tree.leaves(fresh) == []
 
 
 def test_linen_users_get_them_too():
@@ -245,6 +257,7 @@ MISTAKES = {
     ),
     "delays": (lambda: nn.AxonalDelay(3, 9, delays=[1, 2]), "(2,)", "each channel", "reshape"),
     "late": (lambda: nn.AxonalDelay(1, 9, delays=[9]), "9 with reach=9", "from 0", "raise"),
+    "out": (lambda: nn.AxonalDelay(1, 9, out_features=2), "rngs=None", "Rngs", "rngs"),
     "features": (lambda: nn.AxonalDelay(0, 9), "features=0", "at least 1", "features"),
     "none": (
         lambda: nn.place_taps(nnx.Linear(1, 1, rngs=nnx.Rngs(0)), loss_of),

@@ -19,6 +19,7 @@ HALVES = {
     "float16": "the past keeps its dtype, the output is wide: see the tests of the room",
     "bfloat16": "the past keeps its dtype, the output is wide: see the tests of the room",
 }
+NO_FLOATS = "taps are integers and flags; a gain of NaN places none"
 PROBE = {"reach": 5, "min_z": None}
 OWN_SLOTS = ops.Taps(np.zeros((CHANNELS, 1, 1), np.int32), np.zeros((CHANNELS, 1), bool))
 
@@ -142,6 +143,7 @@ ROWS = [
         lambda x, cotangent: conv.probe_lags(x, cotangent, ops.empty_taps(2), 2, **PROBE),
         (X, eighths(STEPS, OUT, seed=2)),
         exact=None,
+        dropped=NO_FLOATS,
     ),
     Row(
         "probe_offsets",
@@ -150,12 +152,17 @@ ROWS = [
         ),
         (PLANE, eighths(4, 3, OUT, seed=2)),
         exact=None,
+        dropped=NO_FLOATS,
     ),
     Row(
         "probe_delays",
-        lambda x, cotangent: conv.probe_delays(x, cotangent, OWN_SLOTS, **PROBE),
+        lambda x, cotangent: (
+            conv.probe_delays(x, cotangent, OWN_SLOTS, **PROBE),
+            conv.probe_delays(x, cotangent, OWN_SLOTS, **PROBE, mixed=True),
+        ),
         (X, eighths(STEPS, CHANNELS, seed=2)),
         exact=None,
+        dropped=NO_FLOATS,
     ),
     Row(
         "start_weights",
