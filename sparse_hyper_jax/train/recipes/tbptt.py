@@ -67,7 +67,7 @@ class TbpttRecipe(Recipe):
     lag: Count = 10
     """Steps that every gradient goes back at least, with --method fixed."""
 
-    delta: Positive = 0.9
+    delta: Positive = 0.5
     """Relative bias that is tolerated; from 1 on nothing is promised."""
 
     least_lag: Count = 2
