@@ -19,10 +19,21 @@ repository, which is the one that they measured or a later one. A new benchmark 
 
 PAGES = {
     "docs/results.md": ("sort", "identity", "sparse_backprop_accuracy", "sparse_backprop_speed"),
-    "docs/sorting.md": ("sort_scale", "sort_quantiles", "sort_quality", "sort_ablation"),
+    "docs/sorting.md": (
+        "sort_scale",
+        "sort_quantiles",
+        "sort_quality",
+        "sort_ablation",
+    ),
     "docs/glimpses.md": ("glimpse", "glimpse_table", "antialiasing"),
     "docs/scale.md": ("stages", "scaling", "multiply", "shard", "gpu"),
-    "docs/powerprop.md": ("powerprop_prune", "sparse_training", "packnet", "powerprop_step"),
+    "docs/powerprop.md": (
+        "powerprop_prune",
+        "sparse_training",
+        "packnet",
+        "powerprop_step",
+        "masked_multiply",
+    ),
     "docs/estimators.md": (
         "gradient_picture",
         "univariate",

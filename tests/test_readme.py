@@ -6,6 +6,7 @@ from pathlib import Path
 
 import jax
 import numpy as np
+import optax
 import pytest
 
 from sparse_hyper_jax import continual, pruning, reparam, sort
@@ -19,8 +20,8 @@ SNIPPETS = [
     for page in PAGES
     for snippet in re.findall(r"^```python\n(.*?)^```", page, flags=re.MULTILINE | re.DOTALL)
 ]
-# What fits numbers, or places them on devices, cannot be traced.
-LOOKS_AT_NUMBERS = ("fit_locality(", "shard_tuples(", "from_dense(")
+# What fits numbers, places them on devices or writes them down, cannot be traced.
+LOOKS_AT_NUMBERS = ("fit_locality(", "shard_tuples(", "from_dense(", "Checkpoints(")
 
 
 def test_readme_has_snippets():
@@ -46,6 +47,7 @@ def test_what_the_table_for_jaxpruner_names_exists():
     names = vars(pruning) | vars(reparam) | vars(continual) | {"partial": functools.partial}
     names |= {"schedule": pruning.one_shot(1), "select": reparam.is_kernel, "alpha": 2.0}
     names |= {"step": 5, "every": 2, "begin": 0, "end": 900}
+    names |= {"inner": optax.sgd(0.1), "strength": 1.0}
     names["params"] = {"kernel": np.ones((8, 4))}
     names["masks"] = pruning.magnitude_masks(names["params"], pruning.uniform(names["params"], 0.5))
     names["state"] = types.SimpleNamespace(masks=names["masks"])
