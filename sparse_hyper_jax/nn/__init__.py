@@ -28,8 +28,8 @@ from sparse_hyper_jax.nn.backprop_memory import (
     next_memories,
     reset_memory,
 )
-from sparse_hyper_jax.nn.expert_results import DefaultVectors, Mixed, RouterBias
 from sparse_hyper_jax.nn.delay_layers import AxonalDelay
+from sparse_hyper_jax.nn.expert_results import DefaultVectors, Mixed, RouterBias
 from sparse_hyper_jax.nn.free_maps import FreeHyperLayer
 from sparse_hyper_jax.nn.free_tuples import FreeTuples
 from sparse_hyper_jax.nn.glimpse_attention import GlimpseAttention
@@ -37,10 +37,8 @@ from sparse_hyper_jax.nn.glimpse_classifiers import Classified
 from sparse_hyper_jax.nn.glimpse_models import glimpse_classifier
 from sparse_hyper_jax.nn.key_networks import NumberKeyNetwork
 from sparse_hyper_jax.nn.lag_attention import LagAttention
-from sparse_hyper_jax.nn.lag_layers import AxonalDelay, LagConv
-from sparse_hyper_jax.nn.mixture import Mixture
 from sparse_hyper_jax.nn.lag_layers import LagConv
-from sparse_hyper_jax.nn.mixture import DefaultVectors, Mixed, Mixture
+from sparse_hyper_jax.nn.mixture import Mixture
 from sparse_hyper_jax.nn.offset_layers import OffsetConv
 from sparse_hyper_jax.nn.parameters import RawMeans, RawVariances, TupleValues, parameter_labels
 from sparse_hyper_jax.nn.sparse_backprop import SparseBackpropLinear
