@@ -66,9 +66,10 @@ def mix_reads(reads: list[jax.Array], weights: jax.Array) -> jax.Array:
         return jax.lax.dot_general(every, matrix, (((every.ndim - 1,), (1,)), ((), ())))
     lead = (1,) * (reads[0].ndim - 1)
     rows = [row.reshape(*lead, -1) for row in weights]
-    return sum(
-        (read * row for read, row in zip(reads[1:], rows[1:], strict=True)), reads[0] * rows[0]
-    )
+    total = reads[0] * rows[0]
+    for read, row in zip(reads[1:], rows[1:], strict=True):
+        total = total + read * row
+    return total
 
 
 def _column(channel: jax.Array, start: jax.Array, steps: int) -> jax.Array:
