@@ -3,8 +3,9 @@
 Each function is measured in a process of its own, on the version of JAX that runs the benchmark;
 before 0.11.1 with the flag without which XLA for the CPU takes the barriers of checkpoints away.
 ``part=memory``: one line for every variant with bytes of temporaries and operations as the
-compiler counts them, the bytes by which one run raises the peak of a process that does nothing
-else, and the seconds of planning. ``part=time``: milliseconds, all variants in turn,
+compiler counts them, the bytes by which one run raises the peak of its process, those of its
+results, the scratch that the dearest of its products takes when it runs alone, and the seconds of
+planning. ``part=time``: milliseconds, all variants in turn,
 and their ratio to plain backpropagation. The variants: plain; ``jax.checkpoint`` around the whole
 function, around each block, around the whole with the policy ``dots_saveable``; and the plans of
 ``remat.plan(points=6)``, each the one that some budgets choose.
@@ -38,8 +39,11 @@ def settings(asked: Asked, lines: Lines) -> Iterator[Facts]:
 
 
 def write(lines: Lines) -> str:
-    """Write what each function takes at best, and what every plan takes."""
-    best, plans = [], []
+    """Write what each function takes at best, what every plan takes, and what processes take.
+
+    Lines of before scratch was measured have no part in the last.
+    """
+    best, plans, processes = [], [], []
     for model in MODELS:
         for way in WAYS:
             found = lines.where(model=model, barriers=way)
@@ -49,13 +53,22 @@ def write(lines: Lines) -> str:
                 name = [model, memory["plain"]["jax"]]
                 best.append([*name, *_best(memory, times)])
                 plans.append([*name, *(_cell(memory, times, plan) for plan in PLANS)])
+                if "result_bytes" in memory["plain"]:
+                    processes.append([*name, *_process(memory)])
     heads = ["function", "JAX", "plain", *BUILT_IN, "leanest plan", "less", "operations", "time"]
-    heads += ["process", "nodes", "planned in"]
-    return markdown(heads, best) + "\n\n" + markdown(["function", "JAX", *PLANS], plans)
+    heads += ["nodes", "planned in"]
+    parts = ["results", "scratch", "process, plain", "of the sum", "leanest plan", "of the sum"]
+    return "\n\n".join(
+        [
+            markdown(heads, best),
+            markdown(["function", "JAX", *PLANS], plans),
+            markdown(["function", "JAX", *parts, "all nine"], processes),
+        ]
+    )
 
 
-def _mebibytes(line: dict) -> str:
-    return f"{line['temporary_bytes'] / 2**20:.3g}"
+def _mebibytes(line: dict, field: str = "temporary_bytes") -> str:
+    return f"{line[field] / 2**20:.3g}"
 
 
 def _leanest(memory: dict) -> str:
@@ -76,9 +89,28 @@ def _best(memory: dict, times: dict) -> list[str]:
         f"{100 * saved:.0f} %",
         f"{taken['gigaflops'] / plain['gigaflops']:.2f}",
         f"{times[plan]:.2f}" if plan in times else "-",
-        " to ".join(f"{one['process_bytes'] / 2**20:.3g}" for one in (plain, taken)),
         str(plain["nodes"]),
         f"{plain['plan_seconds']:.1f} s",
+    ]
+
+
+def _process(memory: dict) -> list[str]:
+    """Compare the peak of a process with temporaries, results and scratch together."""
+
+    def share(line: dict) -> float:
+        fields = ("temporary_bytes", "result_bytes", "scratch_bytes")
+        return line["process_bytes"] / sum(line[field] for field in fields)
+
+    plain, taken = memory["plain"], memory[_leanest(memory)]
+    shares = [100 * share(line) for line in memory.values()]
+    return [
+        *(_mebibytes(plain, field) for field in ("result_bytes", "scratch_bytes")),
+        *(
+            cell
+            for line in (plain, taken)
+            for cell in (_mebibytes(line, "process_bytes"), f"{100 * share(line):.0f} %")
+        ),
+        f"{min(shares):.0f} to {max(shares):.0f} %",
     ]
 
 

@@ -20,7 +20,7 @@ from tests.fuzz.run import fuzz, shared_out
 PLANS = {
     "ops": (8, 11, 14, 16, 24, 26, 28),
     "sort": (2, 10, 14, 16, 18),
-    "recurrent": (0, 2, 3, 5),
+    "recurrent": (0, 2, 3, 7),
     "remat": (0,),
     "glimpse": (8,),
     "estimators": (0, 6),

@@ -15,7 +15,7 @@ from benchmarks.lines import ROOT, Lines
 
 WITHOUT_TABLE = ("sparse_backprop_speed", "gpu")
 UNFINISHED = (
-    *("gpu", "sort_quality", "glimpse_table", "shard", "tbptt", "remat"),
+    *("gpu", "sort_quality", "glimpse_table", "shard", "tbptt"),
     *("lag_attention", "lags_quality", "lags_speed", "delays"),
 )
 """Benchmarks of which not all settings were measured."""

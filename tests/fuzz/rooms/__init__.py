@@ -15,6 +15,7 @@ from tests.fuzz.rooms import (
     sort,
     sort_losses,
     sort_weighted,
+    truncation,
     tuples,
     weights,
 )
@@ -35,6 +36,6 @@ FAMILIES = {
     "continual": weights.CONTINUAL,
     "diagnostics": backprop.DIAGNOSTICS,
     "remat": remat.FAMILIES,
-    "recurrent": recurrent.FAMILIES,
+    "recurrent": (*recurrent.FAMILIES, *truncation.FAMILIES),
     "nn": nn.FAMILIES,
 }
