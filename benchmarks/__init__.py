@@ -31,6 +31,7 @@ PAGES = {
         "experts",
         "estimators",
     ),
+    "docs/lags.md": ("lags_files",),
     "docs/recurrent.md": ("tbptt", "recurrent_memory"),
     "docs/remat.md": ("remat",),
 }
