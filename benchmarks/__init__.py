@@ -31,9 +31,9 @@ PAGES = {
         "experts",
         "estimators",
     ),
+    "docs/lags.md": ("lags_files", "lags_quality"),
     "docs/recurrent.md": ("tbptt", "recurrent_memory"),
     "docs/remat.md": ("remat",),
-    "docs/lags.md": ("lags_quality",),
 }
 """Benchmarks by the page that shows them."""
 

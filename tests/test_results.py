@@ -14,7 +14,16 @@ from benchmarks import NAMES, PAGES, __main__, lines, recipes, runner, tables
 from benchmarks.lines import ROOT, Lines
 
 WITHOUT_TABLE = ("sparse_backprop_speed", "gpu")
-UNFINISHED = ("gpu", "sort_quality", "glimpse_table", "shard", "tbptt", "remat", "lags_quality")
+UNFINISHED = (
+    "gpu",
+    "sort_quality",
+    "glimpse_table",
+    "shard",
+    "tbptt",
+    "remat",
+    "lags_files",
+    "lags_quality",
+)
 """Benchmarks of which not all settings were measured."""
 
 MEASURED_BY_A_PROGRAM = {("kind", "gradient"), ("part", "time"), ("bias", True)}

@@ -65,6 +65,10 @@ RECIPES = {
         "sparse_hyper_jax.train.recipes.tbptt:TbpttRecipe",
         "train a recurrent net by truncated backpropagation, its lag chosen by its bias",
     ),
+    "lags": Entry(
+        "sparse_hyper_jax.train.recipes.lags:LagsRecipe",
+        "find which lags of a series matter: of a generated one, of canvases, of your own CSV file",
+    ),
 }
 
 EXTRAS = {

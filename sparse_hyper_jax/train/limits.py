@@ -43,6 +43,11 @@ def above(bound: float) -> Limit:
     return Limit(f"greater than {bound}", lambda value: value > bound)
 
 
+def below(bound: float) -> Limit:
+    """Allow numbers less than ``bound``."""
+    return Limit(f"less than {bound}", lambda value: value < bound)
+
+
 # Steps are counted, and arrays measured, in 32 bits.
 LARGEST = 2**31 - 1
 

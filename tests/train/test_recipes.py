@@ -203,6 +203,11 @@ IGNORED = [
     ("tbptt", {"method": "fixed", "delta": 0.5}, "--delta 0.5 --largest-lag 6 with --method fixed"),
     ("tbptt", {"data_dir": "."}, "--data-dir"),
     ("tbptt", {"task": "text"}, "--delay 3 --symbols 2 with --task text"),
+    ("lags", {"targets": ("y",)}, "--targets y with --task series"),
+    ("lags", {"task": "canvas"}, "--channels 2 with --task canvas"),
+    ("lags", {"method": "random"}, "--most-taps 3 --min-gain 0.5 with --method random"),
+    ("lags", {"given": (1, 2)}, "--given 1 2 with --method pursuit"),
+    ("lags", {"taps": 2}, "--most-taps 3 --min-gain 0.5 with --taps 2"),
 ]
 
 

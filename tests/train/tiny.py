@@ -88,6 +88,21 @@ TINY = {
         },
         ("lags.png",),
     ),
+    "lags": Tiny(
+        {
+            "channels": 2,
+            "length": 500,
+            "reach": 70,
+            "restarts": 2,
+            "hidden": (6, 4),
+            "window": 16,
+            "most_taps": 3,
+            "min_gain": 0.5,
+            "steps": 20,
+            "evaluate_every": 10,
+        },
+        ("lags.png",),
+    ),
     "logistic": Tiny({"steps": 20, "evaluate_every": 10}, ()),
 }
 

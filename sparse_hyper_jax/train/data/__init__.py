@@ -49,6 +49,12 @@ from sparse_hyper_jax.train.data.series import (
 )
 from sparse_hyper_jax.train.data.splits import cut_stratified, load_splits, split_dataset
 from sparse_hyper_jax.train.data.table_file import Table, read_table
+from sparse_hyper_jax.train.data.time_parts import (
+    SeriesPart,
+    SeriesParts,
+    cut_in_time,
+    standardise,
+)
 
 __all__ = [
     "ClassIndex",
@@ -57,9 +63,12 @@ __all__ = [
     "LagSystem",
     "LaggedSeries",
     "Sequences",
+    "SeriesPart",
+    "SeriesParts",
     "Splits",
     "Table",
     "augment",
+    "cut_in_time",
     "cut_stratified",
     "distinct_numbers",
     "download_mnist",
@@ -83,5 +92,6 @@ __all__ = [
     "render",
     "run_system",
     "split_dataset",
+    "standardise",
     "warp",
 ]

@@ -160,7 +160,7 @@ def _places(path: Path, names: Sequence[str], columns: Sequence[str] | None) -> 
         "" not in wanted,
         f"a column without a name in {path}" if columns is None else f"columns {_some(wanted)}",
         "columns that have names",
-        "name it in the first line, or say which columns you want",
+        "name it in the first line, or choose others, with --inputs",
     )
     for name in wanted:
         require(name in names, f"no column {name!r} in {path}", _expected(name, names), "change it")
@@ -243,6 +243,6 @@ def _finite(path: Path, row: _Row, place: int, name: str) -> float:
         "a number with a decimal point",
         "write points for decimals, and no marks between thousands",
     )
-    change = "correct it, or say which columns of numbers you want"
+    change = "correct it, or choose columns of numbers, with --inputs"
     require(value is not None, where, "a number", change)
     raise ValueError(f"found {where}; expected a finite number, of at most {LARGEST:g}; {change}")

@@ -1,0 +1,64 @@
+"""Series cut in time: no target of one part is near one of another; scales come from training."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+from sparse_hyper_jax.train.data import cut_in_time, standardise
+from tests.ops.examples import assert_names_itself_and_its_cure
+
+
+@pytest.mark.parametrize("ahead", [0, 1, 5])
+@pytest.mark.parametrize("history", [0, 1, 7])
+def test_parts_follow_each_other_with_a_gap(history, ahead):
+    time = np.arange(200.0)[:, None]
+    parts = cut_in_time(time, time, history=history, ahead=ahead)
+    targets, reads = [], []
+    for part in parts:
+        assert np.array_equal(part.targets, part.inputs + ahead)
+        targets.append(part.targets[history:, 0])
+        reads.append(part.inputs[:, 0])
+        assert np.all(np.diff(part.inputs[:, 0]) == 1)
+    for before, after in itertools.pairwise(targets):
+        assert after[0] - before[-1] == history + 1
+    assert np.concatenate(reads).tolist() == list(range(200 - ahead))
+    counted = 200 - ahead - 3 * history
+    assert [len(one) for one in targets[:2]] == [counted * 60 // 100, counted * 20 // 100]
+
+
+def test_columns_are_scaled_by_their_first_rows_alone():
+    values = np.random.default_rng(0).normal(5, 3, (100, 2)) * [1, 1e8]
+    values[60:] += 1e9
+    scaled, mean, spread = standardise(values, 60, ["a", "b"])
+    np.testing.assert_allclose(scaled[:60].mean(axis=0), 0, atol=1e-9)
+    np.testing.assert_allclose(scaled[:60].std(axis=0), 1)
+    np.testing.assert_allclose(scaled * spread + mean, values)
+
+
+@pytest.mark.parametrize("value", [0.0, 0.1, 1e100])
+def test_constant_columns_are_told(value):
+    values = np.stack([np.arange(50.0), np.full(50, value)], axis=1)
+    values[45:, 1] = 7  # it varies where nothing is learned
+    assert_names_itself_and_its_cure(
+        lambda: standardise(values, 40, ["a", "b"]),
+        f"column 'b' with the same value {value:g} in all 40 rows",
+        "a column that varies",
+        "leave it out",
+    )
+
+
+@pytest.mark.parametrize(
+    ("rows", "history", "ahead"), [(3, 1, 1), (0, 0, 0), (352, 100, 3), (99, 0, 150)]
+)
+def test_short_series_are_told(rows, history, ahead):
+    values = np.zeros((rows, 1))
+    assert_names_itself_and_its_cure(
+        lambda: cut_in_time(values, values, history=history, ahead=ahead),
+        f"{rows} rows, to look {history} back",
+        f"at least {3 * history + ahead + 50}",
+        "lower --reach",
+    )
+    longer = np.zeros((3 * history + ahead + 50, 1))
+    shortest = cut_in_time(longer, longer, history=history, ahead=ahead)
+    assert min(len(part.inputs) for part in shortest) == history + 10
