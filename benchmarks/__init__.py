@@ -44,10 +44,10 @@ PAGES = {
         "matrix_game",
         "estimators",
     ),
+    "docs/lags.md": ("lags_files", "lags_quality"),
     "docs/recurrent.md": ("tbptt", "recurrent_memory"),
     "docs/remat.md": ("remat",),
     "docs/conv.md": ("lags_speed", "delays"),
-    "docs/lags.md": ("lags_quality",),
     "docs/local.md": ("associated",),
     "docs/lag_attention.md": ("lag_attention",),
 }

@@ -140,7 +140,8 @@ def probe_of(forward: Forward, task: Task, rule: str) -> Callable[..., ops.Taps]
         if rule == "halves":
             one, other = gains(slice(0, None, 2)), gains(slice(1, None, 2))
             counts = given.inputs.shape[1] - np.arange(task.reach)
-            options |= {"counts": counts, "false_rate": FALSE_RATE}
+            # Fewer cells than one over the rate can confirm nothing.
+            options |= {"counts": counts, "false_rate": max(FALSE_RATE, 2 / task.reach)}
             return ops.pursue_halves(one, other, taps, 2, **options)
         least = 5.0 if rule == "z" else None
         return ops.pursue_gains(gains(slice(None)), taps, 2, min_z=least, **options)

@@ -112,7 +112,8 @@ def split_half_p_values(
     without looking at ``second``: of all cells, a share of ``p`` has a p-value up to ``p``.
 
     Args:
-        first: ``(*cells, ...)``, gains of one half, whitened and decorrelated.
+        first: ``(*cells, ...)``, gains of one half, whitened and decorrelated: the cotangent of
+            both halves together, so that they have the same directions.
         second: the same for the other half.
         taps: ``k`` slots.
         autocorrelation: see :func:`residual_scores`.
@@ -181,7 +182,8 @@ def pursue_halves(
     is one period off.
 
     Args:
-        first: ``(*cells, ...)``, gains of the half that proposes, whitened and decorrelated.
+        first: ``(*cells, ...)``, gains of the half that proposes; see
+            :func:`split_half_p_values`.
         second: the same for the half that confirms.
         taps: ``k`` slots.
         count: largest number of taps to place, static.
