@@ -97,7 +97,7 @@ def proximal_training(
         return ProximalState(own.init(params), jnp.zeros((), jnp.int32))
 
     def update(
-        updates: Any, state: ProximalState, params: Any = None, **extra: Any
+        updates: Any, state: Any, params: Any = None, **extra: Any
     ) -> tuple[Any, ProximalState]:
         params = require_given(
             params, "params=None", "the parameters", "call update(gradient, state, params)"
