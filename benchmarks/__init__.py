@@ -24,6 +24,7 @@ PAGES = {
         "sort_quantiles",
         "sort_quality",
         "sort_ablation",
+        "learning_to_rank",
     ),
     "docs/glimpses.md": ("glimpse", "glimpse_table", "antialiasing"),
     "docs/scale.md": ("stages", "scaling", "multiply", "shard", "gpu"),
