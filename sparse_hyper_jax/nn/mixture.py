@@ -118,14 +118,9 @@ class Mixture(nnx.Module):
         >>> mixed = mixture(jnp.ones((5, 4)))
         >>> mixed.y.shape, mixed.expert.shape
         ((5, 2), (5,))
-        >>> mixture(jnp.ones((5, 4)), deterministic=True).y.shape
-        (5, 2)
-        >>> mixture = nn.Mixture(
-        ...     4, 8, 2, 3, router="top", num_chosen=2, capacity_factor=1.5, product="slots",
-        ...     rngs=nnx.Rngs(0),
-        ... )
-        >>> mixed = mixture(jnp.ones((6, 4)))  # all alike: two experts get six tokens, and have six
-        >>> mixed.expert.shape, sorted(mixed.load.load.tolist()), int(mixed.dropped)
+        >>> two = {"router": "top", "num_chosen": 2, "capacity_factor": 1.5, "product": "slots"}
+        >>> mixed = nn.Mixture(4, 8, 2, 3, **two, rngs=nnx.Rngs(0))(jnp.ones((6, 4)))
+        >>> mixed.expert.shape, sorted(mixed.load.load.tolist()), int(mixed.dropped)  # all alike
         ((6, 2), [0, 6, 6], 0)
     """
 
