@@ -72,12 +72,9 @@ def proximal_training(
         >>> import optax
         >>> from sparse_hyper_jax.pruning import proximal_training
         >>> params = {"kernel": jnp.array([[1.0], [0.75], [0.5], [0.25]])}
-        >>> optimizer = proximal_training(optax.sgd(0.1), lambda steps: 0.1 * steps)
-        >>> state, still = optimizer.init(params), {"kernel": jnp.zeros((4, 1))}
-        >>> for _ in range(12):
-        ...     updates, state = optimizer.update(still, state, params)
-        ...     params = optax.apply_updates(params, updates)
-        >>> (params["kernel"][:, 0] > 0).tolist()
+        >>> optimizer = proximal_training(optax.set_to_zero(), 5.0)
+        >>> updates, state = optimizer.update(params, optimizer.init(params), params)
+        >>> (optax.apply_updates(params, updates)["kernel"][:, 0] > 0).tolist()
         [True, True, False, False]
     """
     check_instance("inner", inner, optax.GradientTransformation)
