@@ -178,7 +178,7 @@ class LagStudy:
             metric=self.metric.replace("_", " "),
             found=self.method == "pursuit",
         )
-        figure.savefig(folder.path / "lags.png", dpi=150)
+        folder.save_figure(figure, "lags")
 
 
 def _kept(fits: LagFit, restart: int) -> LagFit:
