@@ -57,6 +57,8 @@ html_math_renderer = "mathml"
 html_theme_options = {
     "show_toc_level": 2,
     "use_download_button": False,
+    # Each page would list all the names of all rooms, which takes the square of their number.
+    "collapse_navbar": True,
     "navbar_persistent": [],
     "navbar_start": [],
     "navbar_center": [],

@@ -39,6 +39,12 @@ def probed(key, *, directions, turned, min_z=5.0):
     )
 
 
+probe_attention = jax.jit(
+    attention.probe_attention,
+    static_argnames=("reach", "near", "count", "min_z", "directions"),
+)
+
+
 def lags_of(taps):
     return [row[on].tolist() for row, on in zip(*map(np.array, taps), strict=True)]
 
@@ -62,17 +68,17 @@ def test_what_every_lag_gains_is_no_gain_of_one():
     draw = partial(jax.random.normal, shape=(8, 200, 1, 4))
     query, key, value = (draw(jax.random.key(seed)) for seed in range(3))
     taps = attention.empty_lags(1, 2)
-    out = attention.lag_attention(query, key, value, *taps, near=1)
+    out = jax.jit(partial(attention.lag_attention, near=1))(query, key, value, *taps)
     # The loss wants less of the present, and more of 25 steps ago.
     error = 3 * out - jnp.roll(value, 25, axis=1)
-    taps = attention.probe_attention(query, key, value, error, taps, reach=60, near=1)
+    taps = probe_attention(query, key, value, error, taps, reach=60, near=1)
     assert lags_of(taps) == [[25]]
 
 
 def test_noise_places_nothing():
     draw = partial(jax.random.normal, shape=(4, 200, 1, 3))
     rows = [draw(jax.random.key(seed)) for seed in range(4)]
-    taps = attention.probe_attention(*rows, attention.empty_lags(1, 2), reach=REACH)
+    taps = probe_attention(*rows, attention.empty_lags(1, 2), reach=REACH)
     assert lags_of(taps) == [[]]
 
 
