@@ -32,7 +32,8 @@ def balance_loss(logits: jax.Array, index: jax.Array) -> jax.Array:
         scalar in float32 or wider; 0 if all tokens are padding.
 
     Raises:
-        ValueError: no tokens, no experts, or an index of another shape or dtype.
+        ValueError: no tokens, no experts, an index of another shape or dtype, or with more choices
+            than experts.
 
     Reference: Fedus et al. 2021, arXiv 2101.03961.
 
@@ -43,7 +44,7 @@ def balance_loss(logits: jax.Array, index: jax.Array) -> jax.Array:
         1.0 2.0
     """
     logits = prepare_logits(logits)
-    index = check_choices(index, logits.shape[:-1])
+    index = check_choices(index, logits.shape)
     experts, every = logits.shape[-1], tuple(range(logits.ndim - 1))
     _check_tokens(logits)
     chosen = chosen_expert(index, experts)
@@ -72,7 +73,8 @@ def router_z_loss(logits: jax.Array, index: jax.Array | None = None) -> jax.Arra
         scalar in float32 or wider; 0 if all tokens are padding.
 
     Raises:
-        ValueError: no tokens, no experts, or an index of another shape or dtype.
+        ValueError: no tokens, no experts, an index of another shape or dtype, or with more choices
+            than experts.
 
     Reference: Zoph et al. 2022, "ST-MoE", arXiv 2202.08906.
 
@@ -86,7 +88,7 @@ def router_z_loss(logits: jax.Array, index: jax.Array | None = None) -> jax.Arra
     _check_tokens(logits)
     inside = jnp.ones(logits.shape[:-1], bool)
     if index is not None:
-        index = check_choices(index, logits.shape[:-1])
+        index = check_choices(index, logits.shape)
         inside = jnp.any(chosen_expert(index, logits.shape[-1]), axis=-1)
         inside = jnp.any(inside, axis=-1) if index.ndim == logits.ndim else inside
     # What padding holds goes before it is used: its slopes are 0, also beside NaN.
@@ -149,9 +151,21 @@ def _check_tokens(logits: jax.Array) -> None:
 def check_choices(index: Any, shape: tuple[int, ...]) -> jax.Array:
     """Return the experts of tokens as an array, one integer for every token, or several.
 
+    Args:
+        index: as it was passed.
+        shape: that of the logits, ``(..., E)``.
+
     Raises:
-        ValueError: another shape, or no integers.
+        ValueError: another shape, more choices than experts, or no integers.
     """
     index = as_array("index", index, "integers")
-    several = index.ndim == len(shape) + 1 and index.shape[-1] > 0
-    return check_index(index, (*shape, index.shape[-1]) if several else shape)
+    *tokens, experts = shape
+    several = index.ndim == len(shape) and index.shape[-1] > 0
+    if several and index.shape[:-1] == tuple(tokens):
+        checks.require(
+            index.shape[-1] <= experts,
+            f"index of shape {index.shape} for logits of shape {shape}",
+            f"at most {experts} different experts per token",
+            "give logits their axis of tokens, or choose fewer",
+        )
+    return check_index(index, (*tokens, index.shape[-1]) if several else tuple(tokens))
