@@ -12,7 +12,7 @@ from sparse_hyper_jax.precision import wide_dtype
 INT32_MAX = 2**31 - 1
 
 
-class LagTaps(NamedTuple):
+class LiveLags(NamedTuple):
     """Lags that were checked, with what makes the empty slots among them count for nothing."""
 
     lags: jax.Array
@@ -40,7 +40,7 @@ def enter_sequences(name: str, x: Any) -> jax.Array:
 
 def enter_lags(
     lags: Any, placed: Any, *, channels: int, reach: int | None, strict: bool
-) -> LagTaps:
+) -> LiveLags:
     """Check lags and tell which of them count.
 
     Args:
@@ -63,7 +63,7 @@ def enter_lags(
     live = lags >= int(checks.check_flag("strict", strict))
     if reach is not None:
         live &= lags < checks.check_count("reach", reach, least=1, most=INT32_MAX)
-    return LagTaps(lags, live if placed is None else live & enter_placed(placed, lags.shape))
+    return LiveLags(lags, live if placed is None else live & enter_placed(placed, lags.shape))
 
 
 def enter_offsets(offsets: Any, placed: Any) -> tuple[jax.Array, jax.Array]:

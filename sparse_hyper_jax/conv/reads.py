@@ -3,10 +3,10 @@
 import jax
 import jax.numpy as jnp
 
-from sparse_hyper_jax.conv.entrance import LagTaps
+from sparse_hyper_jax.conv.entrance import LiveLags
 
 
-def shifted_reads(x: jax.Array, taps: LagTaps, reach: int | None) -> list[jax.Array]:
+def shifted_reads(x: jax.Array, taps: LiveLags, reach: int | None) -> list[jax.Array]:
     """Give ``x[..., t - lag, c]`` for every tap; 0 before the first step, and for empty taps.
 
     Args:

@@ -11,9 +11,10 @@ from sparse_hyper_jax import checks, conv
 from sparse_hyper_jax.conv.observe import Seen, observe_delays, place_own
 from sparse_hyper_jax.entrance import as_array
 from sparse_hyper_jax.nn.keys import check_rngs
-from sparse_hyper_jax.nn.lag_layers import check_lags, small_weights
+from sparse_hyper_jax.nn.lag_layers import check_lags
 from sparse_hyper_jax.nn.options import check_float_dtype, initialised
 from sparse_hyper_jax.nn.promotion import promote
+from sparse_hyper_jax.nn.tap_conv import small_weights
 from sparse_hyper_jax.nn.tap_layers import TapLayer, TapSlots
 from sparse_hyper_jax.ops import Taps
 

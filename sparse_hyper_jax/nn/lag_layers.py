@@ -12,22 +12,12 @@ from jax.core import Tracer
 from sparse_hyper_jax import checks, conv
 from sparse_hyper_jax.conv.observe import Seen, lags_from, observe_lags, place_shared
 from sparse_hyper_jax.entrance import as_array
-from sparse_hyper_jax.nn.keys import check_rngs
-from sparse_hyper_jax.nn.options import check_float_dtype, initialised
-from sparse_hyper_jax.nn.promotion import promote
-from sparse_hyper_jax.nn.tap_layers import TapLayer, TapSlots
+from sparse_hyper_jax.nn.tap_conv import TapConv, small_weights, with_bias
+from sparse_hyper_jax.nn.tap_layers import TapSlots
 from sparse_hyper_jax.ops import Taps
 
 
-def small_weights(key: jax.Array, shape: Sequence[int], dtype: Any = jnp.float32) -> jax.Array:
-    """Draw weights ``(k, C, ...)`` of standard deviation ``0.02 / sqrt(C)``.
-
-    Small, so that a tap that was just placed does not disturb what the others have learned.
-    """
-    return 0.02 / shape[1] ** 0.5 * jax.random.normal(key, tuple(shape), dtype)
-
-
-class LagConv(TapLayer):
+class LagConv(TapConv):
     """A causal convolution of few taps, each anywhere in the past, put where it gains most.
 
     ``y[t] = bias + sum_j x[t - lag_j] kernel[j]`` over the taps that are placed: at first none, or
@@ -82,24 +72,20 @@ class LagConv(TapLayer):
         bias_init: Any = nnx.initializers.constant(0.1),  # noqa: B008 (pure)
         rngs: nnx.Rngs,
     ):
-        self.in_features = checks.check_count("in_features", in_features, least=1)
-        self.out_features = checks.check_count("out_features", out_features, least=1)
-        self.num_taps = checks.check_count("num_taps", num_taps, least=1)
         self.reach = checks.check_count("reach", reach, least=1)
         self.strict = checks.check_flag("strict", strict)
-        self.directions = checks.check_count("directions", directions, least=1)
-        check_float_dtype("dtype", dtype, inferred=True)
-        check_float_dtype("param_dtype", param_dtype)
-        check_rngs(rngs, "params")
-        self.dtype = dtype
-        shape = self.num_taps, self.in_features, self.out_features
-        drawn = initialised("kernel_init", kernel_init, rngs.params(), shape, param_dtype)
-        self.kernel = nnx.Param(drawn)
-        if checks.check_flag("use_bias", use_bias):
-            bias = initialised("bias_init", bias_init, rngs.params(), shape[-1:], param_dtype)
-            self.bias = nnx.Param(bias)
-        else:
-            self.bias = None
+        super().__init__(
+            in_features,
+            out_features,
+            num_taps,
+            directions=directions,
+            use_bias=use_bias,
+            dtype=dtype,
+            param_dtype=param_dtype,
+            kernel_init=kernel_init,
+            bias_init=bias_init,
+            rngs=rngs,
+        )
         self.taps = TapSlots(_given_lags(lags, self.num_taps, self.reach, self.strict))
 
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -114,11 +100,11 @@ class LagConv(TapLayer):
         Raises:
             ValueError: another number of channels.
         """
-        x, kernel, bias = self._promoted(x)
+        x, kernel, bias = self.promoted(x)
         lags, placed = self._lags()
         options = {"reach": self.reach, "strict": self.strict}
         y = conv.lag_conv(x, kernel, lags, placed, **options).astype(x.dtype)
-        return self.watched(x, _with_bias(y, bias))
+        return self.watched(x, with_bias(y, bias))
 
     def init_stream(self, batch_shape: Sequence[int] = ()) -> conv.LagStream:
         """Make what :meth:`step` takes first.
@@ -145,10 +131,10 @@ class LagConv(TapLayer):
         Raises:
             ValueError: shapes that do not fit.
         """
-        x, kernel, bias = self._promoted(x)
+        x, kernel, bias = self.promoted(x)
         lags, placed = self._lags()
         following, y = conv.lag_conv_step(stream, x, kernel, lags, placed, strict=self.strict)
-        return following, _with_bias(y.astype(x.dtype), bias)
+        return following, with_bias(y.astype(x.dtype), bias)
 
     def seen_shapes(self) -> Seen:
         """See :class:`TapLayer`."""
@@ -165,23 +151,9 @@ class LagConv(TapLayer):
         allowed = lags_from(self.reach, strict=self.strict)
         return place_shared(seen, self.taps.get_value(), count, allowed=allowed, **options)
 
-    def fresh_parameters(self, fresh: jax.Array) -> dict[str, jax.Array]:
-        """See :class:`TapLayer`."""
-        return {"kernel": fresh[:, None, None]}
-
     def _lags(self) -> tuple[jax.Array, jax.Array]:
         positions, placed = self.taps.get_value()
         return positions[:, 0], placed
-
-    def _promoted(self, x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array | None]:
-        x = as_array("x", x)
-        checks.check_last_axis("x", x, self.in_features)
-        bias = None if self.bias is None else self.bias.get_value()
-        return promote((x, self.kernel.get_value(), bias), dtype=self.dtype)
-
-
-def _with_bias(y: jax.Array, bias: jax.Array | None) -> jax.Array:
-    return y if bias is None else y + jnp.broadcast_to(bias, y.shape)
 
 
 def _given_lags(lags: Sequence[int], slots: int, reach: int, strict: bool) -> Taps:

@@ -13,15 +13,12 @@ from sparse_hyper_jax import checks, conv
 from sparse_hyper_jax.conv.entrance import enter_window
 from sparse_hyper_jax.conv.observe import Seen, observe_offsets, place_shared
 from sparse_hyper_jax.entrance import as_array
-from sparse_hyper_jax.nn.keys import check_rngs
-from sparse_hyper_jax.nn.lag_layers import small_weights
-from sparse_hyper_jax.nn.options import check_float_dtype, initialised
-from sparse_hyper_jax.nn.promotion import promote
-from sparse_hyper_jax.nn.tap_layers import TapLayer, TapSlots
+from sparse_hyper_jax.nn.tap_conv import TapConv, small_weights, with_bias
+from sparse_hyper_jax.nn.tap_layers import TapSlots
 from sparse_hyper_jax.ops import Taps
 
 
-class OffsetConv(TapLayer):
+class OffsetConv(TapConv):
     """A convolution of planes with few taps, each anywhere in a window, put where it gains most.
 
     ``y[p] = bias + sum_j x[p + offset_j] kernel[j]``; see :class:`LagConv`, and
@@ -77,25 +74,21 @@ class OffsetConv(TapLayer):
         bias_init: Any = nnx.initializers.constant(0.1),  # noqa: B008 (pure)
         rngs: nnx.Rngs,
     ):
-        self.in_features = checks.check_count("in_features", in_features, least=1)
-        self.out_features = checks.check_count("out_features", out_features, least=1)
-        self.num_taps = checks.check_count("num_taps", num_taps, least=1)
         self.window = enter_window(window)
         self.wrap = checks.check_flag("wrap", wrap)
         self.causal = checks.check_flag("causal", causal)
-        self.directions = checks.check_count("directions", directions, least=1)
-        check_float_dtype("dtype", dtype, inferred=True)
-        check_float_dtype("param_dtype", param_dtype)
-        check_rngs(rngs, "params")
-        self.dtype = dtype
-        shape = self.num_taps, self.in_features, self.out_features
-        drawn = initialised("kernel_init", kernel_init, rngs.params(), shape, param_dtype)
-        self.kernel = nnx.Param(drawn)
-        if checks.check_flag("use_bias", use_bias):
-            bias = initialised("bias_init", bias_init, rngs.params(), shape[-1:], param_dtype)
-            self.bias = nnx.Param(bias)
-        else:
-            self.bias = None
+        super().__init__(
+            in_features,
+            out_features,
+            num_taps,
+            directions=directions,
+            use_bias=use_bias,
+            dtype=dtype,
+            param_dtype=param_dtype,
+            kernel_init=kernel_init,
+            bias_init=bias_init,
+            rngs=rngs,
+        )
         self.taps = TapSlots(self._given(offsets))
 
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -110,15 +103,12 @@ class OffsetConv(TapLayer):
         Raises:
             ValueError: another number of channels.
         """
-        x = as_array("x", x)
-        checks.check_last_axis("x", x, self.in_features)
-        bias = None if self.bias is None else self.bias.get_value()
-        x, kernel, bias = promote((x, self.kernel.get_value(), bias), dtype=self.dtype)
+        x, kernel, bias = self.promoted(x)
         positions, placed = self.taps.get_value()
         offsets = conv.window_offsets(positions, self.window)
         options = {"window": self.window, "wrap": self.wrap}
         y = conv.offset_conv(x, kernel, offsets, placed, **options).astype(x.dtype)
-        return self.watched(x, y if bias is None else y + jnp.broadcast_to(bias, y.shape))
+        return self.watched(x, with_bias(y, bias))
 
     def seen_shapes(self) -> Seen:
         """See :class:`TapLayer`."""
@@ -135,10 +125,6 @@ class OffsetConv(TapLayer):
     def next_taps(self, seen: Seen, count: int, **options: Any) -> Taps:
         """See :class:`TapLayer`."""
         return place_shared(seen, self.taps.get_value(), count, allowed=self._allowed(), **options)
-
-    def fresh_parameters(self, fresh: jax.Array) -> dict[str, jax.Array]:
-        """See :class:`TapLayer`."""
-        return {"kernel": fresh[:, None, None]}
 
     def _allowed(self) -> np.ndarray:
         """Flags of the cells where a tap may be placed."""

@@ -24,6 +24,7 @@ from jax.scipy.linalg import solve_triangular
 from sparse_hyper_jax import checks
 from sparse_hyper_jax.entrance import as_array
 from sparse_hyper_jax.ops.pursue import Taps, check_cells, enter_allowed, enter_taps, inside, taken
+from sparse_hyper_jax.placement import gathered
 from sparse_hyper_jax.precision import at_least_float32
 
 NORMAL_MAD = 1.4826
@@ -71,7 +72,8 @@ def whiten_cotangent(
         >>> ops.whiten_cotangent(cotangent, count=1, ridge=1e-6).round(2).tolist()
         [[1.0], [1.0], [-1.0], [-1.0]]
     """
-    cotangent = at_least_float32(as_array("cotangent", cotangent))
+    # Samples of all devices have one mean and one covariance.
+    cotangent = gathered(at_least_float32(as_array("cotangent", cotangent)))
     checks.require(
         cotangent.ndim >= 1 and cotangent.size > 0,
         f"cotangent of shape {cotangent.shape}",

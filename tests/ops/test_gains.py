@@ -67,6 +67,17 @@ def test_a_score_is_the_decrease_of_the_squared_error(cells, taps, whole):
             assert_close(score, before - after, rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.parametrize("kind", list(jax.sharding.AxisType)[:2], ids=str)
+def test_samples_that_are_spread_are_whitened_together(kind):
+    cotangent = np.random.default_rng(0).normal(size=(8, 5, 3)).astype(np.float32)
+    whiten = jax.jit(lambda cotangent: ops.whiten_cotangent(cotangent, count=2))
+    expected = np.asarray(whiten(cotangent))
+    mesh = jax.make_mesh((len(jax.devices()),), ("b",), axis_types=(kind,))
+    with jax.set_mesh(mesh):
+        spread = jax.device_put(cotangent, jax.NamedSharding(mesh, jax.P("b")))
+        np.testing.assert_allclose(whiten(spread), expected, rtol=1e-4, atol=1e-5)
+
+
 def test_whitened_channels_score_the_decrease_of_the_squared_error():
     generator = np.random.default_rng(0)
     inputs = generator.normal(size=(40, 3)) @ generator.normal(size=(3, 3))
