@@ -14,7 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.lines import Facts, Line
-from benchmarks.programs.lag_methods import PLACED_BY, PROBE_BATCH, dense_reads, statistics
+from benchmarks.programs.lag_pursuit import PLACED_BY, PROBE_BATCH, statistics
+from benchmarks.programs.lag_rivals import dense_reads
 from benchmarks.programs.lag_training import (
     UNITS,
     Forward,
