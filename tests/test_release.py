@@ -2,6 +2,7 @@
 
 import ast
 import re
+import runpy
 import sys
 import tomllib
 from pathlib import Path
@@ -74,6 +75,20 @@ def test_jobs_run_what_the_contributor_page_says():
     for command in ("ruff check .", "ruff format --check .", site):
         assert command in runs
         assert command in page
+
+
+def test_links_of_the_released_readme_are_absolute():
+    lead = runpy.run_path(str(ROOT / "hatch_build.py"))["with_absolute_links"]
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    text = lead(readme, "https://host/owner/name/", "v1.2.3")
+    targets = re.findall(r"""\]\(([^)\s]+)|(?:src|href)="([^"]+)""", text)
+    assert len(targets) > 20
+    assert all(re.match("https?://", link or source) for link, source in targets)
+    assert "https://host/owner/name/blob/v1.2.3/docs/start.md" in text
+    assert 'src="https://host/owner/name/raw/v1.2.3/docs/identity.gif"' in text
+    assert lead(text, "https://elsewhere", "v2") == text
+    by_workflow = read(".github/workflows/release.yml")["jobs"]["build"]["steps"]
+    assert any("REPOSITORY_URL" in step.get("env", {}) for step in by_workflow)
 
 
 @pytest.mark.parametrize("path", FORMS, ids=lambda path: path.name)
