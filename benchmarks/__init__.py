@@ -46,7 +46,7 @@ PAGES = {
         "estimators",
     ),
     "docs/lags.md": ("lags_files", "lags_quality"),
-    "docs/recurrent.md": ("tbptt", "recurrent_memory"),
+    "docs/recurrent.md": ("tbptt", "recurrent_memory", "online_rules"),
     "docs/remat.md": ("remat",),
     "docs/conv.md": ("lags_speed", "delays"),
     "docs/local.md": ("associated",),
