@@ -3,7 +3,7 @@
 Every step shows a bit and asks for the one of five steps before; parameters change in every step
 (``programs/online_rules.py``). Cells of 16 units: a GRU, and units that see only themselves, for
 which SnAp-1 is exact. Beside the rules, ways back of 1, 5, 6 and 10 steps from every step: to be
-right about a delay of five, six are needed. Each has three rates of Adam, chosen on another seed by
+right about a delay of five, six are needed. Each has five rates of Adam, chosen on another seed by
 the loss of the last tenth of 50,000 steps, which is also what is shown, in bits: 1 is a guess.
 """
 
@@ -18,7 +18,7 @@ CELLS = ("GRU", "diagonal")
 RULES = ("RTRL", "SnAp-1", "UORO", "through 1", "through 5", "through 6", "through 10")
 NAMES = {rule: rule.replace("through", "a way back of") + " steps" for rule in RULES[3:]}
 NAMES[RULES[3]] = "no way back"
-RATES, TUNED_AT = (0.001, 0.003, 0.01), 100
+RATES, TUNED_AT = (0.0001, 0.0003, 0.001, 0.003, 0.01), 100
 TASK: Facts = {"delay": 5, "width": 16, "steps": 50_000, "longest": 10}
 
 
