@@ -26,6 +26,7 @@ PAGES = {
         "sort_ablation",
         "learning_to_rank",
     ),
+    "docs/from_softjax_and_ott.md": ("sort_peers",),
     "docs/glimpses.md": ("glimpse", "glimpse_table", "antialiasing"),
     "docs/scale.md": ("stages", "scaling", "multiply", "shard", "gpu"),
     "docs/powerprop.md": (
