@@ -3,8 +3,8 @@
 Sort, ranks, median and the eight largest of n normal numbers, ascending, with softness 0.1 and no
 scaling; value and gradient of half the mean of squares. Where a library has the same definition
 (SoftSort's, which softjax offers among others), numbers are compared. ott has another one, by
-optimal transport in 500 iterations, and is timed up to 512 numbers. What would
-need more than 4 GiB is compiled, not run. Needs ``pip install -e ".[peers]"``, Python >= 3.12.
+optimal transport in 500 iterations, and is timed up to 512 numbers. Of 2**17 numbers the matrices
+are compiled, to see their memory, and not run. Needs ``pip install -e ".[peers]"``, Python >= 3.12.
 """
 
 from collections.abc import Iterator
