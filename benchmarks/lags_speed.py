@@ -7,8 +7,8 @@ Median milliseconds of the gradient with respect to input and weights, forward p
 called in turn; and the temporary memory that the compiler plans. Part ``attention``, one line per
 length: one head of 32 features at 16 lags within half the length, against causal
 ``jax.nn.dot_product_attention``, which is only compiled where it would need more than 4 GiB.
-Pin nothing, but let one thread compute: ``XLA_FLAGS="--xla_cpu_multi_thread_eigen=false
-intra_op_parallelism_threads=1"``.
+Called with ``XLA_FLAGS="--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"``, so
+that products and convolutions take one thread.
 """
 
 from benchmarks.lines import Facts, Line, Lines
