@@ -15,7 +15,7 @@ from benchmarks.lines import ROOT, Lines
 
 WITHOUT_TABLE = ("sparse_backprop_speed", "gpu")
 UNFINISHED = (
-    *("gpu", "sort_quality", "glimpse_table", "shard", "tbptt", "learning_to_rank"),
+    *("gpu", "sort_quality", "glimpse_table", "shard", "tbptt"),
     "associated",
     *("lag_attention", "lags_files", "lags_quality", "lags_speed", "delays"),
 )
