@@ -17,7 +17,7 @@ WITHOUT_TABLE = ("sparse_backprop_speed", "gpu")
 UNFINISHED = (
     *("gpu", "sort_quality", "glimpse_table", "shard", "tbptt"),
     "associated",
-    *("lag_attention", "lags_files", "lags_quality", "lags_speed", "delays"),
+    "lag_attention",
 )
 """Benchmarks of which not all settings were measured."""
 
