@@ -1,13 +1,17 @@
 """Whether another run finds the same: positions matched one to one."""
 
+import itertools
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
+import numpy as np
 import optax
 
 from sparse_hyper_jax import checks
 from sparse_hyper_jax.entrance import as_array
+from sparse_hyper_jax.explain.known import check_known
+
+_assigned = jax.jit(optax.assignment.hungarian_algorithm)
 
 
 class Matching(NamedTuple):
@@ -23,15 +27,16 @@ class Matching(NamedTuple):
         [-1, 0]
     """
 
-    partner: jax.Array
-    share: jax.Array
+    partner: np.ndarray
+    share: float
 
 
 def match_positions(one: Any, other: Any, *, within: int = 1) -> Matching:
     """Match positions of two runs one to one: as many as can be, and of these the nearest.
 
     A pair may lie up to ``within`` cells apart along every axis. Solved as an assignment problem,
-    so that two positions never share a partner, in the time of ``k^3`` steps.
+    so that two positions never share a partner, in the time of ``k^3`` steps. Runs on the host: the
+    numbers have to be known.
 
     Args:
         one: integers ``(k, r)``.
@@ -42,17 +47,18 @@ def match_positions(one: Any, other: Any, *, within: int = 1) -> Matching:
         :class:`Matching`.
 
     Raises:
-        ValueError: shapes that do not fit, or no positions.
+        ValueError: shapes that do not fit, no positions, or traced ones.
 
     Reference: Kuhn 1955, "The Hungarian method for the assignment problem".
 
     Example:
         >>> from sparse_hyper_jax import explain
         >>> found = explain.match_positions([[1], [27], [60]], [[28], [27], [1]])
-        >>> found.partner.tolist(), round(float(found.share), 3)
+        >>> found.partner.tolist(), round(found.share, 3)
         ([2, 1, -1], 0.667)
     """
-    one, other = _positions("one", one), _positions("other", other)
+    expected = "positions (k, r), at least one"
+    one, other = _known("one", one, 2, expected), _known("other", other, 2, expected)
     within = checks.check_count("within", within)
     checks.require(
         one.shape[1] == other.shape[1],
@@ -63,11 +69,11 @@ def match_positions(one: Any, other: Any, *, within: int = 1) -> Matching:
     return _match(one, other, within)
 
 
-def agreement(runs: Any, *, within: int = 1) -> jax.Array:
+def agreement(runs: Any, *, within: int = 1) -> np.ndarray:
     """Give the share of positions that every two runs have in common.
 
     What all seeds find can be believed sooner; neighbours stand for each other where inputs
-    resemble their neighbours, which is what ``within`` is for.
+    resemble their neighbours, which is what ``within`` is for. Runs on the host, too.
 
     Args:
         runs: integers ``(s, k, r)``: positions of ``s`` runs.
@@ -77,50 +83,44 @@ def agreement(runs: Any, *, within: int = 1) -> jax.Array:
         ``(s, s)``, symmetric, 1 on the diagonal.
 
     Raises:
-        ValueError: no three axes, or an empty one.
+        ValueError: no three axes, an empty one, or traced runs.
 
     Example:
         >>> from sparse_hyper_jax import explain
         >>> explain.agreement([[[1], [5]], [[5], [40]]]).tolist()
         [[1.0, 0.5], [0.5, 1.0]]
     """
-    runs = as_array("runs", runs)
-    checks.check_integers("runs", runs)
+    runs = _known("runs", runs, 3, "positions (s, k, r), none of them 0")
     within = checks.check_count("within", within)
-    checks.require(
-        runs.ndim == 3 and runs.size > 0,
-        f"runs of shape {runs.shape}",
-        "positions (s, k, r), none of them 0",
-        "stack the positions of all runs",
-    )
-    shares = jax.vmap(
-        jax.vmap(lambda one, other: _match(one, other, within).share, (None, 0)), (0, None)
-    )
-    return shares(runs, runs)
+    shares = np.eye(len(runs))
+    for first, second in itertools.combinations(range(len(runs)), 2):
+        shares[first, second] = shares[second, first] = _match(
+            runs[first], runs[second], within
+        ).share
+    return shares
 
 
-def _match(one: jax.Array, other: jax.Array, within: int) -> Matching:
+def _match(one: np.ndarray, other: np.ndarray, within: int) -> Matching:
     """Solve the assignment: a pair out of reach costs more than all pairs within."""
-    far = jnp.max(jnp.abs(one[:, None] - other[None]), -1)
-    close = far <= within
+    far = np.abs(one[:, None] - other[None]).max(-1)
     most = (within + 1) * min(len(one), len(other)) + 1
-    rows, columns = optax.assignment.hungarian_algorithm(
-        jnp.where(close, far, most).astype(jnp.float32)
-    )
-    pairs = close[rows, columns]
-    partner = jnp.full(len(one), -1, jnp.int32)
-    partner = partner.at[rows].set(jnp.where(pairs, columns, -1).astype(jnp.int32))
-    return Matching(partner, jnp.mean(jnp.zeros(max(len(one), len(other))).at[rows].set(pairs)))
+    costs = np.where(far <= within, far, most).astype(np.float32)
+    rows, columns = map(np.asarray, _assigned(costs))
+    pairs = far[rows, columns] <= within
+    partner = np.full(len(one), -1, np.int32)
+    partner[rows[pairs]] = columns[pairs]
+    return Matching(partner, float(pairs.sum() / max(len(one), len(other))))
 
 
-def _positions(name: str, positions: Any) -> jax.Array:
-    """Check one run."""
-    positions = as_array(name, positions)
-    checks.check_integers(name, positions)
+def _known(name: str, positions: Any, rank: int, expected: str) -> np.ndarray:
+    """Check positions whose numbers are known."""
+    check_known(name, positions)
+    array = as_array(name, positions)
+    checks.check_integers(name, array)
     checks.require(
-        positions.ndim == 2 and positions.size > 0,
-        f"{name} of shape {positions.shape}",
-        "positions (k, r), at least one",
-        "pass a row for every position",
+        array.ndim == rank and array.size > 0,
+        f"{name} of shape {array.shape}",
+        expected,
+        "stack the positions, a row for each",
     )
-    return positions
+    return np.asarray(array, np.int64)

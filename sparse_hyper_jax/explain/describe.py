@@ -152,7 +152,7 @@ def describe_taps(taps: Taps, weights: Any, *, input_sizes: Any = None) -> Descr
     values, importance = (
         _lengths(jnp.where(_like(placed, one), one, 0)) for one in (weights, scaled)
     )
-    same = jnp.all(positions[:, None] == positions[None], -1) & placed[:, None] & placed
+    same = jnp.all(positions[:, None] == positions[None], -1) & placed[:, None] & placed[None]
     return Description(
         positions,
         jnp.zeros(positions.shape),

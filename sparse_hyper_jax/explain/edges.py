@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from sparse_hyper_jax import checks
 from sparse_hyper_jax.entrance import as_array, check_instance
+from sparse_hyper_jax.ops.inside import is_inside
 from sparse_hyper_jax.types import SparseEntries
 
 
@@ -68,7 +69,7 @@ def to_edges(
     )
     for name, side in (("output_shape", output_shape), ("input_shape", input_shape)):
         checks.check_flat_size(name, side)
-    inside = jnp.all((indices >= 0) & (indices < jnp.asarray(shape, indices.dtype)), -1)
+    inside = is_inside(indices, shape)
     split = len(output_shape)
     receivers, senders = (
         jnp.where(inside, _flat(part, side), -1)

@@ -7,6 +7,7 @@ import numpy as np
 from sparse_hyper_jax import checks
 from sparse_hyper_jax.entrance import check_instance
 from sparse_hyper_jax.explain.describe import Description
+from sparse_hyper_jax.explain.known import check_known
 
 
 def write_description(
@@ -26,7 +27,7 @@ def write_description(
         the table.
 
     Raises:
-        ValueError: another number of names than axes.
+        ValueError: another number of names than axes, or a traced description.
 
     Example:
         >>> from sparse_hyper_jax import explain, ops
@@ -39,6 +40,7 @@ def write_description(
         | 5 | 0 | 1 | 1 |  |
     """
     check_instance("description", description, Description)
+    check_known("description", description)
     most = checks.check_count("most", most, least=1)
     found = Description(*(np.asarray(one) for one in description))
     count, rank = found.positions.shape
