@@ -16,6 +16,7 @@ if TYPE_CHECKING:  # what __getattr__ gives, for editors and type checkers
     from sparse_hyper_jax import diagnostics as diagnostics
     from sparse_hyper_jax import dist as dist
     from sparse_hyper_jax import estimators as estimators
+    from sparse_hyper_jax import explain as explain
     from sparse_hyper_jax import glimpse as glimpse
     from sparse_hyper_jax import local as local
     from sparse_hyper_jax import nn as nn
@@ -31,7 +32,7 @@ if TYPE_CHECKING:  # what __getattr__ gives, for editors and type checkers
 __version__ = "0.2.0"
 
 _ROOMS = (
-    *("attention", "backprop", "continual", "conv", "diagnostics", "dist", "estimators"),
+    *("attention", "backprop", "continual", "conv", "diagnostics", "dist", "estimators", "explain"),
     *("glimpse", "local", "nn", "ops", "pruning", "recurrent", "remat", "reparam", "sort"),
     "train",
 )

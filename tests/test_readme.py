@@ -21,7 +21,14 @@ SNIPPETS = [
     for snippet in re.findall(r"^```python\n(.*?)^```", page, flags=re.MULTILINE | re.DOTALL)
 ]
 # What fits numbers, places them on devices or writes them down, cannot be traced.
-LOOKS_AT_NUMBERS = ("fit_locality(", "shard_tuples(", "from_dense(", "Checkpoints(")
+LOOKS_AT_NUMBERS = (
+    "write_description(",
+    "ablate(",
+    "fit_locality(",
+    "shard_tuples(",
+    "from_dense(",
+    "Checkpoints(",
+)
 
 
 def test_readme_has_snippets():

@@ -10,8 +10,10 @@ from matplotlib.animation import FuncAnimation, PillowWriter
 from matplotlib.axes import Axes
 from matplotlib.collections import EllipseCollection
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from sparse_hyper_jax import checks
+from sparse_hyper_jax.explain import Description
 from sparse_hyper_jax.ops import ContinuousTuples
 from sparse_hyper_jax.train.run_folder import RunFolder
 
@@ -139,6 +141,47 @@ def plot_matrix(
         if abs(value) >= 0.005:
             colour = "white" if abs(value) > 0.7 * limit else INK
             ax.text(column, row, f"{value:.2f}", ha="center", va="center", size=7, color=colour)
+    return _figure_of(ax)
+
+
+def plot_description(
+    description: Description, *, axes: Sequence[str] = ("output", "input"), ax: Axes | None = None
+) -> Figure:
+    """Draw what each connection carries: stems for rank 1, discs for rank 2.
+
+    The height of a stem, or the area of a disc, is the importance. Hollow is what has not settled,
+    or sits on the cell of another.
+
+    Args:
+        description: of connections of rank 1 or 2; for rank 2 the first axis runs down.
+        axes: names of the axes of the index space; for rank 1 the last one counts.
+        ax: where to draw; by default a new figure.
+
+    Returns:
+        the figure.
+
+    Raises:
+        ValueError: another rank.
+    """
+    found = Description(*map(np.asarray, description))
+    rank = found.positions.shape[1]
+    checks.require(
+        rank in (1, 2), f"positions of rank {rank}", "rank 1 or 2", "plot two of their columns"
+    )
+    ax = Figure(figsize=(4, 4 / rank), layout="constrained").subplots() if ax is None else ax
+    worth = np.nan_to_num(found.importance)
+    inside = np.where((found.settled & ~found.duplicate)[:, None], mpl.colors.to_rgba(INK), 1.0)
+    if rank == 1:
+        ax.vlines(found.positions[:, 0], 0, worth, color=INK, linewidth=1.2)
+        ax.scatter(found.positions[:, 0], worth, color=inside, edgecolors=INK, s=22, zorder=2)
+        ax.set(xlabel=axes[-1], ylabel="importance", ylim=(0, None))
+    else:
+        areas = 120 * worth / max(worth.max(initial=0), 1e-12)
+        ax.scatter(*found.positions[:, ::-1].T, color=inside, edgecolors=INK, s=areas)
+        ax.set(xlabel=axes[-1], ylabel=axes[0], aspect="equal")
+        ax.yaxis.set_major_locator(MaxNLocator(integer=True))
+        ax.invert_yaxis()
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     return _figure_of(ax)
 
 

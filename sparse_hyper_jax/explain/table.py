@@ -1,0 +1,82 @@
+"""A description as text: the most important connections first."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from sparse_hyper_jax import checks
+from sparse_hyper_jax.entrance import check_instance
+from sparse_hyper_jax.explain.describe import Description
+from sparse_hyper_jax.explain.known import check_known
+
+
+def write_description(
+    description: Description, *, axes: Sequence[str] | None = None, most: int = 20
+) -> str:
+    """Write a Markdown table of connections, one row each, from the most important down.
+
+    Runs on the host: the numbers have to be known.
+
+    Args:
+        description: of ``k`` connections of rank ``r``.
+        axes: names of the ``r`` axes of the index space, for instance ``("output", "input")`` or
+            ``("lag",)``. None numbers them.
+        most: number of rows at most; a last line says how many are left out.
+
+    Returns:
+        the table.
+
+    Raises:
+        ValueError: another number of names than axes, or a traced description.
+
+    Example:
+        >>> from sparse_hyper_jax import explain, ops
+        >>> taps = ops.Taps(jnp.array([[5], [2]]), jnp.array([True, True]))
+        >>> found = explain.describe_taps(taps, jnp.array([1.0, -3.0]))
+        >>> print(explain.write_description(found, axes=("lag",)))
+        | lag | deviation | value | importance | |
+        |---|---|---|---|---|
+        | 2 | 0 | 3 | 3 |  |
+        | 5 | 0 | 1 | 1 |  |
+    """
+    check_instance("description", description, Description)
+    check_known("description", description)
+    most = checks.check_count("most", most, least=1)
+    found = Description(*(np.asarray(one) for one in description))
+    count, rank = found.positions.shape
+    names = [f"axis {axis}" for axis in range(rank)] if axes is None else list(axes)
+    checks.require(
+        len(names) == rank,
+        f"axes={axes!r} for positions of rank {rank}",
+        "a name for every axis",
+        "pass as many names as the index space has axes",
+    )
+    heads = [*names, "deviation", "value", "importance", ""]
+    rows = [heads, *(_row(found, one) for one in found.order[:most])]
+    written = [
+        f"| {' | '.join(row)} |".replace("|  |", "| |")
+        if row is heads
+        else f"| {' | '.join(row)} |"
+        for row in rows
+    ]
+    written.insert(1, "|---" * len(heads) + "|")
+    if count > most:
+        written.append(f"\n{count - most} more, of importance at most {_least(found, most):.3g}")
+    return "\n".join(written)
+
+
+def _row(found: Description, one: int) -> list[str]:
+    """Write one connection."""
+    notes = [] if found.settled[one] else ["not settled"]
+    notes += ["on the cell of another"] if found.duplicate[one] else []
+    numbers = (found.deviations[one].max(initial=0), found.values[one], found.importance[one])
+    return [
+        *map(str, found.positions[one]),
+        *(f"{number:.3g}" for number in numbers),
+        ", ".join(notes),
+    ]
+
+
+def _least(found: Description, most: int) -> float:
+    """Give the largest importance of what is left out."""
+    return float(found.importance[found.order[most]])
