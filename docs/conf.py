@@ -27,6 +27,7 @@ extensions = [
     "sphinx.ext.napoleon",
     "sphinx.ext.viewcode",
     "mathml",
+    "module_signatures",
     "repository_links",
 ]
 exclude_patterns = ["_build", "extensions"]

@@ -21,6 +21,11 @@ def title(notebook: dict[str, Any]) -> str:
     return "".join(notebook["cells"][0]["source"]).splitlines()[0].lstrip("# ")
 
 
+def number(path: Path) -> int:
+    """The number that its name begins with: 2 comes before 10."""
+    return int(path.stem.split("_")[0])
+
+
 def card(stem: str, heading: str) -> str:
     """A picture with the title under it, and the link to the notebook."""
     options = f":link: {stem}\n:link-type: doc\n:img-top: {stem}.png\n"
@@ -32,7 +37,7 @@ def write(source: Path, folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     cards, stems = [], []
-    for path in sorted(source.glob("*.ipynb")):
+    for path in sorted(source.glob("*.ipynb"), key=number):
         shutil.copy(path, folder)
         notebook = json.loads(path.read_text(encoding="utf-8"))
         *_, last = pictures(notebook)

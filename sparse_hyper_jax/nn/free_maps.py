@@ -128,7 +128,7 @@ class FreeHyperLayer(HyperLayer):
         checks.require(
             x.shape[1 : 1 + len(self.in_shape)] == self.in_shape,
             f"x of shape {x.shape}",
-            f"(b, *{self.in_shape}, *features)",
+            f"(batch, {', '.join(map(str, self.in_shape))}), and features behind if there are any",
             "reshape x or make the layer with another in_shape",
         )
         return x

@@ -6,7 +6,7 @@ import jax
 from flax import nnx
 
 from sparse_hyper_jax import checks
-from sparse_hyper_jax.entrance import check_instance, check_random_key
+from sparse_hyper_jax.entrance import check_random_key
 from sparse_hyper_jax.nn.placement import spread_like
 
 Randomness = nnx.Rngs | nnx.RngStream | jax.Array
@@ -23,7 +23,12 @@ def check_rngs(rngs: Any, *streams: str) -> None:
     Raises:
         ValueError: a key, a seed, or a stream that is missing.
     """
-    check_instance("rngs", rngs, nnx.Rngs)
+    checks.require(
+        isinstance(rngs, nnx.Rngs),
+        f"rngs={rngs!r:.80}",
+        "the streams of a module, nnx.Rngs",
+        "pass rngs=nnx.Rngs(seed)",
+    )
     for name in streams:
         checks.require(
             name in rngs or "default" in rngs,

@@ -144,6 +144,12 @@ class HyperLayer(nnx.Module):
             "the window from which local points are drawn",
             "pass region, one length per learned axis, or num_local=0",
         )
+        checks.require(
+            self.num_local > 0 or self.region is None,
+            f"region={self.region} with num_local=0",
+            "no region, where nothing is drawn from it",
+            "pass num_local, the number of points to draw there, or leave region away",
+        )
         if self.chunk_size is not None:
             checks.check_count("chunk_size", self.chunk_size, least=1)
         if self.template is not None:
@@ -200,7 +206,7 @@ class HyperLayer(nnx.Module):
         """Return the input as an array, after checking what is known of its shape."""
         x = as_array("x", x)
         checks.require(
-            x.ndim >= 1, f"x of shape {x.shape}", "(b, *in_shape, *features)", "add a batch axis"
+            x.ndim >= 1, f"x of shape {x.shape}", "(batch, *in_shape)", "add a batch axis"
         )
         return x
 
@@ -217,7 +223,7 @@ class HyperLayer(nnx.Module):
         checks.require(
             in_rank < x.ndim,
             f"x of shape {x.shape} for tuples of rank {rank} and out_shape {self.out_shape}",
-            f"(b, *in_shape, *features) with {in_rank} input axes",
+            f"(batch, *in_shape), and features behind, with {in_rank} input axes",
             "add the batch axis, or give means one column per output and input axis",
         )
         one = partial(self._one, probability)
