@@ -76,7 +76,10 @@ def test_a_batch_and_both_modes_agree_with_a_scan():
 
 
 def test_without_inputs_there_is_a_length():
-    carry, ys = checkpointed_scan(lambda carry, x: (carry * 2, carry), 1.0, length=5)
+    def double(carry, x):
+        return carry * 2, carry
+
+    carry, ys = jax.jit(partial(checkpointed_scan, double, length=5))(1.0)
     assert float(carry) == 32
     assert ys.tolist() == [1, 2, 4, 8, 16]
 
@@ -129,7 +132,8 @@ def test_a_carry_may_be_a_number_or_nothing_and_hold_keys():
         count, key, none = carry
         return (count + x, jax.random.split(key)[0], none), None
 
-    (count, last, none), ys = checkpointed_scan(step, (0, key, None), jnp.ones(3))
+    run = jax.jit(lambda key, xs: checkpointed_scan(step, (0, key, None), xs))
+    (count, last, none), ys = run(key, np.ones(3, np.float32))
     assert (float(count), none, ys) == (3.0, None, None)
     assert last.dtype == key.dtype
 
