@@ -219,7 +219,8 @@ MISTAKES = {
 
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_mistakes_name_themselves_and_their_cure(mistake):
-    assert_names_itself_and_its_cure(*MISTAKES[mistake])
+    call, *words = MISTAKES[mistake]
+    assert_names_itself_and_its_cure(lambda: jax.eval_shape(call), *words)
 
 
 @pytest.mark.parametrize("mixed", [True, False])
