@@ -1,3 +1,4 @@
+import gc
 import os
 import signal
 from collections.abc import Iterator
@@ -51,11 +52,18 @@ def pytest_configure(config: pytest.Config) -> None:
     from tests import folding
 
     folding.apart = full
+    # What is traced is millions of objects, few of them garbage; Python looks for it all the time.
+    gc.set_threshold(50_000, 20, 10)
     # Stricter than a user's session: keys must be typed, and a 64-bit type that would silently
     # become a 32-bit one is an error. Several devices on one CPU, for tests of sharded layers.
     strict = {"jax_legacy_prng_key": "error", "jax_explicit_x64_dtypes": "error"}
     for name, value in (settings | strict | {"jax_num_cpu_devices": 8}).items():
         jax.config.update(name, value)
+
+
+def pytest_collection_finish() -> None:
+    """Modules and tests stay to the end: the garbage collector need not look at them."""
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -67,3 +75,4 @@ def forget_compiled_programs() -> Iterator[None]:
         import jax
 
         jax.clear_caches()
+        gc.collect()

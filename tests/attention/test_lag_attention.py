@@ -38,14 +38,16 @@ def test_all_lags_are_causal_attention():
     query, key, _ = sequences()
     value = key[::-1]
     lags = np.tile(np.arange(LENGTH), (HEADS, 1))
-    dense = jax.nn.dot_product_attention(query, key, value, is_causal=True)
-    assert_close(attention.lag_attention(query, key, value, lags), dense, rtol=1e-5, atol=1e-6)
-    assert_close(
-        attention.lag_attention(query, key, value, lags[:, :0], near=LENGTH),
-        dense,
-        rtol=1e-5,
-        atol=1e-6,
-    )
+
+    @jax.jit
+    def run(*rows):
+        dense = jax.nn.dot_product_attention(*rows, is_causal=True)
+        near = attention.lag_attention(*rows, lags[:, :0], near=LENGTH)
+        return dense, attention.lag_attention(*rows, lags), near
+
+    dense, *both = run(query, key, value)
+    for found in both:
+        assert_close(found, dense, rtol=1e-5, atol=1e-6)
 
 
 def test_gradients_are_those_of_a_matrix_with_a_mask():
@@ -101,13 +103,14 @@ def test_rows_with_nothing_to_attend_to_are_0_and_have_no_slope():
     lags, placed = np.full((HEADS, 2), 5), np.array([[True, False]] * HEADS)
     # What is never read may be anything, and so may what an empty slot would read.
     key[-5:], value[-5:] = np.nan, np.nan
-    out, (of_query, of_key, of_value) = jax.jit(
-        jax.value_and_grad(
-            lambda *rows: attention.lag_attention(*rows, lags, placed).sum(), (0, 1, 2)
-        )
-    )(query, key, value)
-    assert np.isfinite(out)
-    out = attention.lag_attention(query, key, value, lags, placed)
+
+    def total(*rows):
+        out = attention.lag_attention(*rows, lags, placed)
+        return out.sum(), out
+
+    slopes = jax.jit(jax.value_and_grad(total, (0, 1, 2), has_aux=True))
+    (whole, out), (of_query, of_key, of_value) = slopes(query, key, value)
+    assert np.isfinite(whole)
     assert (out[:5] == 0).all()
     assert_close(out[5:], value[:-5], rtol=0, atol=0)
     assert (of_query[:5] == 0).all()
@@ -118,25 +121,32 @@ def test_rows_with_nothing_to_attend_to_are_0_and_have_no_slope():
 
 def test_a_head_without_taps_gives_0():
     query, key, value = sequences()
-    assert (attention.lag_attention(query, key, value, np.zeros((HEADS, 0), int)) == 0).all()
+    none = np.zeros((HEADS, 0), int)
+    assert (jax.jit(attention.lag_attention)(query, key, value, none) == 0).all()
 
 
 def test_an_empty_sequence_gives_an_empty_result():
     rows = sequences(length=0)
-    assert attention.lag_attention(*rows, LAGS, near=2).shape == (0, HEADS, 2)
+    attend_nothing = jax.jit(partial(attention.lag_attention, near=2))
+    assert attend_nothing(*rows, LAGS).shape == (0, HEADS, 2)
 
 
 def test_a_prefix_knows_nothing_of_what_follows():
     rows = sequences()
-    whole = attention.lag_attention(*rows, LAGS, PLACED)
-    prefix = attention.lag_attention(*(array[:7] for array in rows), LAGS, PLACED)
-    assert_close(whole[:7], prefix, rtol=1e-6, atol=1e-7)
+
+    @jax.jit
+    def both(*rows):
+        whole = attention.lag_attention(*rows, LAGS, PLACED)
+        return whole[:7], attention.lag_attention(*(array[:7] for array in rows), LAGS, PLACED)
+
+    assert_close(*both(*rows), rtol=1e-6, atol=1e-7)
 
 
 def test_first_axes_are_a_batch():
     rows = sequences(2, 2, 3)
     one = partial(attention.lag_attention, lags=LAGS, placed=PLACED, near=1)
-    assert_close(one(*rows), jax.vmap(jax.vmap(one))(*rows), rtol=1e-6, atol=1e-7)
+    both = jax.jit(lambda *rows: (one(*rows), jax.vmap(jax.vmap(one))(*rows)))
+    assert_close(*both(*rows), rtol=1e-6, atol=1e-7)
 
 
 @pytest.mark.parametrize("kind", ["uint8", "int64", "uint32"])
@@ -144,14 +154,16 @@ def test_lags_are_integers_of_any_kind(kind):
     zeros = np.zeros((300, 1, 1), np.float32)
     with jax.enable_x64(kind == "int64"):
         lags = np.array([[250]]).astype(kind)
-        out = attention.lag_attention(zeros, zeros, np.arange(300.0)[:, None, None], lags)
+        value = np.arange(300.0)[:, None, None]
+        out = jax.jit(attention.lag_attention)(zeros, zeros, value, lags)
     assert_close(out[:, 0, 0], np.maximum(np.arange(300) - 250, 0), rtol=0, atol=0)
 
 
 def test_a_lag_beyond_32_bits_counts_for_nothing():
     rows = np.ones((4, 1, 1), np.float32)
     with jax.enable_x64(True):
-        assert (attention.lag_attention(rows, rows, rows, np.array([[2**32 + 1]])) == 0).all()
+        out = jax.jit(attention.lag_attention)(rows, rows, rows, np.array([[2**32 + 1]]))
+        assert (np.asarray(out) == 0).all()
 
 
 def test_the_memory_is_not_that_of_all_pairs_nor_of_copies():

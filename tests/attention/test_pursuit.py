@@ -12,6 +12,11 @@ from .oracle import attend, counts_of
 NOISE = np.random.default_rng(0).normal(size=(2, 60)).astype(np.float32)
 
 
+pursue_lags = jax.jit(
+    attention.pursue_lags, static_argnums=2, static_argnames=("near", "apart", "min_z")
+)
+
+
 def lags_of(taps):
     return [row[on].tolist() for row, on in zip(*map(np.array, taps), strict=True)]
 
@@ -19,18 +24,17 @@ def lags_of(taps):
 def test_each_head_gets_the_lag_that_stands_out():
     gains = NOISE.copy()
     gains[0, 40], gains[1, 7] = 20, 30
-    place = jax.jit(attention.pursue_lags)
-    taps = place(gains, attention.empty_lags(2, 3))
+    taps = pursue_lags(gains, attention.empty_lags(2, 3))
     assert lags_of(taps) == [[40], [7]]
-    assert lags_of(place(gains, taps)) == [[40], [7]]
+    assert lags_of(pursue_lags(gains, taps)) == [[40], [7]]
     gains[0, 12] = 19
-    assert lags_of(place(gains, taps)) == [[40, 12], [7]]
+    assert lags_of(pursue_lags(gains, taps)) == [[40, 12], [7]]
 
 
 def test_noise_places_nothing_unless_it_has_to():
     taps = attention.empty_lags(2, 3)
-    assert lags_of(attention.pursue_lags(NOISE, taps)) == [[], []]
-    forced = attention.pursue_lags(NOISE, taps, 2, min_z=None)
+    assert lags_of(pursue_lags(NOISE, taps)) == [[], []]
+    forced = pursue_lags(NOISE, taps, 2, min_z=None)
     expected = np.argsort(-NOISE, axis=1)[:, :2]
     assert lags_of(forced) == expected.tolist()
 
@@ -39,13 +43,13 @@ def test_near_lags_and_those_of_a_head_are_there_already():
     gains = NOISE.copy()
     gains[:, 2], gains[:, 30] = 100, 50
     taps = attention.LagTaps(jnp.array([[30, 0], [29, 0]]), jnp.array([[True, False]] * 2))
-    found = attention.pursue_lags(gains, taps, 2, near=3)
+    found = pursue_lags(gains, taps, 2, near=3)
     assert lags_of(found) == [[30], [29, 30]]
-    apart = attention.pursue_lags(gains, taps, 2, near=3, apart=1)
+    apart = pursue_lags(gains, taps, 2, near=3, apart=1)
     assert lags_of(apart) == [[30], [29]]
     # The position of an empty slot is 0, but lag 0 is not taken.
     gains[:, 0] = 200
-    assert lags_of(attention.pursue_lags(gains, taps)) == [[30, 0], [29, 0]]
+    assert lags_of(pursue_lags(gains, taps)) == [[30, 0], [29, 0]]
 
 
 def test_importance_is_the_rise_of_the_loss_without_a_lag():
@@ -106,8 +110,9 @@ def test_a_swap_mends_what_noise_has_placed():
 def test_pursuit_finds_both_lags_of_a_copy():
     _, gains = copies()
     taps = attention.empty_lags(1, 2)
+    probe = jax.jit(lambda taps: attention.pursue_lags(gains(taps), taps, min_z=3.0))
     for _ in range(2):
-        taps = attention.pursue_lags(gains(taps), taps, min_z=3.0)
+        taps = probe(taps)
     assert sorted(lags_of(taps)[0]) == [4, 9]
 
 

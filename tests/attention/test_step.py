@@ -31,12 +31,16 @@ def stepped(rows, *, reach, start=0):
     return jnp.moveaxis(out, 0, -3), cache
 
 
+@jax.jit
+def whole_pass(rows, lags):
+    return attention.lag_attention(*rows, lags, PLACED, near=2)
+
+
 @pytest.mark.parametrize("start", [0, 3, 20])
 def test_steps_are_the_whole_pass(start):
     rows = sequences(2, 3, length=LONG)
     out, cache = stepped(rows, reach=8, start=start)
-    whole = attention.lag_attention(*rows, SHORT, PLACED, near=2)
-    assert_close(out, whole[:, start:], rtol=1e-5, atol=1e-6)
+    assert_close(out, whole_pass(rows, SHORT)[:, start:], rtol=1e-5, atol=1e-6)
     assert cache.slot.tolist() == [LONG % 8 if start < 8 else (LONG - start) % 8] * 3
     assert cache.filled.tolist() == [8] * 3
 
@@ -50,22 +54,26 @@ def test_lags_beyond_the_cache_count_for_nothing():
     rows = sequences(length=LONG)
     out, _ = stepped(rows, reach=4)
     lags = np.where(SHORT < 4, SHORT, -1)
-    whole = attention.lag_attention(*rows, lags, PLACED, near=2)
-    assert_close(out, whole, rtol=1e-5, atol=1e-6)
+    assert_close(out, whole_pass(rows, lags), rtol=1e-5, atol=1e-6)
 
 
 def test_what_is_not_read_may_be_anything():
     _, key, value = sequences(length=4)
     key[:], value[:] = np.nan, np.nan
-    cache = attention.lag_attention_cache(key, value, reach=6)
     row = np.ones((HEADS, 3), np.float32)
-    out, _ = attention.lag_attention_step(cache, row, row, row[:, :2], np.full((HEADS, 1), 0))
-    assert_close(out, np.ones((HEADS, 2)), rtol=0, atol=0)
+
+    @jax.jit
+    def run(key, value):
+        cache = attention.lag_attention_cache(key, value, reach=6)
+        lags = np.full((HEADS, 1), 0)
+        return attention.lag_attention_step(cache, row, row, row[:, :2], lags)[0]
+
+    assert_close(run(key, value), np.ones((HEADS, 2)), rtol=0, atol=0)
 
 
 def test_the_cache_has_the_types_of_keys_and_values():
-    key, value = (jnp.zeros((5, 2, 3), kind) for kind in (jnp.bfloat16, jnp.int32))
-    cache = attention.lag_attention_cache(key, value, reach=4)
+    shapes = [jax.ShapeDtypeStruct((5, 2, 3), kind) for kind in (jnp.bfloat16, jnp.int32)]
+    cache = jax.eval_shape(partial(attention.lag_attention_cache, reach=4), *shapes)
     assert cache.keys.dtype == jnp.bfloat16
     assert cache.values.dtype == jnp.float32
     assert cache.slot.dtype == cache.filled.dtype == jnp.int32
@@ -73,9 +81,15 @@ def test_the_cache_has_the_types_of_keys_and_values():
 
 def test_wrong_arguments_are_told():
     query, key, value = sequences()
-    empty = attention.lag_attention_cache(key[:0], value[:0], reach=4)
+    empty = attention.LagCache(
+        *(np.zeros((4, *array.shape[1:]), np.float32) for array in (key, value)),
+        *np.zeros((2,), np.int32),
+    )
     row = query[0], key[0], value[0]
-    refuse = assert_names_itself_and_its_cure
+
+    def refuse(call, *words):
+        assert_names_itself_and_its_cure(lambda: jax.eval_shape(call), *words)
+
     step = attention.lag_attention_step
     refuse(lambda: step(tuple(empty), *row, LAGS), "cache=", "LagCache", "")
     refuse(lambda: step(empty, query[0], key[0, :2], value[0, :2], LAGS), "cache.keys", "2, 3", "")

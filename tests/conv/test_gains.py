@@ -79,11 +79,18 @@ def test_gains_are_the_slope_of_a_tap_that_is_not_there(sharing):
                 ends.append(loss(conv.lag_conv(x, every, both)))
             return (ends[0] - ends[1]) / (2 * rate)
 
-        y = conv.lag_conv(x, weights, lags)
-        found = conv.lag_gains(x, jax.grad(loss)(y), reach, sharing=sharing)
-        each = jax.vmap(jax.vmap(slope, (None, 0)), (0, None))
-        expected = jax.jit(each)(jnp.arange(reach), virtual)
+        @jax.jit
+        def both(lags_tried, virtual):
+            cotangent = jax.grad(loss)(conv.lag_conv(x, weights, lags))
+            each = jax.vmap(jax.vmap(slope, (None, 0)), (0, None))
+            gains = conv.lag_gains(x, cotangent, reach, sharing=sharing)
+            return gains, each(lags_tried, virtual)
+
+        found, expected = both(np.arange(reach), virtual)
     np.testing.assert_allclose(found.reshape(reach, -1), expected, rtol=1e-5, atol=1e-5)
+
+
+autocovariance = jax.jit(conv.autocovariance, static_argnums=1)
 
 
 def test_autocovariance_is_that_of_all_pairs():
@@ -92,14 +99,14 @@ def test_autocovariance_is_that_of_all_pairs():
     expected = [
         sum((centred[:, lag:] * centred[:, : STEPS - lag]).ravel()) / x.size for lag in range(STEPS)
     ]
-    found = conv.autocovariance(x, 12)
+    found = autocovariance(x, 12)
     np.testing.assert_allclose(found[:STEPS], expected, atol=1e-5)
     np.testing.assert_array_equal(found[STEPS:], 0)
 
 
 @pytest.mark.parametrize("reach", [STEPS, 40])
 def test_its_matrix_has_no_negative_eigenvalue(reach):
-    found = np.asarray(conv.autocovariance(X, reach), np.float64)
+    found = np.asarray(autocovariance(X, reach), np.float64)
     lags = np.abs(np.arange(reach)[:, None] - np.arange(reach))
     assert np.linalg.eigvalsh(found[lags]).min() > -1e-6
 

@@ -1,3 +1,5 @@
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -110,7 +112,8 @@ def test_one_by_one_gives_the_numbers_of_all_at_once():
 @pytest.mark.parametrize("strict", [False, True])
 def test_jacobian_is_triangular_and_ends_at_the_reach(strict):
     weights, lags = normal(5, CHANNELS, OUT, seed=2), np.array([0, 1, 4, 5, 11])
-    jacobian = jax.jacobian(lambda x: conv.lag_conv(x, weights, lags, reach=5, strict=strict))(X[0])
+    convolve = partial(conv.lag_conv, weights=weights, lags=lags, reach=5, strict=strict)
+    jacobian = jax.jit(jax.jacobian(convolve))(X[0])
     # Lag of output step (axis 0) behind input step (axis 2).
     lag = np.arange(STEPS)[:, None] - np.arange(STEPS)[None]
     nonzero = np.any(np.asarray(jacobian) != 0, axis=(1, 3))
@@ -127,7 +130,7 @@ def test_empty_slots_hold_and_read_nothing_whatever_lies_there():
     def loss(x, weights):
         return jnp.sum(conv.lag_conv(x, weights, lags, placed) ** 2)
 
-    value, (of_x, of_weights) = jax.value_and_grad(loss, (0, 1))(x, weights)
+    value, (of_x, of_weights) = jax.jit(jax.value_and_grad(loss, (0, 1)))(x, weights)
     assert np.isfinite(value)
     assert np.isfinite(of_x).all()
     np.testing.assert_array_equal(of_weights[1], 0)
@@ -138,16 +141,23 @@ def test_steps_before_a_step_do_not_hang_on_it_not_even_by_rounding():
     weights, lags = normal(3, CHANNELS, OUT, seed=2), np.array([0, 2, 5])
     later = X.copy()
     later[:, 7:] = 1e30
-    one, two = (np.asarray(conv.lag_conv(x, weights, lags)) for x in (X, later))
+    convolve = jax.jit(partial(conv.lag_conv, weights=weights, lags=lags))
+    one, two = (np.asarray(convolve(x)) for x in (X, later))
     np.testing.assert_array_equal(one[:, :7], two[:, :7])
 
 
 def test_sums_of_16_bits_are_wide():
-    x, weights = jnp.ones((400, 64), jnp.bfloat16), jnp.ones((8, 64, 1), jnp.bfloat16)
-    y = conv.lag_conv(x, weights, np.arange(8))
+    ones = [
+        jnp.asarray(np.ones(shape), jnp.bfloat16) for shape in ((400, 64), (8, 64, 1), (400, 1))
+    ]
+
+    @jax.jit
+    def both(x, weights, cotangent):
+        return conv.lag_conv(x, weights, np.arange(8)), conv.lag_gains(x, cotangent, 3)
+
+    y, gains = both(*ones)
     assert y.dtype == jnp.float32
     assert y[-1, 0] == 512
-    gains = conv.lag_gains(x, jnp.ones((400, 1), jnp.bfloat16), 3)
     np.testing.assert_allclose(gains[:, 0, 0], [400, 399, 398], rtol=1e-5)
 
 

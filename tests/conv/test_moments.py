@@ -48,9 +48,14 @@ def test_moments_of_fresh_taps_alone_are_zero(name):
 def test_states_of_nnx_are_trees_too():
     layer = nnx.Linear(2, 3, rngs=nnx.Rngs(0))
     parameters, optimizer = nnx.state(layer, nnx.Param), optax.adam(0.1)
-    _, state = optimizer.update(parameters, optimizer.init(parameters), parameters)
-    fresh = jax.tree.map(lambda leaf: leaf.ndim == 2, parameters)
-    moments = conv.clear_moments(optimizer, state, fresh)[0].nu
+
+    @jax.jit
+    def moments_of(parameters):
+        _, state = optimizer.update(parameters, optimizer.init(parameters), parameters)
+        fresh = jax.tree.map(lambda leaf: leaf.ndim == 2, parameters)
+        return conv.clear_moments(optimizer, state, fresh)[0].nu
+
+    moments = moments_of(parameters)
     np.testing.assert_array_equal(moments["kernel"][...], 0)
 
 

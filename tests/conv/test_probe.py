@@ -7,7 +7,7 @@ import optax
 import pytest
 
 from sparse_hyper_jax import conv, ops
-from tests.conv.examples import normal
+from tests.conv.examples import naive_lag_conv, normal
 from tests.ops.examples import assert_names_itself_and_its_cure
 
 REACH = 64
@@ -28,13 +28,13 @@ def coloured(key, shape, decay):
     return jnp.moveaxis(x, 0, 1)
 
 
-@partial(jax.jit, static_argnames=("decay", "probes"))
-def pursued(key, decay, probes):
+@partial(jax.jit, static_argnames="probes")
+def pursued(key, decay, truth, probes):
     """Pursue the four lags of a linear system; least squares by Adam in between."""
     x_key, w_key, loss_key = jax.random.split(key, 3)
     x = coloured(x_key, (4, 400, 3), decay)
     weights = jax.random.normal(w_key, (4, 3, 2))
-    target = conv.lag_conv(x, weights, TRUTH[decay])
+    target = conv.lag_conv(x, weights, truth)
     optimizer = optax.adam(0.05)
 
     def loss(added, weights, taps):
@@ -70,7 +70,7 @@ def pursued(key, decay, probes):
 @pytest.mark.parametrize("decay", TRUTH)
 @pytest.mark.parametrize("seed", SEEDS)
 def test_pursuit_finds_the_lags_of_every_seed(seed, decay):
-    taps, idle, left = pursued(jax.random.key(seed), decay, 4)
+    taps, idle, left = pursued(jax.random.key(seed), decay, TRUTH[decay], 4)
     assert sorted(taps.positions.ravel().tolist()) == TRUTH[decay].tolist()
     # Empty taps are not trained by an optimizer that divides by the size of gradients.
     np.testing.assert_array_equal(idle, 0)
@@ -79,9 +79,15 @@ def test_pursuit_finds_the_lags_of_every_seed(seed, decay):
 
 def test_strict_leaves_the_present_out():
     x = normal(2, 200, 2)
-    error = -np.asarray(conv.lag_conv(x, np.ones((2, 2, 1)) * [[[3.0]], [[1.0]]], [0, 9]))
-    first = conv.probe_lags(x, error, ops.empty_taps(1), reach=20)
-    strict = conv.probe_lags(x, error, ops.empty_taps(1), reach=20, strict=True)
+
+    @jax.jit
+    def both(x):
+        error = -conv.lag_conv(x, np.ones((2, 2, 1)) * [[[3.0]], [[1.0]]], [0, 9])
+        empty = ops.empty_taps(1)
+        first = conv.probe_lags(x, error, empty, reach=20)
+        return first, conv.probe_lags(x, error, empty, reach=20, strict=True)
+
+    first, strict = both(x)
     assert (first.positions.item(), strict.positions.item()) == (0, 9)
 
 
@@ -89,26 +95,26 @@ def test_offsets_are_found_where_they_are_allowed():
     x, window = normal(3, 24, 24, 2), (7, 7)
     truth = np.array([[-2, 3], [1, 1]])
     weights = normal(2, 2, 3, seed=1) * np.float32([[[1]], [[3]]])
-    error = -np.asarray(conv.offset_conv(x, weights, truth))
     before = np.arange(49).reshape(window) < 24
 
     @jax.jit
-    def both(error):
+    def both(x):
+        error = -conv.offset_conv(x, weights, truth)
         taps = ops.empty_taps(2, rank=2)
         some = conv.probe_offsets(x, error, taps, 1, window=window, allowed=before)
-        return conv.probe_offsets(x, error, taps, 2, window=window), some
+        found = conv.probe_offsets(x, error, taps, 2, window=window)
+        return [conv.window_offsets(taps.positions, window) for taps in (found, some)], some.placed
 
-    taps, some = both(error)
-    found = conv.window_offsets(taps.positions, window)
+    (found, some), placed = both(x)
     assert sorted(found.tolist()) == truth.tolist()
-    assert conv.window_offsets(some.positions, window)[0].tolist() == [-2, 3]
-    assert some.placed.tolist() == [True, False]
+    assert some[0].tolist() == [-2, 3]
+    assert placed.tolist() == [True, False]
 
 
 CHANNELS, FAR = 8, 200
 
 
-@partial(jax.jit, static_argnames="decay")
+@jax.jit
 def delayed(key, decay):
     """Probe the delays of channels that are mixed by a known matrix."""
     x_key, d_key, m_key = jax.random.split(key, 3)
@@ -144,19 +150,24 @@ def test_every_channel_finds_its_delay(seed, decay):
 def test_two_delays_of_a_channel_and_the_present_left_out():
     x = normal(4, 300, 2)
     truth = np.array([[0, 40], [25, 7]])
-    error = -np.asarray(conv.lag_conv(x, np.float32([[2, 2], [1, 1]]), truth))
     empty = ops.Taps(np.zeros((2, 2, 1), np.int32), np.zeros((2, 2), bool))
-    taps = conv.probe_delays(x, error, empty, 2, reach=50)
-    assert taps.positions[..., 0].T.tolist() == truth.tolist()
-    strict = conv.probe_delays(x, error, empty, reach=50, strict=True)
-    assert strict.positions[:, 0, 0].tolist() == [25, 40]
+
+    @jax.jit
+    def both(x):
+        error = -conv.lag_conv(x, np.float32([[2, 2], [1, 1]]), truth)
+        taps = conv.probe_delays(x, error, empty, 2, reach=50)
+        return taps, conv.probe_delays(x, error, empty, reach=50, strict=True)
+
+    taps, strict = map(np.array, (one.positions for one in both(x)))
+    assert taps[..., 0].T.tolist() == truth.tolist()
+    assert strict[:, 0, 0].tolist() == [25, 40]
 
 
 @pytest.mark.parametrize("kind", ["Explicit", "Auto"])
 def test_probes_of_a_batch_that_is_spread(kind):
     x, truth = normal(8, 60, 2), np.array([3, 11])
-    error = -np.asarray(conv.lag_conv(x, normal(2, 2, 3, seed=1), truth))
-    own = -np.asarray(conv.lag_conv(x, np.ones((1, 2)), [truth]))
+    error = -naive_lag_conv(x, normal(2, 2, 3, seed=1), truth).astype(np.float32)
+    own = -naive_lag_conv(x, np.ones((1, 2)), [truth]).astype(np.float32)
     mesh = jax.make_mesh((8,), ("b",), axis_types=(getattr(jax.sharding.AxisType, kind),))
 
     @jax.jit
@@ -208,13 +219,15 @@ MISTAKES = {
 
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_mistakes_name_themselves_and_their_cure(mistake):
-    assert_names_itself_and_its_cure(*MISTAKES[mistake])
+    call, *words = MISTAKES[mistake]
+    assert_names_itself_and_its_cure(lambda: jax.eval_shape(call), *words)
 
 
 @pytest.mark.parametrize("mixed", [True, False])
 def test_only_fresh_taps_get_small_weights(mixed):
     shape = (3, 400, 5) if mixed else (3, 400)
     before, after = np.array([True, False, False]), np.array([True, True, False])
-    found = conv.start_weights(jax.random.key(0), np.ones(shape), before, after, scale=2.0)
+    start = jax.jit(partial(conv.start_weights, before=before, after=after, scale=2.0))
+    found = np.asarray(start(jax.random.key(0), np.ones(shape)))
     np.testing.assert_array_equal(found[::2], 1)
     assert abs(np.std(found[1]) / 0.1 - 1) < 0.1

@@ -46,8 +46,11 @@ def test_steps_are_the_whole_pass(name, mixed, strict):
 
 
 def test_streams_keep_their_dtype_and_sums_are_wide():
-    stream = conv.init_lag_stream(3, 4, dtype=jnp.bfloat16)
-    stream, y = conv.lag_conv_step(stream, jnp.ones(4), jnp.ones((1, 4, 2)), [0])
+    def run():
+        stream = conv.init_lag_stream(3, 4, dtype=jnp.bfloat16)
+        return conv.lag_conv_step(stream, np.ones(4), np.ones((1, 4, 2)), [0])
+
+    stream, y = jax.eval_shape(run)
     assert (stream.past.dtype, y.dtype) == (jnp.bfloat16, jnp.float32)
 
 

@@ -23,31 +23,35 @@ def inputs(length=20):
 
 
 def test_it_is_the_function_between_projections():
-    layer, x = layer_of(), inputs()
-    query, key, value = (
-        projection(x).reshape(3, 20, heads, 2)
-        for projection, heads in ((layer.query, 4), (layer.key, 2), (layer.value, 2))
-    )
-    heads = attention.lag_attention(query, key, value, LAGS, PLACED, near=2)
-    assert_close(layer(x), layer.out(heads.reshape(3, 20, 8)), rtol=1e-6, atol=1e-6)
+    @jax.jit
+    def run(x):
+        layer = layer_of()
+        query, key, value = (
+            projection(x).reshape(3, 20, heads, 2)
+            for projection, heads in ((layer.query, 4), (layer.key, 2), (layer.value, 2))
+        )
+        heads = attention.lag_attention(query, key, value, LAGS, PLACED, near=2)
+        return layer(x), layer.out(heads.reshape(3, 20, 8))
+
+    assert_close(*run(inputs()), rtol=1e-6, atol=1e-6)
 
 
 def test_steps_are_the_call():
-    layer, x = layer_of(), inputs()
+    @jax.jit
+    def run(x):
+        layer = layer_of()
 
-    @nnx.jit
-    def run(layer, x):
         def step(cache, x):
             return layer.step(cache, x)
 
         _, y = jax.lax.scan(step, layer.init_cache((3,)), jnp.moveaxis(x, 1, 0))
         return jnp.moveaxis(y, 0, 1), layer(x)
 
-    assert_close(*run(layer, x), rtol=1e-5, atol=1e-5)
+    assert_close(*run(inputs()), rtol=1e-5, atol=1e-5)
 
 
 def test_lags_are_no_parameters():
-    layer = layer_of()
+    layer = nnx.eval_shape(layer_of)
     names = {path[0] for path, _ in nnx.to_flat_state(nnx.state(layer, nnx.Param))}
     assert names == {"query", "key", "value", "out"}
     assert [path for path, _ in nnx.to_flat_state(nnx.state(layer, nn.TapSlots))] == [("taps",)]
@@ -66,7 +70,7 @@ class Block(nnx.Module):
 
 
 def test_a_probe_finds_what_is_missing_before_anything_is_learned():
-    model = Block(nnx.Rngs(0))
+    model = nnx.jit(Block)(nnx.Rngs(0))
     x = jax.random.normal(jax.random.key(0), (8, 200, 8))
     target = jnp.roll(x, 25, axis=1).at[:, :25].set(0)
 
@@ -80,15 +84,19 @@ def test_a_probe_finds_what_is_missing_before_anything_is_learned():
         assert taps.lags.tolist() == [[25, 0]] * 2
     assert not any(leaf.any() for leaf in jax.tree.leaves(fresh))
     # The loss of the model with the lag has a slope to all of its parameters.
-    slopes = nnx.grad(loss)(model, x)
+    slopes = nnx.jit(nnx.grad(loss))(model, x)
     assert all(np.any(leaf) for leaf in jax.tree.leaves(slopes.layers[1].value))
 
 
 def test_types_follow_input_and_parameters():
-    x = inputs().astype(jnp.bfloat16)
-    assert layer_of()(x).dtype == jnp.float32
-    assert layer_of(dtype=jnp.bfloat16)(x).dtype == jnp.bfloat16
-    cache = layer_of(param_dtype=jnp.bfloat16).init_cache()
+    x = np.zeros((3, 20, 8), jnp.bfloat16)
+
+    def dtype_of(**options):
+        return jax.eval_shape(lambda: layer_of(**options)(x)).dtype
+
+    assert dtype_of() == jnp.float32
+    assert dtype_of(dtype=jnp.bfloat16) == jnp.bfloat16
+    cache = jax.eval_shape(lambda: layer_of(param_dtype=jnp.bfloat16).init_cache())
     assert cache.keys.dtype == jnp.bfloat16
 
 
@@ -120,8 +128,14 @@ def test_wrong_options_are_told(change, found, expected):
 
 
 def test_wrong_inputs_are_told():
-    layer, refuse = layer_of(), assert_names_itself_and_its_cure
-    refuse(lambda: layer(jnp.ones((3, 20, 7))), "x of shape", "a last axis of length 8", "")
-    refuse(lambda: layer(jnp.ones(8)), "x of shape (8,)", "(..., T, in_features)", "")
-    wrong = attention.lag_attention_cache(jnp.ones((0, 4, 2)), jnp.ones((0, 4, 2)), reach=12)
-    refuse(lambda: layer.step(wrong, jnp.ones(8)), "cache.keys", "(12, 2, 2)", "")
+    def refuse(call, *words):
+        assert_names_itself_and_its_cure(lambda: jax.eval_shape(lambda: call(layer_of())), *words)
+
+    refuse(lambda layer: layer(np.ones((3, 20, 7))), "x of shape", "a last axis of length 8", "")
+    refuse(lambda layer: layer(np.ones(8)), "x of shape (8,)", "(..., T, in_features)", "")
+
+    def step(layer):
+        none = np.ones((0, 4, 2), np.float32)
+        return layer.step(attention.lag_attention_cache(none, none, reach=12), np.ones(8))
+
+    refuse(step, "cache.keys", "(12, 2, 2)", "")

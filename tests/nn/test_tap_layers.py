@@ -42,19 +42,23 @@ def test_a_layer_is_its_convolution_and_steps_are_the_whole(strict):
 
 def test_dtypes_follow_the_input_the_parameters_or_the_option():
     x = jnp.asarray(X, jnp.bfloat16)
-    assert lag_layer()(x).dtype == jnp.float32
-    assert lag_layer(param_dtype=jnp.bfloat16)(x).dtype == jnp.bfloat16
-    assert lag_layer(dtype=jnp.bfloat16)(X).dtype == jnp.bfloat16
-    delay = nn.AxonalDelay(CHANNELS, REACH, delays=[0, 1, 2])
-    assert delay(x).dtype == jnp.bfloat16
-    assert delay([[1, 2, 3]]).dtype == jnp.float32
-    assert lag_layer(use_bias=False).bias is None
+
+    def dtype_of(make, x):
+        return jax.eval_shape(lambda: make()(x)).dtype
+
+    assert dtype_of(lag_layer, x) == jnp.float32
+    assert dtype_of(lambda: lag_layer(param_dtype=jnp.bfloat16), x) == jnp.bfloat16
+    assert dtype_of(lambda: lag_layer(dtype=jnp.bfloat16), X) == jnp.bfloat16
+    delay = partial(nn.AxonalDelay, CHANNELS, REACH, delays=[0, 1, 2])
+    assert dtype_of(delay, x) == jnp.bfloat16
+    assert dtype_of(delay, [[1, 2, 3]]) == jnp.float32
+    assert nnx.eval_shape(lambda: lag_layer(use_bias=False)).bias is None
 
 
 def test_the_first_bias_has_a_slope_behind_a_rectifier():
     """Else nothing that is not placed yet would gain anything."""
     layer = lag_layer(lags=())
-    slope = nnx.grad(lambda layer: jnp.sum(jax.nn.relu(layer(X))))(layer)
+    slope = nnx.jit(nnx.grad(lambda layer: jnp.sum(jax.nn.relu(layer(X)))))(layer)
     assert np.all(slope["bias"].get_value() > 0)
     np.testing.assert_array_equal(slope["kernel"].get_value(), 0)
 
@@ -73,6 +77,7 @@ class Network(nnx.Module):
 LAGS = [5, 12, 30]
 
 
+@jax.jit
 def series(key):
     """What a rectified and a squared lag give, and a linear one."""
     x = jax.random.normal(key, (8, 200, 2))
@@ -90,8 +95,8 @@ def loss_of(network, x, y):
 OPTIMIZER = optax.adam(0.02)
 
 
-@nnx.jit(static_argnames="min_z")
-def trained(network, state, x, y, min_z=None):
+@nnx.jit
+def trained(network, state, x, y, min_z):
     """Probe, clear moments, and train on: a training loop as users have it."""
     fresh = nn.place_taps(network, loss_of, x, y, min_z=min_z)
     state = conv.clear_moments(OPTIMIZER, state, fresh)
@@ -113,7 +118,7 @@ def test_a_network_finds_its_lags_and_what_is_empty_does_not_move():
     state = OPTIMIZER.init(nnx.state(network, nnx.Param))
     first, losses = np.asarray(network.read.kernel.get_value()), []
     for slot in range(3):
-        fresh, state, loss = trained(network, state, x, y)
+        fresh, state, loss = trained(network, state, x, y, 5.0)
         losses.append(float(loss))
         flags = np.asarray(fresh["read"]["kernel"].get_value())
         assert np.all(flags[slot])
@@ -128,7 +133,7 @@ def test_a_network_finds_its_lags_and_what_is_empty_does_not_move():
     assert placed.tolist() == [True, True, True, False]
     assert losses[2] < 0.1 < losses[0]
     # Nothing is left that stands out, so the last slot stays empty.
-    trained(network, state, x, y, min_z=12.0)
+    trained(network, state, x, y, 12.0)
     assert network.read.taps.get_value().placed.tolist() == [True, True, True, False]
 
 
@@ -139,10 +144,13 @@ def test_a_probe_sees_what_zeros_added_to_the_output_would_tell():
     def loss(added):
         return jnp.mean((network.out(jax.nn.relu(network.read(x) + added)) - y) ** 2)
 
-    cotangent = jax.grad(loss)(jnp.zeros((8, 200, 8)))
-    expected = conv.probe_lags(x, cotangent, ops.empty_taps(4), 2, reach=40, min_z=None)
-    before = nnx.state(network)
-    nn.place_taps(network, loss_of, x, y, count=2, min_z=None)
+    @jax.jit
+    def probed():
+        cotangent = jax.grad(loss)(jnp.zeros((8, 200, 8)))
+        return conv.probe_lags(x, cotangent, ops.empty_taps(4), 2, reach=40, min_z=None)
+
+    expected, before = probed(), nnx.state(network)
+    nnx.jit(lambda network: nn.place_taps(network, loss_of, x, y, count=2, min_z=None))(network)
     found = network.read.taps.get_value()
     np.testing.assert_array_equal(found.positions, expected.positions)
     # Of all else nothing has changed, and no part of the probe is left.
@@ -157,15 +165,20 @@ def test_a_probe_sees_what_zeros_added_to_the_output_would_tell():
 def test_planes_find_offsets_among_their_candidates(causal):
     x = normal(6, 16, 16, 2)
     weights = np.float32([[[2.0], [2.0]], [[1.0], [-1.0]]])
-    target = conv.offset_conv(x, weights, [[2, 1], [-3, 2]])
     layer = nn.OffsetConv(2, 1, 3, (7, 7), causal=causal, offsets=[[0, -1]], rngs=nnx.Rngs(0))
-    nn.place_taps(layer, lambda layer: jnp.mean((layer(x) - target) ** 2))
-    positions, placed = layer.taps.get_value()
-    found = conv.window_offsets(positions, (7, 7))[placed].tolist()
-    assert found == [[0, -1], [-3, 2] if causal else [2, 1]]
-    y = layer(x)
-    expected = conv.offset_conv(x, layer.kernel.get_value()[:2], found) + 0.1
-    np.testing.assert_allclose(y, expected, atol=1e-5)
+    expected = [[0, -1], [-3, 2] if causal else [2, 1]]
+
+    @nnx.jit
+    def run(layer, x):
+        target = conv.offset_conv(x, weights, [[2, 1], [-3, 2]])
+        nn.place_taps(layer, lambda layer: jnp.mean((layer(x) - target) ** 2))
+        offsets = conv.window_offsets(layer.taps.get_value().positions, (7, 7))
+        return offsets, layer(x), conv.offset_conv(x, layer.kernel.get_value()[:2], expected) + 0.1
+
+    offsets, *both = run(layer, x)
+    placed = np.asarray(layer.taps.get_value().placed)
+    assert np.asarray(offsets)[placed].tolist() == expected
+    np.testing.assert_allclose(*both, atol=1e-5)
 
 
 class Delayed(nnx.Module):
@@ -178,43 +191,59 @@ class Delayed(nnx.Module):
         return self.delay(x)
 
 
-@pytest.mark.parametrize("seed", range(2))
-def test_delays_are_recovered_with_the_readout_unknown(seed):
-    channels, reach = 12, 150
-    keys = jax.random.split(jax.random.key(seed), 3)
+@partial(jax.jit, static_argnames=("channels", "reach"))
+def delayed(key, channels, reach):
+    """Inputs, their delays, and what is mixed of the delayed."""
+    keys = jax.random.split(key, 3)
     x = jax.random.normal(keys[0], (8, 500, channels))
     truth = jax.random.randint(keys[1], (channels,), 0, reach)
     mixing = jax.random.normal(keys[2], (channels, channels))
-    y = nn.AxonalDelay(channels, reach, delays=truth)(x) @ mixing
+    return x, truth, nn.AxonalDelay(channels, reach, delays=truth)(x) @ mixing
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_delays_are_recovered_with_the_readout_unknown(seed):
+    channels, reach = 12, 150
+    x, truth, y = delayed(jax.random.key(seed), channels, reach)
     network = Delayed(channels, reach, nnx.Rngs(seed))
     state = OPTIMIZER.init(nnx.state(network, nnx.Param))
-    for min_z in (5.0, 5.0):
-        _, state, _ = trained(network, state, x, y, min_z=min_z)
+    for _ in range(2):
+        _, state, _ = trained(network, state, x, y, 5.0)
     positions, placed = network.delay.taps.get_value()
     np.testing.assert_array_equal(placed, True)
     np.testing.assert_array_equal(positions[:, 0, 0], truth)
 
 
 def test_delays_step_as_they_delay_a_whole():
-    delay = nn.AxonalDelay(CHANNELS, REACH, delays=[8, 0, 3])
-    stream, steps = delay.init_stream((2,)), []
-    for now in np.moveaxis(X, 1, 0):
-        stream, y = delay.step(stream, now)
-        steps.append(y)
-    np.testing.assert_array_equal(np.stack(steps, 1), delay(X))
+    @jax.jit
+    def run(x):
+        delay = nn.AxonalDelay(CHANNELS, REACH, delays=[8, 0, 3])
+        _, steps = jax.lax.scan(delay.step, delay.init_stream((2,)), jnp.moveaxis(x, 1, 0))
+        silent = nn.AxonalDelay(CHANNELS, REACH)
+        mixing = nn.AxonalDelay(
+            CHANNELS, REACH, delays=[8, 0, 3], out_features=OUT, rngs=nnx.Rngs(0)
+        )
+        mixed = mixing(x), delay(x) @ mixing.kernel.get_value()[0]
+        return delay(x), jnp.moveaxis(steps, 0, 1), silent(x), mixed
+
+    whole, steps, silent, mixed = run(X)
+    np.testing.assert_array_equal(steps, whole)
     expected = naive_lag_conv(X, np.ones((1, CHANNELS)), [[8, 0, 3]])
-    np.testing.assert_array_equal(delay(X), expected)
-    silent = nn.AxonalDelay(CHANNELS, REACH)
-    np.testing.assert_array_equal(silent(X), 0)
-    mixing = nn.AxonalDelay(CHANNELS, REACH, delays=[8, 0, 3], out_features=OUT, rngs=nnx.Rngs(0))
-    np.testing.assert_allclose(mixing(X), delay(X) @ mixing.kernel.get_value()[0], atol=1e-6)
+    np.testing.assert_array_equal(whole, expected)
+    np.testing.assert_array_equal(silent, 0)
+    np.testing.assert_allclose(*mixed, atol=1e-6)
 
 
 def test_delays_are_placed_without_weights_of_their_own_where_the_readout_is_known():
     x, mixing = normal(8, 400, 4), normal(4, 4, seed=1)
-    target = nn.AxonalDelay(4, 100, delays=[99, 0, 20, 55])(x) @ mixing
     layer = nn.AxonalDelay(4, 100)
-    fresh = nn.place_taps(layer, lambda layer: jnp.mean((layer(x) @ mixing - target) ** 2))
+
+    @nnx.jit
+    def placed_by(layer, x):
+        target = nn.AxonalDelay(4, 100, delays=[99, 0, 20, 55])(x) @ mixing
+        return nn.place_taps(layer, lambda layer: jnp.mean((layer(x) @ mixing - target) ** 2))
+
+    fresh = placed_by(layer, x)
     positions, placed = layer.taps.get_value()
     np.testing.assert_array_equal(placed, True)
     assert positions.ravel().tolist() == [99, 0, 20, 55]
@@ -223,8 +252,8 @@ def test_delays_are_placed_without_weights_of_their_own_where_the_readout_is_kno
 
 def test_linen_users_get_them_too():
     layer = nnx.bridge.to_linen(nn.LagConv, CHANNELS, OUT, 2, REACH, lags=(4, 0))
-    variables = layer.init(jax.random.key(0), X)
-    y = layer.apply(variables, X)
+    variables = jax.jit(layer.init)(jax.random.key(0), X)
+    y = jax.jit(layer.apply)(variables, X)
     kernel, bias = (variables["params"][name] for name in ("kernel", "bias"))
     np.testing.assert_allclose(y, naive_lag_conv(X, kernel, [4, 0]) + bias, atol=1e-5)
 

@@ -82,8 +82,13 @@ def test_whitened_channels_score_the_decrease_of_the_squared_error():
     generator = np.random.default_rng(0)
     inputs = generator.normal(size=(40, 3)) @ generator.normal(size=(3, 3))
     target = generator.normal(size=(40, 2))
-    white = ops.decorrelated_gains((inputs.T @ target)[None], inputs.T @ inputs, ridge=1e-6)
-    score = ops.residual_scores(white, ops.empty_taps(1))
+
+    @jax.jit
+    def run(gains, covariance):
+        white = ops.decorrelated_gains(gains, covariance, ridge=1e-6)
+        return ops.residual_scores(white, ops.empty_taps(1))
+
+    score = run((inputs.T @ target)[None], inputs.T @ inputs)
     assert_close(score[0], (target**2).sum() - squares_left(inputs, target), rtol=1e-3)
 
 
@@ -97,18 +102,23 @@ def test_gains_are_decorrelated_by_the_cholesky_factor():
 
 
 def test_channels_that_never_vary_give_numbers():
-    found = ops.decorrelated_gains(jnp.zeros((2, 3, 1)), jnp.zeros((3, 3)))
+    @jax.jit
+    def run():
+        gains = ops.decorrelated_gains(jnp.zeros((2, 3, 1)), jnp.zeros((3, 3)))
+        taps = ops.Taps([[0]], [True])
+        return gains, ops.residual_scores(np.float32([1, 2]), taps, autocorrelation=jnp.zeros(2))
+
+    found, still = run()
     assert np.isfinite(found).all()
-    still = ops.residual_scores(
-        jnp.array([1.0, 2.0]), ops.Taps([[0]], [True]), autocorrelation=jnp.zeros(2)
-    )
     assert still.tolist() == [-np.inf, 4.0]
 
 
 def test_a_cotangent_is_centred_and_white_in_its_leading_directions():
     generator = np.random.default_rng(2)
     cotangent = generator.normal(size=(4, 50, 5)) @ generator.normal(size=(5, 5)) + 3
-    found = ops.whiten_cotangent(cotangent, count=3, ridge=0.1)
+    found = jax.jit(lambda cotangent: ops.whiten_cotangent(cotangent, count=3, ridge=0.1))(
+        cotangent
+    )
     assert found.shape == (4, 50, 3)
     white = np.asarray(found).reshape(-1, 3)
     samples = cotangent.reshape(-1, 5)

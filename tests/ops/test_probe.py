@@ -72,8 +72,14 @@ def test_loud_channels_do_not_outshout_others():
     gains[1, 0], gains[4, 1] = 10.0, 1.0
     taps = ops.empty_taps(1)
     loud = np.diag(np.array([10000.0, 1.0], np.float32))  # 1 / sqrt(5) beside 10 / 100
-    assert ops.pursue_gains(gains, taps, min_z=None).positions.tolist() == [[1]]
-    fair = ops.pursue_gains(gains, taps, min_z=None, covariance=loud)
+
+    @jax.jit
+    def both(gains):
+        as_they_are = ops.pursue_gains(gains, taps, min_z=None)
+        return as_they_are, ops.pursue_gains(gains, taps, min_z=None, covariance=loud)
+
+    as_they_are, fair = both(gains)
+    assert as_they_are.positions.tolist() == [[1]]
     assert fair.positions.tolist() == [[4]]
 
 
@@ -136,18 +142,26 @@ def test_halves_confirm_what_is_in_both_and_not_what_is_in_one():
     shared, own = [11, 30, 77], 55
     halves = np.stack([noisy(100, 16, shared, seed=1), noisy(100, 16, shared, seed=2)])
     halves[0, own] += 1.0
-    taps = ops.pursue_halves(*halves, ops.empty_taps(6), 6, false_rate=0.04)
+    probe = jax.jit(
+        lambda *halves: ops.pursue_halves(*halves, ops.empty_taps(6), 6, false_rate=0.04)
+    )
+    taps = probe(*halves)
     assert sorted(taps.positions[taps.placed].ravel().tolist()) == shared
     # What the first half proposes first ends the probe if the second does not confirm it.
     halves[0, own] += 9
-    assert not ops.pursue_halves(*halves, ops.empty_taps(6), 6, false_rate=0.04).placed.any()
+    assert not probe(*halves).placed.any()
 
 
 def test_too_few_cells_can_confirm_nothing():
     halves = np.zeros((2, 10, 3), np.float32)
     halves[:, 4] = 9
-    assert not ops.pursue_halves(*halves, ops.empty_taps(1), false_rate=0.09).placed.any()
-    assert ops.pursue_halves(*halves, ops.empty_taps(1), false_rate=0.11).positions[0, 0] == 4
+
+    @jax.jit
+    def probe(rate):
+        return ops.pursue_halves(*halves, ops.empty_taps(1), false_rate=rate)
+
+    assert not probe(0.09).placed.any()
+    assert probe(0.11).positions[0, 0] == 4
 
 
 def test_p_values_are_shares_of_the_open_cells():
@@ -157,7 +171,10 @@ def test_p_values_are_shares_of_the_open_cells():
     allowed = np.ones(30, bool)
     allowed[[4, 5]] = False
     taps = ops.Taps([[20], [0]], [True, False])
-    found = np.asarray(ops.split_half_p_values(first, second, taps, apart=1, allowed=allowed))
+    p_values = jax.jit(
+        lambda: ops.split_half_p_values(first, second, taps, apart=1, allowed=allowed)
+    )
+    found = np.asarray(p_values())
     size = np.sqrt((first**2).sum(1))
     agreement = np.where(size > 0, (first * second).sum(1) / np.where(size > 0, size, 1), 0)
     opened = np.setdiff1d(np.flatnonzero(allowed), [9, 19, 20, 21])

@@ -65,31 +65,41 @@ def test_taps_go_where_a_loop_over_cells_puts_them(cells, slots, count, apart):
         np.testing.assert_array_equal(found.placed[n], placed)
 
 
+pursue = jax.jit(ops.pursue, static_argnums=2)
+
+
 def test_without_options_every_cell_is_open_until_slots_or_cells_are_used_up():
     few, many = ops.empty_taps(2), ops.empty_taps(4)
     scores = np.array([-3.0, -1.0, -2.0], np.float32)
-    assert ops.pursue(scores, few, 9).positions.ravel().tolist() == [1, 2]
-    found = ops.pursue(scores, many, 9)
+    assert pursue(scores, few, 9).positions.ravel().tolist() == [1, 2]
+    found = pursue(scores, many, 9)
     assert found.positions.ravel().tolist() == [1, 2, 0, 0]
     assert found.placed.tolist() == [True, True, True, False]
-    again = ops.pursue(scores, found, 1)
+    again = pursue(scores, found, 1)
     assert again.placed.tolist() == found.placed.tolist()
 
 
 @pytest.mark.parametrize("scores", [np.full(3, np.nan), np.full(3, -np.inf)])
 def test_nothing_is_placed_where_no_cell_has_a_score(scores):
-    assert not ops.pursue(scores.astype(np.float32), ops.empty_taps(2), 2).placed.any()
+    assert not pursue(scores.astype(np.float32), ops.empty_taps(2), 2).placed.any()
 
 
 def test_no_slots_and_no_taps_to_place_change_nothing():
-    assert ops.pursue(np.ones(3), ops.empty_taps(0), 2).positions.shape == (0, 1)
-    assert ops.drop_taps(ops.empty_taps(0), np.ones(0)).placed.shape == (0,)
-    taps = ops.Taps([[2]], [True])
-    assert ops.pursue(np.ones(3), taps, 0).positions.tolist() == [[2]]
+    @jax.jit
+    def run():
+        none = ops.empty_taps(0)
+        untouched = ops.pursue(np.ones(3), ops.Taps([[2]], [True]), 0)
+        return ops.pursue(np.ones(3), none, 2), ops.drop_taps(none, np.ones(0)), untouched
+
+    none, dropped, untouched = run()
+    assert none.positions.shape == (0, 1)
+    assert dropped.placed.shape == (0,)
+    assert untouched.positions.tolist() == [[2]]
 
 
 def test_what_lies_in_an_empty_slot_is_forgotten():
-    taps = ops.pursue([1.0, 2.0, 3.0], ops.Taps([[2], [1]], [False, False]))
+    empty = ops.Taps([[2], [1]], [False, False])
+    taps = jax.jit(lambda: ops.pursue([1.0, 2.0, 3.0], empty))()
     assert taps.positions.tolist() == [[2], [0]]
 
 

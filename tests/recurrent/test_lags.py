@@ -40,9 +40,14 @@ def test_they_are_the_gradients_of_the_rest_of_the_window(cell):
 
 def test_a_linear_recurrence_has_powers():
     a, c, width = 0.8, numbers(3), 40
-    h, xs = jnp.zeros((2, 3)), numbers(width, 2, 3)
-    gradients = recurrent.lag_gradients(linear, lambda params, h: jnp.mean(h @ c), a, h, xs)
-    phi, cum = recurrent.lag_norms(gradients, rows=2)
+
+    @jax.jit
+    def sizes(xs):
+        h = jnp.zeros((2, 3))
+        gradients = recurrent.lag_gradients(linear, lambda params, h: jnp.mean(h @ c), a, h, xs)
+        return recurrent.lag_norms(gradients, rows=2)
+
+    phi, cum = sizes(numbers(width, 2, 3))
     powers = a ** np.arange(width) * np.linalg.norm(c)
     np.testing.assert_allclose(phi, powers, rtol=2e-6)
     np.testing.assert_allclose(cum, powers.cumsum(), rtol=2e-6)
@@ -54,10 +59,13 @@ def test_a_shift_register_ends_exactly():
     def shift(params, h, x):
         return jnp.concatenate([x[:, None], h[:, :-1]], axis=1)
 
-    gradients = recurrent.lag_gradients(
-        shift, lambda params, h: h[:, -1].sum(), None, jnp.zeros((1, length)), numbers(width, 1)
-    )
-    phi, cum = recurrent.lag_norms(gradients, rows=1)
+    @jax.jit
+    def sizes(xs):
+        h = jnp.zeros((1, length))
+        gradients = recurrent.lag_gradients(shift, lambda params, h: h[:, -1].sum(), None, h, xs)
+        return recurrent.lag_norms(gradients, rows=1)
+
+    phi, cum = sizes(numbers(width, 1))
     assert phi.tolist() == [1.0] * length + [0.0] * (width - length)
     beta = recurrent.fit_decay(phi)
     delta_hat, tail = recurrent.bias_bound(phi, cum, tau=length, beta=beta)
@@ -68,9 +76,12 @@ def test_a_shift_register_ends_exactly():
     assert recurrent.choose_lag(delta_hat, 1e-9, k_min=1, k_max=width) == length
 
 
+lag_norms = jax.jit(recurrent.lag_norms, static_argnames="rows")
+
+
 def test_norms_are_those_of_numpy_over_all_arrays_and_positions():
     gradients = (numbers(5, 6, 3), numbers(5, 6, 2, 2, seed=1))
-    phi, cum = jax.jit(recurrent.lag_norms, static_argnames="rows")(gradients, rows=3)
+    phi, cum = lag_norms(gradients, rows=3)
     flat = 3 * np.concatenate([leaf.reshape(5, 6, -1) for leaf in gradients], axis=-1)
     np.testing.assert_allclose(phi, np.linalg.norm(flat, axis=-1).mean(axis=1), rtol=1e-5)
     sums = np.linalg.norm(flat.mean(axis=1).cumsum(axis=0), axis=-1)
@@ -78,14 +89,13 @@ def test_norms_are_those_of_numpy_over_all_arrays_and_positions():
 
 
 def test_sizes_below_the_squares_of_floats_are_told():
-    phi, cum = recurrent.lag_norms(jnp.array([[3e-30, 4e-30]])[..., None], rows=2)
+    phi, cum = lag_norms(np.array([[3e-30, 4e-30]], np.float32)[..., None], rows=2)
     np.testing.assert_allclose(phi, [7e-30], rtol=1e-5)
     np.testing.assert_allclose(cum, [7e-30], rtol=1e-5)
 
 
 def test_short_floats_are_added_in_long_ones():
-    ones = jnp.ones((4096, 1, 1), jnp.bfloat16)
-    phi, cum = recurrent.lag_norms(ones, rows=1)
+    phi, cum = lag_norms(np.ones((4096, 1, 1), jnp.bfloat16), rows=1)
     assert phi.dtype == cum.dtype == jnp.float32
     assert float(cum[-1]) == 4096
 

@@ -1,3 +1,5 @@
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -29,9 +31,12 @@ def test_measured_bias_is_that_of_gradients_cut_by_hand():
     def run(params, lag):
         return recurrent.measured_bias(loss_of_lag, params, lag=lag, reference=STEPS)
 
-    whole, *cut = jax.jit(
-        lambda params: [jax.grad(cut_by_hand)(params, lag) for lag in (STEPS, 1, 3)]
-    )(params)
+    @jax.jit
+    def by_hand(params):
+        by_lag = recurrent.bias_by_lag(dense, loss, params, h, xs)
+        return [jax.grad(cut_by_hand)(params, lag) for lag in (STEPS, 1, 3)], by_lag
+
+    (whole, *cut), by_lag = by_hand(params)
     whole = np.concatenate([leaf.ravel() for leaf in jax.tree.leaves(whole)])
     for lag, gradient in zip((1, 3), cut, strict=True):
         short = np.concatenate([leaf.ravel() for leaf in jax.tree.leaves(gradient)])
@@ -39,7 +44,6 @@ def test_measured_bias_is_that_of_gradients_cut_by_hand():
         assert float(run(params, lag)) == pytest.approx(expected, rel=1e-5)
     assert float(run(params, STEPS)) == 0
     # All lags at once are the same numbers.
-    by_lag = jax.jit(lambda params: recurrent.bias_by_lag(dense, loss, params, h, xs))(params)
     assert by_lag.shape == (STEPS,)
     one_by_one = [float(run(params, lag)) for lag in range(1, STEPS + 1)]
     np.testing.assert_allclose(by_lag, one_by_one, rtol=1e-4)
@@ -47,7 +51,8 @@ def test_measured_bias_is_that_of_gradients_cut_by_hand():
 
 def test_the_bias_of_a_linear_recurrence_has_a_closed_form():
     a, width = 0.8, 12
-    biases = recurrent.bias_by_lag(linear, lambda a, h: h[0], a, jnp.zeros(1), jnp.ones((width, 1)))
+    by_lag = jax.jit(partial(recurrent.bias_by_lag, linear, lambda a, h: h[0]))
+    biases = by_lag(a, np.zeros(1, np.float32), np.ones((width, 1), np.float32))
     # Lag k adds a^k times the state before, (1 - a^(W - 1 - k)) / (1 - a).
     shares = a ** np.arange(width) * (1 - a ** (width - 1 - np.arange(width))) / (1 - a)
     expected = 1 - shares.cumsum() / shares.sum()

@@ -1,5 +1,6 @@
 """Compiled programs under every plan; memory in processes of their own, compiled as users do."""
 
+import functools
 import json
 import os
 import subprocess
@@ -118,35 +119,8 @@ print(json.dumps([rows, len(lean.plan(*args).chain), same and bool(value == expe
 """
 
 
-def compiled_as_users_do(program, *words, flags=""):
-    keep = {k: v for k, v in os.environ.items() if not k.upper().startswith(("JAX_", "XLA_"))}
-    ended = subprocess.run(
-        [sys.executable, "-c", program, *words],
-        env=keep | {"XLA_FLAGS": flags, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert ended.returncode == 0, ended.stderr
-    return json.loads(ended.stdout)
-
-
-@pytest.mark.parametrize("barrier", ["checkpoint", "cond"])
-def test_twelve_layers_take_three_fifths_less_memory(barrier):
-    old = jax.__version_info__ < (0, 11, 1) and barrier == "checkpoint"
-    flags = "--xla_disable_hlo_passes=cse_barrier_expander" if old else ""
-    rows, segments, same = compiled_as_users_do(PROGRAM, barrier, flags=flags)
-    (plain, work), *others = rows
-    assert min(temporary for temporary, _ in others) <= 0.4 * plain
-    assert all(flops <= 1.35 * work for _, flops in others)
-    assert segments > 1
-    assert same
-
-
 HYPERLAYER = """
-import json
-import jax, jax.numpy as jnp
-from sparse_hyper_jax import ops, remat
+from sparse_hyper_jax import ops
 
 def loss(layer, key, x):
     y = ops.hyperlayer(key, layer, x, (256,), num_global=4, num_local=4, region=(4, 4))
@@ -159,11 +133,38 @@ args = layer, jax.random.key(5), jnp.ones((256, 16))
 lean = remat.budgeted_checkpoint(loss, 1.0, objective="memory", points=2)
 print(json.dumps([len(lean.plan(*args).chain), len(remat.plan(loss, *args, points=2)[-1].chain)]))
 """
+"""Goes on where ``PROGRAM`` has ended."""
+
+
+@functools.cache
+def compiled_as_users_do(barrier):
+    """What the programs print, in a process without the settings of these tests."""
+    old = jax.__version_info__ < (0, 11, 1) and barrier == "checkpoint"
+    flags = "--xla_disable_hlo_passes=cse_barrier_expander" if old else ""
+    program = PROGRAM + HYPERLAYER * (barrier == "checkpoint")
+    keep = {k: v for k, v in os.environ.items() if not k.upper().startswith(("JAX_", "XLA_"))}
+    ended = subprocess.run(
+        [sys.executable, "-c", program, barrier],
+        env=keep | {"XLA_FLAGS": flags, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stderr
+    return [json.loads(line) for line in ended.stdout.splitlines()]
+
+
+@pytest.mark.parametrize("barrier", ["checkpoint", "cond"])
+def test_twelve_layers_take_three_fifths_less_memory(barrier):
+    rows, segments, same = compiled_as_users_do(barrier)[0]
+    (plain, work), *others = rows
+    assert min(temporary for temporary, _ in others) <= 0.4 * plain
+    assert all(flops <= 1.35 * work for _, flops in others)
+    assert segments > 1
+    assert same
 
 
 def test_a_single_hyperlayer_gains_nothing_and_stays_plain():
-    old = jax.__version_info__ < (0, 11, 1)
-    flags = "--xla_disable_hlo_passes=cse_barrier_expander" if old else ""
-    taken, tightest = compiled_as_users_do(HYPERLAYER, flags=flags)
+    taken, tightest = compiled_as_users_do("checkpoint")[1]
     assert taken == 1
     assert tightest > 1

@@ -33,9 +33,8 @@ PLACED = np.array([True, True, False])
 @functools.cache
 def example():
     """A model with one empty slot, and a part of a series, in NumPy."""
-    parameters = model.init_parameters(
-        jax.random.key(0), slots=3, channels=CHANNELS, hidden=(5, 4), outputs=2
-    )
+    sizes = {"slots": 3, "channels": CHANNELS, "hidden": (5, 4), "outputs": 2}
+    parameters = jax.jit(functools.partial(model.init_parameters, **sizes))(jax.random.key(0))
     parameters["lags"] *= 50
     generator = np.random.default_rng(0)
     shapes = (ROWS, CHANNELS), (ROWS, 2)
@@ -69,7 +68,9 @@ def test_every_row_that_counts_is_judged_once(length):
 
 def test_windows_are_parts_of_the_series_with_their_past():
     part = SeriesPart(jnp.arange(ROWS)[:, None], jnp.arange(ROWS)[:, None])
-    windows = model.LagModel(REACH, binary=False).draw_windows(jax.random.key(0), part, 200, 5)
+    lag_model = model.LagModel(REACH, binary=False)
+    draw = jax.jit(lambda key, part: lag_model.draw_windows(key, part, 200, 5))
+    windows = draw(jax.random.key(0), part)
     assert windows.inputs.shape == (200, REACH + 5, 1)
     assert np.all(np.diff(windows.inputs[..., 0]) == 1)
     assert set(np.asarray(windows.inputs)[:, REACH, 0]) == set(range(REACH, ROWS - 4))

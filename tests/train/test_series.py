@@ -60,13 +60,8 @@ def test_inputs_and_noise_have_the_correlation_and_the_spread_that_were_asked_fo
 
 def test_gates_have_no_linear_effect_and_values_have():
     ((system, _), _), white = example()
-    _, targets = run_system(
-        jax.random.split(jax.random.key(1))[1],
-        LagSystem(*map(jnp.asarray, system)),
-        length=4000,
-        correlation=0.0,
-        noise=0.0,
-    )
+    run = jax.jit(functools.partial(run_system, length=4000, correlation=0.0, noise=0.0))
+    _, targets = run(jax.random.split(jax.random.key(1))[1], LagSystem(*map(jnp.asarray, system)))
     effects = [
         np.mean(np.asarray(targets)[lag:, 0] * (white[: len(white) - lag] @ weight))
         for lag, weight in zip(np.concatenate(system[:3]), system.weights, strict=True)
@@ -88,7 +83,8 @@ def test_lags_are_apart_within_the_reach_and_anywhere_in_it():
 
 
 def test_a_series_says_its_lags_and_its_floor():
-    series = make_series(jax.random.key(3), length=80, channels=2, reach=70, noise=0.3)
+    make = functools.partial(make_series, length=80, channels=2, reach=70, noise=0.3)
+    series = jax.jit(make)(jax.random.key(3))
     assert series.inputs.shape == (80, 2)
     assert series.targets.shape == (80, 1)
     assert len(set(series.lags.tolist())) == 8
