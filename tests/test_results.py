@@ -15,7 +15,7 @@ from benchmarks.lines import ROOT, Lines
 
 WITHOUT_TABLE = ("sparse_backprop_speed", "gpu")
 UNFINISHED = (
-    *("gpu", "sort_quality", "glimpse_table", "shard", "tbptt"),
+    *("gpu", "sort_quality", "glimpse_table", "shard"),
     "associated",
     "lag_attention",
 )
