@@ -13,6 +13,7 @@ ROOMS = {
         "glimpse": "windows of an image at learned places",
         "attention": "self-attention at learned lags, streaming",
         "conv": "convolutions at learned lags and offsets, delays, streaming",
+        "graph": "sums over given or learned edges, exact gains of absent ones",
     },
     "Gradients and weights": {
         "estimators": "gradients through discrete choices",
