@@ -18,6 +18,7 @@ UNFINISHED = (
     *("gpu", "sort_quality", "glimpse_table", "shard", "tbptt", "learning_to_rank"),
     "associated",
     *("lag_attention", "lags_files", "lags_quality", "lags_speed", "delays"),
+    *("wiring", "citations"),
 )
 """Benchmarks of which not all settings were measured."""
 
