@@ -2,6 +2,8 @@
 
 import time
 from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -18,7 +20,9 @@ from sparse_hyper_jax.train.models import wired_nodes as wired
 from sparse_hyper_jax.train.recipes.wiring import WiringRecipe, start_edges
 
 EDGES, HORIZON = 4, 5
-STEPS = {5000: 1000}
+LARGE = {"steps": 1000, "batch": 10, "probe_samples": 400}
+"""Options for 5,000 nodes, so that a step and a probe take little memory too."""
+
 CHUNK = 20
 PENALTIES = {"ridge": (0.1, 1.0, 10.0, 100.0), "lasso": (0.003, 0.01, 0.03, 0.1)}
 """Ridge: added to the Gram matrix of standardised features; lasso: in units of the targets."""
@@ -60,7 +64,7 @@ def _trained(facts: Facts, asked: Asked, data: Wiring) -> Line:
         edges=data.senders.shape[1],
         samples=facts["samples"],
         seed=facts["seed"],
-        steps=60 if asked.tiny else STEPS.get(nodes, 1500),
+        **({"steps": 60} if asked.tiny else LARGE if nodes >= 5000 else {}),
     ).settle(data)
     steps = recipe.steps
     assert steps is not None
@@ -68,13 +72,13 @@ def _trained(facts: Facts, asked: Asked, data: Wiring) -> Line:
         steps = _affordable(recipe, data, facts["seconds"])
     program, state = _program(recipe, data, steps)
     memory = program.memory_analysis()
-    key, before = jax.random.key(facts["seed"] + 2), resident("VmRSS")
-    start = time.process_time()
+    key = jax.random.key(facts["seed"] + 2)
+    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # the peak starts from here
+    before, start = resident("VmRSS"), time.process_time()
     for number in range(-(-steps // CHUNK)):
         state = program(state, jax.random.fold_in(key, number), data.train)
     jax.block_until_ready(state)
-    seconds = time.process_time() - start
-    edges = state.edges
+    seconds, peak, edges = time.process_time() - start, resident("VmHWM"), state.edges
     if method == "dense":
         weigh = jax.jit(wired.importance_of)
         edges = wired.strongest(weigh(*state[:1], edges, data.train), data.senders.shape[1])
@@ -90,8 +94,7 @@ def _trained(facts: Facts, asked: Asked, data: Wiring) -> Line:
         "seconds": round(seconds, 3),
         "program_bytes": sum(getattr(memory, f"{size}_size_in_bytes") for size in sizes),
         "temporary_bytes": memory.temp_size_in_bytes,
-        "process_bytes_before": before,
-        "process_bytes_peak": resident("VmHWM"),
+        "process_bytes_raised": peak - before,
         "table_bytes": 4 * nodes**2,
     }
 
@@ -134,8 +137,8 @@ def _linear(facts: Facts, data: Wiring) -> Line:
     true = np.asarray(data.senders)
     found = np.argsort(-size, axis=1)[:, : true.shape[1]]
     share = np.mean([np.isin(row, own).mean() for row, own in zip(true, found, strict=True)])
-    test = Pairs(*map(np.asarray, data.test))
-    loss = np.mean((fit.predict(test.now) - test.after) ** 2) / test.after.var()
+    now, after = _arrays(data.test)
+    loss = np.mean((fit.predict(now) - after) ** 2) / after.var()
     state, rollout = np.asarray(data.rollout[0]), np.asarray(data.rollout)
     for _ in range(HORIZON):
         state = np.clip(fit.predict(state), -9, 9)
@@ -152,7 +155,7 @@ def _linear(facts: Facts, data: Wiring) -> Line:
 
 def _best_fit(kind: str, data: Wiring, powers: int, seconds: float | None) -> Fit:
     """Fit with several penalties, and keep the one that predicts validation best."""
-    train, valid = (Pairs(*map(np.asarray, part)) for part in (data.train, data.validation))
+    (now, after), (valid_now, valid_after) = _arrays(data.train), _arrays(data.validation)
     start = time.process_time()
 
     def show(now: np.ndarray) -> np.ndarray:
@@ -160,10 +163,15 @@ def _best_fit(kind: str, data: Wiring, powers: int, seconds: float | None) -> Fi
         shown = np.concatenate([now**power for power in range(1, powers + 1)], axis=-1)
         return shown.transpose(1, 0, 2).reshape(now.shape[1], -1)
 
-    shown, targets = show(train.now), train.after.transpose(1, 0, 2)
+    shown, targets = show(now), after.transpose(1, 0, 2)
     mean, spread = shown.mean(0), shown.std(0) + 1e-9
     x, y = (shown - mean) / spread, targets.reshape(len(targets), -1)
     middle, unit = y.mean(0), y.std()
+
+    def follow(weights: np.ndarray, now: np.ndarray) -> np.ndarray:
+        flat = (show(now) - mean) / spread @ weights + middle
+        return flat.reshape(now.shape[1], now.shape[0], -1).transpose(1, 0, 2)
+
     best, lowest = None, np.inf
     penalties = PENALTIES[kind]
     for penalty in penalties:
@@ -171,18 +179,19 @@ def _best_fit(kind: str, data: Wiring, powers: int, seconds: float | None) -> Fi
             weights = _ridge(x, y - middle, penalty)
         else:
             assert seconds is not None
-            weights = _lasso(x, y - middle, penalty * unit, seconds / len(penalties))
+            weights = _lasso(x, y - middle, penalty * float(unit), seconds / len(penalties))
 
-        def predict(now: np.ndarray, weights: np.ndarray = weights) -> np.ndarray:
-            flat = (show(now) - mean) / spread @ weights + middle
-            return flat.reshape(now.shape[1], now.shape[0], -1).transpose(1, 0, 2)
-
-        loss = np.mean((predict(valid.now) - valid.after) ** 2)
+        predict = partial(follow, weights)
+        loss = np.mean((predict(valid_now) - valid_after) ** 2)
         if loss < lowest:
-            nodes = len(train.now)
+            nodes = len(now)
             best, lowest = (weights.reshape(nodes, -1, nodes, y.shape[1] // nodes), predict), loss
     assert best is not None
     return Fit(*best, time.process_time() - start)
+
+
+def _arrays(pairs: Pairs) -> tuple[np.ndarray, np.ndarray]:
+    return np.asarray(pairs.now), np.asarray(pairs.after)
 
 
 def _ridge(x: np.ndarray, y: np.ndarray, penalty: float) -> np.ndarray:

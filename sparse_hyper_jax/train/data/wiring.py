@@ -84,7 +84,9 @@ def make_wiring(
         return (after := step(state, jnp.zeros_like(state))), after
 
     _, later = jax.jit(lambda start: jax.lax.scan(without_noise, start, None, horizon))(test)
-    return Wiring(senders, *parts, jnp.concatenate([test[None], later]))
+    train, validation, held_out = parts
+    rollout = jnp.concatenate([test[None], later])
+    return Wiring(senders, train, validation, held_out, rollout)
 
 
 def _draw_senders(key: jax.Array, nodes: int, edges: int) -> jax.Array:

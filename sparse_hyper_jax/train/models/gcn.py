@@ -94,7 +94,7 @@ def make_step(
     def step(state: GCNState, key: jax.Array, papers: Papers) -> tuple[GCNState, Metrics]:
         loss, slopes = jax.value_and_grad(loss_of)(state.parameters, key, papers)
         updates, moments = optimizer.update(slopes, state.optimizer, state.parameters)
-        parameters = optax.apply_updates(state.parameters, updates)
+        parameters: Any = optax.apply_updates(state.parameters, updates)
         logits = gcn_logits(parameters, papers)
         accuracy = accuracy_of(logits, papers.labels, papers.validation)
         ends = _cross_entropy(logits, papers.labels, papers.validation)
@@ -120,7 +120,7 @@ def start_gcn(parameters: Parameters, optimizer: optax.GradientTransformation) -
     )
 
 
-def accuracy_of(logits: jax.Array, labels: jax.Array, papers: jax.Array) -> jax.Array:
+def accuracy_of(logits: jax.Array, labels: jax.Array, papers: jax.Array | np.ndarray) -> jax.Array:
     """Give the share of these papers whose class is told."""
     return jnp.mean((jnp.argmax(logits[papers], axis=1) == labels[papers]).astype(jnp.float32))
 

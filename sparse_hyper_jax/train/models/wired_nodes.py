@@ -58,7 +58,7 @@ class WiredModel(NamedTuple):
     probe_samples: int = 500
     probe_every: int = 100
     probes: int = 0
-    block: int = 128
+    block: int = 64
 
 
 def init_parameters(
@@ -109,7 +109,7 @@ def probe(
     not settled looks like a gain; with messages that are decorrelated, or loud ones outshout
     others.
     """
-    error = predict(parameters, edges, pairs.now) - pairs.after
+    error = _errors(parameters, edges, pairs, model.batch)
     error = error - error.mean(axis=1, keepdims=True)
     sent = _network(parameters["message"], pairs.now[:, :: max(1, len(error) // 100)])
     sent = sent.reshape(-1, sent.shape[-1])
@@ -167,7 +167,7 @@ def make_step(
         pairs = _draw(batch_key, train, model.batch)
         loss, slopes = jax.value_and_grad(loss_of)(state.parameters, state.edges, pairs)
         updates, moments = optimizer.update(slopes, state.optimizer, state.parameters)
-        parameters = optax.apply_updates(state.parameters, updates)
+        parameters: Any = optax.apply_updates(state.parameters, updates)
         return WiredState(parameters, moments, state.edges, state.count + 1), {"loss": loss}
 
     return step
@@ -183,10 +183,11 @@ def _swap(
 ) -> WiredState:
     """Fill a slot of every node; where there is none, the least important edge makes room."""
     pairs = _draw(key, train, model.probe_samples)
+    few = jax.tree.map(lambda part: part[:, : model.batch], pairs)
     before = state.edges
     after = graph.swap_edges(
         before,
-        importance_of(state.parameters, before, pairs),
+        importance_of(state.parameters, before, few),
         lambda edges: probe(state.parameters, edges, pairs, model),
     )
     stayed = before.placed & after.placed & (before.senders == after.senders)
@@ -217,6 +218,17 @@ def rollout_error(parameters: Parameters, edges: graph.InEdges, rollout: jax.Arr
     _, states = jax.lax.scan(step, rollout[0], None, length=len(rollout) - 1)
     squares = jnp.mean((states - rollout[1:]) ** 2, axis=(1, 2, 3))
     return jnp.sqrt(squares / jnp.var(rollout))
+
+
+def _errors(parameters: Parameters, edges: graph.InEdges, pairs: Pairs, batch: int) -> jax.Array:
+    """Give errors ``(n, s, d)``, as many samples at a time as in a step: units take more room."""
+
+    def some(part: Pairs) -> jax.Array:
+        one = Pairs(part.now[:, None], part.after[:, None])
+        return (predict(parameters, edges, one.now) - one.after)[:, 0]
+
+    samples_first = jax.tree.map(lambda part: jnp.swapaxes(part, 0, 1), pairs)
+    return jnp.swapaxes(jax.lax.map(some, samples_first, batch_size=batch), 0, 1)
 
 
 def _draw(key: jax.Array, pairs: Pairs, count: int) -> Pairs:
