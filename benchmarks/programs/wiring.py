@@ -131,11 +131,9 @@ def _linear(facts: Facts, data: Wiring) -> Line:
     """Fit weights of all nodes at once; the strongest of each node are the edges found."""
     kind, _, more = facts["method"].partition(" ")
     powers = 2 if more else 1
-    fit = _best_fit(kind, data, powers, facts.get("seconds"))
-    size = np.linalg.norm(fit.weights, axis=(1, 3)).T  # receivers first
-    np.fill_diagonal(size, -1)
+    fit = _best_fit(kind, data, powers, facts.get("seconds"), refitted=more.endswith("refit"))
     true = np.asarray(data.senders)
-    found = np.argsort(-size, axis=1)[:, : true.shape[1]]
+    found = _strongest(fit.weights, true.shape[1])
     share = np.mean([np.isin(row, own).mean() for row, own in zip(true, found, strict=True)])
     now, after = _arrays(data.test)
     loss = np.mean((fit.predict(now) - after) ** 2) / after.var()
@@ -153,8 +151,20 @@ def _linear(facts: Facts, data: Wiring) -> Line:
     }
 
 
-def _best_fit(kind: str, data: Wiring, powers: int, seconds: float | None) -> Fit:
-    """Fit with several penalties, and keep the one that predicts validation best."""
+def _strongest(weights: np.ndarray, count: int) -> np.ndarray:
+    """Give the senders ``(n, count)`` of the largest weights."""
+    size = np.linalg.norm(weights, axis=(1, 3)).T  # receivers first
+    np.fill_diagonal(size, -1)
+    return np.argsort(-size, axis=1)[:, :count]
+
+
+def _best_fit(
+    kind: str, data: Wiring, powers: int, seconds: float | None, *, refitted: bool
+) -> Fit:
+    """Fit with several penalties, and keep the one that predicts validation best.
+
+    If it is refitted, then again without penalty to a node and its strongest senders alone.
+    """
     (now, after), (valid_now, valid_after) = _arrays(data.train), _arrays(data.validation)
     start = time.process_time()
 
@@ -187,7 +197,22 @@ def _best_fit(kind: str, data: Wiring, powers: int, seconds: float | None) -> Fi
             nodes = len(now)
             best, lowest = (weights.reshape(nodes, -1, nodes, y.shape[1] // nodes), predict), loss
     assert best is not None
+    if refitted:
+        weights = _refit(x, y - middle, best[0], data.senders.shape[1])
+        best = weights, partial(follow, weights.reshape(x.shape[1], -1))
     return Fit(*best, time.process_time() - start)
+
+
+def _refit(x: np.ndarray, y: np.ndarray, weights: np.ndarray, count: int) -> np.ndarray:
+    """Fit every node by itself and its strongest senders, by least squares."""
+    nodes, powers, _, numbers = weights.shape
+    shown = x.reshape(len(x), nodes, powers)
+    targets, fitted = y.reshape(len(y), nodes, numbers), np.zeros_like(weights)
+    for node, senders in enumerate(_strongest(weights, count)):
+        read = [node, *senders]
+        own, *_ = np.linalg.lstsq(shown[:, read].reshape(len(x), -1), targets[:, node], rcond=None)
+        fitted[read, :, node] = own.reshape(len(read), powers, numbers)
+    return fitted
 
 
 def _arrays(pairs: Pairs) -> tuple[np.ndarray, np.ndarray]:
