@@ -87,7 +87,7 @@ def edge_gains(
         h: ``(n, *features)``, what nodes send; for matrices ``(n, ..., C)``.
         cotangent: ``(n, *features)``, for matrices ``(n, ..., O)``: the gradient of the loss with
             respect to the sums, before the non-linearity. Sums over a batch want its axis here.
-        count: how many edges to give for every node, ``c``; static.
+        count: how many edges to give for every node, ``c``, at most ``n``; static.
         senders: of edges that are there, or forbidden: ``(E,)``, such as those of
             :func:`edge_list`; -1 marks padding.
         receivers: of these, ``(E,)``.
