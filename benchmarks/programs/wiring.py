@@ -130,7 +130,7 @@ def _affordable(recipe: WiringRecipe, data: Wiring, seconds: float) -> int:
 def _linear(facts: Facts, data: Wiring) -> Line:
     """Fit weights of all nodes at once; the strongest of each node are the edges found."""
     kind, _, more = facts["method"].partition(" ")
-    powers = 2 if more else 1
+    powers = 2 if more.startswith("squares") else 1
     fit = _best_fit(kind, data, powers, facts.get("seconds"), refitted=more.endswith("refit"))
     true = np.asarray(data.senders)
     found = _strongest(fit.weights, true.shape[1])
