@@ -52,6 +52,7 @@ PAGES = {
     "docs/conv.md": ("lags_speed", "delays"),
     "docs/local.md": ("associated",),
     "docs/lag_attention.md": ("lag_attention",),
+    "docs/graphs.md": ("wiring", "citations"),
 }
 """Benchmarks by the page that shows them."""
 

@@ -25,6 +25,7 @@ def parser() -> argparse.ArgumentParser:
     add("--mnist", type=Path, metavar="DIR", help="folder of the four MNIST files")
     add("--cluttered", type=Path, metavar="DIR", help="folder of the ready-made cluttered digits")
     add("--text", type=Path, metavar="DIR", help="folder of one text, *.txt or *.txt.gz")
+    add("--citations", type=Path, metavar="DIR", help="folder of cora.npz and citeseer.npz")
     add("--results", type=Path, metavar="DIR", help="folder of the lines and of what is drawn")
     return made
 

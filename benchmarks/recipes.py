@@ -36,6 +36,7 @@ def recipe_of(name: str, asked: Asked, **options: Any) -> Any:
         chosen = {option: value for option, value in TINY.items() if option in names}
         return dataclasses.replace(recipe, **chosen)
     folders = {"mnist": asked.mnist, "cluttered": asked.cluttered, "text": asked.text}
+    folders |= dict.fromkeys(("cora", "citeseer"), asked.citations)
     folder = folders.get(options.get("data") or options.get("task", ""))
     return dataclasses.replace(recipe, data_dir=folder) if folder else recipe
 

@@ -24,6 +24,7 @@ class Asked:
     mnist: Path | None = None
     cluttered: Path | None = None
     text: Path | None = None
+    citations: Path | None = None
     seeds: Sequence[int] = ()
     """Seeds of what is trained; by default the benchmark's own."""
 

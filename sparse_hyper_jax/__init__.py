@@ -18,6 +18,7 @@ if TYPE_CHECKING:  # what __getattr__ gives, for editors and type checkers
     from sparse_hyper_jax import estimators as estimators
     from sparse_hyper_jax import explain as explain
     from sparse_hyper_jax import glimpse as glimpse
+    from sparse_hyper_jax import graph as graph
     from sparse_hyper_jax import local as local
     from sparse_hyper_jax import nn as nn
     from sparse_hyper_jax import ops as ops
@@ -33,7 +34,7 @@ __version__ = "0.2.0"
 
 _ROOMS = (
     *("attention", "backprop", "continual", "conv", "diagnostics", "dist", "estimators", "explain"),
-    *("glimpse", "local", "nn", "ops", "pruning", "recurrent", "remat", "reparam", "sort"),
+    *("glimpse", "graph", "local", "nn", "ops", "pruning", "recurrent", "remat", "reparam", "sort"),
     "train",
 )
 

@@ -18,6 +18,7 @@ UNFINISHED = (
     *("gpu", "sort_quality", "glimpse_table", "shard"),
     "associated",
     "lag_attention",
+    *("wiring", "citations"),
 )
 """Benchmarks of which not all settings were measured."""
 

@@ -13,6 +13,7 @@ ROOMS = {
         "glimpse": "windows of an image at learned places",
         "attention": "self-attention at learned lags, streaming",
         "conv": "convolutions at learned lags and offsets, delays, streaming",
+        "graph": "sums over given or learned edges, exact gains of absent ones",
         "explain": "what was learned: descriptions, ablation, agreement of runs, edges",
     },
     "Gradients and weights": {

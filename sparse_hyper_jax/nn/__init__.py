@@ -6,8 +6,8 @@ that may look at the input. ``SparseBackpropLinear`` is a linear layer with a sp
 each token to one of many experts, or to a few. Key networks give images a number to sort by.
 ``GlimpseAttention`` reads windows of an image where it has learned to look; ``glimpse_classifier``
 puts a head on top, and names the baselines.
-``LagConv``, ``OffsetConv``, ``AxonalDelay`` and ``LagAttention`` read at few places, which
-``place_taps`` finds.
+``LagConv``, ``OffsetConv``, ``AxonalDelay`` and ``LagAttention`` read at few places, and
+``LearnedEdges`` from few nodes, which ``place_taps`` finds; ``GraphConv`` takes edges as they are.
 ``parameter_labels`` tells the parameters of sparse layers apart for optax.
 
 What modules take, and what NaN, padding and meshes of several devices do, says the page Rules of
@@ -35,6 +35,7 @@ from sparse_hyper_jax.nn.free_tuples import FreeTuples
 from sparse_hyper_jax.nn.glimpse_attention import GlimpseAttention
 from sparse_hyper_jax.nn.glimpse_classifiers import Classified
 from sparse_hyper_jax.nn.glimpse_models import glimpse_classifier
+from sparse_hyper_jax.nn.graph_layers import GraphConv, LearnedEdges
 from sparse_hyper_jax.nn.key_networks import NumberKeyNetwork
 from sparse_hyper_jax.nn.lag_attention import LagAttention
 from sparse_hyper_jax.nn.lag_layers import LagConv
@@ -55,9 +56,11 @@ __all__ = [
     "FreeHyperLayer",
     "FreeTuples",
     "GlimpseAttention",
+    "GraphConv",
     "HyperLayer",
     "LagAttention",
     "LagConv",
+    "LearnedEdges",
     "Mixed",
     "Mixture",
     "NumberKeyNetwork",

@@ -33,8 +33,8 @@ def place_taps(
     ``jax.vmap`` over it.
 
     Args:
-        model: with any number of :class:`LagConv`, :class:`OffsetConv` and :class:`AxonalDelay`,
-            whose taps are changed in place.
+        model: with any number of :class:`LagConv`, :class:`OffsetConv`, :class:`AxonalDelay`,
+            :class:`LagAttention` and :class:`LearnedEdges`, whose taps are changed in place.
         loss: ``(model, *arguments) -> scalar``; what it does to its model is forgotten.
         *arguments: what it takes besides.
         count: largest number of taps to place in each layer (in each channel of a delay), static.
@@ -87,6 +87,6 @@ def _layers(model: nnx.Module) -> list[tuple[tuple[Any, ...], TapLayer]]:
         bool(found),
         f"a {type(model).__name__} without taps",
         "a model with layers that have taps",
-        "use LagConv, OffsetConv or AxonalDelay in it",
+        "use LagConv, OffsetConv, AxonalDelay, LagAttention or LearnedEdges in it",
     )
     return found

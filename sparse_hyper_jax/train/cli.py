@@ -73,6 +73,14 @@ RECIPES = {
         "sparse_hyper_jax.train.recipes.lags:LagsRecipe",
         "find which lags of a series matter: of a generated one, of canvases, of your own CSV file",
     ),
+    "wiring": Entry(
+        "sparse_hyper_jax.train.recipes.wiring:WiringRecipe",
+        "find who drives whom among coupled maps or springs, by exact gains of absent edges",
+    ),
+    "citations": Entry(
+        "sparse_hyper_jax.train.recipes.citations:CitationsRecipe",
+        "classify papers by a graph of which edges are missing: given, near or learned ones",
+    ),
 }
 
 EXTRAS = {

@@ -13,6 +13,7 @@ from flax import nnx
 from sparse_hyper_jax import nn
 from sparse_hyper_jax.attention import LagTaps
 from sparse_hyper_jax.backprop import TopK, UnifiedRandomK
+from sparse_hyper_jax.graph import InEdges
 from sparse_hyper_jax.precision import wide_dtype
 from tests.table.columns import Table
 from tests.table.examples import BATCH, SAMPLED, eighths
@@ -146,6 +147,21 @@ def lag_conv(rngs):
     return nn.LagConv(3, 2, 3, 6, lags=[0, 4], rngs=rngs)
 
 
+def learned_edges(rngs):
+    layer = nn.LearnedEdges(5, 2, in_features=2, out_features=3, rngs=rngs)
+    senders = np.array([[1, 0], [2, 3], [0, 0], [4, 2], [0, 1]], np.int32)
+    placed = np.array([[True, False], [True, True], [False, False], [True, True], [True, True]])
+    layer.taps.set_value(InEdges(senders, placed))
+    return layer
+
+
+def graph_conv(h, bias, kernel):
+    layer = with_parameters(
+        lambda rngs: nn.GraphConv(4, 3, rngs=rngs), bias, kernel, rngs=nnx.Rngs(0)
+    )
+    return layer(h, np.array([0, 1, 1, 2], np.int32), np.array([1, 0, 2, 1], np.int32))
+
+
 def taps_after(layer, x):
     fresh = nn.place_taps(layer, lambda layer: (layer(x) ** 2).sum(dtype=wide_dtype(x)))
     return layer.taps.get_value(), jax.tree.leaves(fresh)
@@ -265,6 +281,14 @@ ROWS += [
         SEQUENCES,
         function=without_key,
         wide=False,
+    ),
+    row("LearnedEdges", learned_edges, eighths(BATCH, 5, 2), function=without_key, wide=False),
+    Row(
+        "GraphConv",
+        graph_conv,
+        (eighths(5, 4), eighths(3, seed=1), eighths(4, 3, seed=2)),
+        wide=False,
+        skips=IN_A_TREE,
     ),
     row(
         "place_taps",

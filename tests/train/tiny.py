@@ -107,6 +107,31 @@ TINY = {
         },
         ("lags.png",),
     ),
+    "wiring": Tiny(
+        {
+            "nodes": 8,
+            "edges": 2,
+            "samples": 100,
+            "swaps": 1,
+            "probe_samples": 50,
+            "width": 4,
+            "batch": 10,
+            "steps": 20,
+            "evaluate_every": 10,
+        },
+        ("wiring.png",),
+    ),
+    "citations": Tiny(
+        {
+            "method": "pursuit",
+            "keep": 0.5,
+            "neighbours": 2,
+            "width": 4,
+            "steps": 20,
+            "evaluate_every": 10,
+        },
+        ("training.png",),
+    ),
     "logistic": Tiny({"steps": 20, "evaluate_every": 10}, ()),
 }
 

@@ -1,0 +1,208 @@
+"""What a loss would gain by each absent edge: the best few of every node, in bounded memory."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import export, lax
+
+from sparse_hyper_jax import checks
+from sparse_hyper_jax.entrance import check_function
+from sparse_hyper_jax.graph.entrance import Edges, enter_nodes
+from sparse_hyper_jax.graph.probed import (
+    NEW_WEIGHTS,
+    NewWeight,
+    enter_allowed,
+    enter_cotangent,
+    enter_there,
+    sent_by,
+)
+from sparse_hyper_jax.ops.device_axes import spread_by
+
+
+class EdgeGains(NamedTuple):
+    """The best absent edges of every node.
+
+    Attributes:
+        senders: int32 ``(n, c)``, best first; -1 where there are no more.
+        gains: ``(n, c)``, -inf where there are no more.
+        noise: ``(n,)``, root mean square of the gains of all absent edges of a node: what a gain
+            has to stand out from.
+
+    Example:
+        >>> from sparse_hyper_jax import graph
+        >>> gains = graph.EdgeGains(jnp.array([[4]]), jnp.array([[6.0]]), jnp.array([2.0]))
+        >>> float(gains.gains[0, 0] / gains.noise[0])
+        3.0
+    """
+
+    senders: jax.Array
+    gains: jax.Array
+    noise: jax.Array
+
+
+export.register_namedtuple_serialization(EdgeGains, serialized_name="sparse_hyper_jax.EdgeGains")
+
+
+class _Best(NamedTuple):
+    """What is carried from block to block."""
+
+    senders: jax.Array
+    gains: jax.Array
+    squares: jax.Array
+    count: jax.Array
+
+
+def edge_gains(
+    h: Any,
+    cotangent: Any,
+    count: int = 1,
+    *,
+    senders: Any = None,
+    receivers: Any = None,
+    weights: NewWeight = "positive",
+    output: Any = None,
+    unit_senders: bool = False,
+    self_loops: bool = False,
+    allowed: Any = None,
+    message: Callable[[jax.Array], jax.Array] | None = None,
+    block: int = 256,
+) -> EdgeGains:
+    """Give the absent edges of the largest gain, of all ``n`` for every node, exactly.
+
+    With ``y[i] = sum_j v_ij h[j]`` and the cotangent ``delta = dL/dy``, an absent edge from j to i
+    has the gradient ``dL/dv_ij = delta[i] . h[j]`` at ``v_ij = 0``. Its gain is, by ``weights``::
+
+        positive    -delta[i] . h[j]                 how fast the loss falls as the value grows
+        any         |delta[i] . h[j]|                the same, if the value may also be negative
+        matrix      ||sum_s delta[i, s] h[j, s]^T||  of an edge that brings a matrix, h[j, s] W
+
+    Only a block of senders is looked at at a time, and the best are carried on: no array is n x n.
+    Time is that of the product of ``(n, F)`` and ``(F, n)``: once per probe, not in every step.
+    How degrees change by an edge is not counted. Gains of edges are of first order: of two senders
+    that only matter together none has any.
+
+    Args:
+        h: ``(n, *features)``, what nodes send; for matrices ``(n, ..., C)``.
+        cotangent: ``(n, *features)``, for matrices ``(n, ..., O)``: the gradient of the loss with
+            respect to the sums, before the non-linearity. Sums over a batch want its axis here.
+        count: how many edges to give for every node, ``c``, at most ``n``; static.
+        senders: of edges that are there, or forbidden: ``(E,)``, such as those of
+            :func:`edge_list`; -1 marks padding.
+        receivers: of these, ``(E,)``.
+        weights: see above.
+        output: ``(n, *features)``, what nodes receive now, where a new edge takes its share from
+            the others, as in a softmax: then the gain is ``-delta[i] . (h[j] - output[i])``. Not
+            for matrices.
+        unit_senders: divide by the size ``||h[j]||``: loud senders gain no more than others, and
+            the square of the gain is that of a least squares fit of one edge.
+        self_loops: nodes may receive from themselves.
+        allowed: flags ``(n,)``: which nodes may send. None allows all.
+        message: from rows of ``h`` to what these nodes send, where that is larger than ``h``: it is
+            computed for a block at a time.
+        block: number of senders that are looked at together, static; memory is ``n block`` numbers,
+            for matrices ``C O`` times that.
+
+    Returns:
+        edges and gains, as constants: gradients do not pass. Of equal gains the first sender
+        counts; one of NaN is never among the best.
+
+    Raises:
+        ValueError: shapes that do not agree, an unknown kind, or a count below 1.
+
+    Reference: Franceschi et al. 2019, arXiv 1903.11960, learn a table of all edges by such slopes;
+    Evci et al. 2020, arXiv 1911.11134, grow where the slope is largest.
+
+    Example:
+        >>> from sparse_hyper_jax import graph
+        >>> h = jnp.array([[1.0, 0.0], [0.0, 1.0], [2.0, 2.0]])
+        >>> error = jnp.array([[0.0, -1.0], [1.0, 0.0], [-1.0, 1.0]])  # what is too much
+        >>> gains = graph.edge_gains(h, error, count=2)
+        >>> gains.senders.tolist(), gains.gains.tolist()
+        ([[2, 1], [0, 2], [0, 1]], [[2.0, 1.0], [-1.0, -2.0], [1.0, -1.0]])
+    """
+    checks.check_choice("weights", weights, NEW_WEIGHTS)
+    self_loops = checks.check_flag("self_loops", self_loops)
+    unit_senders = checks.check_flag("unit_senders", unit_senders)
+    h = lax.stop_gradient(enter_nodes("h", h))
+    nodes = h.shape[0]
+    block = min(checks.check_count("block", block, least=1), nodes)
+    count = min(checks.check_count("count", count, least=1), nodes)
+    if message is not None:
+        check_function("message", message, "a function of rows of h")
+    send = sent_by(message)
+    sent = jax.eval_shape(send, jax.ShapeDtypeStruct((block, *h.shape[1:]), h.dtype))
+    cotangent, own = enter_cotangent(cotangent, output, weights, nodes=nodes, sent=sent)
+    there = enter_there(senders, receivers, nodes)
+    allowed = enter_allowed(allowed, nodes)
+
+    more = -nodes % block
+    rows = jnp.pad(h, ((0, more), *((0, 0) for _ in h.shape[1:])))
+    may_send = jnp.pad(allowed, (0, more))
+
+    def step(best: _Best, number: jax.Array) -> tuple[_Best, None]:
+        start = number * jnp.asarray(block, jnp.int32)
+        sent = send(lax.dynamic_slice_in_dim(rows, start, block)).astype(cotangent.dtype)
+        gains = _of_block(sent, cotangent, own, weights, unit=unit_senders)
+        numbers = start + jnp.arange(block, dtype=jnp.int32)
+        opened = lax.dynamic_slice_in_dim(may_send, start, block)[None]
+        opened = opened & ~_in_block(there, start, block, nodes)
+        if not self_loops:
+            opened &= numbers[None] != jnp.arange(nodes, dtype=jnp.int32)[:, None]
+        return _merge(best, gains, numbers, opened), None
+
+    none = jnp.zeros((nodes, count), jnp.int32) - 1
+    lowest = jnp.full((nodes, count), -jnp.inf, cotangent.dtype)
+    zeros = jnp.zeros(nodes, cotangent.dtype)
+    numbers = jnp.arange(-(-nodes // block), dtype=jnp.int32)
+    best, _ = lax.scan(step, _Best(none, lowest, zeros, zeros), numbers)
+    noise = jnp.sqrt(best.squares / jnp.maximum(best.count, 1))
+    return EdgeGains(best.senders, best.gains, noise)
+
+
+def _of_block(
+    sent: jax.Array, cotangent: jax.Array, own: jax.Array, weights: NewWeight, *, unit: bool
+) -> jax.Array:
+    """Give gains ``(n, block)`` of edges from the senders of a block."""
+    if weights == "matrix":
+        there = sent.reshape(len(sent), cotangent.shape[1], -1)
+        slopes = jnp.einsum("nso,bsc->nboc", cotangent, there)
+        gains = jnp.sqrt(jnp.sum(slopes**2, axis=(2, 3)))
+    else:
+        slopes = cotangent @ sent.reshape(len(sent), -1).T - own[:, None]
+        gains = -slopes if weights == "positive" else jnp.abs(slopes)
+    if not unit:
+        return gains
+    size = jnp.sqrt(jnp.sum(sent.reshape(len(sent), -1) ** 2, axis=1))[None]
+    loud = ~(size < jnp.finfo(size.dtype).tiny)  # NaN too
+    return jnp.where(loud, gains / jnp.where(loud, size, 1), 0)
+
+
+def _merge(best: _Best, gains: jax.Array, numbers: jax.Array, opened: jax.Array) -> _Best:
+    """Keep the best of those so far and of a block, the earlier ones first."""
+    count = best.gains.shape[1]
+    valid = opened & ~jnp.isnan(gains)
+    candidates = jnp.concatenate([best.gains, jnp.where(valid, gains, -jnp.inf)], axis=1)
+    names = jnp.concatenate([best.senders, jnp.broadcast_to(numbers[None], gains.shape)], axis=1)
+    largest, places = lax.top_k(candidates, count)
+    chosen = jnp.take_along_axis(spread_by(names, places), places, axis=1)
+    squares = jnp.sum(jnp.where(opened, gains, 0) ** 2, axis=1)
+    return _Best(
+        jnp.where(largest > -jnp.inf, chosen, -1),
+        largest,
+        best.squares + squares,
+        best.count + opened.sum(axis=1).astype(best.count.dtype),
+    )
+
+
+def _in_block(there: Edges | None, start: jax.Array, block: int, nodes: int) -> jax.Array:
+    """Mark ``(n, block)`` where an edge is there already."""
+    closed = jnp.zeros((nodes, block), bool)
+    if there is None:
+        return closed
+    column = there.senders - start
+    inside = there.kept & (column >= 0) & (column < block)
+    # One column more for what is not of this block: indices below 0 would count from the end.
+    closed = jnp.zeros((nodes, block + 1), bool)
+    return closed.at[there.receivers, jnp.where(inside, column, block)].set(True)[:, :block]
