@@ -200,7 +200,11 @@ IGNORED = [
     ("vae", {"method": "arsm", "num_samples": 3}, "--num-samples 3 with --method arsm"),
     ("subset-bias", {"download": True}, "--download with --data digits"),
     ("tbptt", {"lag": 5}, "--lag 5 with --method bound"),
-    ("tbptt", {"method": "fixed", "delta": 0.75}, "--delta 0.75 --largest-lag 6 with --method fixed"),
+    (
+        "tbptt",
+        {"method": "fixed", "delta": 0.75},
+        "--delta 0.75 --largest-lag 6 with --method fixed",
+    ),
     ("tbptt", {"data_dir": "."}, "--data-dir"),
     ("tbptt", {"task": "text"}, "--delay 3 --symbols 2 with --task text"),
     ("lags", {"targets": ("y",)}, "--targets y with --task series"),
