@@ -50,6 +50,7 @@ PAGES = {
     "docs/remat.md": ("remat",),
     "docs/conv.md": ("lags_speed", "delays"),
     "docs/local.md": ("associated",),
+    "docs/spiking.md": ("spiking",),
     "docs/lag_attention.md": ("lag_attention",),
 }
 """Benchmarks by the page that shows them."""

@@ -24,6 +24,8 @@ class Asked:
     mnist: Path | None = None
     cluttered: Path | None = None
     text: Path | None = None
+    fsdd: Path | None = None
+    nmnist: Path | None = None
     seeds: Sequence[int] = ()
     """Seeds of what is trained; by default the benchmark's own."""
 
