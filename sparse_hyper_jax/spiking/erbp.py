@@ -74,15 +74,10 @@ def erbp_step(
     Example:
         >>> from sparse_hyper_jax.spiking import erbp_parameters, erbp_state, erbp_step
         >>> parameters = erbp_parameters(jax.random.key(0), (6, 5, 3))
-        >>> state, label = erbp_state(parameters), jnp.array([0.0, 1.0, 0.0])
-        >>> events = jnp.array([2, 5, -1])
-        >>> options = {"learning_rate": 0.01}
-        >>> for key in jax.random.split(jax.random.key(1), 4):
-        ...     parameters, state, spikes = erbp_step(
-        ...         key, parameters, state, events, label, **options
-        ...     )
-        >>> [s.shape for s in spikes]
-        [(5,), (3,)]
+        >>> given = parameters, erbp_state(parameters), jnp.array([2, 5, -1]), jnp.eye(3)[1]
+        >>> one = erbp_step(jax.random.key(1), *given, learning_rate=0.01)
+        >>> [s.shape for s in one.spikes], one.parameters.weights[0].shape
+        ([(5,), (3,)], (6, 5))
     """
     check_random_key(key)
     check_instance("rule", rule, ErbpRule)

@@ -66,8 +66,8 @@ def membrane_loss_step(
         >>> from sparse_hyper_jax.spiking import membrane_loss_step, membrane_state
         >>> weights, s = [jnp.full((2, 1), 0.75)], jnp.array([1.0, 0.0])
         >>> one = membrane_loss_step(weights, membrane_state(weights), s, jnp.ones(1))
-        >>> float(one.loss), one.gradient[0].tolist()  # v = 0.75, err = 0.25
-        (0.03125, [[-0.25], [0.0]])
+        >>> float(one.loss), one.gradient[0][0].tolist()  # v = 0.75, err = 0.25
+        (0.03125, [-0.25])
     """
     weights, spikes, target = enter(weights, spikes, target, rule)
     check_state(weights, state, spikes)
