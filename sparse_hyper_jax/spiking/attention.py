@@ -187,7 +187,7 @@ def glimpse_at(frame: jax.Array, centre: jax.Array, *, window: Sequence[int]) ->
     centre = at_least_float32(as_array("centre", centre))
     check_shape("centre", centre, (2,), "(2,): a row and a column")
     height, width = _pair("window", window)
-    grid = np.stack(np.mgrid[:height, :width], axis=-1) - np.array([height // 2, width // 2])
+    grid = np.moveaxis(np.mgrid[:height, :width], 0, -1) - np.array([height // 2, width // 2])
     return bilinear(frame, centre[None, None] + grid.astype(centre.dtype), padding="zeros")
 
 

@@ -117,7 +117,8 @@ def membrane_loss_scan(
 
     def step(carry: Any, now: Any) -> tuple[Any, Any]:
         weights, moments, state = carry
-        one = _step(weights, state, *now, rule)
+        s, target = now
+        one = _step(weights, state, s, target, rule)
         updates, moments = optimizer.update(one.gradient, moments, weights)
         return (optax.apply_updates(weights, updates), moments, one.state), (one.loss, one.spikes)
 

@@ -96,7 +96,7 @@ def load_spoken(folder: Path, *, bands: int = 39, times: int = 40) -> Spoken:
 def mel_filters(bands: int) -> np.ndarray:
     """Give triangles ``(bands, frequencies)`` that overlap by half, evenly on the mel scale."""
     mel = 2595 * np.log10(1 + np.array([LOWEST, RATE / 2]) / 700)
-    edges = 700 * (10 ** (np.linspace(*mel, bands + 2) / 2595) - 1)
+    edges = 700 * (10 ** (np.linspace(mel[0], mel[1], bands + 2) / 2595) - 1)
     frequencies = np.fft.rfftfreq(WINDOW, 1 / RATE)
     low, middle, high = edges[:-2, None], edges[1:-1, None], edges[2:, None]
     rise, fall = (frequencies - low) / (middle - low), (high - frequencies) / (high - middle)

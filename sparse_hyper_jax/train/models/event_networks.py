@@ -111,10 +111,11 @@ def erbp_sample(
     labels = poisson_spikes(label_key, rates, steps=len(inputs))
 
     def step(carry: Any, now: Any) -> tuple[Any, Any]:
+        parameters, state = carry
         own, events, spikes = now
-        one = erbp_step(own, *carry, events, spikes, learning_rate=rate, rule=rule)
+        one = erbp_step(own, parameters, state, events, spikes, learning_rate=rate, rule=rule)
         hidden = [jnp.mean(fired) for fired in one.spikes[:-1]]
-        kept = one.parameters if rate else carry[0]
+        kept = one.parameters if rate else parameters
         return (kept, one.state), (one.spikes[-1], jnp.stack([*hidden, jnp.mean(one.spikes[-1])]))
 
     keys = jax.random.split(step_key, len(inputs))
