@@ -140,6 +140,11 @@ def synthesise(
 
 def between(pictures: jax.Array) -> float:
     """Give the mean error between pictures of different classes."""
+
+    @jax.jit
+    def total(pictures: jax.Array) -> jax.Array:
+        one, two = jnp.broadcast_to(pictures, (count, *pictures.shape)), pictures[:, None]
+        return jnp.sum(squared_error(one, jnp.broadcast_to(two, one.shape)))
+
     count = len(pictures)
-    errors = [squared_error(pictures, jnp.broadcast_to(one, pictures.shape)) for one in pictures]
-    return float(jnp.sum(jnp.stack(errors)) / (count * (count - 1)))
+    return float(total(pictures) / (count * (count - 1)))

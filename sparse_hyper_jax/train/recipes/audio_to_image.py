@@ -226,16 +226,20 @@ def learned(state: EpochState, part: str, weights: list[jax.Array]) -> EpochStat
 
 def floor(recipe: AudioToImageRecipe, parameters: Any, pictures: jax.Array) -> float:
     """Give the error of the pictures that the decoder makes of the very spikes to be learned."""
-    spikes = hidden_spikes(
-        parameters["images"][0],
-        pictures,
-        peak=recipe.image_peak,
-        steps=recipe.image_time_steps,
-        rule=recipe.rule,
-    )
-    spikes = repeated(spikes, recipe.time_steps)
-    counts = run_through(parameters["images"][1:], spikes, recipe.rule)
-    return float(jnp.mean(squared_error(counts, pictures)))
+
+    @jax.jit
+    def on_device(weights: Any, pictures: jax.Array) -> jax.Array:
+        spikes = hidden_spikes(
+            weights[0],
+            pictures,
+            peak=recipe.image_peak,
+            steps=recipe.image_time_steps,
+            rule=recipe.rule,
+        )
+        counts = run_through(weights[1:], repeated(spikes, recipe.time_steps), recipe.rule)
+        return jnp.mean(squared_error(counts, pictures))
+
+    return float(on_device(parameters["images"], pictures))
 
 
 def draw(folder: RunFolder, parameters: Any, data: Pairs, options: Any) -> None:
@@ -246,8 +250,9 @@ def draw(folder: RunFolder, parameters: Any, data: Pairs, options: Any) -> None:
     classes = range(len(data.pictures))
     # argmax: the first of its class; if there is none, whatever comes first.
     rows = np.array([int(np.argmax(np.asarray(labels) == label)) for label in classes])
-    counts = synthesise(parameters, inputs[rows], **options)
-    counts = counts / jnp.maximum(jnp.max(counts, axis=1, keepdims=True), 1)
+    made = jax.jit(partial(synthesise, **options))
+    counts = np.asarray(made(parameters, inputs[rows]))
+    counts = counts / np.maximum(np.max(counts, axis=1, keepdims=True), 1)
     side = round(data.pictures.shape[1] ** 0.5)
     shown = [np.asarray(one).reshape(1, -1, side, side) for one in (data.pictures, counts)]
     figure = plots.plot_image_rows(shown, ["pictures", "syntheses"])

@@ -123,14 +123,18 @@ def draw(recipe: SpikingAutoencoderRecipe, folder: RunFolder, weights: Any, test
     from sparse_hyper_jax.train import plots  # matplotlib is slow to import
 
     images = test[0][:SHOWN]
-    key = jax.random.key(TEST_KEY)
-    spikes = poisson_spikes(key, recipe.peak * images, steps=recipe.time_steps)
-    _, (_, out) = membrane_loss(weights, spikes, spikes, rule=recipe.rule)
+
+    @jax.jit
+    def counts_of(weights: Any, images: jax.Array) -> list[jax.Array]:
+        key = jax.random.key(TEST_KEY)
+        spikes = poisson_spikes(key, recipe.peak * images, steps=recipe.time_steps)
+        _, (_, out) = membrane_loss(weights, spikes, spikes, rule=recipe.rule)
+        counts = [jnp.sum(one, axis=0) for one in (spikes, out)]
+        return [one / jnp.maximum(jnp.max(one), 1) for one in counts]
+
     side = round(images.shape[1] ** 0.5)
     if side**2 == images.shape[1]:
-        counts = [
-            one.sum(axis=0) / jnp.maximum(jnp.max(one.sum(axis=0)), 1) for one in (spikes, out)
-        ]
+        counts = counts_of(weights, images)
         shown = [np.asarray(part).reshape(1, -1, side, side) for part in (images, *counts)]
         figure = plots.plot_image_rows(shown, ["images", "spikes in", "spikes out"])
         folder.save_figure(figure, "reconstructions")
