@@ -57,8 +57,7 @@ def erbp_step(
         state: of the step before, or :func:`erbp_state`.
         events: ``(n,)`` integers, number of the input of each event, twice for two of them;
             outside of the inputs padding.
-        label: ``(classes,)`` spikes of what should come out in this step; equal to the output's
-            own, nothing is learned.
+        label: ``(classes,)`` spikes of what should come out in this step.
         learning_rate: ``eta``; may be traced; 0 for evaluation.
         rule: see :class:`ErbpRule`.
 
@@ -83,7 +82,7 @@ def erbp_step(
     check_instance("rule", rule, ErbpRule)
     check_number("learning_rate", learning_rate, at_least=0)
     parameters, label = enter_parameters(parameters), as_array("label", label)
-    events = as_array("events", events, "integers")
+    events = as_array("events", events, "integers").astype(jnp.int32)
     check_shape("events", events, (None,), "(n,): the input of each event")
     check_shape("label", label, (parameters.weights[-1].shape[1],), "(classes,): spikes")
     check_erbp_state(parameters, state)
