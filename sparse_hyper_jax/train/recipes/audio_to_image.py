@@ -77,7 +77,7 @@ class AudioToImageRecipe(Recipe):
     image_peak: Share = 0.3
     """Probability with which a white pixel fires."""
 
-    learning_rate: Positive = 2e-4
+    learning_rate: Positive = 5e-4
     """Of Adam for sounds, started anew with every batch."""
 
     image_learning_rate: Positive = 5e-4
