@@ -51,6 +51,7 @@ PAGES = {
     "docs/remat.md": ("remat",),
     "docs/conv.md": ("lags_speed", "delays"),
     "docs/local.md": ("associated",),
+    "docs/spiking.md": ("spiking",),
     "docs/lag_attention.md": ("lag_attention",),
     "docs/graphs.md": ("wiring", "citations"),
 }

@@ -26,6 +26,8 @@ def parser() -> argparse.ArgumentParser:
     add("--cluttered", type=Path, metavar="DIR", help="folder of the ready-made cluttered digits")
     add("--text", type=Path, metavar="DIR", help="folder of one text, *.txt or *.txt.gz")
     add("--citations", type=Path, metavar="DIR", help="folder of cora.npz and citeseer.npz")
+    add("--fsdd", type=Path, metavar="DIR", help="folder of one npz file of spoken digits")
+    add("--nmnist", type=Path, metavar="DIR", help="folder of one npz file of N-MNIST")
     add("--results", type=Path, metavar="DIR", help="folder of the lines and of what is drawn")
     return made
 

@@ -10,7 +10,7 @@ from typing import Any
 from benchmarks.lines import Line
 from benchmarks.runner import Asked
 
-LEFT_OUT = ("out", "data_dir", "download", "resume", "quiet", "format", "seconds")
+LEFT_OUT = ("out", "data_dir", "images_dir", "download", "resume", "quiet", "format", "seconds")
 """Of a result: what the folder decides, and the seconds, since runs may share a machine."""
 
 TINY: dict[str, Any] = {
@@ -35,10 +35,14 @@ def recipe_of(name: str, asked: Asked, **options: Any) -> Any:
     if asked.tiny:
         chosen = {option: value for option, value in TINY.items() if option in names}
         return dataclasses.replace(recipe, **chosen)
-    folders = {"mnist": asked.mnist, "cluttered": asked.cluttered, "text": asked.text}
+    of_data = ("mnist", "cluttered", "text", "fsdd", "nmnist")
+    folders = {data: getattr(asked, data) for data in of_data}
     folders |= dict.fromkeys(("cora", "citeseer"), asked.citations)
-    folder = folders.get(options.get("data") or options.get("task", ""))
-    return dataclasses.replace(recipe, data_dir=folder) if folder else recipe
+    found = {
+        "data_dir": folders.get(options.get("data") or options.get("task", "")),
+        "images_dir": folders.get(options.get("images", "")),
+    }
+    return dataclasses.replace(recipe, **{name: folder for name, folder in found.items() if folder})
 
 
 def train(

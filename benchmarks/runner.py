@@ -25,6 +25,8 @@ class Asked:
     cluttered: Path | None = None
     text: Path | None = None
     citations: Path | None = None
+    fsdd: Path | None = None
+    nmnist: Path | None = None
     seeds: Sequence[int] = ()
     """Seeds of what is trained; by default the benchmark's own."""
 

@@ -27,6 +27,7 @@ if TYPE_CHECKING:  # what __getattr__ gives, for editors and type checkers
     from sparse_hyper_jax import remat as remat
     from sparse_hyper_jax import reparam as reparam
     from sparse_hyper_jax import sort as sort
+    from sparse_hyper_jax import spiking as spiking
     from sparse_hyper_jax import train as train
     from sparse_hyper_jax.types import ContinuousTuples, SparseEntries
 
@@ -35,7 +36,7 @@ __version__ = "0.2.0"
 _ROOMS = (
     *("attention", "backprop", "continual", "conv", "diagnostics", "dist", "estimators", "explain"),
     *("glimpse", "graph", "local", "nn", "ops", "pruning", "recurrent", "remat", "reparam", "sort"),
-    "train",
+    *("spiking", "train"),
 )
 
 __all__ = ["ContinuousTuples", "SparseEntries", "__version__"]

@@ -16,7 +16,7 @@ from benchmarks.lines import ROOT, Lines
 WITHOUT_TABLE = ("sparse_backprop_speed", "gpu")
 UNFINISHED = (
     *("gpu", "sort_quality", "glimpse_table", "shard"),
-    "associated",
+    *("associated", "spiking"),
     "lag_attention",
     *("wiring", "citations"),
 )
@@ -106,7 +106,9 @@ def test_every_setting_is_one_that_its_recipe_takes(name, monkeypatch):
     monkeypatch.setattr(f"benchmarks.{name}.train", train)
     benchmark = runner.load(name)
     for folder in (None, Path("folder")):
-        asked = runner.Asked(mnist=folder, cluttered=folder, text=folder, seeds=[0])
+        asked = runner.Asked(
+            **dict.fromkeys(("mnist", "cluttered", "text", "fsdd", "nmnist"), folder), seeds=[0]
+        )
         for facts in benchmark.settings(asked, Lines.of(name)):
             if not MEASURED_BY_A_PROGRAM & facts.items():
                 benchmark.measure(facts, asked)

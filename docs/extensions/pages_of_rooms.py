@@ -26,6 +26,7 @@ ROOMS = {
         "recurrent": "truncation through time, checkpointed scans, online rules",
         "remat": "a gradient within a budget of memory",
         "local": "objectives of their own for the parts of a network",
+        "spiking": "spikes, and rules that learn while time runs",
     },
     "Layers and devices": {
         "nn": "Flax NNX modules",

@@ -53,6 +53,18 @@ RECIPES = {
         "sparse_hyper_jax.train.recipes.associated:AssociatedRecipe",
         "train a deep classifier by components with objectives of their own",
     ),
+    "spiking-autoencoder": Entry(
+        "sparse_hyper_jax.train.recipes.spiking_autoencoder:SpikingAutoencoderRecipe",
+        "rebuild images by spikes, taught by membrane potentials in every time step",
+    ),
+    "audio-to-image": Entry(
+        "sparse_hyper_jax.train.recipes.audio_to_image:AudioToImageRecipe",
+        "turn spoken digits, or halves of images, into pictures by spikes",
+    ),
+    "erbp": Entry(
+        "sparse_hyper_jax.train.recipes.erbp:ErbpRecipe",
+        "classify what an event camera saw, through a window that follows the events",
+    ),
     "univariate": Entry(
         "sparse_hyper_jax.train.recipes.univariate:UnivariateRecipe",
         "climb the expected reward of one discrete choice, by any estimator of its gradient",

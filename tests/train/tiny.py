@@ -70,6 +70,34 @@ TINY = {
         {"depth": 3, "width": 8, "hyperlayer": 2, "steps": 20, "evaluate_every": 10},
         ("training.png",),
     ),
+    "spiking-autoencoder": Tiny(
+        {"width": 8, "time_steps": 3, "batch": 20, "steps": 20, "evaluate_every": 10},
+        ("curve.png", "reconstructions.png"),
+    ),
+    "audio-to-image": Tiny(
+        {
+            "hidden": (8,),
+            "width": 6,
+            "time_steps": 3,
+            "image_time_steps": 2,
+            "batch": 20,
+            "image_steps": 10,
+            "steps": 20,
+            "evaluate_every": 10,
+        },
+        ("curve.png", "syntheses.png"),
+    ),
+    "erbp": Tiny(
+        {
+            "discs": 24,
+            "window": 6,
+            "time_steps": 8,
+            "hidden": (6,),
+            "steps": 20,
+            "evaluate_every": 10,
+        },
+        ("curve.png",),
+    ),
     "univariate": Tiny({"classes": 5, "steps": 120, "draws": 50}, ("reward.png",)),
     "subset-bias": Tiny(
         {"classes": 8, "hidden": (8,), "subset": 3, "draws": 20, "steps": 120}, ("errors.png",)

@@ -18,7 +18,9 @@ a key, so that a training loop can draw its data inside ``lax.scan``::
 
 Series of numbers have no labels: :func:`make_series` draws one whose true lags are known,
 :func:`make_canvas` reads a canvas row by row, :func:`read_table` reads columns of your own file.
-:func:`make_recall` asks for what was said at lags that are not told.
+:func:`make_recall` asks for what was said at lags that are not told. :func:`load_spoken` gives
+recordings of digits as energies of bands, :func:`load_events` and :func:`moving_discs` what an
+event camera saw.
 
 Importing this package reads nothing and needs no extra; scikit-learn is imported by
 :func:`load_digits` alone, and only :func:`download_mnist` touches the network.
@@ -29,6 +31,7 @@ from sparse_hyper_jax.train.data.cluttered import ClutteredImages, make_cluttere
 from sparse_hyper_jax.train.data.cluttered_file import load_cluttered
 from sparse_hyper_jax.train.data.dataset import Dataset, Splits, make_dataset
 from sparse_hyper_jax.train.data.digits import load_digits
+from sparse_hyper_jax.train.data.events import EventSamples, load_events, moving_discs
 from sparse_hyper_jax.train.data.idx import load_idx, read_header, read_idx
 from sparse_hyper_jax.train.data.mnist import download_mnist, load_mnist
 from sparse_hyper_jax.train.data.recall import Recall, make_recall
@@ -50,6 +53,7 @@ from sparse_hyper_jax.train.data.series import (
     run_system,
 )
 from sparse_hyper_jax.train.data.splits import cut_stratified, load_splits, split_dataset
+from sparse_hyper_jax.train.data.spoken import Spoken, load_spoken
 from sparse_hyper_jax.train.data.table_file import Table, read_table
 from sparse_hyper_jax.train.data.time_parts import (
     SeriesPart,
@@ -62,6 +66,7 @@ __all__ = [
     "ClassIndex",
     "ClutteredImages",
     "Dataset",
+    "EventSamples",
     "LagSystem",
     "LaggedSeries",
     "Recall",
@@ -69,6 +74,7 @@ __all__ = [
     "SeriesPart",
     "SeriesParts",
     "Splits",
+    "Spoken",
     "Table",
     "augment",
     "cut_in_time",
@@ -80,9 +86,11 @@ __all__ = [
     "index_by_class",
     "load_cluttered",
     "load_digits",
+    "load_events",
     "load_idx",
     "load_mnist",
     "load_splits",
+    "load_spoken",
     "make_canvas",
     "make_cluttered",
     "make_dataset",
@@ -90,6 +98,7 @@ __all__ = [
     "make_rotated_cluttered",
     "make_sequences",
     "make_series",
+    "moving_discs",
     "read_header",
     "read_idx",
     "read_table",

@@ -1,0 +1,87 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from sparse_hyper_jax.train.data import load_events, moving_discs
+from sparse_hyper_jax.train.models.event_networks import Field, addressed, rasters
+from tests.ops.examples import assert_names_itself_and_its_cure
+
+GOOD = {
+    "offsets": np.array([0, 3, 5, 6]),
+    "label": np.array([7, 1, 2], np.int8),
+    "is_test": np.array([0, 1, 0], bool),
+    "x": np.array([3, 3, 33, 0, 1, 9], np.uint8),
+    "y": np.array([1, 2, 33, 0, 1, 9], np.uint8),
+    "p": np.array([1, 0, 1, 1, 0, 0], np.uint8),
+    "dt": np.array([100, 800, 200, 0, 2500, 5000], np.uint16),
+}
+
+
+def save(folder, **changes):
+    np.savez_compressed(folder / "events.npz", **(GOOD | changes))
+    return folder
+
+
+def test_events_are_listed_by_the_millisecond(tmp_path):
+    train, test = load_events(save(tmp_path), steps=3)
+    assert train.labels.tolist() == [7, 2]
+    assert test.labels.tolist() == [1]
+    # 100 and 900 us, then 1100 us; the one of the other sample is too late.
+    first = [[1 * 34 * 34 + 34 + 3, 2 * 34 + 3], [2 * 34 * 34 - 1, -1], [-1, -1]]
+    assert train.codes.tolist() == [first, [[-1, -1]] * 3]
+    assert test.codes.tolist() == [[[34 * 34, -1], [-1, -1], [34 + 1, -1]]]
+    assert train.shape == (2, 34, 34)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"x": np.array([3, 3, 34, 0, 1, 9], np.uint8)},
+        {"p": np.array([1, 0, 2, 1, 0, 0], np.uint8)},
+        {"offsets": np.array([0, 3, 5, 7])},
+        {"is_test": np.zeros(3, bool)},
+        {"label": np.array([7, 1])},
+        {"dt": np.array([1.0, 2, 3, 4, 5, 6])},
+    ],
+)
+def test_arrays_that_do_not_fit_are_told(tmp_path, changes):
+    assert_names_itself_and_its_cure(
+        lambda: load_events(save(tmp_path, **changes)), "events.npz", "samples share", "npz"
+    )
+
+
+def test_one_file_is_expected(tmp_path):
+    assert_names_itself_and_its_cure(lambda: load_events(tmp_path), "0 files", "one", "npz")
+
+
+@pytest.fixture(scope="module")
+def discs():
+    return jax.jit(lambda key: moving_discs(key, jnp.arange(8) % 4, steps=24).codes)(
+        jax.random.key(0)
+    )
+
+
+def test_a_disc_is_covered_in_front_and_left_behind(discs):
+    """The events of polarity 1 lie ahead of those of polarity 0, in the direction of the label."""
+    ahead = np.array([[-1, 0], [1, 0], [0, -1], [0, 1]])
+    for n, codes in enumerate(np.asarray(discs).astype(int)):
+        real = codes[codes >= 0]
+        places = np.stack([real // 32 % 32, real % 32], axis=-1)
+        on = real >= 32 * 32
+        step = places[on].mean(axis=0) - places[~on].mean(axis=0)
+        assert (ahead * step).sum(axis=1).argmax() == n % 4
+
+
+def test_what_is_seen_through_a_window_is_counted_where_it_belongs(discs):
+    field = Field((2, 32, 32), 1, 0, 100)
+    whole = jax.jit(lambda codes: rasters(addressed(field, codes), field.inputs))(discs[0])
+    codes = np.asarray(discs[0]).astype(int)
+    wanted = [np.bincount(now[now >= 0], minlength=2048) for now in codes]
+    np.testing.assert_array_equal(whole, wanted)
+    window = Field((2, 32, 32), 2, 6, 100)
+    seen = np.asarray(jax.jit(lambda codes: addressed(window, codes))(discs[0]))
+    assert window.inputs == 72
+    assert (seen[codes < 0] == -1).all()
+    assert (seen < 72).all()
+    assert (seen >= 0).sum() > 0.3 * (codes >= 0).sum()
