@@ -1,7 +1,9 @@
 """A description as text: the most important connections first."""
 
 from collections.abc import Sequence
+from typing import Any
 
+import jax
 import numpy as np
 
 from sparse_hyper_jax import checks
@@ -42,7 +44,7 @@ def write_description(
     check_instance("description", description, Description)
     check_known("description", description)
     most = checks.check_count("most", most, least=1)
-    found = Description(*(np.asarray(one) for one in description))
+    found: Any = jax.tree.map(np.asarray, description)
     count, rank = found.positions.shape
     names = [f"axis {axis}" for axis in range(rank)] if axes is None else list(axes)
     checks.require(
@@ -65,7 +67,7 @@ def write_description(
     return "\n".join(written)
 
 
-def _row(found: Description, one: int) -> list[str]:
+def _row(found: Any, one: int) -> list[str]:
     """Write one connection."""
     notes = [] if found.settled[one] else ["not settled"]
     notes += ["on the cell of another"] if found.duplicate[one] else []
@@ -77,6 +79,6 @@ def _row(found: Description, one: int) -> list[str]:
     ]
 
 
-def _least(found: Description, most: int) -> float:
+def _least(found: Any, most: int) -> float:
     """Give the largest importance of what is left out."""
     return float(found.importance[found.order[most]])

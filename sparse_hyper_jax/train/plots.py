@@ -4,11 +4,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
 import matplotlib as mpl
 import numpy as np
 from matplotlib.animation import FuncAnimation, PillowWriter
 from matplotlib.axes import Axes
 from matplotlib.collections import EllipseCollection
+from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -163,14 +165,14 @@ def plot_description(
     Raises:
         ValueError: another rank.
     """
-    found = Description(*map(np.asarray, description))
+    found: Any = jax.tree.map(np.asarray, description)
     rank = found.positions.shape[1]
     checks.require(
         rank in (1, 2), f"positions of rank {rank}", "rank 1 or 2", "plot two of their columns"
     )
     ax = Figure(figsize=(4, 4 / rank), layout="constrained").subplots() if ax is None else ax
     worth = np.nan_to_num(found.importance)
-    inside = np.where((found.settled & ~found.duplicate)[:, None], mpl.colors.to_rgba(INK), 1.0)
+    inside = np.where((found.settled & ~found.duplicate)[:, None], to_rgba(INK), 1.0)
     if rank == 1:
         ax.vlines(found.positions[:, 0], 0, worth, color=INK, linewidth=1.2)
         ax.scatter(found.positions[:, 0], worth, color=inside, edgecolors=INK, s=22, zorder=2)
