@@ -3,6 +3,7 @@
 from typing import Any
 
 import jax
+from jax.core import Tracer
 
 from sparse_hyper_jax import checks
 
@@ -14,7 +15,7 @@ def check_known(name: str, tree: Any) -> None:
         ValueError: called under ``jax.jit`` or another transformation.
     """
     checks.require(
-        not any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(tree)),
+        not any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(tree)),
         f"{name} traced",
         "known numbers",
         "call it outside of jax.jit, on what a training has found",
