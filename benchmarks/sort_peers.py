@@ -3,9 +3,9 @@
 Sort, ranks, median and the eight largest of n normal numbers, ascending, with softness 0.1 and no
 scaling; value and gradient of half the mean of squares. Where a library has the same definition
 (SoftSort's, which softjax offers among others), both are compared, relative to the largest. ott has
-another one, by optimal transport in 500 iterations, and is timed up to 512 numbers. Of 2**17
-numbers whole matrices are compiled, to see their memory, and not run. Needs ``pip install -e
-".[peers]"``, Python >= 3.12.
+another one, by optimal transport, here in 500 unrolled iterations, as implicit differentiation
+failed; it is timed up to 512 numbers. What takes n^2 operations is compiled for 2**17 numbers, to
+see its memory, and not run. Needs ``pip install -e ".[peers]"``, Python >= 3.12.
 """
 
 from collections.abc import Iterator

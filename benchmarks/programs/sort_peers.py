@@ -47,11 +47,12 @@ def of_softjax(method: str) -> dict[str, Function]:
 
 
 def of_ott() -> dict[str, Function]:
-    """Give those of ott, as they come: another relaxation, by optimal transport."""
+    """Give those of ott: another relaxation, by optimal transport, unrolled."""
     from ott.initializers.linear.initializers import DefaultInitializer
     from ott.tools import soft_sort
 
-    # Its own choice, which sorts first, has no reverse mode.
+    # Its own start, which sorts first, has no reverse mode; its implicit derivative fails from the
+    # other one, by a singular system.
     start = {"initializer": DefaultInitializer(), "implicit_diff": None}
     start |= {"min_iterations": 500, "max_iterations": 500}
     return {
