@@ -26,11 +26,12 @@ def place_edges(
     """Fill empty slots of every node by the edges of its largest gains.
 
     :func:`~sparse_hyper_jax.ops.pursue`, in every node by itself. Place one per probe, train, and
-    probe again: what a placed edge explains, its rivals no longer gain.
+    probe again: what a placed edge explains, its rivals no longer gain. No edge that is there is
+    placed again; gains made by hand that name a sender twice in one row may place it twice.
 
     Args:
         edges: of shape ``(n, k)``.
-        gains: of the edges that are absent, from :func:`edge_gains`.
+        gains: those of absent edges, from :func:`edge_gains`.
         count: largest number of edges to place for each node, static.
         min_z: by how many times a gain has to exceed the root mean square of all gains of its node;
             None takes any. May be traced. No calibrated test.
@@ -59,11 +60,12 @@ def place_edges(
     def node(edges: InEdges, gains: jax.Array, names: jax.Array, threshold: jax.Array) -> InEdges:
         # Cells are the candidates; what is placed lies outside of them, and keeps its slot.
         taps = Taps(jnp.full((len(edges.placed), 1), -1, jnp.int32), edges.placed)
+        there = ((names[:, None] == edges.senders) & edges.placed).any(axis=1)
         after = pursue(
             gains,
             taps,
             count,
-            allowed=(names >= 0) & (names < len(found.noise)),
+            allowed=(names >= 0) & (names < len(found.noise)) & ~there,
             threshold=threshold,
         )
         fresh = after.placed & ~edges.placed
