@@ -167,10 +167,11 @@ def _of_block(
     """Give gains ``(n, block)`` of edges from the senders of a block."""
     if weights == "matrix":
         there = sent.reshape(len(sent), cotangent.shape[1], -1)
-        slopes = jnp.einsum("nso,bsc->nboc", cotangent, there)
+        slopes = jnp.einsum("nso,bsc->nboc", cotangent, there, precision=lax.Precision.HIGHEST)
         gains = jnp.sqrt(jnp.sum(slopes**2, axis=(2, 3)))
     else:
-        slopes = cotangent @ sent.reshape(len(sent), -1).T - own[:, None]
+        there = sent.reshape(len(sent), -1).T
+        slopes = jnp.matmul(cotangent, there, precision=lax.Precision.HIGHEST) - own[:, None]
         gains = -slopes if weights == "positive" else jnp.abs(slopes)
     if not unit:
         return gains

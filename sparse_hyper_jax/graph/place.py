@@ -187,8 +187,9 @@ def edge_importance(edges: InEdges, values: Any, h: Any) -> jax.Array:
     else:
         # The squares of all samples meet in one small matrix per node.
         rows = h.reshape(len(h), -1, features)
-        second = jnp.einsum("nsc,nsd->ncd", rows, rows)[edges.senders]
-        size = jnp.einsum("nkco,nkcd,nkdo->nk", values, second, values)
+        highest = jax.lax.Precision.HIGHEST
+        second = jnp.einsum("nsc,nsd->ncd", rows, rows, precision=highest)[edges.senders]
+        size = jnp.einsum("nkco,nkcd,nkdo->nk", values, second, values, precision=highest)
     # Zeros first: a root has no slope at 0.
     positive = edges.placed & ~(size <= 0)
     return jnp.where(positive, jnp.sqrt(jnp.where(positive, size, 1)), 0)

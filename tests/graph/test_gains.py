@@ -135,6 +135,21 @@ def test_no_array_is_as_large_as_the_table():
     assert planned < nodes * nodes * 4 / 4
 
 
+def test_products_are_exact_on_every_device():
+    edges, values = graph.empty_edges(NODES, 2), jnp.ones((NODES, 2, 2, 3))
+    calls = [
+        lambda: graph.edge_gains(H, COTANGENT),
+        lambda: graph.edge_gains(SAMPLES, OUT, weights="matrix"),
+        lambda: graph.aggregate_in_edges(edges, values, SAMPLES),
+        lambda: graph.edge_importance(edges, values, SAMPLES),
+    ]
+    for call in calls:
+        lines = jax.jit(call).lower().as_text().splitlines()
+        products = [line for line in lines if "dot_general" in line]
+        assert products
+        assert all("HIGHEST" in line for line in products)
+
+
 def test_what_does_not_fit_is_told():
     assert_names_itself_and_its_cure(
         lambda: graph.edge_gains(H, COTANGENT[:, :2]),
