@@ -117,6 +117,16 @@ def test_gains_are_slopes_of_the_loss():
         assert float(gain) == pytest.approx(-slope, rel=1e-3, abs=1e-4)
 
 
+def test_the_square_of_a_unit_gain_is_twice_what_least_squares_take_off():
+    error = np.random.default_rng(11).normal(size=H.shape).astype(np.float32)
+    found = graph.edge_gains(H, error, NODES, weights="any", unit_senders=True, self_loops=True)
+    for node, sender in np.ndindex(NODES, NODES):
+        sent = H[found.senders[node, sender]]
+        left = error[node] - sent * (sent @ error[node]) / (sent @ sent)
+        less = (np.sum(error[node] ** 2) - np.sum(left**2)) / 2
+        assert float(found.gains[node, sender]) ** 2 / 2 == pytest.approx(less, rel=1e-3, abs=1e-5)
+
+
 def test_numbers_of_nodes_mean_nothing():
     order = np.random.default_rng(10).permutation(NODES)
     names = np.argsort(order)
@@ -159,6 +169,12 @@ def test_what_does_not_fit_is_told():
     )
     assert_names_itself_and_its_cure(
         lambda: graph.edge_gains(H, COTANGENT, senders=[0]), "senders without", "both", "pass both"
+    )
+    assert_names_itself_and_its_cure(
+        lambda: graph.edge_gains(H, COTANGENT, output=TARGET, unit_senders=True),
+        "unit_senders=True with output",
+        "one of them",
+        "leave",
     )
     with pytest.raises(ValueError, match="found weights='free'; expected one of 'positive'"):
         graph.edge_gains(H, COTANGENT, weights="free")
