@@ -171,7 +171,7 @@ def _order(importance: jax.Array) -> jax.Array:
 
 def _lengths(rows: jax.Array) -> jax.Array:
     """Give the length of every row, with slope 0 at length 0."""
-    squares = jnp.sum(jnp.square(rows.reshape(len(rows), -1)), -1)
+    squares = jnp.sum(jnp.square(rows), tuple(range(1, rows.ndim)))
     safe = jnp.where(squares > 0, squares, 1)
     return jnp.where(squares > 0, jnp.sqrt(safe), squares)
 

@@ -175,7 +175,7 @@ def _of_block(
 ) -> jax.Array:
     """Give gains ``(n, block)`` of edges from the senders of a block."""
     if weights == "matrix":
-        there = sent.reshape(len(sent), cotangent.shape[1], -1)
+        there = sent.reshape(len(sent), cotangent.shape[1], sent.shape[-1])
         slopes = jnp.einsum("nso,bsc->nboc", cotangent, there, precision=lax.Precision.HIGHEST)
         gains = jnp.sqrt(jnp.sum(slopes**2, axis=(2, 3)))
     else:

@@ -1,5 +1,6 @@
 """Where the next edges of every node go, and which of those that are there does least."""
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -186,7 +187,7 @@ def edge_importance(edges: InEdges, values: Any, h: Any) -> jax.Array:
         size = jnp.sum(h.reshape(len(h), -1) ** 2, axis=1)[edges.senders] * values**2
     else:
         # The squares of all samples meet in one small matrix per node.
-        rows = h.reshape(len(h), -1, features)
+        rows = h.reshape(len(h), math.prod(h.shape[1:-1]), features)
         highest = jax.lax.Precision.HIGHEST
         second = jnp.einsum("nsc,nsd->ncd", rows, rows, precision=highest)[edges.senders]
         size = jnp.einsum("nkco,nkcd,nkdo->nk", values, second, values, precision=highest)

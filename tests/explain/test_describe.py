@@ -69,6 +69,13 @@ def test_an_empty_slot_and_nan_show():
     np.testing.assert_array_equal(found.order, [1, 0])
 
 
+def test_no_slot_and_no_channel_give_no_importance():
+    found = explain.describe_taps(ops.empty_taps(0), np.zeros((0, 2)))
+    assert [len(part) for part in found] == [0] * len(found)
+    found = explain.describe_taps(ops.empty_taps(2), np.zeros((2, 0)), input_sizes=np.zeros(0))
+    assert found.importance.tolist() == [0, 0]
+
+
 def test_a_table_says_what_to_doubt_and_what_is_left_out():
     tuples = ContinuousTuples(
         jnp.array([[3.0], [1.0], [3.1], [0.0]]),

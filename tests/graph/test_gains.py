@@ -160,6 +160,16 @@ def test_products_are_exact_on_every_device():
         assert all("HIGHEST" in line for line in products)
 
 
+@pytest.mark.parametrize(("samples", "before", "after"), [(0, 2, 2), (3, 0, 2), (3, 2, 0)])
+def test_of_nothing_all_gains_are_0(samples, before, after):
+    h, cotangent = np.zeros((3, samples, before)), np.zeros((3, samples, after))
+    found = graph.edge_gains(h, cotangent, weights="matrix")
+    assert found.gains.tolist() == [[0], [0], [0]]
+    edges = graph.place_edges(graph.empty_edges(3, 1), found)
+    sizes = graph.edge_importance(edges, np.zeros((3, 1, before, after)), h)
+    assert sizes.tolist() == [[0], [0], [0]]
+
+
 def test_what_does_not_fit_is_told():
     assert_names_itself_and_its_cure(
         lambda: graph.edge_gains(H, COTANGENT[:, :2]),
