@@ -112,6 +112,10 @@ WRONG = {
         lambda: explain.match_positions([[1]], [[1, 2]]),
         ("rank 1 and of rank 2", "same rank", "same layer"),
     ),
+    "costs beyond float32": (
+        lambda: explain.match_positions([[1], [2]], [[1], [2]], within=2**23 - 1),
+        ("within=8388607 and 2 positions", "2**24", "lower within"),
+    ),
     "floats": (lambda: explain.match_positions([[1.5]], [[1]]), ("float", "integers", "")),
     "traced": (
         lambda: jax.eval_shape(explain.agreement, jnp.zeros((2, 2, 1), int)),
