@@ -124,7 +124,8 @@ def swap_edges(
         edges: of shape ``(n, k)``.
         importance: see :func:`drop_edges`.
         gains: the probe, ``edges -> edge_gains(...)``: of the model with the edges that are left.
-        min_z: see :func:`place_edges`.
+        min_z: see :func:`place_edges`. The edge that goes has to pass it too, so a slot may stay
+            empty.
 
     Returns:
         edges, of which one per node may have changed; nodes with empty slots fill one.
