@@ -6,6 +6,7 @@ import pytest
 
 from sparse_hyper_jax.train.data.citations import draw_citations, keep_edges, read_citations
 from sparse_hyper_jax.train.models import gcn
+from sparse_hyper_jax.train.recipes.citations import share_within_classes
 from tests.ops.examples import assert_names_itself_and_its_cure
 
 from .tiny import tiny
@@ -82,6 +83,13 @@ def test_a_graph_that_would_be_read_wrongly_is_refused(tmp_path, changed, found)
         read_citations(write(tmp_path, **changed))
 
 
+def test_papers_of_unknown_class_are_of_no_class():
+    labels = np.array([-1, -1, 0, 0, 1])
+    edges = np.array([[0, 0, 2, 2], [1, 2, 3, 4]])
+    assert share_within_classes(labels, edges) == 0.5
+    assert share_within_classes(labels, edges[:, :2]) == 0
+
+
 def test_edges_are_kept_in_shares():
     edges = draw_citations(0).edges
     half = keep_edges(edges, 0.5, 1)
@@ -135,8 +143,10 @@ def test_what_does_not_fit_is_told(tmp_path):
     )
     write(tmp_path)
     assert_names_itself_and_its_cure(
-        tiny("citations", task="cora", data_dir=tmp_path, neighbours=4).load,
+        tiny("citations", task="cora", data_dir=tmp_path, method="nearest", neighbours=4).load,
         "--neighbours 4 among 4 papers",
         "fewer",
         "lower",
     )
+    given = tiny("citations", task="cora", data_dir=tmp_path, method="given", neighbours=10)
+    assert given.load().nodes == 4
