@@ -61,7 +61,7 @@ def place_edges(
     def node(edges: InEdges, gains: jax.Array, names: jax.Array, threshold: jax.Array) -> InEdges:
         # Cells are the candidates; what is placed lies outside of them, and keeps its slot.
         taps = Taps(jnp.full((len(edges.placed), 1), -1, jnp.int32), edges.placed)
-        there = ((names[:, None] == edges.senders) & edges.placed).any(axis=1)
+        there = ((names[:, None] == edges.senders[None]) & edges.placed[None]).any(axis=1)
         after = pursue(
             gains,
             taps,
