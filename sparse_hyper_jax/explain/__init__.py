@@ -3,6 +3,7 @@
 Positions are read off what was trained, and judged by what the loss and other runs say of them::
 
     tuples, taps   describe.py     describe_tuples, describe_taps    where, how sure, how large
+    edges              |           describe_edges                    from whom, how large
          |         table.py        write_description                 the same as a text
     loss           ablation.py     ablate                            what each one is worth
     other runs     agreement.py    match_positions, agreement        what would be found again
@@ -18,7 +19,12 @@ an anecdote: where inputs resemble each other, so do positions.
 
 from sparse_hyper_jax.explain.ablation import Ablation, ablate
 from sparse_hyper_jax.explain.agreement import Matching, agreement, match_positions
-from sparse_hyper_jax.explain.describe import Description, describe_taps, describe_tuples
+from sparse_hyper_jax.explain.describe import (
+    Description,
+    describe_edges,
+    describe_taps,
+    describe_tuples,
+)
 from sparse_hyper_jax.explain.edges import Edges, to_edges
 from sparse_hyper_jax.explain.spread import effective_points
 from sparse_hyper_jax.explain.table import write_description
@@ -30,6 +36,7 @@ __all__ = [
     "Matching",
     "ablate",
     "agreement",
+    "describe_edges",
     "describe_taps",
     "describe_tuples",
     "effective_points",

@@ -39,7 +39,8 @@ def ablate(loss: Callable[[jax.Array], jax.Array], values: Any, *, batch_size: i
 
     Args:
         loss: a function of the values, in hard mode and on data that was not trained on.
-        values: ``(k, ...)`` values or weights; without a connection its row is 0.
+        values: ``(k, ...)`` values or weights; without a connection its row is 0. Values of edges
+            ``(n, k)`` are flattened to ``(n k,)`` first, or a row is all edges of a node.
         batch_size: rows that are left out side by side, in as many times the memory; static.
 
     Returns:
@@ -69,7 +70,7 @@ def ablate(loss: Callable[[jax.Array], jax.Array], values: Any, *, batch_size: i
         "sum or average it",
     )
     whole, slopes = jax.value_and_grad(loss)(values)
-    first_order = -jnp.sum((slopes * values).reshape(len(values), -1), -1)
+    first_order = -jnp.sum(slopes * values, tuple(range(1, values.ndim)))
 
     def without(number: jax.Array) -> jax.Array:
         left = jnp.arange(len(values)) == number

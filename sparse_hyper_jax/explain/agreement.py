@@ -47,7 +47,8 @@ def match_positions(one: Any, other: Any, *, within: int = 1) -> Matching:
         :class:`Matching`.
 
     Raises:
-        ValueError: shapes that do not fit, no positions, or traced ones.
+        ValueError: shapes that do not fit, no positions, traced ones, or ``(within + 1) min(k, m)``
+            of 2**24 or more, beyond which costs would be inexact.
 
     Reference: Kuhn 1955, "The Hungarian method for the assignment problem".
 
@@ -83,7 +84,8 @@ def agreement(runs: Any, *, within: int = 1) -> np.ndarray:
         ``(s, s)``, symmetric, 1 on the diagonal.
 
     Raises:
-        ValueError: no three axes, an empty one, or traced runs.
+        ValueError: no three axes, an empty one, traced runs, or ``(within + 1) k`` of 2**24 or
+            more.
 
     Example:
         >>> from sparse_hyper_jax import explain
@@ -104,6 +106,12 @@ def _match(one: np.ndarray, other: np.ndarray, within: int) -> Matching:
     """Solve the assignment: a pair out of reach costs more than all pairs within."""
     far = np.abs(one[:, None] - other[None]).max(-1)
     most = (within + 1) * min(len(one), len(other)) + 1
+    checks.require(
+        most <= 2**24,
+        f"within={within} and {min(len(one), len(other))} positions",
+        "(within + 1) times the positions of the smaller run below 2**24, to which costs are exact",
+        "lower within, or compare parts of the positions",
+    )
     costs = np.where(far <= within, far, most).astype(np.float32)
     rows, columns = map(np.asarray, _assigned(costs))
     pairs = far[rows, columns] <= within

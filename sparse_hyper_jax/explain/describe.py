@@ -6,9 +6,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from sparse_hyper_jax import checks
+from sparse_hyper_jax import checks, graph
 from sparse_hyper_jax.entrance import as_array, check_instance
+from sparse_hyper_jax.graph.in_edges import enter_in_edges
 from sparse_hyper_jax.ops import Taps, first_occurrence, round_means
+from sparse_hyper_jax.ops.device_axes import spread_by
 from sparse_hyper_jax.ops.pursue import enter_taps
 from sparse_hyper_jax.precision import at_least_float32
 from sparse_hyper_jax.types import ContinuousTuples
@@ -19,11 +21,12 @@ class Description(NamedTuple):
 
     Attributes:
         positions: ``(k, r)`` int32, the cells that they read in hard mode.
-        deviations: ``(k, r)`` standard deviations, in cells; 0 for taps.
-        values: ``(k,)``; for taps the length of their weights.
+        deviations: ``(k, r)`` standard deviations, in cells; 0 for taps and edges.
+        values: ``(k,)``; for taps, and edges with matrices, the length of their weights.
         importance: ``(k,)``, size of the value times that of what it multiplies; 0 for what counts
             for nothing.
-        settled: ``(k,)`` bool: no variance reaches one squared cell; for taps, placed.
+        settled: ``(k,)`` bool: no variance reaches one squared cell; for taps and edges,
+            placed.
         duplicate: ``(k,)`` bool: an earlier one, or slot, sits on the same cell.
         order: ``(k,)`` int32, from the most important down; equal ones stay in turn, NaN is last.
 
@@ -164,6 +167,55 @@ def describe_taps(taps: Taps, weights: Any, *, input_sizes: Any = None) -> Descr
     )
 
 
+def describe_edges(edges: graph.InEdges, values: Any, h: Any) -> Description:
+    """Describe learned edges: from whom each node receives, and how much each edge carries.
+
+    ``importance = ||h[sender] value||``, see :func:`~sparse_hyper_jax.graph.edge_importance`.
+
+    Args:
+        edges: of shape ``(n, k)``.
+        values: ``(n, k)``, or matrices ``(n, k, C, O)``.
+        h: ``(n, *features)``, for matrices ``(n, ..., C)``: what nodes send, of many samples; best
+            without their mean.
+
+    Returns:
+        :class:`Description` of ``n k`` connections, first those into node 0, with positions
+        ``(receiver, sender)``; an empty slot has sender, value and importance 0.
+
+    Raises:
+        ValueError: shapes that do not agree.
+
+    Example:
+        >>> from sparse_hyper_jax import explain, graph
+        >>> edges = graph.InEdges(jnp.array([[1], [0]]), jnp.ones((2, 1), bool))
+        >>> found = explain.describe_edges(edges, [[-2.0], [0.5]], [[1.0], [3.0]])
+        >>> print(explain.write_description(found, axes=("receiver", "sender")))
+        | receiver | sender | deviation | value | importance | |
+        |---|---|---|---|---|---|
+        | 0 | 1 | 0 | -2 | 6 |  |
+        | 1 | 0 | 0 | 0.5 | 0.5 |  |
+    """
+    importance = graph.edge_importance(edges, values, h).reshape(-1)
+    senders, placed = enter_in_edges(edges)
+    nodes, slots = placed.shape
+    values = at_least_float32(as_array("values", values))
+    values = values.reshape(nodes * slots, *values.shape[2:])
+    listed = placed.reshape(-1)
+    values = jnp.where(_like(listed, values), values, 0)
+    same = (senders[:, :, None] == senders[:, None]) & placed[:, :, None] & placed[:, None]
+    receivers = jnp.broadcast_to(jnp.arange(nodes, dtype=jnp.int32)[:, None], senders.shape)
+    positions = jnp.stack([spread_by(receivers, senders), senders], axis=-1).reshape(-1, 2)
+    return Description(
+        positions,
+        jnp.zeros(positions.shape),
+        values if values.ndim == 1 else _lengths(values),
+        importance,
+        listed,
+        jnp.tril(same, -1).any(axis=-1).reshape(-1),
+        _order(importance),
+    )
+
+
 def _order(importance: jax.Array) -> jax.Array:
     """Put the most important first."""
     return jnp.argsort(-importance, stable=True).astype(jnp.int32)
@@ -171,7 +223,7 @@ def _order(importance: jax.Array) -> jax.Array:
 
 def _lengths(rows: jax.Array) -> jax.Array:
     """Give the length of every row, with slope 0 at length 0."""
-    squares = jnp.sum(jnp.square(rows.reshape(len(rows), -1)), -1)
+    squares = jnp.sum(jnp.square(rows), tuple(range(1, rows.ndim)))
     safe = jnp.where(squares > 0, squares, 1)
     return jnp.where(squares > 0, jnp.sqrt(safe), squares)
 

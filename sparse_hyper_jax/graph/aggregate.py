@@ -107,5 +107,6 @@ def aggregate_in_edges(edges: InEdges, values: Any, h: Any) -> jax.Array:
     placed = edges.placed.reshape(*shape, *(1,) * (h.ndim - 1))
     sent = jnp.where(placed, spread_by(h.astype(dtype), edges.senders)[edges.senders], 0)
     if values.ndim == 4:
-        return jnp.einsum("nk...c,nkco->n...o", sent, values)
+        highest = jax.lax.Precision.HIGHEST  # or an accelerator would round to a few digits
+        return jnp.einsum("nk...c,nkco->n...o", sent, values, precision=highest)
     return jnp.sum(sent * values.reshape(*shape, *(1,) * (h.ndim - 1)), axis=1)

@@ -95,8 +95,10 @@ def edge_gains(
         output: ``(n, *features)``, what nodes receive now, where a new edge takes its share from
             the others, as in a softmax: then the gain is ``-delta[i] . (h[j] - output[i])``. Not
             for matrices.
-        unit_senders: divide by the size ``||h[j]||``: loud senders gain no more than others, and
-            the square of the gain is that of a least squares fit of one edge.
+        unit_senders: divide by the size ``||h[j]||``: loud senders gain no more than others. The
+            square of the gain of a number is then in proportion to what least squares of that one
+            edge take off a squared error: of ``||y - t||^2 / 2`` half the square. Of a matrix only
+            if features are white. Not with ``output``.
         self_loops: nodes may receive from themselves.
         allowed: flags ``(n,)``: which nodes may send. None allows all.
         message: from rows of ``h`` to what these nodes send, where that is larger than ``h``: it is
@@ -109,7 +111,8 @@ def edge_gains(
         counts; one of NaN is never among the best.
 
     Raises:
-        ValueError: shapes that do not agree, an unknown kind, or a count below 1.
+        ValueError: shapes that do not agree, an unknown kind, a count below 1, or
+            ``unit_senders`` with ``output``.
 
     Reference: Franceschi et al. 2019, arXiv 1903.11960, learn a table of all edges by such slopes;
     Evci et al. 2020, arXiv 1911.11134, grow where the slope is largest.
@@ -125,6 +128,12 @@ def edge_gains(
     checks.check_choice("weights", weights, NEW_WEIGHTS)
     self_loops = checks.check_flag("self_loops", self_loops)
     unit_senders = checks.check_flag("unit_senders", unit_senders)
+    checks.require(
+        not unit_senders or output is None,
+        "unit_senders=True with output",
+        "one of them: an edge that takes a share brings h[j] - output[i], of another size",
+        "leave unit_senders or output out",
+    )
     h = lax.stop_gradient(enter_nodes("h", h))
     nodes = h.shape[0]
     block = min(checks.check_count("block", block, least=1), nodes)
@@ -166,11 +175,12 @@ def _of_block(
 ) -> jax.Array:
     """Give gains ``(n, block)`` of edges from the senders of a block."""
     if weights == "matrix":
-        there = sent.reshape(len(sent), cotangent.shape[1], -1)
-        slopes = jnp.einsum("nso,bsc->nboc", cotangent, there)
+        there = sent.reshape(len(sent), cotangent.shape[1], sent.shape[-1])
+        slopes = jnp.einsum("nso,bsc->nboc", cotangent, there, precision=lax.Precision.HIGHEST)
         gains = jnp.sqrt(jnp.sum(slopes**2, axis=(2, 3)))
     else:
-        slopes = cotangent @ sent.reshape(len(sent), -1).T - own[:, None]
+        there = sent.reshape(len(sent), -1).T
+        slopes = jnp.matmul(cotangent, there, precision=lax.Precision.HIGHEST) - own[:, None]
         gains = -slopes if weights == "positive" else jnp.abs(slopes)
     if not unit:
         return gains

@@ -1,5 +1,6 @@
 """Where the next edges of every node go, and which of those that are there does least."""
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -26,11 +27,12 @@ def place_edges(
     """Fill empty slots of every node by the edges of its largest gains.
 
     :func:`~sparse_hyper_jax.ops.pursue`, in every node by itself. Place one per probe, train, and
-    probe again: what a placed edge explains, its rivals no longer gain.
+    probe again: what a placed edge explains, its rivals no longer gain. No edge that is there is
+    placed again; gains made by hand that name a sender twice in one row may place it twice.
 
     Args:
         edges: of shape ``(n, k)``.
-        gains: of the edges that are absent, from :func:`edge_gains`.
+        gains: those of absent edges, from :func:`edge_gains`.
         count: largest number of edges to place for each node, static.
         min_z: by how many times a gain has to exceed the root mean square of all gains of its node;
             None takes any. May be traced. No calibrated test.
@@ -59,11 +61,12 @@ def place_edges(
     def node(edges: InEdges, gains: jax.Array, names: jax.Array, threshold: jax.Array) -> InEdges:
         # Cells are the candidates; what is placed lies outside of them, and keeps its slot.
         taps = Taps(jnp.full((len(edges.placed), 1), -1, jnp.int32), edges.placed)
+        there = ((names[:, None] == edges.senders[None]) & edges.placed[None]).any(axis=1)
         after = pursue(
             gains,
             taps,
             count,
-            allowed=(names >= 0) & (names < len(found.noise)),
+            allowed=(names >= 0) & (names < len(found.noise)) & ~there,
             threshold=threshold,
         )
         fresh = after.placed & ~edges.placed
@@ -121,7 +124,8 @@ def swap_edges(
         edges: of shape ``(n, k)``.
         importance: see :func:`drop_edges`.
         gains: the probe, ``edges -> edge_gains(...)``: of the model with the edges that are left.
-        min_z: see :func:`place_edges`.
+        min_z: see :func:`place_edges`. The edge that goes has to pass it too, so a slot may stay
+            empty.
 
     Returns:
         edges, of which one per node may have changed; nodes with empty slots fill one.
@@ -184,9 +188,10 @@ def edge_importance(edges: InEdges, values: Any, h: Any) -> jax.Array:
         size = jnp.sum(h.reshape(len(h), -1) ** 2, axis=1)[edges.senders] * values**2
     else:
         # The squares of all samples meet in one small matrix per node.
-        rows = h.reshape(len(h), -1, features)
-        second = jnp.einsum("nsc,nsd->ncd", rows, rows)[edges.senders]
-        size = jnp.einsum("nkco,nkcd,nkdo->nk", values, second, values)
+        rows = h.reshape(len(h), math.prod(h.shape[1:-1]), features)
+        highest = jax.lax.Precision.HIGHEST
+        second = jnp.einsum("nsc,nsd->ncd", rows, rows, precision=highest)[edges.senders]
+        size = jnp.einsum("nkco,nkcd,nkdo->nk", values, second, values, precision=highest)
     # Zeros first: a root has no slope at 0.
     positive = edges.placed & ~(size <= 0)
     return jnp.where(positive, jnp.sqrt(jnp.where(positive, size, 1)), 0)

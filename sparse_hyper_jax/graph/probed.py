@@ -1,5 +1,6 @@
 """What a probe of edges takes, cast and checked."""
 
+import math
 from collections.abc import Callable
 from typing import Any, Literal, get_args
 
@@ -89,7 +90,8 @@ def enter_cotangent(
         product = (output.astype(cotangent.dtype) * cotangent).reshape(len(cotangent), -1)
         own = product.sum(axis=1)
     if weights == "matrix":
-        return cotangent.reshape(len(cotangent), -1, cotangent.shape[-1]), own
+        samples = math.prod(features[:-1])
+        return cotangent.reshape(len(cotangent), samples, cotangent.shape[-1]), own
     return cotangent.reshape(len(cotangent), -1), own
 
 

@@ -127,7 +127,7 @@ class LearnedEdges(TapLayer):
     many.
 
     Args:
-        num_nodes: number ``n`` of nodes.
+        num_nodes: number ``n`` of nodes, at most 2**24.
         num_edges: number ``k`` of slots of each node.
         in_features: with ``out_features``, every edge has a matrix of that shape; None for a number
             per edge.
@@ -170,6 +170,8 @@ class LearnedEdges(TapLayer):
         values_init: Any = nnx.initializers.normal(0.02),  # noqa: B008 (pure)
         rngs: nnx.Rngs,
     ):
+        # A probe names senders by float32, as it sees all else.
+        num_nodes = checks.check_count("num_nodes", num_nodes, least=1, most=2**24)
         self.taps = TapSlots(graph.empty_edges(num_nodes, num_edges))
         self.num_nodes, self.num_edges = int(num_nodes), int(num_edges)
         self.mean = checks.check_flag("mean", mean)

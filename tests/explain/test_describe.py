@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sparse_hyper_jax import ContinuousTuples, explain, ops
+from sparse_hyper_jax import ContinuousTuples, explain, graph, ops
 from tests.ops.examples import assert_names_itself_and_its_cure
 
 
@@ -67,6 +67,38 @@ def test_an_empty_slot_and_nan_show():
     np.testing.assert_array_equal(found.settled, [False, True])
     np.testing.assert_array_equal(found.duplicate, [False, False])
     np.testing.assert_array_equal(found.order, [1, 0])
+
+
+def test_edges_are_described_by_receiver_and_sender():
+    edges = graph.InEdges(
+        jnp.array([[2, 2], [0, 1], [1, 0]]), jnp.array([[True, True], [True, False], [True, True]])
+    )
+    generator = np.random.default_rng(2)
+    h, values = generator.normal(size=(3, 4)), generator.normal(size=(3, 2))
+    values[1, 1] = np.nan
+    found = jax.jit(explain.describe_edges)(edges, values, h)
+    expected = [[0, 2], [0, 2], [1, 0], [1, 0], [2, 1], [2, 0]]
+    np.testing.assert_array_equal(found.positions, expected)
+    values[1, 1] = 0
+    np.testing.assert_allclose(found.values, values.ravel(), rtol=1e-6)
+    worth = np.abs(values).ravel() * np.linalg.norm(h, axis=1)[np.array(expected)[:, 1]]
+    np.testing.assert_allclose(found.importance, worth, rtol=1e-5)
+    np.testing.assert_array_equal(found.order, np.argsort(-worth, kind="stable"))
+    np.testing.assert_array_equal(found.settled, edges.placed.ravel())
+    np.testing.assert_array_equal(found.duplicate, np.arange(6) == 1)
+    matrices = generator.normal(size=(3, 2, 4, 2))
+    found = jax.jit(explain.describe_edges)(edges, matrices, h)
+    lengths = np.linalg.norm(matrices.reshape(6, -1), axis=1) * np.asarray(edges.placed).ravel()
+    np.testing.assert_allclose(found.values, lengths, rtol=1e-5)
+    none = explain.describe_edges(graph.empty_edges(3, 0), np.zeros((3, 0)), h)
+    assert [len(part) for part in none] == [0] * len(none)
+
+
+def test_no_slot_and_no_channel_give_no_importance():
+    found = explain.describe_taps(ops.empty_taps(0), np.zeros((0, 2)))
+    assert [len(part) for part in found] == [0] * len(found)
+    found = explain.describe_taps(ops.empty_taps(2), np.zeros((2, 0)), input_sizes=np.zeros(0))
+    assert found.importance.tolist() == [0, 0]
 
 
 def test_a_table_says_what_to_doubt_and_what_is_left_out():

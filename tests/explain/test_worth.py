@@ -35,6 +35,14 @@ def test_ablation_is_the_loss_without_each_row(batch_size):
     assert found.exact[2] == found.first_order[2] == 0
 
 
+@pytest.mark.parametrize("batch_size", [1, 2])
+def test_nothing_is_worth_nothing(batch_size):
+    found = explain.ablate(jnp.sum, np.zeros((0, 2)), batch_size=batch_size)
+    assert found.exact.shape == found.first_order.shape == (0,)
+    found = explain.ablate(jnp.sum, np.zeros((2, 0)), batch_size=batch_size)
+    assert found.exact.tolist() == found.first_order.tolist() == [0, 0]
+
+
 def best_matching(one, other, within):
     """Try all assignments: most pairs, then least distance."""
     far = np.abs(one[:, None] - other[None]).max(-1)
@@ -103,6 +111,10 @@ WRONG = {
     "two ranks": (
         lambda: explain.match_positions([[1]], [[1, 2]]),
         ("rank 1 and of rank 2", "same rank", "same layer"),
+    ),
+    "costs beyond float32": (
+        lambda: explain.match_positions([[1], [2]], [[1], [2]], within=2**23 - 1),
+        ("within=8388607 and 2 positions", "2**24", "lower within"),
     ),
     "floats": (lambda: explain.match_positions([[1.5]], [[1]]), ("float", "integers", "")),
     "traced": (

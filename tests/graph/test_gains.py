@@ -117,6 +117,16 @@ def test_gains_are_slopes_of_the_loss():
         assert float(gain) == pytest.approx(-slope, rel=1e-3, abs=1e-4)
 
 
+def test_the_square_of_a_unit_gain_is_twice_what_least_squares_take_off():
+    error = np.random.default_rng(11).normal(size=H.shape).astype(np.float32)
+    found = graph.edge_gains(H, error, NODES, weights="any", unit_senders=True, self_loops=True)
+    for node, sender in np.ndindex(NODES, NODES):
+        sent = H[found.senders[node, sender]]
+        left = error[node] - sent * (sent @ error[node]) / (sent @ sent)
+        less = (np.sum(error[node] ** 2) - np.sum(left**2)) / 2
+        assert float(found.gains[node, sender]) ** 2 / 2 == pytest.approx(less, rel=1e-3, abs=1e-5)
+
+
 def test_numbers_of_nodes_mean_nothing():
     order = np.random.default_rng(10).permutation(NODES)
     names = np.argsort(order)
@@ -135,6 +145,31 @@ def test_no_array_is_as_large_as_the_table():
     assert planned < nodes * nodes * 4 / 4
 
 
+def test_products_are_exact_on_every_device():
+    edges, values = graph.empty_edges(NODES, 2), jnp.ones((NODES, 2, 2, 3))
+    calls = [
+        lambda: graph.edge_gains(H, COTANGENT),
+        lambda: graph.edge_gains(SAMPLES, OUT, weights="matrix"),
+        lambda: graph.aggregate_in_edges(edges, values, SAMPLES),
+        lambda: graph.edge_importance(edges, values, SAMPLES),
+    ]
+    for call in calls:
+        lines = jax.jit(call).lower().as_text().splitlines()
+        products = [line for line in lines if "dot_general" in line]
+        assert products
+        assert all("HIGHEST" in line for line in products)
+
+
+@pytest.mark.parametrize(("samples", "before", "after"), [(0, 2, 2), (3, 0, 2), (3, 2, 0)])
+def test_of_nothing_all_gains_are_0(samples, before, after):
+    h, cotangent = np.zeros((3, samples, before)), np.zeros((3, samples, after))
+    found = graph.edge_gains(h, cotangent, weights="matrix")
+    assert found.gains.tolist() == [[0], [0], [0]]
+    edges = graph.place_edges(graph.empty_edges(3, 1), found)
+    sizes = graph.edge_importance(edges, np.zeros((3, 1, before, after)), h)
+    assert sizes.tolist() == [[0], [0], [0]]
+
+
 def test_what_does_not_fit_is_told():
     assert_names_itself_and_its_cure(
         lambda: graph.edge_gains(H, COTANGENT[:, :2]),
@@ -144,6 +179,12 @@ def test_what_does_not_fit_is_told():
     )
     assert_names_itself_and_its_cure(
         lambda: graph.edge_gains(H, COTANGENT, senders=[0]), "senders without", "both", "pass both"
+    )
+    assert_names_itself_and_its_cure(
+        lambda: graph.edge_gains(H, COTANGENT, output=TARGET, unit_senders=True),
+        "unit_senders=True with output",
+        "one of them",
+        "leave",
     )
     with pytest.raises(ValueError, match="found weights='free'; expected one of 'positive'"):
         graph.edge_gains(H, COTANGENT, weights="free")

@@ -27,6 +27,16 @@ def test_the_best_edges_go_to_the_first_empty_slots():
     assert few.placed.tolist() == [[True, False]] * 5 + [[False, False]]
 
 
+def test_an_edge_that_is_there_is_not_placed_again():
+    edges = graph.InEdges(jnp.array([[1, 0], [0, 0]]), jnp.array([[True, False], [False, False]]))
+    gains = graph.EdgeGains(jnp.array([[1, 0]] * 2), jnp.array([[3.0, 2.0]] * 2), jnp.ones(2))
+    found = jax.jit(graph.place_edges, static_argnums=2)(edges, gains, 1)
+    assert found.senders.tolist() == [[1, 0], [1, 0]]
+    assert found.placed.tolist() == [[True, True], [True, False]]
+    alone = graph.EdgeGains(jnp.array([[1], [-1]]), jnp.ones((2, 1)), jnp.ones(2))
+    assert graph.place_edges(edges, alone).placed.tolist() == edges.placed.tolist()
+
+
 def test_the_least_important_edges_go():
     senders, placed, _ = slots()
     importance = jnp.array([[2.0, 1.0], [jnp.nan, 3.0], [0, 0], [5, 0], [1, 1], [0, jnp.inf]])

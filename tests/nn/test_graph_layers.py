@@ -107,6 +107,12 @@ def test_what_does_not_fit_is_told():
         "both or none",
         "change",
     )
+    assert_names_itself_and_its_cure(
+        lambda: nn.LearnedEdges(2**24 + 1, 0, rngs=nnx.Rngs(0)),
+        "num_nodes=16777217",
+        "an int from 1 to 16777216",
+        "num_nodes",
+    )
     with pytest.raises(ValueError, match="found h of shape"):
         nn.GraphConv(2, 3, rngs=nnx.Rngs(0))(H, [0], [1])
     assert graph.edge_list(layer.taps.get_value())[0].shape == (2 * NODES,)

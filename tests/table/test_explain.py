@@ -12,6 +12,7 @@ MEANS, VALUES = between(4, 2), distinct(4)
 SIZES = np.array([0.5, 1.0, 2.0, 0.25], np.float32)
 POSITIONS = np.array([[3], [1], [3]], np.int32)
 HOST = ("write_description", "match_positions", "Matching", "agreement")
+PLACED = np.array([[True, True], [True, False], [True, True]])
 WHOLE = {"outside": "positions count cells of no given space"}
 
 
@@ -37,6 +38,18 @@ ROWS = [
         taps_described,
         (POSITIONS, distinct(3, 2, 2), SIZES[:2]),
         skips=WHOLE,
+    ),
+    Row(
+        "describe_edges",
+        lambda senders, values, h: explain.describe_edges((senders, PLACED), values, h),
+        (np.array([[1, 2], [0, 2], [1, 1]], np.int32), distinct(3, 2), distinct(3, 2, seed=1)),
+        outside={0: (3,)},
+    ),
+    Row(
+        "describe_edges, matrices",
+        lambda senders, values, h: explain.describe_edges((senders, PLACED), values, h),
+        (np.array([[1, 2], [0, 2], [1, 0]], np.int32), distinct(3, 2, 2, 1), distinct(3, 2)),
+        outside={0: (3,)},
     ),
     Row(
         "ablate, Ablation",

@@ -6,6 +6,7 @@ import pytest
 
 from sparse_hyper_jax.train.data.citations import draw_citations, keep_edges, read_citations
 from sparse_hyper_jax.train.models import gcn
+from sparse_hyper_jax.train.recipes.citations import share_within_classes
 from tests.ops.examples import assert_names_itself_and_its_cure
 
 from .tiny import tiny
@@ -54,11 +55,39 @@ def test_the_network_of_a_file_is_that_of_the_dense_formula(tmp_path):
         {"test_idx": np.array([2])},  # nobody knows its label
         {"labels": np.array([1, 0])},
         {"feat_indptr": np.array([0, 2, 3, 3, 4])},
+        {"feat_indices": np.array([[0, 2, 1, 0, 1]])},
     ],
 )
 def test_a_file_whose_numbers_do_not_fit_is_refused(tmp_path, changed):
     with pytest.raises(ValueError, match=r"^found arrays that do not fit each other"):
         read_citations(write(tmp_path, **changed))
+
+
+@pytest.mark.parametrize(
+    ("changed", "found"),
+    [
+        ({"edges": np.array([[0, 1, 1], [1, 3, 0]])}, "1 repeated edges"),
+        ({"edges": np.array([[0, 0], [1, 1]], np.uint64)}, "1 repeated edges"),
+        ({"edges": np.array([[0, 3], [1, 3]])}, "1 edges from a paper to itself"),
+        ({"test_idx": np.array([3, 1])}, "1 repeated papers in train_idx"),
+        ({"train_idx": np.array([0, 0])}, "1 repeated papers in train_idx"),
+        ({"labels": np.array([1, 0, -2, 1])}, "labels from -2 to 1"),
+        ({"labels": np.array([1, 0, -1, 4])}, "labels from -1 to 4 of 4 papers"),
+        ({"feat_indices": np.array([2, 2, 1, 0, 1])}, "1 repeated words of a paper"),
+        ({"feat_shape": np.array([4, 0])}, "feat_shape=.4, 0."),
+        ({"feat_shape": np.array([4, 2**29])}, "feat_shape=.4, 536870912."),
+    ],
+)
+def test_a_graph_that_would_be_read_wrongly_is_refused(tmp_path, changed, found):
+    with pytest.raises(ValueError, match=rf"^found {found}.*; expected .*; make it of"):
+        read_citations(write(tmp_path, **changed))
+
+
+def test_papers_of_unknown_class_are_of_no_class():
+    labels = np.array([-1, -1, 0, 0, 1])
+    edges = np.array([[0, 0, 2, 2], [1, 2, 3, 4]])
+    assert share_within_classes(labels, edges) == 0.5
+    assert share_within_classes(labels, edges[:, :2]) == 0
 
 
 def test_edges_are_kept_in_shares():
@@ -114,8 +143,10 @@ def test_what_does_not_fit_is_told(tmp_path):
     )
     write(tmp_path)
     assert_names_itself_and_its_cure(
-        tiny("citations", task="cora", data_dir=tmp_path, neighbours=4).load,
+        tiny("citations", task="cora", data_dir=tmp_path, method="nearest", neighbours=4).load,
         "--neighbours 4 among 4 papers",
         "fewer",
         "lower",
     )
+    given = tiny("citations", task="cora", data_dir=tmp_path, method="given", neighbours=10)
+    assert given.load().nodes == 4

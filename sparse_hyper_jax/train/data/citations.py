@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sparse_hyper_jax.checks import require
+from sparse_hyper_jax.checks import INT32_CELLS, require
 from sparse_hyper_jax.train.npz import read_npz
 
 ARRAYS = (
@@ -64,11 +64,18 @@ def read_citations(path: Path) -> Citations:
     shape = arrays["feat_shape"].reshape(-1).astype(int)
     require(shape.size == 2, f"feat_shape={shape} in {path}", "papers and words", change)
     nodes, words = (int(length) for length in shape)
+    require(
+        nodes >= 1 and words >= 1 and nodes * words < INT32_CELLS,
+        f"feat_shape={nodes, words} in {path}",
+        "at least one paper and one word, and fewer than 2**31 pairs of them",
+        change,
+    )
     pointers, columns = arrays["feat_indptr"], arrays["feat_indices"]
     edges, labels = arrays["edges"], arrays["labels"]
     splits = [arrays[name].reshape(-1) for name in ("train_idx", "val_idx", "test_idx")]
     fits = (
         pointers.shape == (nodes + 1,)
+        and columns.ndim == 1
         and edges.ndim == 2
         and edges.shape[0] == 2
         and labels.shape == (nodes,)
@@ -80,7 +87,24 @@ def read_citations(path: Path) -> Citations:
         and all(part.size and labels[part].min() >= 0 for part in splits)
     )
     require(bool(fits), f"arrays that do not fit each other in {path}", "one graph", change)
-    paper = np.repeat(np.arange(nodes), np.diff(pointers))
+    paper = np.repeat(np.arange(nodes), np.diff(pointers.astype(np.int64)))
+    ends = np.sort(edges.astype(np.int64), axis=0)
+    each_once = [
+        ("edges", "every edge once, in one direction", ends[0] * nodes + ends[1]),
+        ("words of a paper", "every word once", paper * words + columns.astype(np.int64)),
+        ("papers in train_idx, val_idx, test_idx", "every paper in one", np.concatenate(splits)),
+    ]
+    for name, expected, listed in each_once:
+        repeated = listed.size - np.unique(listed).size
+        require(repeated == 0, f"{repeated} repeated {name} in {path}", expected, change)
+    loops = int(np.sum(ends[0] == ends[1]))
+    require(loops == 0, f"{loops} edges from a paper to itself in {path}", "none", change)
+    require(
+        bool(labels.min() >= -1 and labels.max() < nodes),
+        f"labels from {labels.min()} to {labels.max()} of {nodes} papers in {path}",
+        "classes counted from 0, fewer than papers, and -1 where nobody knows",
+        change,
+    )
     return Citations(
         nodes,
         words,

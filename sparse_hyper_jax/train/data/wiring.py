@@ -1,9 +1,9 @@
 """Networks with a hidden wiring: coupled chaotic maps, or springs, and what they do in time.
 
 Every node receives from ``k`` others with weights between a half and one and a half of their mean;
-nobody tells which. In ``maps`` a node follows ``f(x) = 1 - 1.9 x^2``, which is even: the state of a
-sender has next to no correlation with what it does, so a method of linear features is blind here.
-``springs`` are linear, and linear methods are right.
+nobody tells which. In ``maps`` a node follows ``f(x) = 1 - 1.9 x^2``, and nodes move nearly
+together, so a linear reader of states hardly tells a sender from others. ``springs`` are linear,
+and linear methods are right.
 """
 
 from functools import partial

@@ -36,8 +36,8 @@ class WiringRecipe(Recipe):
     name: ClassVar[str] = "wiring"
 
     task: Literal["maps", "springs"] = "maps"
-    """Coupled chaotic maps, where linear methods see nothing; or masses on springs, which are
-    linear."""
+    """Coupled chaotic maps, which move nearly together, so that linear methods hardly tell a sender
+    from others; or masses on springs, which are linear."""
 
     method: Method = "pursuit"
     """Place edges where the gain is largest; take the true ones, or random ones; or weigh all
