@@ -115,10 +115,12 @@ def test_every_public_name_has_an_example(room):
 
 @pytest.mark.parametrize("room", ROOMS)
 def test_examples_print_what_they_say(room, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
     said = []
     runner = doctest.DocTestRunner(optionflags=CHECKER)
     for place, name in ROOMS[room]:
+        # A folder for each: what one example writes is no file of the next one.
+        (tmp_path / f"{place}.{name}").mkdir()
+        monkeypatch.chdir(tmp_path / f"{place}.{name}")
         example = example_of(place, name)
         test = doctest.DocTest(example, dict(GIVEN), f"{place}.{name}", None, None, None)
         runner.run(test, out=said.append)
