@@ -42,7 +42,12 @@ def test_events_are_listed_by_the_millisecond(tmp_path):
         {"offsets": np.array([0, 3, 5, 7])},
         {"is_test": np.zeros(3, bool)},
         {"label": np.array([7, 1])},
+        {"label": np.array([7, 1, 2**31])},
+        {"label": np.array([7, 1, 10])},
         {"dt": np.array([1.0, 2, 3, 4, 5, 6])},
+        # As int64 these would go back in time, into the sample before.
+        {"dt": np.array([100, 800, 200, 2**64 - 1500, 20, 5], np.uint64)},
+        {"dt": np.array([100, 800, 200, 2**62, 2**62, 5])},
     ],
 )
 def test_arrays_that_do_not_fit_are_told(tmp_path, changes):
