@@ -47,8 +47,9 @@ def erbp_step(
         W[j] += eta U [abs(I) < gate]                  at every spike of input j
 
     The inputs are a list of events: rows of the first matrix are read, and changed, for them
-    alone. Which synapses pass is drawn for the rows of active inputs, each from the key and the
-    number of its row, so that the order of events and padding change nothing. There is no
+    alone. Which synapses pass is drawn for the row of every slot of the list, each from the key and
+    the number of its row, so that the order of events and padding change nothing; padding costs
+    a draw too, and for a hidden layer every neuron is a slot, silent or not. There is no
     gradient, no weight is carried back, and no batch: instances come one after the other.
 
     Args:

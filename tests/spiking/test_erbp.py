@@ -224,6 +224,12 @@ def test_wrong_arguments_are_told(changes, found, expected):
     ("call", "found", "expected"),
     [
         (lambda: ErbpRule(tau_synapse=0.0), "tau_synapse=0.0", "at least 1e-06"),
+        (
+            lambda: jax.eval_shape(lambda tau: ErbpRule(tau_synapse=tau).dt, 1.0),
+            "tau_synapse=",
+            "known while tracing",
+        ),
+        (lambda: erbp_parameters(jax.random.key(0), 5), "sizes=5", "a tuple of inputs"),
         (lambda: ErbpRule(keep=1.5), "keep=1.5", "at most 1"),
         (lambda: ErbpRule(dt=2.0), "dt=2.0 with tau_membrane=1.0", "at most the time constant"),
         (lambda: erbp_parameters(jax.random.key(0), (3,)), "sizes=[3]", "inputs and classes"),
