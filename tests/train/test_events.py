@@ -3,8 +3,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sparse_hyper_jax.train.data import load_events, moving_discs
+from sparse_hyper_jax.train.data import EventSamples, load_events, moving_discs
 from sparse_hyper_jax.train.models.event_networks import Field, addressed, rasters
+from sparse_hyper_jax.train.recipes.erbp import ErbpRecipe, Parts
 from tests.ops.examples import assert_names_itself_and_its_cure
 
 GOOD = {
@@ -90,3 +91,20 @@ def test_what_is_seen_through_a_window_is_counted_where_it_belongs(discs):
     assert (seen[codes < 0] == -1).all()
     assert (seen < 72).all()
     assert (seen >= 0).sum() > 0.3 * (codes >= 0).sum()
+
+
+def test_a_memory_below_the_events_of_a_step_is_told():
+    recipe = ErbpRecipe(discs=4, time_steps=2, memory=31)
+    data = recipe.load()
+    assert_names_itself_and_its_cure(
+        lambda: recipe.settle(data), "--memory 31 with up to 32 events", "at least as many", "32"
+    )
+    assert ErbpRecipe(discs=4, time_steps=2, memory=31, window=0).settle(data).memory == 31
+
+
+def test_classes_that_are_only_tested_on_count():
+    recipe = ErbpRecipe(discs=4, time_steps=2, hidden=(5,))
+    one, two = recipe.load()
+    data = Parts(EventSamples(one.codes, one.labels * 0, one.shape), two)
+    plan = recipe.settle(data).plan(data)
+    assert plan.state.parameters.weights[-1].shape == (5, 2)  # two discs are tested on

@@ -26,8 +26,6 @@ from sparse_hyper_jax.train.data.events import EventSamples
 LABEL_RATE = 0.5
 """Probability with which the label's neuron fires in a millisecond: 500 Hz."""
 
-TEST_KEY = 2**31 - 1
-
 
 class Field(NamedTuple):
     """What of an event camera's field a network reads."""
@@ -42,7 +40,7 @@ class Field(NamedTuple):
     """Side of the window that follows the events, in pooled pixels; 0 for all of the field."""
 
     memory: int
-    """Events whose median place is the window's middle."""
+    """Events whose median place is the window's middle; at least those of a step."""
 
     @property
     def pooled(self) -> tuple[int, int]:
@@ -76,8 +74,7 @@ def addressed(field: Field, codes: jax.Array) -> jax.Array:
             state, centre = follow_activity(state, now)
             return state, readdress(now, centre, shape=field.pooled, window=sides)
 
-        memory = max(field.memory, codes.shape[1])
-        _, seen = jax.lax.scan(step, activity_state(field.pooled, memory=memory), places)
+        _, seen = jax.lax.scan(step, activity_state(field.pooled, memory=field.memory), places)
     down, across = field.seen
     inputs = (codes // (width * height) * down + seen[..., 0]) * across + seen[..., 1]
     return jnp.where(seen[..., 0] < 0, -1, inputs)
