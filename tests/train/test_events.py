@@ -4,7 +4,12 @@ import numpy as np
 import pytest
 
 from sparse_hyper_jax.train.data import EventSamples, load_events, moving_discs
-from sparse_hyper_jax.train.models.event_networks import Field, addressed, rasters
+from sparse_hyper_jax.train.models.event_networks import (
+    Field,
+    accuracies_over_time,
+    addressed,
+    rasters,
+)
 from sparse_hyper_jax.train.recipes.erbp import ErbpRecipe, Parts
 from tests.ops.examples import assert_names_itself_and_its_cure
 
@@ -108,3 +113,9 @@ def test_classes_that_are_only_tested_on_count():
     data = Parts(EventSamples(one.codes, one.labels * 0, one.shape), two)
     plan = recipe.settle(data).plan(data)
     assert plan.state.parameters.weights[-1].shape == (5, 2)  # two discs are tested on
+
+
+def test_nan_decides_for_no_class():
+    scores = np.zeros((2, 2, 3))
+    scores[1, 0] = np.nan
+    assert accuracies_over_time(scores, np.zeros(2, int), parts=2) == [1.0, 0.5]

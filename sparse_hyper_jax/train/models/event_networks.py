@@ -190,10 +190,14 @@ def decolle_scores(
 
 
 def accuracies_over_time(scores: np.ndarray, labels: np.ndarray, *, parts: int = 10) -> list[float]:
-    """Give the share of right decisions by what was said up to so many parts of the time."""
+    """Give the share of right decisions by what was said up to so many parts of the time.
+
+    What is NaN decides for no class.
+    """
     said = np.cumsum(scores, axis=0)
     last = np.linspace(0, len(said), parts + 1).round().astype(int)[1:] - 1
-    return [float(np.mean(said[t].argmax(axis=-1) == labels)) for t in np.maximum(last, 0)]
+    decided = np.where(np.isnan(said).any(axis=-1), -1, said.argmax(axis=-1))
+    return [float(np.mean(decided[t] == labels)) for t in np.maximum(last, 0)]
 
 
 def in_parts(function: Callable[..., Any], samples: EventSamples, *, part: int = 50) -> list[Any]:
