@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from sparse_hyper_jax.checks import check_number, check_shape, require
 from sparse_hyper_jax.entrance import as_array, check_instance
 from sparse_hyper_jax.precision import wide_dtype
-from sparse_hyper_jax.spiking.membrane_types import enter_weights
+from sparse_hyper_jax.spiking.membrane_types import enter_batch, enter_weights
 from sparse_hyper_jax.spiking.surrogates import Surrogate, check_surrogate, spike
 
 
@@ -65,7 +65,7 @@ def decolle_state(weights: Sequence[jax.Array], *, batch: Sequence[int] = ()) ->
         the state of every layer.
 
     Raises:
-        ValueError: weights that do not follow one another.
+        ValueError: weights that do not follow one another, or lengths that are no counts.
 
     Example:
         >>> from sparse_hyper_jax.spiking import decolle_state
@@ -73,7 +73,7 @@ def decolle_state(weights: Sequence[jax.Array], *, batch: Sequence[int] = ()) ->
         (2, 4)
     """
     weights = enter_weights(weights)
-    dtype, batch = wide_dtype(*weights), tuple(batch)
+    dtype, batch = wide_dtype(*weights), enter_batch(batch)
     zeros = [[jnp.zeros((*batch, size), dtype) for size in w.shape] for w in weights]
     return [DecolleLayer(inner, inner, outer, outer) for inner, outer in zeros]
 
@@ -152,7 +152,8 @@ def decolle_step(
         u = _product(p, w.astype(dtype)) + refractory
         s = spike(u, surrogate=surrogate, scale=scale)
         score = _product(s, jax.lax.stop_gradient(g.astype(dtype)))
-        losses.append(jnp.mean(_smooth_l1(score - target)))
+        loss = _smooth_l1(score - target)
+        losses.append(jnp.sum(loss) / max(loss.size, 1))  # of an empty batch 0
         inputs = jax.lax.stop_gradient(s)
         layers.append(DecolleLayer(q, p, refractory, inputs))
         scores.append(jax.lax.stop_gradient(score))
@@ -179,6 +180,9 @@ def _check(
         "pass [(outputs, classes), ...]",
     )
     readouts = [as_array(f"readout {n}", g) for n, g in enumerate(readouts, 1)]
+    require(
+        target.ndim > 0, "target of shape ()", "(..., classes)", "pass one number for each class"
+    )
     check_shape("target", target, (*spikes.shape[:-1], target.shape[-1]), "(..., classes)")
     for n, (w, g) in enumerate(zip(weights, readouts, strict=True), 1):
         check_shape(f"readout {n}", g, (w.shape[1], target.shape[-1]), "(outputs, classes)")

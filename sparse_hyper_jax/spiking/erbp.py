@@ -47,8 +47,9 @@ def erbp_step(
         W[j] += eta U [abs(I) < gate]                  at every spike of input j
 
     The inputs are a list of events: rows of the first matrix are read, and changed, for them
-    alone. Which synapses pass is drawn for the rows of active inputs, each from the key and the
-    number of its row, so that the order of events and padding change nothing. There is no
+    alone. Which synapses pass is drawn for the row of every slot of the list, each from the key and
+    the number of its row, so that the order of events and padding change nothing; padding costs
+    a draw too, and for a hidden layer every neuron is a slot, silent or not. There is no
     gradient, no weight is carried back, and no batch: instances come one after the other.
 
     Args:
@@ -62,7 +63,7 @@ def erbp_step(
         rule: see :class:`ErbpRule`.
 
     Returns:
-        parameters, state, and the spikes of every layer.
+        parameters, state, and the spikes of every layer; NaN where a weight or label made them so.
 
     Raises:
         ValueError: shapes that do not fit.
@@ -90,10 +91,12 @@ def erbp_step(
     layers, fired, inputs = [], [], events
     for n, (w, before) in enumerate(zip(parameters.weights, state.layers, strict=True)):
         arrived = _pass_on(jax.random.fold_in(key, n), w, inputs, rule.keep)
+        if fired:  # a spike that is NaN reaches all that hear it
+            arrived = jnp.where(jnp.isnan(jnp.sum(fired[-1])), jnp.nan, arrived)
         layer, spikes = _fire(before, arrived, rule)
         layers.append(layer)
         fired.append(spikes)
-        inputs = jnp.where(spikes > 0, jnp.arange(len(spikes)), -1)
+        inputs = _active(spikes)
     potentials, error = _compare(state.errors, label.astype(dtype) - fired[-1], rule)
     fade, weights = math.exp(-rule.dt / rule.tau_dendrite), []
     for n, (w, g) in enumerate(zip(*parameters, strict=True)):
@@ -101,8 +104,7 @@ def erbp_step(
         layers[n] = layers[n]._replace(error=heard)
         change = jnp.asarray(learning_rate, dtype) * heard
         change = change * (jnp.abs(layers[n].current) < rule.gate).astype(dtype)
-        active = events if n == 0 else jnp.where(fired[n - 1] > 0, jnp.arange(len(w)), -1)
-        weights.append(_taught(w, active, change))
+        weights.append(_taught(w, _active(fired[n - 1]) if n else events, change))
     after = ErbpParameters(weights, parameters.feedback)
     return ErbpStep(after, ErbpState(layers, potentials), fired)
 
@@ -123,6 +125,11 @@ def passing_synapses(key: jax.Array, rows: jax.Array, outputs: int, keep: float)
     return jax.vmap(one)(rows)
 
 
+def _active(spikes: jax.Array) -> jax.Array:
+    """Number the neurons that fire, or may: NaN is no silence; -1 for the others."""
+    return jnp.where(spikes != 0, jnp.arange(len(spikes)), -1)
+
+
 def _pass_on(key: jax.Array, w: jax.Array, rows: jax.Array, keep: float) -> jax.Array:
     """Sum the rows of active inputs, of each the synapses that pass."""
     dtype = wide_dtype(w)
@@ -141,7 +148,7 @@ def _fire(layer: ErbpLayer, arrived: jax.Array, rule: ErbpRule) -> tuple[ErbpLay
     silent = jnp.where(spikes, rule.refractory, left).astype(left.dtype)
     return (
         layer._replace(current=current, v=jnp.where(spikes, 0, v), silent=silent),
-        spikes.astype(v.dtype),
+        jnp.where(jnp.isnan(v), v, spikes.astype(v.dtype)),
     )
 
 
@@ -152,14 +159,15 @@ def _compare(
     heard = rule.error_weight * jnp.stack([missing, -missing])
     potentials = jnp.maximum(0, potentials + heard)
     spikes = (potentials >= rule.threshold).astype(potentials.dtype)
+    spikes = jnp.where(jnp.isnan(potentials), potentials, spikes)
     return potentials - rule.threshold * spikes, spikes[0] - spikes[1]
 
 
 def _taught(w: jax.Array, active: jax.Array, change: jax.Array) -> jax.Array:
-    """Add a change to the rows of active inputs, once for each event."""
+    """Add a change to the rows of active inputs, once for each event; round once."""
     rows = jnp.where(active < 0, len(w), active)
-    added = jnp.broadcast_to(change, (len(rows), len(change))).astype(w.dtype)
-    return w.at[rows].add(added, mode="drop")
+    added = jnp.broadcast_to(change, (len(rows), len(change)))
+    return w.astype(change.dtype).at[rows].add(added, mode="drop").astype(w.dtype)
 
 
 def _product(one: jax.Array, two: jax.Array) -> jax.Array:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 
 from sparse_hyper_jax.checks import check_count, check_number, require
 from sparse_hyper_jax.entrance import as_array, check_instance, check_random_key
@@ -20,7 +21,7 @@ class ErbpRule:
     """How the neurons of :func:`erbp_step` behave; times in milliseconds.
 
     Raises:
-        ValueError: a number beyond its limits.
+        ValueError: a number beyond its limits, or a traced one.
 
     Example:
         >>> from sparse_hyper_jax.spiking import ErbpRule
@@ -61,6 +62,13 @@ class ErbpRule:
             least = 0.0 if field.name in ("refractory", "keep", "gate") else 1e-6
             most = 1.0 if field.name == "keep" else math.inf
             check_number(field.name, value, at_least=least, at_most=most)
+            require(
+                not isinstance(value, Tracer),
+                f"{field.name}={value!r:.80}",
+                "a number that is known while tracing",
+                "make the rule outside of jit, and pass it as a static argument",
+            )
+            object.__setattr__(self, field.name, float(value))
         require(
             self.dt <= self.tau_membrane,
             f"dt={self.dt} with tau_membrane={self.tau_membrane}",
@@ -154,7 +162,7 @@ def erbp_parameters(
         the parameters, float32.
 
     Raises:
-        ValueError: no key, or fewer than two sizes.
+        ValueError: no key, no sequence of sizes, or fewer than two.
 
     Reference: Kaiser et al. 2019, arXiv 1904.04805.
 
@@ -166,6 +174,12 @@ def erbp_parameters(
     """
     check_random_key(key)
     check_number("output_feedback", output_feedback)
+    require(
+        isinstance(sizes, Sequence) and not isinstance(sizes, str),
+        f"sizes={sizes!r:.80}",
+        "a tuple of inputs, units of every hidden layer, classes",
+        "pass several sizes, for instance (6, 5, 3)",
+    )
     sizes = [check_count(f"size {n}", size, least=1) for n, size in enumerate(sizes)]
     require(len(sizes) >= 2, f"sizes={sizes}", "inputs and classes at least", "pass more sizes")
     classes, weights, feedback = sizes[-1], [], []

@@ -1,9 +1,12 @@
 """The leaky integrate-and-fire neuron, by itself and over time; and input that fires at random."""
 
+import math
 from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
 
 from sparse_hyper_jax.checks import check_choice, check_count, check_flag, check_number, require
 from sparse_hyper_jax.entrance import as_array, check_random_key
@@ -187,7 +190,11 @@ def _step(neuron: _Neuron, v: jax.Array, current: jax.Array) -> LIF:
     v = neuron.decay * v + current.astype(v.dtype)
     s = spike(v - neuron.threshold, surrogate=neuron.surrogate, scale=neuron.scale)
     fired = jax.lax.stop_gradient(s) if neuron.detach_reset else s
-    kept = v * (1 - fired) if neuron.reset == "zero" else v - neuron.threshold * fired
+    if neuron.reset == "zero":
+        # An infinite potential fires, and inf * 0 would be NaN ever after.
+        kept = jnp.where(v == jnp.inf, 0, v) * (1 - fired)
+    else:
+        kept = v - neuron.threshold * fired
     return LIF(kept, s, v)
 
 
@@ -204,13 +211,11 @@ def _check(v: jax.Array, shape: Any, reset: str, scale: Any, surrogate: str) -> 
 
 def _per_neuron(decay: Any, threshold: Any, shape: Any, dtype: Any) -> tuple[jax.Array, jax.Array]:
     """Spread decay and threshold over the neurons."""
-    if jnp.shape(decay) == ():
-        check_number("decay", decay, at_least=0, at_most=1)
-    if jnp.shape(threshold) == ():
-        check_number("threshold", threshold)
     found = []
+    limits = {"decay": (0.0, 1.0), "threshold": (-math.inf, math.inf)}
     for name, given in (("decay", decay), ("threshold", threshold)):
         array = as_array(name, given)
+        _check_limits(name, given, array.shape, *limits[name])
         require(
             array.shape == shape[len(shape) - array.ndim :],
             f"{name} of shape {array.shape} for neurons of shape {shape}",
@@ -219,3 +224,18 @@ def _per_neuron(decay: Any, threshold: Any, shape: Any, dtype: Any) -> tuple[jax
         )
         found.append(jnp.broadcast_to(array.astype(dtype), shape))
     return found[0], found[1]
+
+
+def _check_limits(name: str, given: Any, shape: tuple[int, ...], least: float, most: float) -> None:
+    """Check one number, or several as far as their values are known."""
+    if shape == ():
+        check_number(name, given, at_least=least, at_most=most)
+    elif not any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(given)):
+        known = np.asarray(given, np.float64)
+        beyond = known[~((known >= least) & (known <= most))]  # NaN too
+        expected = (
+            f" at least {least:g} and at most {most:g}" if math.isfinite(most) else ", no NaN"
+        )
+        require(
+            not beyond.size, f"{name} with {beyond[:3]}", f"numbers{expected}", f"change {name}"
+        )

@@ -1,5 +1,6 @@
 """Layers whose last potential is taught: a rule that learns in every time step, and its oracle."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -7,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from sparse_hyper_jax.entrance import check_instance
 from sparse_hyper_jax.spiking.membrane_types import (
     DEFAULT_RULE,
     MembraneRule,
@@ -44,7 +46,7 @@ def membrane_loss_step(
     The trace ``e`` stands for what the potential has kept of past inputs, so the gradient needs no
     way back through time, and the error passes the ceiling at ``th`` as if it were none. In the
     first step it is the exact gradient of :func:`membrane_loss`. Where all outputs fire as they
-    should, it is 0.
+    should, it is 0 with the mask "xor". That of an empty batch is 0.
 
     Args:
         weights: one matrix ``(inputs, outputs)`` for each layer.
@@ -86,7 +88,8 @@ def membrane_loss_scan(
     """Learn from a sequence in every one of its steps, by :func:`membrane_loss_step`.
 
     One :func:`jax.lax.scan` whose carry holds neurons, weights and the optimizer's state; memory
-    does not grow with time. The neurons begin at rest.
+    does not grow with time beyond the losses and spikes that are returned. The neurons begin at
+    rest.
 
     Args:
         weights: see there.
@@ -113,6 +116,7 @@ def membrane_loss_scan(
         >>> bool(done.losses[-1] < done.losses[0]), done.spikes[0].shape
         (True, (20, 1))
     """
+    check_instance("optimizer", optimizer, optax.GradientTransformation)
     weights, spikes, targets = enter(weights, spikes, targets, rule, over_time=True)
 
     def step(carry: Any, now: Any) -> tuple[Any, Any]:
@@ -191,7 +195,7 @@ def _step(
     gradient, back = [], -error
     for number in reversed(range(len(weights))):
         flat = [leaf.reshape(-1, leaf.shape[-1]) for leaf in (traces[number], back)]
-        gradient.insert(0, _product(flat[0].T, flat[1]) / len(flat[0]))
+        gradient.insert(0, _product(flat[0].T, flat[1]) / max(len(flat[0]), 1))
         if number:
             below = potentials[number - 1] - rule.threshold
             slope = surrogate_slope(below, surrogate=rule.surrogate, scale=rule.scale)
@@ -217,12 +221,14 @@ def _error(
     target, spikes = target.astype(v.dtype), jax.lax.stop_gradient(spikes)
     error = rule.threshold * target - v
     error = error * (target != spikes).astype(v.dtype) if rule.mask == "xor" else error
-    return error, jnp.mean(jnp.sum(jnp.square(error), axis=-1)) / 2
+    size = max(math.prod(error.shape[:-1]), 1)
+    return error, jnp.sum(jnp.sum(jnp.square(error), axis=-1)) / size / 2
 
 
 def _shrunk(trace: jax.Array, spikes: jax.Array, rule: MembraneRule) -> jax.Array:
     units = rule.trace_units or spikes.shape[-1]
-    return trace * (1 - jnp.sum(spikes, axis=-1, keepdims=True) / units)
+    # More spikes than that many neurons leave nothing.
+    return trace * jnp.maximum(0, 1 - jnp.sum(spikes, axis=-1, keepdims=True) / units)
 
 
 def _product(one: jax.Array, two: jax.Array) -> jax.Array:

@@ -7,6 +7,7 @@ from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from sparse_hyper_jax.checks import check_choice, check_count, check_flag, check_number, require
 from sparse_hyper_jax.entrance import as_array, check_instance
@@ -42,7 +43,7 @@ class MembraneRule:
     """Whether the traces in front of a layer shrink as the layer fires."""
 
     trace_units: int | None = None
-    """By this number of neurons; None for those that the layer has."""
+    """By this number of neurons, at most to 0; None for those that the layer has."""
 
     surrogate: Surrogate = "sigmoid"
     """Slope of the hidden spikes."""
@@ -52,7 +53,7 @@ class MembraneRule:
 
     def __post_init__(self) -> None:
         check_number("decay", self.decay, at_least=0, at_most=1)
-        check_number("threshold", self.threshold)
+        check_number("threshold", self.threshold, above=0, at_most=float(np.finfo(np.float32).max))
         check_choice("mask", self.mask, ("xor", "none"))
         check_flag("reset_traces", self.reset_traces)
         if self.trace_units is not None:
@@ -133,7 +134,7 @@ def membrane_state(weights: Sequence[jax.Array], *, batch: Sequence[int] = ()) -
         the state.
 
     Raises:
-        ValueError: weights that do not follow one another.
+        ValueError: weights that do not follow one another, or lengths that are no counts.
 
     Example:
         >>> from sparse_hyper_jax.spiking import membrane_state
@@ -141,9 +142,24 @@ def membrane_state(weights: Sequence[jax.Array], *, batch: Sequence[int] = ()) -
         [0.0, 0.0, 0.0]
     """
     weights = enter_weights(weights)
-    dtype, batch = wide_dtype(*weights), tuple(batch)
+    dtype, batch = wide_dtype(*weights), enter_batch(batch)
     v = tuple(jnp.zeros((*batch, w.shape[1]), dtype) for w in weights)
     return MembraneState(v, tuple(jnp.zeros((*batch, w.shape[0]), dtype) for w in weights))
+
+
+def enter_batch(batch: Any) -> tuple[int, ...]:
+    """Return the lengths of the axes of a batch, which may be empty.
+
+    Raises:
+        ValueError: no sequence of counts.
+    """
+    require(
+        isinstance(batch, Sequence) and not isinstance(batch, str),
+        f"batch={batch!r:.80}",
+        "a tuple of lengths",
+        "write batch=(3,) for 3 instances",
+    )
+    return tuple(check_count(f"batch axis {n}", size) for n, size in enumerate(batch))
 
 
 def enter_weights(weights: Any) -> list[jax.Array]:

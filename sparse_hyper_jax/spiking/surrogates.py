@@ -79,7 +79,7 @@ def surrogate_slope(
     ``boxcar``     ``[abs(u) < b/2] / b``             1             ``1/b``  1
     ============== ================================== ============= ======== =======
 
-    Three of them are densities that tend to a delta as ``b`` grows, or shrinks for the last two;
+    Four of them are densities that tend to a delta as ``b`` grows, or shrinks for the last two;
     ``superspike``, also called fast sigmoid, has the height 1 for every ``b`` instead.
 
     Args:

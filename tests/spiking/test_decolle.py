@@ -111,6 +111,7 @@ S, STATE = SPIKES[0], decolle_state(WEIGHTS, batch=(BATCH,))
         ((WEIGHTS, READOUTS, STATE, S[0], TARGET[0]), {}, "a state of shapes", "(6,)"),
         ((WEIGHTS, READOUTS, STATE, S[:, :2], TARGET), {}, "spikes of shape (2, 2)", "(2, 6)"),
         ((WEIGHTS, READOUTS, STATE, S, TARGET[:1]), {}, "target of shape (1, 3)", "(2, 3)"),
+        ((WEIGHTS, READOUTS, STATE, S, 1.0), {}, "target of shape ()", "(..., classes)"),
         ((WEIGHTS, READOUTS, STATE, S, TARGET), {"alpha": 1.5}, "alpha=1.5", "at most 1"),
         ((WEIGHTS, READOUTS, STATE, S, TARGET), {"surrogate": "no"}, "surrogate='no'", "'boxcar'"),
     ],
@@ -119,3 +120,11 @@ def test_wrong_arguments_are_told(arguments, options, found, expected):
     assert_names_itself_and_its_cure(
         lambda: jax.eval_shape(lambda: decolle_step(*arguments, **options)), found, expected, ""
     )
+
+
+def test_a_batch_is_lengths_and_may_be_empty():
+    assert_names_itself_and_its_cure(
+        lambda: decolle_state(WEIGHTS, batch=(1.5,)), "batch axis 0=1.5", "an int", ""
+    )
+    empty = decolle_state(WEIGHTS, batch=(0,))
+    assert not decolle_step(WEIGHTS, READOUTS, empty, S[:0], TARGET[:0]).losses.any()

@@ -152,6 +152,45 @@ def test_the_output_learns_along_the_gradient_of_its_rates():
     assert cosine > 0.5
 
 
+def test_changes_of_16_bits_are_rounded_once():
+    """256 events, each of less than half of what bfloat16 tells apart near 1."""
+    weights = [jnp.ones((4, 3), jnp.bfloat16)]
+    parameters = ErbpParameters(weights, [jnp.eye(3)])
+    state = erbp_state(parameters)
+    state = state._replace(layers=[state.layers[0]._replace(error=jnp.ones(3))])
+    given = jax.random.key(0), parameters, state, jnp.full(256, 2), jnp.zeros(3)
+    one = erbp_step(*given, learning_rate=1e-3, rule=ErbpRule(gate=1e6))
+    (after,) = one.parameters.weights
+    assert after.dtype == jnp.bfloat16
+    change = 256e-3 * np.exp(-1 / 5)
+    np.testing.assert_allclose(after[2].astype(jnp.float32), 1 + change, rtol=2**-8)
+    assert (after[:2] == 1).all()
+
+
+@pytest.mark.parametrize("where", ["weight", "hidden weight", "label"])
+def test_nan_is_no_silence(where):
+    weights, label = list(PARAMETERS.weights), jnp.zeros(3)
+    if where == "label":
+        label = label.at[1].set(jnp.nan)
+    else:
+        layer = 0 if where == "hidden weight" else 1
+        weights[layer] = jnp.full_like(weights[layer], jnp.nan)
+    parameters = ErbpParameters(weights, PARAMETERS.feedback)
+    state = erbp_state(parameters)
+    # All hidden neurons are about to fire.
+    state.layers[0] = state.layers[0]._replace(current=jnp.ones(5))
+    one = erbp_step(
+        jax.random.key(0), parameters, state, jnp.arange(7), label, learning_rate=0.1, rule=RULE
+    )
+    if where == "label":
+        assert jnp.isnan(one.state.errors[:, 1]).all()
+        assert jnp.isnan(one.parameters.weights[0]).any()
+    else:
+        assert jnp.isnan(one.spikes[1]).all()
+        assert jnp.isnan(one.spikes[0]).all() == (where == "hidden weight")
+        assert jnp.isnan(one.parameters.weights[1]).all()
+
+
 EVENTS, LABEL, STATE = jnp.array([1, 2]), jnp.zeros(3), erbp_state(PARAMETERS)
 ONE = jnp.ones(5)
 
@@ -185,6 +224,12 @@ def test_wrong_arguments_are_told(changes, found, expected):
     ("call", "found", "expected"),
     [
         (lambda: ErbpRule(tau_synapse=0.0), "tau_synapse=0.0", "at least 1e-06"),
+        (
+            lambda: jax.eval_shape(lambda tau: ErbpRule(tau_synapse=tau).dt, 1.0),
+            "tau_synapse=",
+            "known while tracing",
+        ),
+        (lambda: erbp_parameters(jax.random.key(0), 5), "sizes=5", "a tuple of inputs"),
         (lambda: ErbpRule(keep=1.5), "keep=1.5", "at most 1"),
         (lambda: ErbpRule(dt=2.0), "dt=2.0 with tau_membrane=1.0", "at most the time constant"),
         (lambda: erbp_parameters(jax.random.key(0), (3,)), "sizes=[3]", "inputs and classes"),

@@ -80,6 +80,12 @@ def test_the_gradient_passes_the_reset_only_if_it_is_asked_to():
     assert whole.tolist() == [-0.5 * 1.5 / 4, 1.0]
 
 
+def test_an_infinite_current_is_forgotten_by_a_reset_to_zero():
+    seen = lif(jnp.array([jnp.inf, 0.25, 1.0, -jnp.inf, 1.0]), decay=0.5)
+    assert seen.spikes.tolist() == [1, 0, 1, 0, 0]
+    assert seen.v == -jnp.inf
+
+
 def test_spikes_are_drawn_at_their_rate_and_again_by_the_same_key():
     rates = jnp.array([0.0, 0.1, 0.5, 1.0])
     draw = jax.jit(lambda key: poisson_spikes(key, rates, steps=4000))
@@ -98,6 +104,9 @@ NEURONS = jnp.ones((3, 2))
     ("options", "found", "expected"),
     [
         ({"decay": 1.5}, "decay=1.5", "at least 0 and at most 1"),
+        ({"decay": [5.0, -2.0]}, "decay with [ 5. -2.]", "at least 0 and at most 1"),
+        ({"decay": [[0.5], [0.5, 1]]}, "decay=[[0.5], [0.5, 1]]", "an array of real numbers"),
+        ({"decay": 0.5, "threshold": [1.0, jnp.nan]}, "threshold with [nan]", "no NaN"),
         ({"decay": jnp.ones(3)}, "decay of shape (3,)", "() or the last axes of (2,)"),
         ({"decay": 0.5, "threshold": jnp.ones((1, 2))}, "threshold of shape (1, 2)", "()"),
         ({"decay": 0.5, "threshold": float("nan")}, "threshold=nan", "one number"),

@@ -206,6 +206,8 @@ def test_wrong_arguments_are_told(arguments, found, expected):
     [
         ({"decay": 1.5}, "decay=1.5", "at most 1"),
         ({"threshold": None}, "threshold=None", "one number"),
+        ({"threshold": 0.0}, "threshold=0.0", "one number above 0"),
+        ({"threshold": float("inf")}, "threshold=inf", "at most"),
         ({"mask": "or"}, "mask='or'", "'xor', 'none'"),
         ({"reset_traces": "no"}, "reset_traces='no'", "True or False"),
         ({"trace_units": 0}, "trace_units=0", "at least 1"),
@@ -214,6 +216,37 @@ def test_wrong_arguments_are_told(arguments, found, expected):
 )
 def test_a_wrong_rule_is_told(options, found, expected):
     assert_names_itself_and_its_cure(lambda: MembraneRule(**options), found, expected, "")
+
+
+def test_an_empty_batch_teaches_nothing():
+    empty = membrane_state(W, batch=(0,))
+    one = membrane_loss_step(W, empty, S[:0], Y[:0])
+    assert one.loss == 0
+    assert not any(slope.any() for slope in one.gradient)
+    slopes = jax.grad(lambda w: membrane_loss(w, S[None, :0], Y[None, :0])[0])(W)
+    assert not any(slope.any() for slope in slopes)
+
+
+def test_a_trace_never_turns_negative():
+    one = membrane_loss_step(W, STATE, S, Y, rule=MembraneRule(trace_units=1))
+    assert one.spikes[0].sum() > 2
+    assert not any(trace.any() for trace in one.state.traces)
+
+
+@pytest.mark.parametrize(
+    ("call", "found", "expected"),
+    [
+        (lambda: membrane_state(W, batch=3), "batch=3", "a tuple of lengths"),
+        (lambda: membrane_state(W, batch=(-1,)), "batch axis 0=-1", "at least 0"),
+        (
+            lambda: membrane_loss_scan(W, (), S[None], Y[None], optimizer=None),
+            "optimizer=None",
+            "GradientTransformation",
+        ),
+    ],
+)
+def test_wrong_batches_and_optimizers_are_told(call, found, expected):
+    assert_names_itself_and_its_cure(call, found, expected, "")
 
 
 def test_sequences_have_a_time_and_a_rule_is_one():

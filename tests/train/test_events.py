@@ -3,8 +3,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sparse_hyper_jax.train.data import load_events, moving_discs
-from sparse_hyper_jax.train.models.event_networks import Field, addressed, rasters
+from sparse_hyper_jax.train.data import EventSamples, load_events, moving_discs
+from sparse_hyper_jax.train.models.event_networks import (
+    Field,
+    accuracies_over_time,
+    addressed,
+    rasters,
+)
+from sparse_hyper_jax.train.recipes.erbp import ErbpRecipe, Parts
 from tests.ops.examples import assert_names_itself_and_its_cure
 
 GOOD = {
@@ -42,7 +48,12 @@ def test_events_are_listed_by_the_millisecond(tmp_path):
         {"offsets": np.array([0, 3, 5, 7])},
         {"is_test": np.zeros(3, bool)},
         {"label": np.array([7, 1])},
+        {"label": np.array([7, 1, 2**31])},
+        {"label": np.array([7, 1, 10])},
         {"dt": np.array([1.0, 2, 3, 4, 5, 6])},
+        # As int64 these would go back in time, into the sample before.
+        {"dt": np.array([100, 800, 200, 2**64 - 1500, 20, 5], np.uint64)},
+        {"dt": np.array([100, 800, 200, 2**62, 2**62, 5])},
     ],
 )
 def test_arrays_that_do_not_fit_are_told(tmp_path, changes):
@@ -85,3 +96,26 @@ def test_what_is_seen_through_a_window_is_counted_where_it_belongs(discs):
     assert (seen[codes < 0] == -1).all()
     assert (seen < 72).all()
     assert (seen >= 0).sum() > 0.3 * (codes >= 0).sum()
+
+
+def test_a_memory_below_the_events_of_a_step_is_told():
+    recipe = ErbpRecipe(discs=4, time_steps=2, memory=31)
+    data = recipe.load()
+    assert_names_itself_and_its_cure(
+        lambda: recipe.settle(data), "--memory 31 with up to 32 events", "at least as many", "32"
+    )
+    assert ErbpRecipe(discs=4, time_steps=2, memory=31, window=0).settle(data).memory == 31
+
+
+def test_classes_that_are_only_tested_on_count():
+    recipe = ErbpRecipe(discs=4, time_steps=2, hidden=(5,))
+    one, two = recipe.load()
+    data = Parts(EventSamples(one.codes, one.labels * 0, one.shape), two)
+    plan = recipe.settle(data).plan(data)
+    assert plan.state.parameters.weights[-1].shape == (5, 2)  # two discs are tested on
+
+
+def test_nan_decides_for_no_class():
+    scores = np.zeros((2, 2, 3))
+    scores[1, 0] = np.nan
+    assert accuracies_over_time(scores, np.zeros(2, int), parts=2) == [1.0, 0.5]

@@ -63,7 +63,13 @@ def test_silence_is_silent_and_every_band_hears(tmp_path):
     [
         {"offsets": np.array([0, 10, 5, 20])},
         {"offsets": np.array([0, 10, 20, 10**6])},
+        {"offsets": np.array([0, 10, 5, 20], np.uint64)},
+        {"offsets": np.array([0, 10, 20, 2**64 - 1], np.uint64)},
         {"digit": np.array([1, 2])},
+        {"digit": np.array([1, 2, 10])},
+        {"speaker": np.array([0, 1, 2**31])},
+        {"take": np.array([0, 1, 2**32 + 1])},
+        {"samples": np.full(sum(LENGTHS), np.nan, np.float32)},
         {"speaker": np.array([0.5, 1, 2])},
         {"take": np.array([-1, 1, 2])},
         {"samples": np.zeros((2, 5000), np.int16)},

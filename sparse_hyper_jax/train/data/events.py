@@ -13,11 +13,14 @@ from sparse_hyper_jax.entrance import as_array, check_random_key
 from sparse_hyper_jax.train.npz import read_npz
 
 ARRAYS = ("x", "y", "p", "dt", "offsets", "label", "is_test")
-SIDE = 34
-"""Of the field of N-MNIST."""
+SIDE, CLASSES = 34, 10
+"""Of the field of N-MNIST; digits."""
 
 DISC_FIELD, DISC_RADIUS, DISC_SPEED, DISC_EVENTS = 32, 5.0, 0.25, 32
 """Pixels; pixels; pixels in a step; most events of a step that are kept."""
+
+LONGEST_WAIT = 10**7
+"""Most microseconds between two events: 10 s, so that no sum of them leaves int64."""
 
 CHANGE = (
     "pass an npz file with x, y, p, dt of all events, offsets, label and is_test of N-MNIST samples"
@@ -137,7 +140,7 @@ def load_events(folder: Path, *, steps: int = 300) -> tuple[EventSamples, EventS
     began = np.concatenate([[0], since])[offsets[:-1]]
     step = (since - began[sample]) // 1000
     codes = (arrays["p"].astype(np.int64) * SIDE + arrays["y"]) * SIDE + arrays["x"]
-    kept = step < steps
+    kept = (step >= 0) & (step < steps)
     listed = _lists(sample[kept], step[kept], codes[kept], (len(labels), steps))
     tested = arrays["is_test"].astype(bool)
     train, test = (
@@ -175,12 +178,15 @@ def _check(path: Path, arrays: dict[str, np.ndarray]) -> None:
         and arrays["p"].min() >= 0
         and arrays["p"].max() <= 1
         and arrays["dt"].min() >= 0
+        and arrays["dt"].max() <= LONGEST_WAIT
         and arrays["label"].min() >= 0
+        and arrays["label"].max() < CLASSES
         and bool(arrays["is_test"].any() and not arrays["is_test"].all())
     )
     require(
         bool(fits),
         f"arrays that do not fit each other, or events outside of {SIDE} x {SIDE}, in {path}",
-        "columns, rows, polarities and times of events that all samples share out",
+        f"columns, rows, polarities and times (at most {LONGEST_WAIT} us after the event before) "
+        f"of events that all samples share out, and labels below {CLASSES}",
         CHANGE,
     )

@@ -16,6 +16,9 @@ RATE, WINDOW = 8000, 256
 LOWEST, DYNAMIC = 100.0, 60.0
 """Lower end of the bands in Hz; decibels below the loudest that still count."""
 
+DIGITS = 10
+"""That are spoken."""
+
 TEST_TAKES = 5
 """Of every digit and speaker, the first takes are the official test set."""
 
@@ -82,8 +85,8 @@ def load_spoken(folder: Path, *, bands: int = 39, times: int = 40) -> Spoken:
     paths = sorted(Path(folder).glob("*.npz"))
     require(len(paths) == 1, f"{len(paths)} files *.npz in {folder}", "one", CHANGE)
     arrays = read_npz(paths[0], names=ARRAYS, change=CHANGE)
+    _check(paths[0], arrays)
     samples, offsets = arrays["samples"], arrays["offsets"].astype(np.int64)
-    _check(paths[0], arrays, offsets)
     filters = mel_filters(bands)
     energies = [
         band_energies(samples[start:stop].astype(np.float64), filters, times)
@@ -122,23 +125,28 @@ def band_energies(samples: np.ndarray, filters: np.ndarray, times: int) -> np.nd
     return 1 + decibels / DYNAMIC
 
 
-def _check(path: Path, arrays: dict[str, np.ndarray], offsets: np.ndarray) -> None:
+def _check(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    samples, offsets = arrays["samples"], arrays["offsets"]
     count = len(offsets) - 1 if offsets.ndim == 1 else -1
-    samples, numbers = arrays["samples"], [arrays[name] for name in ("digit", "speaker", "take")]
+    numbers = [arrays[name] for name in ("digit", "speaker", "take")]
     fits = (
         count > 0
         and samples.ndim == 1
+        and samples.dtype == np.int16
         and all(one.shape == (count,) and one.dtype.kind in "iu" for one in numbers)
-        and arrays["offsets"].dtype.kind in "iu"
-        and bool((np.diff(offsets) > 0).all())
-        and offsets[0] >= 0
-        and offsets[-1] <= len(samples)
+        and offsets.dtype.kind in "iu"
+        and offsets.min() >= 0
+        and offsets.max() <= len(samples)
+        and (np.diff(offsets.astype(np.int64)) > 0).all()
         and min(int(one.min()) for one in numbers) >= 0
+        and max(int(one.max()) for one in numbers) < 2**31
+        and arrays["digit"].max() < DIGITS
     )
     require(
-        fits,
-        f"samples of shape {samples.shape}, offsets of shape {arrays['offsets'].shape} and digit, "
-        f"speaker, take of shapes {[one.shape for one in numbers]} in {path}",
-        "one row of samples, offsets that grow, and a number for every recording",
+        bool(fits),
+        f"samples {samples.dtype} of shape {samples.shape}, offsets of shape {offsets.shape} and "
+        f"digit, speaker, take of shapes {[one.shape for one in numbers]} in {path}",
+        "one row of int16 samples, offsets that grow within it, and a number for every recording, "
+        f"of digits below {DIGITS}",
         CHANGE,
     )

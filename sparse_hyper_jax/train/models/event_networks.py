@@ -26,8 +26,6 @@ from sparse_hyper_jax.train.data.events import EventSamples
 LABEL_RATE = 0.5
 """Probability with which the label's neuron fires in a millisecond: 500 Hz."""
 
-TEST_KEY = 2**31 - 1
-
 
 class Field(NamedTuple):
     """What of an event camera's field a network reads."""
@@ -42,7 +40,7 @@ class Field(NamedTuple):
     """Side of the window that follows the events, in pooled pixels; 0 for all of the field."""
 
     memory: int
-    """Events whose median place is the window's middle."""
+    """Events whose median place is the window's middle; at least those of a step."""
 
     @property
     def pooled(self) -> tuple[int, int]:
@@ -76,8 +74,7 @@ def addressed(field: Field, codes: jax.Array) -> jax.Array:
             state, centre = follow_activity(state, now)
             return state, readdress(now, centre, shape=field.pooled, window=sides)
 
-        memory = max(field.memory, codes.shape[1])
-        _, seen = jax.lax.scan(step, activity_state(field.pooled, memory=memory), places)
+        _, seen = jax.lax.scan(step, activity_state(field.pooled, memory=field.memory), places)
     down, across = field.seen
     inputs = (codes // (width * height) * down + seen[..., 0]) * across + seen[..., 1]
     return jnp.where(seen[..., 0] < 0, -1, inputs)
@@ -193,10 +190,14 @@ def decolle_scores(
 
 
 def accuracies_over_time(scores: np.ndarray, labels: np.ndarray, *, parts: int = 10) -> list[float]:
-    """Give the share of right decisions by what was said up to so many parts of the time."""
+    """Give the share of right decisions by what was said up to so many parts of the time.
+
+    What is NaN decides for no class.
+    """
     said = np.cumsum(scores, axis=0)
     last = np.linspace(0, len(said), parts + 1).round().astype(int)[1:] - 1
-    return [float(np.mean(said[t].argmax(axis=-1) == labels)) for t in np.maximum(last, 0)]
+    decided = np.where(np.isnan(said).any(axis=-1), -1, said.argmax(axis=-1))
+    return [float(np.mean(decided[t] == labels)) for t in np.maximum(last, 0)]
 
 
 def in_parts(function: Callable[..., Any], samples: EventSamples, *, part: int = 50) -> list[Any]:

@@ -50,8 +50,8 @@ class AudioToImageRecipe(Recipe):
     split: Literal["official", "speaker"] = "official"
     """Test on the first five takes of everybody, or on one speaker who is not trained on."""
 
-    held_out: Whole = 0
-    """Number of that speaker."""
+    held_out: Whole | None = None
+    """Number of that speaker; by default 0, with --split speaker."""
 
     images: Literal["digits", "mnist"] = "digits"
     """Images from which the autoencoder learns, and of which one for each class is the picture."""
@@ -117,8 +117,7 @@ class AudioToImageRecipe(Recipe):
 
     def load(self) -> Pairs:
         """Read both; a batch must fit."""
-        held_out = self.held_out if self.split == "speaker" else None
-        pairs = load_pairs(self.task, self.data_dir, self.images, self.images_dir, held_out)
+        pairs = load_pairs(self.task, self.data_dir, self.images, self.images_dir, self._speaker)
         least = min(len(pairs.train[0]), len(pairs.images[0]))
         require(
             self.batch <= least,
@@ -134,8 +133,20 @@ class AudioToImageRecipe(Recipe):
         default = 30 * (images // self.batch) if self.images == "digits" else 200
         first = self.image_steps or default
         steps = self.steps or first + 30 * (len(data.train[0]) // self.batch)
+        require(
+            first < steps,
+            f"{said(self, 'steps')} of which the first {first} are of images",
+            "some that are left for sounds",
+            f"raise --steps above {first}, or lower --image-steps",
+        )
         width = self.width or max(49, pixels // 4)
-        return replace(self, steps=steps, image_steps=first, width=width)
+        settled = {"steps": steps, "image_steps": first, "width": width}
+        return replace(self, **settled, held_out=self._speaker)
+
+    @property
+    def _speaker(self) -> int | None:
+        """Who is tested on alone, if anybody is."""
+        return (self.held_out or 0) if self.split == "speaker" else None
 
     @property
     def rule(self) -> MembraneRule:

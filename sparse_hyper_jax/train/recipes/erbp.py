@@ -17,7 +17,6 @@ from sparse_hyper_jax.train.data.events import EventSamples, load_events, moving
 from sparse_hyper_jax.train.epoch_state import EpochState, Metrics, start_state
 from sparse_hyper_jax.train.limits import Count, Counts, Positive, Several, Whole, said
 from sparse_hyper_jax.train.models.event_networks import (
-    TEST_KEY,
     Decolle,
     Field,
     accuracies_over_time,
@@ -30,6 +29,7 @@ from sparse_hyper_jax.train.models.event_networks import (
     rasters,
     references,
 )
+from sparse_hyper_jax.train.models.spiking_autoencoder import TEST_KEY
 from sparse_hyper_jax.train.recipe import Plan, Recipe
 from sparse_hyper_jax.train.run_folder import RunFolder
 
@@ -65,7 +65,7 @@ class ErbpRecipe(Recipe):
     """Side of the window that follows the events; 0 for the whole field."""
 
     memory: Count = 200
-    """Events whose median place is the middle of the window."""
+    """Events whose median place is the middle of the window; at least those of a step."""
 
     pool: Count | None = None
     """Pixels of a side that count as one; by default 2 of N-MNIST, else 1."""
@@ -129,6 +129,13 @@ class ErbpRecipe(Recipe):
 
     def settle(self, data: Parts) -> Self:
         """Settle what depends on data and method."""
+        events = data.train.codes.shape[-1]
+        require(
+            not self.window or self.memory >= events,
+            f"{said(self, 'memory')} with up to {events} events in a step",
+            "at least as many, for the window follows all of a step",
+            f"raise --memory to {events}",
+        )
         epoch = len(data.train.labels) // (1 if self.method == "erbp" else self.batch)
         rate = self.learning_rate or (2e-3 if self.method == "erbp" else 1e-3)
         return replace(
@@ -145,7 +152,7 @@ class ErbpRecipe(Recipe):
         assert self.evaluate_every, "settled"
         assert self.pool, "settled"
         field = Field(data.train.shape, self.pool, self.window, self.memory)
-        classes = int(np.max(np.asarray(data.train.labels))) + 1
+        classes = 1 + max(int(np.max(np.asarray(part.labels))) for part in data)
         make = make_erbp if self.method == "erbp" else make_decolle
         step, scores, state = make(self, field, classes, len(data.train.labels))
 
