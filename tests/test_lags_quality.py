@@ -1,6 +1,7 @@
 """How the comparison of ways to find lags chooses rates, counts lags and keeps time."""
 
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -47,7 +48,8 @@ def measured(settings):
 
 
 def test_every_method_is_judged_with_the_rates_that_its_tuning_chose():
-    lines = measured(lambda lines: lags_quality.settings(Asked(seeds=JUDGED), lines))
+    asked = Asked(seeds=JUDGED, fsdd=Path("spoken digits"))
+    lines = measured(lambda lines: lags_quality.settings(asked, lines))
     assert lags_quality.TUNED_AT not in JUDGED
     tuned = lines.where(seed=lags_quality.TUNED_AT)
     judged = [line for line in lines if line["seed"] in JUDGED]

@@ -95,7 +95,12 @@ def relaxed_log_prob(
     classes = jnp.sum(~banned, axis=-1, dtype=jnp.int32).astype(dtype)
     tilted = jnp.where(banned, -jnp.inf, phi - temperature * y)
     total = jnp.sum(phi - (temperature + 1) * y, axis=-1)
-    start = jax.lax.lgamma(classes) + (classes - 1) * jnp.log(temperature)
+    # The logarithm of (classes - 1)!, as a sum: newer JAX reads lgamma off a table, which it cannot
+    # do for a batch that is spread over a mesh of explicit axes.
+    counted = jnp.arange(1, logits.shape[-1], dtype=dtype)
+    counted = jnp.expand_dims(counted, range(classes.ndim))
+    factorial = jnp.sum(jnp.where(counted < classes[..., None], jnp.log(counted), 0), axis=-1)
+    start = factorial + (classes - 1) * jnp.log(temperature)
     return start + total - classes * jax.nn.logsumexp(tilted, axis=-1)
 
 

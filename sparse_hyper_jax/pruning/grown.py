@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import optax
 
 from sparse_hyper_jax.parameter_paths import Selector, is_left_out, replace_selected
+from sparse_hyper_jax.placement import placed_like
 from sparse_hyper_jax.reparam import Reparametrization
 
 
@@ -29,6 +30,15 @@ def first_parameters(
         return jnp.where(jnp.isnan(grown), leaf, there.astype(leaf.dtype))
 
     return jax.tree.map(chosen, params, target, grown)
+
+
+def spread_as(params: Any, grown: Any) -> Any:
+    """Let first weights lie on the devices of their parameters, whichever way they were chosen."""
+
+    def spread(leaf: jax.Array, grown: Any) -> Any:
+        return grown if is_left_out(grown) else placed_like(grown, jnp.asarray(leaf))
+
+    return jax.tree.map(spread, params, grown)
 
 
 def move_grown(leaf: jax.Array, target: jax.Array, grown: Any, step: jax.Array) -> jax.Array:

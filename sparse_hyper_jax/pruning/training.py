@@ -21,7 +21,13 @@ from sparse_hyper_jax.parameter_paths import (
 )
 from sparse_hyper_jax.precision import wide_dtype
 from sparse_hyper_jax.pruning.distributions import Distribution, check_share, uniform
-from sparse_hyper_jax.pruning.grown import first_parameters, move_grown, moved_by, renew_grown
+from sparse_hyper_jax.pruning.grown import (
+    first_parameters,
+    move_grown,
+    moved_by,
+    renew_grown,
+    spread_as,
+)
 from sparse_hyper_jax.pruning.masks import Masks, replace_entries
 from sparse_hyper_jax.pruning.method import Kept, Leaves, Method, Snapshot
 from sparse_hyper_jax.pruning.training_checks import (
@@ -340,11 +346,12 @@ class _Training:
     ) -> tuple[Any, SparseState]:
         """Make masks in place of the step, whose moments count for nothing; let entries grow."""
         kept = self.masking.next(params, gradient, after)
-        target = first_parameters(self.masking.select, self.masking.reparam, params, kept.grown)
-        moved = jax.tree.map(move_grown, params, target, kept.grown, step)
+        grown = spread_as(params, kept.grown)
+        target = first_parameters(self.masking.select, self.masking.reparam, params, grown)
+        moved = jax.tree.map(move_grown, params, target, grown, step)
         # Not at the target: a way of 32 bits may miss it by a rounding error.
         fresh = self.inner.init(moved_by(moved, params))
-        inner = renew_grown(self.inner, old, fresh, kept.grown)
+        inner = renew_grown(self.inner, old, fresh, grown)
         return moved, after._replace(masks=kept.forward, updated=kept.updated, inner=inner)
 
     def _widened(self, update: jax.Array, param: jax.Array) -> jax.Array:
