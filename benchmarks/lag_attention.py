@@ -14,7 +14,7 @@ from collections.abc import Iterator
 
 from benchmarks.lines import Facts, Line, Lines
 from benchmarks.runner import Asked, Benchmark, grid, program
-from benchmarks.tables import Column, Write, spread, table
+from benchmarks.tables import Column, ends, spread, table
 
 LENGTHS = (1024, 4096, 16384)
 STEPS = 250
@@ -65,18 +65,6 @@ def all_found(counts: list[int]) -> str:
     others = [count for count in counts if count < 4]
     rest = f"; else {ends('.0f')(others)}" if others else ""
     return f"{len(counts) - len(others)} of {len(counts)}{rest}"
-
-
-def ends(spec: str) -> Write:
-    """Write the mean, and the least and the largest value if they differ."""
-
-    def write(values: list[float]) -> str:
-        mean, least, most = (
-            format(value, spec) for value in (sum(values) / len(values), min(values), max(values))
-        )
-        return mean if least == most else f"{mean} ({least} to {most})"
-
-    return write
 
 
 def write(lines: Lines) -> str:

@@ -72,6 +72,18 @@ def spread(spec: str, spec_of_spread: str | None = None) -> Write:
     return write
 
 
+def ends(spec: str) -> Write:
+    """Write the mean, and the least and the largest value if they differ."""
+
+    def write(values: list[float]) -> str:
+        mean, least, most = (
+            format(value, spec) for value in (sum(values) / len(values), min(values), max(values))
+        )
+        return mean if least == most else f"{mean} ({least} to {most})"
+
+    return write
+
+
 def percent(digits: int = 1, *, span: bool = True) -> Write:
     """Write shares in per cent: mean ± standard deviation, and (lowest to highest)."""
 

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 
 from benchmarks.lines import Facts, Line, Lines
 from benchmarks.runner import Asked, Benchmark, grid, program
-from benchmarks.tables import Column, Write, table
+from benchmarks.tables import Column, ends, table
 
 PURSUIT = "pursuit"
 METHODS = {
@@ -57,18 +57,6 @@ def measure(facts: Facts, asked: Asked) -> Line:
     found = Lines.of("wiring").where(**(facts | {"method": PURSUIT}))
     seconds = found.values("seconds")
     return run(facts | {"seconds": seconds[0] if seconds and not asked.tiny else 0.2}, asked)
-
-
-def ends(spec: str) -> Write:
-    """Write the mean, and the least and the largest value if they differ."""
-
-    def write(values: list[float]) -> str:
-        mean, least, most = (
-            format(value, spec) for value in (sum(values) / len(values), min(values), max(values))
-        )
-        return mean if least == most else f"{mean} ({least} to {most})"
-
-    return write
 
 
 def write(lines: Lines) -> str:

@@ -144,26 +144,45 @@ def edge_gains(
     sent = jax.eval_shape(send, jax.ShapeDtypeStruct((block, *h.shape[1:]), h.dtype))
     cotangent, own = enter_cotangent(cotangent, output, weights, nodes=nodes, sent=sent)
     there = enter_there(senders, receivers, nodes)
-    allowed = enter_allowed(allowed, nodes)
-
     more = -nodes % block
     rows = jnp.pad(h, ((0, more), *((0, 0) for _ in h.shape[1:])))
-    may_send = jnp.pad(allowed, (0, more))
+    may_send = jnp.pad(enter_allowed(allowed, nodes), (0, more))
+
+    def gains_of(start: jax.Array) -> jax.Array:
+        sent = send(lax.dynamic_slice_in_dim(rows, start, block)).astype(cotangent.dtype)
+        return _of_block(sent, cotangent, own, weights, unit=unit_senders)
+
+    def opened_of(start: jax.Array) -> jax.Array:
+        opened = lax.dynamic_slice_in_dim(may_send, start, block)[None]
+        opened = opened & ~_in_block(there, start, block, nodes)
+        if self_loops:
+            return opened
+        numbers = start + jnp.arange(block, dtype=jnp.int32)
+        return opened & (numbers[None] != jnp.arange(nodes, dtype=jnp.int32)[:, None])
+
+    sizes = {"nodes": nodes, "count": count, "block": block}
+    return _best_of_blocks(gains_of, opened_of, **sizes, dtype=cotangent.dtype)
+
+
+def _best_of_blocks(
+    gains_of: Callable[[jax.Array], jax.Array],
+    opened_of: Callable[[jax.Array], jax.Array],
+    *,
+    nodes: int,
+    count: int,
+    block: int,
+    dtype: Any,
+) -> EdgeGains:
+    """Carry the best edges of every node on, from one block of senders to the next."""
 
     def step(best: _Best, number: jax.Array) -> tuple[_Best, None]:
         start = number * jnp.asarray(block, jnp.int32)
-        sent = send(lax.dynamic_slice_in_dim(rows, start, block)).astype(cotangent.dtype)
-        gains = _of_block(sent, cotangent, own, weights, unit=unit_senders)
         numbers = start + jnp.arange(block, dtype=jnp.int32)
-        opened = lax.dynamic_slice_in_dim(may_send, start, block)[None]
-        opened = opened & ~_in_block(there, start, block, nodes)
-        if not self_loops:
-            opened &= numbers[None] != jnp.arange(nodes, dtype=jnp.int32)[:, None]
-        return _merge(best, gains, numbers, opened), None
+        return _merge(best, gains_of(start), numbers, opened_of(start)), None
 
     none = jnp.zeros((nodes, count), jnp.int32) - 1
-    lowest = jnp.full((nodes, count), -jnp.inf, cotangent.dtype)
-    zeros = jnp.zeros(nodes, cotangent.dtype)
+    lowest = jnp.full((nodes, count), -jnp.inf, dtype)
+    zeros = jnp.zeros(nodes, dtype)
     numbers = jnp.arange(-(-nodes // block), dtype=jnp.int32)
     best, _ = lax.scan(step, _Best(none, lowest, zeros, zeros), numbers)
     noise = jnp.sqrt(best.squares / jnp.maximum(best.count, 1))

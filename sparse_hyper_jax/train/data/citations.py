@@ -24,6 +24,9 @@ INSIDE, OUTSIDE = 3.5, 1.0
 LABELLED, VALIDATION = 20, 200
 
 
+CHANGE = "make it of the arrays of a Planetoid graph as the page Graphs says"
+
+
 class Citations(NamedTuple):
     """A graph of papers.
 
@@ -59,16 +62,15 @@ def read_citations(path: Path) -> Citations:
         ValueError: a damaged file, or numbers that do not fit each other.
         OSError: the system refuses the file.
     """
-    change = "make it of the arrays of a Planetoid graph as the page Graphs says"
-    arrays = read_npz(path, change=change, names=ARRAYS, kinds="iu")
+    arrays = read_npz(path, change=CHANGE, names=ARRAYS, kinds="iu")
     shape = arrays["feat_shape"].reshape(-1).astype(int)
-    require(shape.size == 2, f"feat_shape={shape} in {path}", "papers and words", change)
+    require(shape.size == 2, f"feat_shape={shape} in {path}", "papers and words", CHANGE)
     nodes, words = (int(length) for length in shape)
     require(
         nodes >= 1 and words >= 1 and nodes * words < INT32_CELLS,
         f"feat_shape={nodes, words} in {path}",
         "at least one paper and one word, and fewer than 2**31 pairs of them",
-        change,
+        CHANGE,
     )
     pointers, columns = arrays["feat_indptr"], arrays["feat_indices"]
     edges, labels = arrays["edges"], arrays["labels"]
@@ -86,24 +88,14 @@ def read_citations(path: Path) -> Citations:
         and all(_within(part, nodes) for part in (edges, *splits))
         and all(part.size and labels[part].min() >= 0 for part in splits)
     )
-    require(bool(fits), f"arrays that do not fit each other in {path}", "one graph", change)
+    require(bool(fits), f"arrays that do not fit each other in {path}", "one graph", CHANGE)
     paper = np.repeat(np.arange(nodes), np.diff(pointers.astype(np.int64)))
-    ends = np.sort(edges.astype(np.int64), axis=0)
-    each_once = [
-        ("edges", "every edge once, in one direction", ends[0] * nodes + ends[1]),
-        ("words of a paper", "every word once", paper * words + columns.astype(np.int64)),
-        ("papers in train_idx, val_idx, test_idx", "every paper in one", np.concatenate(splits)),
-    ]
-    for name, expected, listed in each_once:
-        repeated = listed.size - np.unique(listed).size
-        require(repeated == 0, f"{repeated} repeated {name} in {path}", expected, change)
-    loops = int(np.sum(ends[0] == ends[1]))
-    require(loops == 0, f"{loops} edges from a paper to itself in {path}", "none", change)
+    _check_once(path, paper * words + columns.astype(np.int64), edges, splits, nodes)
     require(
         bool(labels.min() >= -1 and labels.max() < nodes),
         f"labels from {labels.min()} to {labels.max()} of {nodes} papers in {path}",
         "classes counted from 0, fewer than papers, and -1 where nobody knows",
-        change,
+        CHANGE,
     )
     return Citations(
         nodes,
@@ -111,6 +103,23 @@ def read_citations(path: Path) -> Citations:
         int(labels.max()) + 1,
         *(part.astype(np.int32) for part in (paper, columns, edges, labels, *splits)),
     )
+
+
+def _check_once(
+    path: Path, listed_words: np.ndarray, edges: np.ndarray, splits: list[np.ndarray], nodes: int
+) -> None:
+    """Refuse what is listed twice: it would count twice, or be trained on and tested."""
+    ends = np.sort(edges.astype(np.int64), axis=0)
+    each_once = [
+        ("edges", "every edge once, in one direction", ends[0] * nodes + ends[1]),
+        ("words of a paper", "every word once", listed_words),
+        ("papers in train_idx, val_idx, test_idx", "every paper in one", np.concatenate(splits)),
+    ]
+    for name, expected, listed in each_once:
+        repeated = listed.size - np.unique(listed).size
+        require(repeated == 0, f"{repeated} repeated {name} in {path}", expected, CHANGE)
+    loops = int(np.sum(ends[0] == ends[1]))
+    require(loops == 0, f"{loops} edges from a paper to itself in {path}", "none", CHANGE)
 
 
 def draw_citations(seed: int) -> Citations:

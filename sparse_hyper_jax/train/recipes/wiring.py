@@ -135,6 +135,13 @@ class WiringRecipe(Recipe):
             probes=probes,
         )
 
+    def share_of_edges(self, state: WiredState, data: Wiring) -> jax.Array:
+        """Give the share of true edges that were found; of dense weights the strongest count."""
+        if self.method != "dense":
+            return share_found(state.edges, data.senders)
+        worth = importance_of(state.parameters, state.edges, data.train)
+        return share_found(strongest(worth, self.edges), data.senders)
+
     def plan(self, data: Wiring) -> Plan:
         """Train the model; judge it by its edges, one step, and what it does by itself."""
         assert self.steps is not None, "settled"
@@ -146,33 +153,23 @@ class WiringRecipe(Recipe):
         )
         edges = start_edges(self.method, edge_key, model, data)
 
-        def found(state: WiredState) -> graph.InEdges:
-            if self.method != "dense":
-                return state.edges
-            return strongest(importance_of(state.parameters, state.edges, data.train), self.edges)
-
         @jax.jit
         def judge(state: WiredState) -> dict[str, jax.Array]:
             loss = loss_of(state.parameters, state.edges, data.validation)
-            return {"mse": loss, "edges_found": share_found(found(state), data.senders)}
+            return {"mse": loss, "edges_found": self.share_of_edges(state, data)}
 
         def evaluate(folder: RunFolder, number: int, state: WiredState) -> dict[str, float]:
             return {name: float(value) for name, value in judge(state).items()}
 
         def finish(folder: RunFolder, state: WiredState) -> dict[str, Any]:
-            from sparse_hyper_jax.train import plots  # matplotlib is slow to import
-
-            names = {"loss": "loss", "eval_edges_found": "edges found"}
-            curves = {label: plots.read_curve(folder, name) for name, label in names.items()}
-            folder.save_figure(plots.plot_curves(curves), "wiring")
+            draw(folder)
             errors = jax.jit(rollout_error)(state.parameters, state.edges, data.rollout)
             test = jax.jit(loss_of)(state.parameters, state.edges, data.test)
-            share = jax.jit(lambda state: share_found(found(state), data.senders))(state)
-            variance = jnp.var(data.test.after)
+            share = jax.jit(lambda state: self.share_of_edges(state, data))(state)
             return {
                 "edges_found": float(share),
                 "test_mse": float(test),
-                "test_variance": float(variance),
+                "test_variance": float(jnp.var(data.test.after)),
                 "rollout_errors": [round(float(error), 5) for error in errors],
             }
 
@@ -187,6 +184,15 @@ class WiringRecipe(Recipe):
             every,
             longest_dispatch=every,
         )
+
+
+def draw(folder: RunFolder) -> None:
+    """Draw loss and edges over training."""
+    from sparse_hyper_jax.train import plots  # matplotlib is slow to import
+
+    names = {"loss": "loss", "eval_edges_found": "edges found"}
+    curves = {label: plots.read_curve(folder, name) for name, label in names.items()}
+    folder.save_figure(plots.plot_curves(curves), "wiring")
 
 
 def start_edges(method: Method, key: jax.Array, model: WiredModel, data: Wiring) -> graph.InEdges:
