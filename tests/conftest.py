@@ -33,6 +33,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     items[:] = [item for item in items if item not in minutes]
 
 
+def pytest_make_parametrize_id(val: object) -> str | None:
+    """Name bytes by their number: what compressors write may differ from process to process."""
+    return f"{len(val)}-bytes" if isinstance(val, bytes) else None
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Set JAX up before a test file imports it, for this process and for those that tests start."""
     # A shell starts what runs in its background with SIGINT ignored; tests of Ctrl-C need it.
