@@ -29,6 +29,9 @@ PLANS = {
     "reparam": (2,),
     "continual": (0,),
     "diagnostics": (0,),
+    "conv": (0, 4),
+    "attention": (0, 2),
+    "graph": (0, 4),
 }
 """One plan of many families; each is a compiled program."""
 

@@ -135,7 +135,7 @@ def lag_importance(loss: Callable[[LagTaps], jax.Array], taps: LagTaps) -> jax.A
         ``(h, k)``, 0 for empty slots.
 
     Raises:
-        ValueError: taps that are none, or a loss that is no function.
+        ValueError: taps that are none, or a loss that is no function or gives no number.
 
     Example:
         >>> from sparse_hyper_jax import attention
@@ -150,11 +150,11 @@ def lag_importance(loss: Callable[[LagTaps], jax.Array], taps: LagTaps) -> jax.A
 
     def without(slot: jax.Array) -> jax.Array:
         kept = (slots != slot).reshape(taps.placed.shape)
-        return loss(_masked(taps.lags, taps.placed & kept))
+        return _number_of(loss, _masked(taps.lags, taps.placed & kept))
 
     # One after another: side by side they would hold as many copies of what the loss computes.
     losses = jax.lax.map(without, slots).reshape(taps.placed.shape)
-    return jnp.where(taps.placed, losses - loss(taps), 0)
+    return jnp.where(taps.placed, losses - _number_of(loss, taps), 0)
 
 
 def swap_lag(
@@ -181,7 +181,7 @@ def swap_lag(
         the taps with one lag of every head replaced, if the loss is lower with them.
 
     Raises:
-        ValueError: taps that are none, or functions that are none.
+        ValueError: taps that are none, or functions that are none or give something else.
 
     Example:
         >>> from sparse_hyper_jax import attention
@@ -198,7 +198,7 @@ def swap_lag(
     chosen = jnp.arange(taps.placed.shape[1], dtype=jnp.int32)[None] == worst[:, None]
     left = _masked(taps.lags, taps.placed & ~chosen)
     found = pursue_lags(gains(left), left, near=near, apart=apart, min_z=None)
-    better = loss(found) < loss(taps)
+    better = _number_of(loss, found) < _number_of(loss, taps)
     return jax.tree.map(lambda new, old: jnp.where(better, new, old), found, taps)
 
 
@@ -218,6 +218,19 @@ def enter_lags(taps: Any) -> LagTaps:
     checks.check_shape("lags", lags, (None, None), "(h, k): the lags of every head")
     checks.check_shape("placed", placed, lags.shape, "a flag for every lag")
     return _masked(lags.astype(jnp.int32), placed)
+
+
+def _number_of(loss: Callable[[LagTaps], jax.Array], taps: LagTaps) -> jax.Array:
+    """Give the loss with these taps.
+
+    Raises:
+        ValueError: it is no number.
+    """
+    value = as_array("loss(taps)", loss(taps))
+    checks.require(
+        value.shape == (), f"a loss of shape {value.shape}", "one number", "take its mean over rows"
+    )
+    return value
 
 
 def _masked(lags: jax.Array, placed: jax.Array) -> LagTaps:

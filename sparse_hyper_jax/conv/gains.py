@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from sparse_hyper_jax import checks
-from sparse_hyper_jax.conv.entrance import check_cotangent, enter_sequences, widened
+from sparse_hyper_jax.conv.entrance import INT32_MAX, check_cotangent, enter_sequences, widened
 from sparse_hyper_jax.conv.spectra import SHARINGS, correlation
 
 
@@ -35,7 +35,7 @@ def lag_gains(
         before the first step more often, so they gain less.
 
     Raises:
-        ValueError: shapes that do not fit, a reach below 1.
+        ValueError: shapes that do not fit, a reach below 1 or from 2**31 on.
 
     Example:
         >>> from sparse_hyper_jax import conv
@@ -45,7 +45,7 @@ def lag_gains(
         70
     """
     checks.check_choice("sharing", sharing, SHARINGS)
-    reach = checks.check_count("reach", reach, least=1)
+    reach = checks.check_count("reach", reach, least=1, most=INT32_MAX)
     first = int(checks.check_flag("strict", strict))
     x, cotangent = enter_sequences("x", x), enter_sequences("cotangent", cotangent)
     check_cotangent(cotangent, x, sharing)
@@ -84,7 +84,7 @@ def autocovariance(x: jax.Array, reach: int, *, sharing: str = "shared") -> jax.
         [1.0, 0.0, -1.0, 1.0]
     """
     checks.check_choice("sharing", sharing, SHARINGS)
-    reach = checks.check_count("reach", reach, least=1)
+    reach = checks.check_count("reach", reach, least=1, most=INT32_MAX)
     (x,) = widened(enter_sequences("x", x))
     centred = x - jnp.mean(x, tuple(range(x.ndim - 1)), keepdims=True)
     of_channels = correlation(centred, centred, [(0, reach - 1)], sharing="channel")

@@ -26,7 +26,7 @@ from sparse_hyper_jax.conv.observe import (
     place_own,
     place_shared,
 )
-from sparse_hyper_jax.entrance import as_array
+from sparse_hyper_jax.entrance import as_array, check_random_key
 from sparse_hyper_jax.ops import Taps
 from sparse_hyper_jax.precision import wide_dtype
 
@@ -205,7 +205,7 @@ def start_weights(
         the weights, in their dtype.
 
     Raises:
-        ValueError: shapes that do not fit, a negative scale.
+        ValueError: shapes that do not fit, a negative scale, a key that is none.
 
     Example:
         >>> from sparse_hyper_jax import conv
@@ -214,6 +214,7 @@ def start_weights(
         >>> jnp.all(weights == 1, axis=1).tolist()
         [True, False, True]
     """
+    check_random_key(key)
     weights = as_array("weights", weights, "floats")
     checks.require(
         weights.ndim in (2, 3),

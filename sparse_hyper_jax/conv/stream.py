@@ -60,7 +60,7 @@ def init_lag_stream(
     """
     reach = checks.check_count("reach", reach, least=1, most=INT32_MAX)
     channels = checks.check_count("channels", channels, least=1)
-    batch = tuple(batch_shape) and checks.check_index_shape("batch_shape", batch_shape)
+    batch = checks.check_index_shape("batch_shape", batch_shape)
     return LagStream(jnp.zeros((*batch, reach, channels), dtype), jnp.zeros((), jnp.int32))
 
 

@@ -142,6 +142,12 @@ def edge_gains(
         check_function("message", message, "a function of rows of h")
     send = sent_by(message)
     sent = jax.eval_shape(send, jax.ShapeDtypeStruct((block, *h.shape[1:]), h.dtype))
+    checks.require(
+        sent.shape[:1] == (block,),
+        f"message(rows) of shape {sent.shape} for {block} rows",
+        "what each of these nodes sends",
+        "keep the first axis",
+    )
     cotangent, own = enter_cotangent(cotangent, output, weights, nodes=nodes, sent=sent)
     there = enter_there(senders, receivers, nodes)
     more = -nodes % block

@@ -97,4 +97,8 @@ def enter_cotangent(
 
 def sent_by(message: Callable[[jax.Array], jax.Array] | None) -> Callable[[jax.Array], jax.Array]:
     """Give what rows of features send, float32 or wider."""
-    return at_least_float32 if message is None else lambda rows: at_least_float32(message(rows))
+    return (
+        at_least_float32
+        if message is None
+        else lambda rows: at_least_float32(as_array("message(rows)", message(rows)))
+    )

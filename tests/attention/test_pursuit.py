@@ -133,6 +133,18 @@ def test_pursuit_finds_both_lags_of_a_copy():
             "gains=None",
             "a function",
         ),
+        (
+            lambda: attention.lag_importance(lambda taps: None, attention.empty_lags(2, 1)),
+            "loss(taps)=None",
+            "an array of real numbers",
+        ),
+        (
+            lambda: attention.swap_lag(
+                lambda taps: taps.lags, lambda taps: NOISE, attention.empty_lags(2, 1)
+            ),
+            "a loss of shape (2, 1)",
+            "one number",
+        ),
     ],
 )
 def test_wrong_arguments_are_told(call, found, expected):

@@ -125,7 +125,8 @@ def test_lengths_of_transforms_are_even_and_smooth(least):
 # The call, then a fragment of each part: what was found, what was expected, what to change.
 MISTAKES = {
     "sharing": (lambda: conv.lag_gains(X, D, 2, sharing="out"), "'out'", "'channel'", "choose"),
-    "reach": (lambda: conv.lag_gains(X, D, 0), "reach=0", "at least 1", "reach"),
+    "reach": (lambda: conv.lag_gains(X, D, 0), "reach=0", "from 1 to", "reach"),
+    "far": (lambda: conv.lag_gains(X, D, 2**31), "reach=2147483648", "to 2147483647", "reach"),
     "cotangent": (lambda: conv.lag_gains(X, D[0], 2), "(9, 2)", "the axes of x", "cotangent"),
     "channels": (
         lambda: conv.lag_gains(X, D, 2, sharing="channel"),

@@ -208,6 +208,12 @@ MISTAKES = {
         "one flag per tap",
         "reshape before",
     ),
+    "key": (
+        lambda: conv.start_weights(7, np.ones((1, 1)), [True], [True]),
+        "key=7",
+        "one random key",
+        "jax.random.key",
+    ),
     "scale": (
         lambda: conv.start_weights(jax.random.key(0), np.ones((1, 1)), [True], [True], scale=-1),
         "scale=-1",

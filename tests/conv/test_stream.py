@@ -61,6 +61,7 @@ MISTAKES = {
     "reach": (lambda: conv.init_lag_stream(0, 1), "reach=0", "from 1", "reach"),
     "channels": (lambda: conv.init_lag_stream(1, 0), "channels=0", "at least 1", "channels"),
     "batch": (lambda: conv.init_lag_stream(1, 1, (0,)), "batch_shape", "ints from 1", "static"),
+    "number": (lambda: conv.init_lag_stream(1, 1, 7), "batch_shape=7", "ints from 1", "static"),
     "stream": (lambda: conv.lag_conv_step(1, [1.0], ONE, [0]), "stream=1", "tuple", "change"),
     "parts": (lambda: conv.lag_conv_step((1,), [1.0], ONE, [0]), "1 parts", "past", "init_lag"),
     "shapes": (

@@ -11,7 +11,7 @@ from pathlib import Path
 
 ROOMS = (
     *("ops", "sort", "glimpse", "estimators", "backprop", "pruning", "reparam", "continual"),
-    *("remat", "recurrent", "diagnostics", "nn", "dist"),
+    *("remat", "recurrent", "diagnostics", "nn", "dist", "conv", "attention", "graph"),
 )
 KINDS = ("cases", "illegal", "mismatches", "nan", "silent", "obscure")
 PER_PLAN = 250

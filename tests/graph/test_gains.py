@@ -190,3 +190,13 @@ def test_what_does_not_fit_is_told():
         graph.edge_gains(H, COTANGENT, weights="free")
     with pytest.raises(ValueError, match="found output of shape"):
         graph.edge_gains(SAMPLES, OUT, weights="matrix", output=OUT)
+    for message, found, expected in [
+        (lambda rows: None, "message(rows)=None", "an array of real numbers"),
+        (lambda rows: rows[:1], "message(rows) of shape (1, 3) for 4 rows", "each of these nodes"),
+    ]:
+        assert_names_itself_and_its_cure(
+            lambda message=message: graph.edge_gains(H, COTANGENT, message=message, block=4),
+            found,
+            expected,
+            "",
+        )

@@ -1,9 +1,12 @@
 """Legal calls to be spoilt, by room."""
 
 from tests.fuzz.calls import (
+    attention,
     backprop,
+    conv,
     estimators,
     glimpse,
+    graph,
     nn,
     ops,
     pursuit,
@@ -27,4 +30,7 @@ CALLS = {
     "recurrent": recurrent.CALLS,
     "nn": nn.NN,
     "dist": nn.DIST,
+    "conv": conv.CALLS,
+    "attention": attention.CALLS,
+    "graph": graph.CALLS,
 }

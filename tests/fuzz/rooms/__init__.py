@@ -1,10 +1,13 @@
 """Families of plans with their oracles, by room."""
 
 from tests.fuzz.rooms import (
+    attention,
     backprop,
     choices,
+    conv,
     entries,
     glimpse,
+    graph,
     nn,
     products,
     quicksort,
@@ -38,4 +41,7 @@ FAMILIES = {
     "remat": remat.FAMILIES,
     "recurrent": (*recurrent.FAMILIES, *truncation.FAMILIES),
     "nn": nn.FAMILIES,
+    "conv": conv.FAMILIES,
+    "attention": attention.FAMILIES,
+    "graph": graph.FAMILIES,
 }
