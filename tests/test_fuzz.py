@@ -29,6 +29,9 @@ PLANS = {
     "reparam": (2,),
     "continual": (0,),
     "diagnostics": (0,),
+    "spiking": (0, 2),
+    "explain": (1,),
+    "local": (0,),
 }
 """One plan of many families; each is a compiled program."""
 

@@ -3,13 +3,16 @@
 from tests.fuzz.calls import (
     backprop,
     estimators,
+    explain,
     glimpse,
+    local,
     nn,
     ops,
     pursuit,
     recurrent,
     remat,
     sort,
+    spiking,
     weights,
 )
 
@@ -27,4 +30,7 @@ CALLS = {
     "recurrent": recurrent.CALLS,
     "nn": nn.NN,
     "dist": nn.DIST,
+    "spiking": spiking.CALLS,
+    "explain": explain.CALLS,
+    "local": local.CALLS,
 }
