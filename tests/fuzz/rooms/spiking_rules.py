@@ -86,6 +86,72 @@ def membrane_steps(rng):
     return Program("membrane_loss_step", options, arguments, run, expect)
 
 
+def decolle_steps(rng):
+    """``decolle_step`` on a grid: only losses and slopes are rounded."""
+    sizes = [int(size) for size in rng.integers(1, 5, rng.integers(2, 5))]
+    pairs, classes = list(itertools.pairwise(sizes)), int(rng.integers(1, 4))
+    batch, scale = draw.pick(rng, (), (2,), (2, 2)), float(draw.pick(rng, 0.5, 2))
+    alpha, beta, gamma = (float(draw.pick(rng, 0, 0.5, 0.75, 1)) for _ in range(3))
+    surrogate = draw.pick(rng, "sigmoid", "superspike", "arctan", "triangle", "boxcar")
+    options = {"alpha": alpha, "beta": beta, "gamma": gamma, "surrogate": surrogate, "scale": scale}
+
+    def arguments(rng):
+        case = {"spikes": rng.integers(0, 2, (*batch, sizes[0]))}
+        case["target"] = rng.integers(0, 9, (*batch, classes)) / 8
+        for n, (inputs, outputs) in enumerate(pairs):
+            case[f"w{n}"] = rng.integers(-12, 13, (inputs, outputs)) / 8
+            case[f"g{n}"] = rng.integers(-8, 9, (outputs, classes)) / 8
+            case |= {f"{name}{n}": rng.integers(0, 17, (*batch, inputs)) / 8 for name in "qp"}
+            case[f"r{n}"] = rng.integers(-16, 1, (*batch, outputs)) / 8
+            case[f"s{n}"] = rng.integers(0, 2, (*batch, outputs))
+        return {name: array.astype(np.float32) for name, array in case.items()}
+
+    def parts(case, name):
+        return [case[f"{name}{n}"] for n in range(len(pairs))]
+
+    def run(**case):
+        layers = zip(*(parts(case, name) for name in "qprs"), strict=True)
+        state = [spiking.DecolleLayer(*layer) for layer in layers]
+        given = parts(case, "w"), parts(case, "g"), state, case["spikes"], case["target"]
+        found = spiking.decolle_step(*given, **options)
+        outputs = {f"score{n}": score for n, score in enumerate(found.scores)}
+        for n, layer in enumerate(found.state):
+            outputs |= {f"{name}{n}": part for name, part in layer._asdict().items()}
+        return outputs | {"y": found.losses}
+
+    def expect(case, got):
+        near, given, losses = {}, case["spikes"], []
+        instances = int(np.prod(batch))
+        for n, layer in enumerate(zip(*(parts(case, name) for name in "wgqprs"), strict=True)):
+            w, g, q, p, refractory, before = layer
+            kept, left = alpha * p + (1 - alpha) * q, gamma * refractory - before
+            near |= {f"q{n}": Near(beta * q + (1 - beta) * given), f"p{n}": Near(kept)}
+            u = kept @ w + left
+            given = (u >= 0).astype(float)
+            score = given @ g
+            near |= {f"refractory{n}": Near(left), f"spikes{n}": Near(given)}
+            near |= {f"score{n}": Near(score), f"d_g{n}": Near(np.zeros_like(g))}
+            error = score - case["target"]
+            size = np.abs(error)
+            losses.append(np.where(size < 1, size**2 / 2, size - 0.5).sum() / instances)
+            slope, off = psi(surrogate, u, scale)
+            weight, back = case["weights"][n] / instances, np.clip(error, -1, 1)
+            value, room = (
+                one.reshape(instances, -1)
+                for one in (
+                    back @ g.T * slope,
+                    np.abs(back) @ np.abs(g).T * (slope + off / (8 * EPS)),
+                )
+            )
+            value, room = (kept.reshape(instances, -1).T @ one for one in (value, room))
+            near[f"d_w{n}"] = Near(weight * value, 64 * EPS * np.abs(weight) * room + LOST)
+        return near | {"y": Near(np.stack(losses), 32 * EPS * np.stack(losses))}
+
+    told = {"sizes": sizes, "batch": batch, "classes": classes} | options
+    slopes = tuple(f"{name}{n}" for name in "wg" for n in range(len(pairs)))
+    return Program("decolle_step", told, arguments, run, expect, slopes=slopes)
+
+
 def random_spikes(rng):
     shape, steps, kind = draw.pick(rng, (), (4,), (2, 3)), int(rng.integers(0, 5)), draw.dtype(rng)
 
@@ -163,4 +229,4 @@ def activity(rng):
     return Program("follow_activity", options, arguments, run, expect)
 
 
-FAMILIES = (membrane_steps, membrane_steps, random_spikes, addresses, activity)
+FAMILIES = (membrane_steps, decolle_steps, random_spikes, addresses, activity)
