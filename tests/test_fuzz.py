@@ -32,6 +32,9 @@ PLANS = {
     "conv": (0, 4),
     "attention": (0, 2),
     "graph": (0, 4),
+    "spiking": (0, 2),
+    "explain": (1,),
+    "local": (0,),
 }
 """One plan of many families; each is a compiled program."""
 

@@ -47,7 +47,7 @@ def ablate(loss: Callable[[jax.Array], jax.Array], values: Any, *, batch_size: i
         :class:`Ablation`.
 
     Raises:
-        ValueError: a loss that is no number, values without an axis.
+        ValueError: a loss that is no real number, values without an axis.
 
     Example:
         >>> from sparse_hyper_jax import explain
@@ -62,13 +62,7 @@ def ablate(loss: Callable[[jax.Array], jax.Array], values: Any, *, batch_size: i
     checks.require(
         values.ndim >= 1, "values of shape ()", "a row for every connection", "pass (k, ...) values"
     )
-    shape = jax.eval_shape(loss, values)
-    checks.require(
-        getattr(shape, "shape", None) == (),
-        f"a loss of {shape}",
-        "one number",
-        "sum or average it",
-    )
+    jax.eval_shape(lambda values: _number(loss(values)), values)
     whole, slopes = jax.value_and_grad(loss)(values)
     first_order = -jnp.sum(slopes * values, tuple(range(1, values.ndim)))
 
@@ -78,3 +72,12 @@ def ablate(loss: Callable[[jax.Array], jax.Array], values: Any, *, batch_size: i
 
     rest = jax.lax.map(without, jnp.arange(len(values)), batch_size=batch_size)
     return Ablation(rest - whole, first_order)
+
+
+def _number(loss: Any) -> jax.Array:
+    """Return what a loss gives, which has to be one real number."""
+    loss = as_array("a loss", loss, "floats")
+    checks.require(
+        loss.shape == (), f"a loss of shape {loss.shape}", "one number", "sum or average it"
+    )
+    return loss

@@ -142,6 +142,8 @@ def describe_taps(taps: Taps, weights: Any, *, input_sizes: Any = None) -> Descr
         "the weights of every slot along the first axis",
         "pass those of the same layer",
     )
+    # Also before they are scaled: the slope of a size is 0 for an empty slot.
+    weights = jnp.where(_like(placed, weights), weights, 0)
     scaled = weights
     if input_sizes is not None:
         sizes = at_least_float32(as_array("input_sizes", input_sizes))
@@ -152,9 +154,7 @@ def describe_taps(taps: Taps, weights: Any, *, input_sizes: Any = None) -> Descr
             "pass (C,) sizes",
         )
         scaled = weights * sizes.reshape(1, -1, *[1] * (weights.ndim - 2))
-    values, importance = (
-        _lengths(jnp.where(_like(placed, one), one, 0)) for one in (weights, scaled)
-    )
+    values, importance = (_lengths(one) for one in (weights, scaled))
     same = jnp.all(positions[:, None] == positions[None], -1) & placed[:, None] & placed[None]
     return Description(
         positions,

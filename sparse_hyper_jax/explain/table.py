@@ -3,11 +3,10 @@
 from collections.abc import Sequence
 from typing import Any
 
-import jax
 import numpy as np
 
 from sparse_hyper_jax import checks
-from sparse_hyper_jax.entrance import check_instance
+from sparse_hyper_jax.entrance import as_array, check_instance
 from sparse_hyper_jax.explain.describe import Description
 from sparse_hyper_jax.explain.known import check_known
 
@@ -29,7 +28,8 @@ def write_description(
         the table.
 
     Raises:
-        ValueError: another number of names than axes, or a traced description.
+        ValueError: another number of names than axes, names that are no text, or a description
+            that is traced or whose parts do not fit one another.
 
     Example:
         >>> from sparse_hyper_jax import explain, ops
@@ -44,11 +44,14 @@ def write_description(
     check_instance("description", description, Description)
     check_known("description", description)
     most = checks.check_count("most", most, least=1)
-    found: Any = jax.tree.map(np.asarray, description)
+    found = _enter(description)
     count, rank = found.positions.shape
-    names = [f"axis {axis}" for axis in range(rank)] if axes is None else list(axes)
+    listed = isinstance(axes, Sequence) and not isinstance(axes, str)
+    names = (
+        [f"axis {axis}" for axis in range(rank)] if axes is None else list(axes if listed else ())
+    )
     checks.require(
-        len(names) == rank,
+        len(names) == rank and all(isinstance(name, str) for name in names),
         f"axes={axes!r} for positions of rank {rank}",
         "a name for every axis",
         "pass as many names as the index space has axes",
@@ -65,6 +68,23 @@ def write_description(
     if count > most:
         written.append(f"\n{count - most} more, of importance at most {_least(found, most):.3g}")
     return "\n".join(written)
+
+
+def _enter(description: Description) -> Any:
+    """Return a description of NumPy's arrays, of which each has a row for every connection."""
+    fields = [as_array(*pair) for pair in description._asdict().items()]
+    shapes = [field.shape for field in fields]
+    count = shapes[0][:1]
+    checks.require(
+        [len(shape) for shape in shapes] == [2, 2, 1, 1, 1, 1, 1]
+        and shapes[0] == shapes[1]
+        and all(shape[:1] == count for shape in shapes),
+        f"a description of shapes {shapes}",
+        "positions and deviations (k, r), all else (k,)",
+        "pass what describe_tuples, describe_taps or describe_edges gives",
+    )
+    known: Any = map(np.asarray, fields)
+    return Description(*known)
 
 
 def _row(found: Any, one: int) -> list[str]:

@@ -86,8 +86,8 @@ def associated_losses(
         the losses, and the output of the last ``forward``.
 
     Raises:
-        ValueError: no component; a part that is no function; a ``bridge`` or a ``decode`` whose
-            output has not the shape of what it is compared with.
+        ValueError: no component; a part that is no function, or whose output is no array; a
+            ``bridge`` or a ``decode`` whose output has not the shape of what it is compared with.
 
     Reference: Kao and Chen 2021, arXiv 1906.05560.
 
@@ -148,11 +148,11 @@ def associated_predict(
         "lower it, or leave it out",
     )
     x = as_array("x", x)
-    for component in components[:last]:
-        x = component.forward(x)
-    x = components[last - 1].bridge(x)
-    for component in reversed(components[:last]):
-        x = component.decode(x)
+    for number in range(1, last + 1):
+        x = _output(components[number - 1], "forward", x, number)
+    x = _output(components[last - 1], "bridge", x, last)
+    for number in range(last, 0, -1):
+        x = _output(components[number - 1], "decode", x, number)
     return x
 
 
@@ -161,9 +161,10 @@ def component_losses(
 ) -> tuple[jax.Array, jax.Array, tuple[jax.Array, jax.Array]]:
     """Give outputs and losses of one component, whose inputs send no gradient back."""
     s, t = jax.lax.stop_gradient((s, t))
-    new_s, new_t = component.forward(s), component.encode(t)
-    association = _distance(f"bridge of component {number}", component.bridge(new_s), new_t)
-    reconstruction = _distance(f"decode of component {number}", component.decode(new_t), t)
+    new_s = _output(component, "forward", s, number)
+    new_t = _output(component, "encode", t, number)
+    association = _distance(component, "bridge", new_s, new_t, number)
+    reconstruction = _distance(component, "decode", new_t, t, number)
     return new_s, new_t, (association, reconstruction)
 
 
@@ -191,11 +192,18 @@ def check_component(component: Any, number: int) -> Component:
     return component
 
 
-def _distance(name: str, guess: jax.Array, truth: jax.Array) -> jax.Array:
-    guess, truth = as_array(f"the output of {name}", guess), jax.lax.stop_gradient(truth)
+def _output(component: Component, part: str, x: jax.Array, number: int) -> jax.Array:
+    """Give what a part makes of its input, which has to be one array."""
+    return as_array(f"the output of {part} of component {number}", getattr(component, part)(x))
+
+
+def _distance(
+    component: Component, part: str, x: jax.Array, truth: jax.Array, number: int
+) -> jax.Array:
+    guess, truth = _output(component, part, x, number), jax.lax.stop_gradient(truth)
     require(
         guess.shape == truth.shape,
-        f"an output of shape {guess.shape} from the {name}",
+        f"an output of shape {guess.shape} from the {part} of component {number}",
         f"{truth.shape}, the shape of what it is compared with",
         "change its number of units",
     )

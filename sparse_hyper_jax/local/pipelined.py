@@ -9,7 +9,7 @@ import numpy as np
 import optax
 
 from sparse_hyper_jax.checks import require
-from sparse_hyper_jax.entrance import as_array, check_function
+from sparse_hyper_jax.entrance import as_array, check_function, check_instance
 from sparse_hyper_jax.local.associated import Component, check_component, component_losses
 
 
@@ -69,8 +69,8 @@ def pipelined_steps(
         parameters, states, and the losses of each batch.
 
     Raises:
-        ValueError: lists of unequal length; no batch; or what
-            :func:`~sparse_hyper_jax.local.associated_losses` raises.
+        ValueError: lists of unequal length; parameters that are no floats; no batch; no optimizer;
+            or what :func:`~sparse_hyper_jax.local.associated_losses` raises.
 
     Reference: Kao and Chen 2021, arXiv 1906.05560, section on pipelines.
 
@@ -85,6 +85,7 @@ def pipelined_steps(
         ((4, 3), 3)
     """
     xs, targets = as_array("xs", xs), as_array("targets", targets)
+    check_instance("optimizer", optimizer, optax.GradientTransformation)
     _check(makes, parameters, states, xs, targets)
     count, depth = len(xs), len(makes)
 
@@ -135,7 +136,15 @@ def _empty(work: Callable[..., Any], learned: Sequence[Any], x: Any, target: Any
 
 
 def _check(makes: Any, parameters: Any, states: Any, xs: jax.Array, targets: jax.Array) -> None:
-    lengths = {"makes": len(makes), "parameters": len(parameters), "states": len(states)}
+    lists = {"makes": makes, "parameters": parameters, "states": states}
+    for name, given in lists.items():
+        require(
+            isinstance(given, Sequence) and not isinstance(given, str | bytes),
+            f"{name}={given!r:.80}",
+            "a list of one for every component",
+            f"pass [one, ...] as {name}",
+        )
+    lengths = {name: len(given) for name, given in lists.items()}
     require(
         len(set(lengths.values())) == 1 and len(makes) > 0,
         ", ".join(f"{length} {name}" for name, length in lengths.items()),
@@ -144,6 +153,8 @@ def _check(makes: Any, parameters: Any, states: Any, xs: jax.Array, targets: jax
     )
     for number, make in enumerate(makes, start=1):
         check_function(f"make of component {number}", make)
+        for leaf in jax.tree.leaves(parameters[number - 1]):
+            as_array(f"a parameter of component {number}", leaf, "floats")
     require(
         xs.ndim > 0 and targets.ndim > 0 and len(xs) == len(targets) > 0,
         f"xs of shape {xs.shape} and targets of shape {targets.shape}",

@@ -225,6 +225,12 @@ def enter_parameters(parameters: Any) -> ErbpParameters:
     """
     check_instance("parameters", parameters, ErbpParameters)
     weights = enter_weights(parameters.weights)
+    require(
+        isinstance(parameters.feedback, Sequence),
+        f"feedback={parameters.feedback!r:.80}",
+        f"a list of {len(weights)} matrices, one for each layer",
+        "pass what erbp_parameters gives",
+    )
     feedback = [
         as_array(f"feedback {n}", g, "floats") for n, g in enumerate(parameters.feedback, 1)
     ]

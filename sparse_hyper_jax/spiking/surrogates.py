@@ -113,8 +113,9 @@ def _spike(u: jax.Array, scale: jax.Array, surrogate: str) -> jax.Array:
 @_spike.defjvp
 def _spike_jvp(surrogate: str, primals: Any, tangents: Any) -> tuple[jax.Array, jax.Array]:
     u, scale = primals
-    slope = _slope(u, scale, surrogate).astype(u.dtype)
-    return _spike(u, scale, surrogate), slope * tangents[0]
+    slope = _slope(u, scale, surrogate)
+    # Rounded once: a slope that 16 bits do not hold would make NaN of a tangent of 0.
+    return _spike(u, scale, surrogate), (slope * tangents[0].astype(slope.dtype)).astype(u.dtype)
 
 
 def _slope(u: jax.Array, scale: jax.Array, surrogate: str) -> jax.Array:

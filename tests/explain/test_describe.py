@@ -101,6 +101,17 @@ def test_no_slot_and_no_channel_give_no_importance():
     assert found.importance.tolist() == [0, 0]
 
 
+@pytest.mark.parametrize("held", [np.nan, np.inf])
+def test_an_empty_slot_has_no_slope_for_the_sizes_of_channels(held):
+    weights = jnp.array([[3.0, 4.0], [held, held]])
+    taps = ops.Taps(jnp.zeros((2, 1), jnp.int32), jnp.array([True, False]))
+
+    def total(sizes):
+        return explain.describe_taps(taps, weights, input_sizes=sizes).importance.sum()
+
+    np.testing.assert_allclose(jax.grad(total)(jnp.ones(2)), [1.8, 3.2], rtol=1e-6)
+
+
 def test_a_table_says_what_to_doubt_and_what_is_left_out():
     tuples = ContinuousTuples(
         jnp.array([[3.0], [1.0], [3.1], [0.0]]),
@@ -142,6 +153,22 @@ WRONG = {
     "too many names": (
         lambda: explain.write_description(explain.describe_taps(TAPS, np.ones(2)), axes="xy"),
         ("axes='xy'", "name for every axis", "as many names"),
+    ),
+    "names by number": (
+        lambda: explain.write_description(explain.describe_taps(TAPS, np.ones(2)), axes=(3,)),
+        ("axes=(3,)", "name for every axis", "as many names"),
+    ),
+    "positions of one axis": (
+        lambda: explain.write_description(
+            explain.describe_taps(TAPS, np.ones(2))._replace(positions=jnp.ones(2))
+        ),
+        ("a description of shapes [(2,), (2, 1)", "(k, r)", "describe_taps"),
+    ),
+    "no order": (
+        lambda: explain.write_description(
+            explain.describe_taps(TAPS, np.ones(2))._replace(order=None)
+        ),
+        ("order=None", "array", ""),
     ),
 }
 

@@ -107,6 +107,14 @@ WRONG = {
         lambda: explain.ablate(lambda v: v, np.ones(2)),
         ("loss", "one number", "sum"),
     ),
+    "a loss of text": (
+        lambda: explain.ablate(lambda v: "x", np.ones(2)),
+        ("loss='x'", "floats", ""),
+    ),
+    "a complex loss": (
+        lambda: explain.ablate(lambda v: jnp.sum(v) * 1j, np.ones(2)),
+        ("loss of dtype complex64", "floats", ""),
+    ),
     "no row": (lambda: explain.ablate(jnp.sum, 1.0), ("shape ()", "row", "(k, ...)")),
     "two ranks": (
         lambda: explain.match_positions([[1]], [[1, 2]]),

@@ -149,6 +149,8 @@ def test_sixteen_bits_are_summed_in_thirty_two():
         ([HALF, HALF._replace(decode=lambda t: t[:1])], "shape (1,)", "(4,)"),
         ([HALF._replace(bridge=lambda s: s.sum())], "shape ()", "(4,)"),
         ([HALF._replace(bridge=lambda s: "no")], "the output of bridge", "real numbers"),
+        ([HALF._replace(forward=lambda s: None)], "forward of component 1=None", "real numbers"),
+        ([HALF, HALF._replace(encode=lambda t: {"t": t})], "encode of component 2=", "real"),
     ],
 )
 def test_wrong_components_are_told(components, found, expected):
@@ -165,4 +167,13 @@ def test_wrong_components_are_told(components, found, expected):
 def test_an_exit_is_the_number_of_a_component(number):
     assert_names_itself_and_its_cure(
         lambda: associated_predict([HALF] * 2, jnp.ones(4), exit_at=number), "exit_at", "", ""
+    )
+
+
+def test_a_prediction_is_an_array():
+    assert_names_itself_and_its_cure(
+        lambda: associated_predict([HALF._replace(decode=lambda t: "no")], jnp.ones(4)),
+        "the output of decode of component 1='no'",
+        "real numbers",
+        "",
     )

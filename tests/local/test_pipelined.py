@@ -79,6 +79,11 @@ def test_a_component_alone_is_plain_training():
         ({"xs": jnp.zeros((0, 4, 5)), "targets": jnp.zeros((0, 4, 3))}, "xs of shape (0, 4, 5)"),
         ({"xs": jnp.zeros((2, 4, 5))}, "xs of shape (2, 4, 5) and targets of shape (3, 4, 3)"),
         ({"xs": "no"}, "xs='no'"),
+        ({"makes": make}, "makes=<function make"),
+        ({"parameters": None}, "parameters=None"),
+        ({"parameters": ["no"] * DEPTH}, "a parameter of component 1='no'"),
+        ({"states": 3}, "states=3"),
+        ({"optimizer": ADAM.init}, "optimizer=<function"),
     ],
 )
 def test_wrong_lists_are_told(wrong, found):
@@ -90,7 +95,6 @@ def test_wrong_lists_are_told(wrong, found):
         "states": [ADAM.init(one) for one in parameters],
         "xs": xs,
         "targets": targets,
+        "optimizer": ADAM,
     } | wrong
-    assert_names_itself_and_its_cure(
-        lambda: pipelined_steps(**given, optimizer=ADAM), found, "", ""
-    )
+    assert_names_itself_and_its_cure(lambda: pipelined_steps(**given), found, "", "")

@@ -204,6 +204,7 @@ ONE = jnp.ones(5)
             "feedback of shapes [(3, 5)]",
             "[(3, 5), (3, 3)]",
         ),
+        ({"parameters": PARAMETERS._replace(feedback=3)}, "feedback=3", "a list of 2 matrices"),
         ({"state": ErbpState([ErbpLayer(ONE, ONE, ONE, ONE)], LABEL)}, "a state of", "(2, 3)"),
         ({"events": jnp.ones(2)}, "events of dtype", "integers"),
         ({"label": jnp.ones(2)}, "label of shape (2,)", "(3)"),

@@ -98,3 +98,11 @@ def test_wrong_options_are_told(function, options, found, expected):
 def test_a_potential_is_real():
     assert_names_itself_and_its_cure(lambda: spike(None), "u=None", "real numbers", "")
     assert_names_itself_and_its_cure(lambda: spike(1j * jnp.ones(2)), "complex", "real", "")
+
+
+@pytest.mark.parametrize("surrogate", ["triangle", "boxcar"])
+def test_a_slope_beyond_float16_leaves_zero_what_is_zero(surrogate):
+    u = jnp.zeros(3, jnp.float16)
+    weights = jnp.array([0, 1, 2**-8], jnp.float16)
+    _, back = jax.vjp(lambda u: spike(u, surrogate=surrogate, scale=1e-6), u)
+    np.testing.assert_allclose(back(weights)[0], [0, np.inf, 3906], rtol=1e-3)

@@ -5,14 +5,17 @@ from tests.fuzz.calls import (
     backprop,
     conv,
     estimators,
+    explain,
     glimpse,
     graph,
+    local,
     nn,
     ops,
     pursuit,
     recurrent,
     remat,
     sort,
+    spiking,
     weights,
 )
 
@@ -33,4 +36,7 @@ CALLS = {
     "conv": conv.CALLS,
     "attention": attention.CALLS,
     "graph": graph.CALLS,
+    "spiking": spiking.CALLS,
+    "explain": explain.CALLS,
+    "local": local.CALLS,
 }
