@@ -99,6 +99,19 @@ def test_edges_are_kept_in_shares():
     assert keep_edges(edges, 0, 1).shape == (2, 0)
 
 
+def test_topics_are_the_leading_singular_vectors_of_the_words():
+    rows = gcn.word_rows(draw_citations(0))[:40]
+    left, sizes, _ = np.linalg.svd(rows, full_matrices=False)
+    expected = left[:, :3] * sizes[:3]
+    expected /= np.linalg.norm(expected, axis=1, keepdims=True)
+    found = gcn.topic_rows(rows, 3)
+    # Signs of singular vectors are free, cosines are not.
+    np.testing.assert_allclose(found @ found.T, expected @ expected.T, atol=1e-4)
+    assert not gcn.topic_rows(
+        np.eye(4, 5, dtype=np.float32)[[0, 0, 1, 2]] * [[1], [1], [0], [1]], 2
+    )[2].any()
+
+
 def test_nearest_papers_have_the_largest_cosine_and_pursuit_explains_what_is_left():
     data = draw_citations(0)
     rows = gcn.word_rows(data)[:60]

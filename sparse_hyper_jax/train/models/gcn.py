@@ -146,6 +146,18 @@ def word_rows(data: Citations) -> np.ndarray:
     return rows / np.where(sizes > 0, sizes, 1)
 
 
+def topic_rows(rows: np.ndarray, topics: int) -> np.ndarray:
+    """Give rows ``(n, topics)`` of length 1: words that occur in the same papers count as alike.
+
+    The leading singular vectors of the rows of words: latent semantic analysis, Deerwester et al.
+    1990.
+    """
+    _, vectors = np.linalg.eigh(rows.T @ rows)
+    found = rows @ vectors[:, : -topics - 1 : -1]
+    sizes = np.linalg.norm(found, axis=1, keepdims=True)
+    return found / np.where(sizes > 0, sizes, 1)
+
+
 def nearest_papers(rows: np.ndarray, count: int) -> np.ndarray:
     """Give edges ``(2, n count)`` from the papers of the largest cosine.
 

@@ -35,6 +35,7 @@ from sparse_hyper_jax.train.models.gcn import (
     nearest_papers,
     pursued_papers,
     start_gcn,
+    topic_rows,
     word_rows,
 )
 from sparse_hyper_jax.train.recipe import Plan, Recipe
@@ -53,15 +54,18 @@ class CitationsRecipe(Recipe):
     data_dir: Path | None = None
     """Folder of that file."""
 
-    method: Literal["given", "nearest", "pursuit"] = "given"
+    method: Literal["given", "nearest", "topics", "pursuit"] = "given"
     """Which edges there are: those given, as far as kept; besides, from papers with the nearest
-    words; or from papers placed by exact gains of explaining the words."""
+    words, or the nearest topics; or from papers placed by exact gains of explaining the words."""
 
     keep: Annotated[float, at_least(0), at_most(1)] = 1.0
     """Share of the given edges that is kept."""
 
     neighbours: Count = 10
     """Edges into every paper that are added."""
+
+    topics: Count = 16
+    """Into which the words are summed up."""
 
     width: Count = 16
     """Units of the hidden layer."""
@@ -97,6 +101,8 @@ class CitationsRecipe(Recipe):
             yield "task", ("data_dir",)
         if self.method == "given":
             yield "method", ("neighbours",)
+        if self.method != "topics":
+            yield "method", ("topics",)
 
     def load(self) -> Citations:
         """Draw or read the graph."""
@@ -110,6 +116,12 @@ class CitationsRecipe(Recipe):
             "fewer than there are papers",
             "lower --neighbours",
         )
+        require(
+            self.method != "topics" or self.topics <= data.words,
+            f"{said(self, 'topics')} of {data.words} words",
+            "at most as many as there are words",
+            "lower --topics",
+        )
         return data
 
     def edges(self, data: Citations) -> np.ndarray:
@@ -118,7 +130,9 @@ class CitationsRecipe(Recipe):
         if self.method == "given":
             return kept
         rows = word_rows(data)
-        more = nearest_papers if self.method == "nearest" else pursued_papers
+        if self.method == "topics":
+            rows = topic_rows(rows, self.topics)
+        more = pursued_papers if self.method == "pursuit" else nearest_papers
         return np.concatenate([kept, more(rows, self.neighbours)], axis=1)
 
     def plan(self, data: Citations) -> Plan:
