@@ -65,7 +65,7 @@ class CitationsRecipe(Recipe):
     """Edges into every paper that are added."""
 
     topics: Count = 16
-    """Into which the words are summed up."""
+    """Number of topics that sum up the words: leading singular vectors."""
 
     width: Count = 16
     """Units of the hidden layer."""
