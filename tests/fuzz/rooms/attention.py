@@ -83,6 +83,8 @@ def lag_attention(rng):
     near, scale, placing = (options[name] for name in ("near", "scale", "placed"))
 
     by_step = bool(rng.random() < 0.3)
+    # The slopes of what a cache keeps are summed step by step in its dtype.
+    halves = [steps * float(jnp.finfo(options["kinds"][n]).eps) if by_step else 0.0 for n in (1, 2)]
 
     def run(query, key, value, lags, placed):
         marks = placed if placing else None
@@ -116,9 +118,12 @@ def lag_attention(rng):
             for n, read in enumerate(row.reads):
                 at = (*there[:-2], read, there[-1])
                 found["value"][at] += row.shares[n] * g
-                off["value"][at] += (row.worse + 16 * EPS) * row.shares[n] * np.abs(g) + LOST
+                off["value"][at] += (row.worse + 16 * EPS + halves[1]) * row.shares[n] * np.abs(
+                    g
+                ) + LOST
                 found["key"][at] += scale * to_logits[n] * query
-                off["key"][at] += np.abs(scale * query) * slips[n] + LOST
+                slip = slips[n] + halves[0] * np.abs(to_logits[n])
+                off["key"][at] += np.abs(scale * query) * slip + LOST
         near = {f"d_{name}": Near(found[name], off[name]) for name in found}
         return near | {"y": Near(y, y_off)}
 

@@ -66,7 +66,7 @@ def pulled(reads, weights, g):
     return weights.reshape(lead) * g[None], (reads * g[None]).sum(tuple(n + 1 for n in places))
 
 
-def expect_taps(case, read, back, live):
+def expect_taps(case, read, back, live, kernel_eps=EPS):
     """Expect a convolution.
 
     Args:
@@ -74,6 +74,7 @@ def expect_taps(case, read, back, live):
         read: from ``x`` to what all taps read, ``(k, ..., C)``.
         back: its transpose.
         live: ``(k,)`` or ``(k, C)``.
+        kernel_eps: of the sums that are the slopes of the kernel.
     """
     x, weights, g = (np.asarray(case[name], float) for name in ("x", "kernel", "weights"))
     live = live.reshape(live.shape + (1,) * (weights.ndim - live.ndim))
@@ -86,9 +87,10 @@ def expect_taps(case, read, back, live):
 
     taps = len(weights)
     return {
-        name: Near(value, EPS * (2 * terms + 8) * size + LOST)
-        for name, terms, value, size in zip(
+        name: Near(value, eps * (2 * terms + 8) * size + LOST)
+        for name, eps, terms, value, size in zip(
             ("y", "d_x", "d_kernel"),
+            (EPS, EPS, kernel_eps),
             (taps * x.shape[-1], taps * g.shape[-1], x.size // x.shape[-1]),
             of(x, weights, g),
             of(np.abs(x), np.abs(weights), np.abs(g)),
@@ -106,6 +108,7 @@ def lag_conv(rng):
     one_by_one, form = draw.pick(rng, None, True, False), draw.pick(rng, "whole", "steps", "dense")
     if form != "whole" and (reach is None or reach > steps + 5):
         reach = steps + 3
+    by_step = float(jnp.finfo(kernel_kind).eps)  # a scan sums this slope in the kernel's dtype
     lag_kind = draw.pick(rng, np.int32, np.int32, np.int8, np.uint8, np.int16)
     kernel_shape = (k, channels) if own else (k, channels, int(rng.integers(1, 4)))
     lag_shape = (k,) if shared else (k, channels)
@@ -153,19 +156,13 @@ def lag_conv(rng):
             lambda x: taken(np.broadcast_to(x, (k, *x.shape)), -1),
             lambda d_reads: taken(d_reads, 1).sum(0),
             live,
+            by_step if form == "steps" else EPS,
         )
 
     return Program(
         {"whole": "lag_conv", "steps": "lag_conv_step", "dense": "lag_kernel"}[form],
-        {
-            "shared": shared,
-            "own": own,
-            "reach": reach,
-            "strict": strict,
-            "one_by_one": one_by_one,
-            "placed": placing,
-            "x": str(kind),
-        },
+        {"shared": shared, "own": own, "reach": reach, "strict": strict}
+        | {"one_by_one": one_by_one, "placed": placing, "x": str(kind)},
         arguments,
         run,
         expect,
