@@ -9,6 +9,7 @@ import numpy as np
 
 from sparse_hyper_jax import checks
 from sparse_hyper_jax.entrance import as_array, check_function
+from sparse_hyper_jax.norms import in_units
 from sparse_hyper_jax.precision import wide_dtype
 
 
@@ -92,11 +93,11 @@ def gradient_report(
     dtype = wide_dtype(*jax.tree.leaves((exact, shapes)))
     target = _as_vector(exact, dtype)
     unit = _unit_of(target)
-    target = target / unit
+    target = in_units(target, unit)
     length = _norm(target)
 
     def one(key: jax.Array) -> tuple[jax.Array, jax.Array]:
-        vector = _as_vector(_as_arrays("estimate", estimate(key)), dtype) / unit
+        vector = in_units(_as_vector(_as_arrays("estimate", estimate(key)), dtype), unit)
         # Moments of the error: what is exact then has an error of exactly 0.
         return vector - target, gradient_cosine(vector, target)
 
@@ -267,7 +268,7 @@ def _scaled_pair(gradient: Any, reference: Any) -> tuple[tuple[jax.Array, ...], 
     dtype = wide_dtype(*jax.tree.leaves((gradient, reference)))
     vectors = tuple(_as_vector(tree, dtype) for tree in (gradient, reference))
     units = tuple(map(_unit_of, vectors))
-    return tuple(vector / unit for vector, unit in zip(vectors, units, strict=True)), units
+    return tuple(map(in_units, vectors, units)), units
 
 
 def _unit_of(vector: jax.Array) -> jax.Array:

@@ -34,6 +34,24 @@ def unit_of(largest: jax.Array) -> jax.Array:
     return jax.lax.bitcast_convert_type(bits & -(2**limits.nmant), largest.dtype)
 
 
+def in_units(array: jax.Array, unit: jax.Array) -> jax.Array:
+    """Divide by a unit; the quotient may be squared.
+
+    Args:
+        array: floats of float32 or wider, below twice the unit or not finite.
+        unit: from :func:`unit_of`, of a shape that is broadcast.
+
+    Example:
+        >>> from sparse_hyper_jax.norms import in_units
+        >>> jax.jit(lambda: in_units(jnp.array([3e30, 4e30]), jnp.array(2.0**100)) ** 2)().shape
+        (2,)
+    """
+    # The bounds change nothing that counts. Without them XLA, on CPU, would make
+    # (x / u) * (x / u) of a constant x to (x * x) * (1 / u * 1 / u), infinity times zero.
+    most = jnp.finfo(array.dtype).max ** 0.75
+    return jnp.clip(array / unit, -most, most)
+
+
 def norm(array: jax.Array, axes: tuple[int, ...]) -> jax.Array:
     """Give Euclidean norms, each computed in units of its largest entry.
 
@@ -81,7 +99,7 @@ def _unit(wide: jax.Array, axes: tuple[int, ...]) -> jax.Array:
 @partial(jax.custom_jvp, nondiff_argnums=(1,))
 def _norm(wide: jax.Array, axes: tuple[int, ...]) -> jax.Array:
     unit = _unit(wide, axes)
-    scaled = wide / unit
+    scaled = in_units(wide, unit)
     return unit * jnp.sqrt(jnp.sum(scaled * scaled, axis=axes, keepdims=True))
 
 

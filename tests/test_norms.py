@@ -3,7 +3,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from sparse_hyper_jax.diagnostics import gradient_cosine
 from sparse_hyper_jax.norms import direction, norm, unit_of
+from sparse_hyper_jax.recurrent.lags import lengths
 
 ARRAY = np.array([[3.0, -1, 2], [4, 2, -2], [0, 0, 1]], "f")
 SIZES = [1e-36, 1e-25, 1e-19, 1.0, 1e19, 1e25, 1e36]
@@ -32,6 +34,19 @@ def test_no_size_is_too_small_or_too_large(size):
     np.testing.assert_allclose(length / np.float32(size), np.linalg.norm(ARRAY, axis=0)[None], 1e-6)
     for got, wanted in zip(others, expected[1:], strict=True):
         np.testing.assert_allclose(got, wanted, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [1e-36, 1e36])
+def test_constants_of_a_program_have_the_norms_of_arguments(size):
+    # Compilers fold what is constant, and may put off a division until after the square.
+    array = jnp.asarray(ARRAY * np.float32(size))
+    of_columns, of_rows, cosine = jax.jit(
+        lambda: (norm(array, (0,))[0], lengths(array), gradient_cosine(array, array))
+    )()
+    for got, axis in ((of_columns, 0), (of_rows, 1)):
+        wanted = np.linalg.norm(ARRAY, axis=axis)
+        np.testing.assert_allclose(got / np.float32(size), wanted, rtol=1e-5)
+    assert cosine == pytest.approx(1, abs=1e-6)
 
 
 def test_zeros_are_finite_and_what_is_not_a_number_stays():

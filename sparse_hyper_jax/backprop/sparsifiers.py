@@ -23,7 +23,7 @@ from sparse_hyper_jax.backprop.choice import (
 )
 from sparse_hyper_jax.entrance import check_instance
 from sparse_hyper_jax.largest import top_k_mask
-from sparse_hyper_jax.norms import unit_of
+from sparse_hyper_jax.norms import in_units, unit_of
 from sparse_hyper_jax.precision import at_least_float32, wide_dtype
 
 
@@ -195,7 +195,7 @@ class BlockTopK(Sparsifier):
         if self.axis_name is not None:
             largest = jax.lax.pmax(largest, self.axis_name)
         unit = unit_of(largest)
-        means = jnp.mean(jnp.square(cut / unit[None, :, None]), axis=(0, 2))
+        means = jnp.mean(jnp.square(in_units(cut, unit[None, :, None])), axis=(0, 2))
         means = means if self.axis_name is None else jax.lax.psum(means, self.axis_name)
         return unit * jnp.sqrt(means)
 

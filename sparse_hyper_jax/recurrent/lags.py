@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from sparse_hyper_jax import checks
 from sparse_hyper_jax.entrance import as_array, check_function
+from sparse_hyper_jax.norms import in_units
 from sparse_hyper_jax.precision import wide_dtype
 from sparse_hyper_jax.recurrent.cells import Cell, as_unrolled, check_scalar
 
@@ -127,7 +128,7 @@ def lengths(vectors: jax.Array) -> jax.Array:
     # Squares of what is left after a hundred lags are below all floats: scaled first.
     largest = jnp.max(jnp.abs(jax.lax.stop_gradient(vectors)), axis=-1, initial=0)
     unit = jnp.where(largest == 0, 1, largest)
-    squares = jnp.sum(jnp.square(vectors / unit[..., None]), axis=-1)
+    squares = jnp.sum(jnp.square(in_units(vectors, unit[..., None])), axis=-1)
     # A root has no derivative at 0: take it at 1 there and discard the result (double where).
     roots = jnp.sqrt(jnp.where(squares == 0, 1, squares))
     return jnp.where(squares == 0, 0, roots) * unit
