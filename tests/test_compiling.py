@@ -14,9 +14,11 @@ from tests.folding import folded
 def test_flags_are_only_for_those_who_know_them():
     cheap = compiling.CHEAP_FLAGS["0.10"]
     assert compiling.with_cheap_flags({}, "0.10.2") == cheap
-    assert compiling.with_cheap_flags({}, "0.12.0.1") == ""
+    assert compiling.with_cheap_flags({}, "0.12.0.1") == compiling.ONE_PART
+    assert compiling.with_cheap_flags({}, "0.99.0") == ""
     chosen = {"XLA_FLAGS": "--xla_cpu_use_fusion_emitters=true"}
-    assert compiling.with_cheap_flags(chosen, "0.10.2") == chosen["XLA_FLAGS"]
+    flags = compiling.with_cheap_flags(chosen, "0.10.2")
+    assert flags == f"{chosen['XLA_FLAGS']} {compiling.ONE_PART}"
     other = {"XLA_FLAGS": "--xla_dump_to=here"}
     assert compiling.with_cheap_flags(other, "0.10.2") == f"--xla_dump_to=here {cheap}"
 
