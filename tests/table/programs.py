@@ -148,7 +148,9 @@ def first_program(row: Row, key, arguments) -> dict[str, Any]:
     function = jax.jit(plain)
     halved = cast(row, arguments, jnp.bfloat16)
     parts.attempt("value", function, *arguments)
-    parts.attempt("concrete", lambda: plain(*map(jnp.asarray, row.arguments)))
+    with jax.ensure_compile_time_eval():  # else what comes from NumPy is traced too
+        concrete = list(map(jnp.asarray, row.arguments))
+    parts.attempt("concrete", plain, *concrete)
     parts.attempt("lists", lambda: plain(*map(as_list, row.arguments)))
     parts.attempt("float16", function, *cast(row, arguments, jnp.float16))
     if row.exact is None:
