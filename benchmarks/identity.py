@@ -21,11 +21,22 @@ EVERY = 250
 STEPS = {8: 4_000, 16: 4_000, 32: 12_000, 64: 30_000, 128: 16_000, 256: 8_000}
 SMALL, TWO, THREE = {16: 10_000}, {16: 10_000, 32: 12_000}, {16: 10_000, 32: 12_000, 64: 30_000}
 LARGE = "relocation every 50 steps, 64 points"
+EARLY = "early moves"
+WRONG = "early moves, wrong ones too"
+MOVES = {
+    "relocate_every": 50,
+    "relocation_points": 64,
+    "relocation_batches": 16,
+    "lost": 0.1,
+    "moved_spread": -4.0,
+}
 ALONE = {"num_global": 0, "num_local": 0}
 FIXED = {"relocate_every": 0}
 SETTINGS: dict[str, tuple[dict[str, Any], Mapping[int, int], int]] = {
     "default": ({}, STEPS, 5),
     LARGE: ({"relocate_every": 50, "relocation_points": 64}, {1024: 14_000}, 1),
+    EARLY: (MOVES, {256: 3_000, 512: 3_000}, 5),
+    WRONG: (MOVES | {"move_wrong": True}, {256: 3_000, 512: 3_000, 1024: 3_000}, 5),
     "no relocation": (FIXED, THREE, 5),
     "no relocation, student-t density": (FIXED | {"tuple_density": "student_t"}, TWO, 5),
     "no relocation, laplace density": (FIXED | {"tuple_density": "laplace"}, TWO, 5),
@@ -40,8 +51,11 @@ SETTINGS: dict[str, tuple[dict[str, Any], Mapping[int, int], int]] = {
 }
 """Options, steps by size, number of seeds."""
 
+AT_MOST = {1024: 3}
+"""Seeds of a size that takes long."""
+
 SHOWN = (
-    *("default", LARGE, "no relocation", "no extra points"),
+    *("default", LARGE, EARLY, WRONG, "no relocation", "no extra points"),
     *("no extra points, no relocation", "reinforce"),
 )
 SIZE_COLOURS = {
@@ -66,7 +80,7 @@ def settings(asked: Asked, lines: Lines) -> Iterator[Facts]:
     """Give all sizes and seeds of every setting."""
     for setting, (_, steps_of, count) in SETTINGS.items():
         for size in steps_of:
-            for seed in asked.seeds[:count]:
+            for seed in asked.seeds[: min(count, AT_MOST.get(size, count))]:
                 yield {"setting": setting, "size": size, "seed": seed}
 
 

@@ -21,6 +21,7 @@ from sparse_hyper_jax.estimators import (
 )
 from sparse_hyper_jax.ops import (
     ContinuousTuples,
+    SparseEntries,
     hyperlayer,
     hyperlayer_hard,
     round_means,
@@ -120,6 +121,35 @@ def choice_loss(recipe: Problem, key: jax.Array, parameters: Mapping[str, jax.Ar
         return expectation(draw_key, choices.logits, error, estimator=estimator)
 
     return jnp.mean(jax.vmap(instance)(jax.random.split(sample_key, recipe.batch), x))
+
+
+def value_gradients(
+    recipe: Problem, key: jax.Array, entries: SparseEntries, *, batches: int = 1
+) -> jax.Array:
+    """Differentiate the error of a sparse matrix by its values, on several batches.
+
+    Args:
+        recipe: the problem.
+        key: draws the batches.
+        entries: ``n`` of the matrix.
+        batches: their number.
+
+    Returns:
+        ``(batches, n)``.
+    """
+
+    def of_batch(key: jax.Array) -> jax.Array:
+        x = draw_inputs(recipe, key)
+
+        def loss(values: jax.Array) -> jax.Array:
+            y = sparse_multiply(entries.indices, values, x, (recipe.size,))
+            return jnp.mean(jnp.square(y - x))
+
+        return jax.grad(loss)(entries.values)
+
+    if batches == 1:
+        return of_batch(key)[None]
+    return jax.lax.map(of_batch, jax.random.split(key, batches))
 
 
 Loss = Callable[[Problem, jax.Array, Mapping[str, jax.Array]], jax.Array]
