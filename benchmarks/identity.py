@@ -24,19 +24,22 @@ LARGE = "relocation every 50 steps, 64 points"
 EARLY = "early moves"
 WRONG = "early moves, wrong ones too"
 MOVES = {
+    "num_global": 0,
+    "num_local": 2,
     "relocate_every": 50,
-    "relocation_points": 64,
-    "relocation_batches": 16,
-    "lost": 0.1,
+    "relocation_batches": 8,
+    "lost": 0.02,
     "moved_spread": -4.0,
 }
+"""And so many points when tuples move that they cover a quarter of all cells."""
+
 ALONE = {"num_global": 0, "num_local": 0}
 FIXED = {"relocate_every": 0}
 SETTINGS: dict[str, tuple[dict[str, Any], Mapping[int, int], int]] = {
     "default": ({}, STEPS, 5),
     LARGE: ({"relocate_every": 50, "relocation_points": 64}, {1024: 14_000}, 1),
-    EARLY: (MOVES, {256: 3_000, 512: 3_000}, 5),
-    WRONG: (MOVES | {"move_wrong": True}, {256: 3_000, 512: 3_000, 1024: 3_000}, 5),
+    EARLY: (MOVES, {256: 2_000, 512: 2_500}, 5),
+    WRONG: (MOVES | {"move_wrong": True}, {256: 2_000, 512: 2_500, 1024: 2_500}, 5),
     "no relocation": (FIXED, THREE, 5),
     "no relocation, student-t density": (FIXED | {"tuple_density": "student_t"}, TWO, 5),
     "no relocation, laplace density": (FIXED | {"tuple_density": "laplace"}, TWO, 5),
@@ -51,8 +54,16 @@ SETTINGS: dict[str, tuple[dict[str, Any], Mapping[int, int], int]] = {
 }
 """Options, steps by size, number of seeds."""
 
-AT_MOST = {1024: 3}
-"""Seeds of a size that takes long."""
+AT_MOST = {512: 3, 1024: 3}
+"""Seeds of sizes that take long."""
+
+
+def options_of(setting: str, size: int) -> dict[str, Any]:
+    """Give the options of the recipe."""
+    options = SETTINGS[setting][0]
+    many = {"relocation_points": size // 4} if setting in (EARLY, WRONG) else {}
+    return options | many
+
 
 SHOWN = (
     *("default", LARGE, EARLY, WRONG, "no relocation", "no extra points"),

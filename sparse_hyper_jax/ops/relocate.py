@@ -133,7 +133,7 @@ def leaving_gains(
             respect to ``tuples.values``, on each of ``b`` batches.
         certainty: number of standard errors, from 0; may be traced.
         frozen: variance from which on a tuple is taken to be on its way, in squared index units;
-            may be traced. At 0.15 it gives 4 % to each cell beside its own; descent stops at 0.1.
+            may be traced. At 0.15 it gives 3 % to each cell beside its own, and is nearly done.
 
     Returns:
         float32 or wider, ``(k,)``: positive where leaving clearly gains, 0 for tuples on their way.

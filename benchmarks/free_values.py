@@ -1,0 +1,68 @@
+"""Learn cells and values of a sparse matrix: which settings are exact on every seed?
+
+A permutation of 64 inputs with random values, and a matrix with twice as many entries as rows. From
+random vectors and their products; error of the rounded matrix on 10,000 others.
+"""
+
+from collections.abc import Iterator
+from statistics import median
+from typing import Any
+
+from benchmarks.lines import Facts, Lines
+from benchmarks.runner import Asked, Benchmark, grid, program
+from benchmarks.tables import Column, one, table
+
+EVERY = 250
+SIZES = {"permutation": 64, "random": 64}
+"""Rows and columns, by the kind of matrix."""
+
+SETTINGS: dict[str, dict[str, Any]] = {
+    "default": {},
+    "rounded": {"sample_probability": 0.8},
+    "twice": {"tuples_per_entry": 2},
+    "both": {"sample_probability": 0.8, "tuples_per_entry": 2},
+}
+"""How it differs from the default of layers; see ``programs/free_values.py``."""
+
+
+def settings(asked: Asked, lines: Lines) -> Iterator[Facts]:
+    """Give both matrices in all settings."""
+    return grid(matrix=SIZES, setting=SETTINGS, seed=asked.seeds)
+
+
+def exact(steps: list[int]) -> str:
+    """Write from which step on runs are exact for good: the median and the last one."""
+    return f"{median(steps):,g}, {max(steps):,}"
+
+
+def write(lines: Lines) -> str:
+    """Write how many seeds are exact, and how far off the others end."""
+    columns = [
+        Column("tuples", "tuples", one()),
+        Column("entries", "entries", one()),
+        Column("steps", "steps", one(",")),
+        Column(
+            "seeds exact",
+            lambda line: line["exact_from_step"] is not None,
+            lambda found: f"{sum(found)} of {len(found)}",
+        ),
+        Column("exact from step (median, last)", "exact_from_step", exact),
+        Column("entries found", "test_cells_found", lambda found: f"{min(found)} to {max(found)}"),
+        Column("largest error", "test_mse", lambda found: f"{max(found):.2g}"),
+    ]
+    rows = (
+        ((matrix, setting), found)
+        for matrix in SIZES
+        for setting in SETTINGS
+        if (found := lines.where(matrix=matrix, setting=setting))
+    )
+    return table(["matrix", "setting"], rows, columns)
+
+
+BENCHMARK = Benchmark(
+    settings=settings,
+    measure=program("free_values"),
+    tiny=[{"matrix": "permutation", "setting": "both", "seed": 0}],
+    table=write,
+    seeds=range(5),
+)
