@@ -76,6 +76,7 @@ SIZE_COLOURS = {
     64: "#41ab5d",
     128: "#005a32",
     256: "#dd3497",
+    512: "#ae017e",
     1024: "#49006a",
 }
 RIGHT_PANEL = {
@@ -127,23 +128,29 @@ def write(lines: Lines) -> str:
 
 
 def draw(figure: Figure, lines: Lines) -> None:
-    """Draw the curves: sizes on the left, ablations and REINFORCE on the right."""
-    left, right = figure.subplots(1, 2, sharey=True)
+    """Draw the curves: sizes, early moves in large matrices, ablations and REINFORCE."""
+    left, middle, right = axes = figure.subplots(1, 3, sharey=True)
 
     def curve(ax: Axes, setting: str, size: int, label: str, **style: str) -> None:
         curves = lines.where(setting=setting, size=size).values("curve")
-        runs = np.maximum([one["mse"] for one in curves], 1e-7)
-        band(ax, EVERY * np.arange(runs.shape[1]), runs, label=label, **style)
+        if curves:
+            runs = np.maximum([one["mse"] for one in curves], 1e-7)
+            band(ax, EVERY * np.arange(runs.shape[1]), runs, label=label, **style)
 
     for size, colour in SIZE_COLOURS.items():
-        curve(left, LARGE if size == 1024 else "default", size, f"n = {size:,}", color=colour)
+        curve(left, "default", size, f"n = {size:,}", color=colour)
+        curve(middle, WRONG, size, f"n = {size:,}", color=colour)
+        label = f"n = {size:,}, wrong ones stay"
+        curve(middle, EARLY, size, label, color=colour, style="--")
+    curve(middle, LARGE, 1024, "n = 1,024, later and fewer moves", color="0.6")
     for setting, style in RIGHT_PANEL.items():
         curve(right, setting, 16, setting, **style)
-    for ax, title in ((left, "learning the n x n identity"), (right, "ablations, n = 16")):
+    titles = ("learning the n x n identity", "early moves", "ablations, n = 16")
+    for ax, title in zip(axes, titles, strict=True):
         ax.set(yscale="log", xlabel="step", title=title)
         ax.set_xscale("symlog", linthresh=EVERY)
         ax.set_xlim(left=0)
-    tidy(left, right, legend=8)
+    tidy(*axes, legend=8)
     left.set_ylabel("test mean squared error (floor 1e-7)")
 
 
@@ -154,5 +161,6 @@ BENCHMARK = Benchmark(
     table=write,
     draw=draw,
     figure="identity",
+    inches=(14.0, 3.8),
     seeds=range(5),
 )

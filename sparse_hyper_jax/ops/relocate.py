@@ -136,7 +136,8 @@ def leaving_gains(
             may be traced. At 0.15 it gives 3 % to each cell beside its own, and is nearly done.
 
     Returns:
-        float32 or wider, ``(k,)``: positive where leaving clearly gains, 0 for tuples on their way.
+        float32 or wider, ``(k,)``: positive where leaving clearly gains, 0 for tuples on their way,
+        NaN for those with a mean or variance of NaN.
         Where values have been learned it is about 0, as their gradient vanishes.
 
     Raises:
@@ -150,8 +151,7 @@ def leaving_gains(
         >>> print(ops.leaving_gains(tuples, gradients).round(2))
         [ 0.56 -1.43]
     """
-    _, variances, values = enter_tuples(tuples)
-    variances = jax.lax.stop_gradient(variances)
+    means, variances, values = enter_tuples(tuples)
     gradients = at_least_float32(as_array("gradients", gradients))
     checks.require(
         gradients.ndim == 2 and len(gradients) >= 2 and gradients.shape[1:] == values.shape,
@@ -166,7 +166,8 @@ def leaving_gains(
     error = jnp.std(gained, axis=0, ddof=1) / jnp.sqrt(jnp.asarray(len(gradients), dtype))
     bound = gained.mean(axis=0) - jnp.asarray(certainty, dtype) * error
     moving = jnp.any(variances >= jnp.asarray(frozen, variances.dtype), axis=1)
-    return jnp.where(moving, 0, bound)
+    unknown = jnp.any(jnp.isnan(means) | jnp.isnan(variances), axis=1)
+    return jnp.where(unknown, jnp.nan, jnp.where(moving, 0, bound))
 
 
 def relocate(

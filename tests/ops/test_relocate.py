@@ -254,7 +254,7 @@ def test_a_tuple_alone_on_a_wrong_cell_goes_to_the_missing_one():
 
     moves, leaving = jax.device_get(move(batches))
     # To first order weight on (6, 1) costs 2 / 8 times the mean square of its input.
-    assert 0.1 < leaving[6] < 0.25
+    assert 0.05 < leaving[6] < 0.25
     assert (np.delete(leaving, 6) <= 0).all()
     assert moves.tuples[moves.moved].tolist() == [6]
     assert moves.cells[moves.moved].tolist() == [[6, 6]]
