@@ -44,8 +44,8 @@ class Training:
     learning_rate: float = 0.005
     """Of means and spreads; values learn twice as fast."""
 
-    decay: bool = False
-    """Whether rates fall to 0, from the half of the steps on."""
+    rounded_from: float = 1.0
+    """Share of the steps from which on all passes are rounded ones: only values learn."""
 
     relocate_every: int = 0
     """Steps between moves of surplus tuples, and of those that carry little; 0 for never."""
@@ -99,10 +99,8 @@ def start(training: Training, optimizer: Any, matrix: SparseEntries, seed: int) 
 
 def optimizer_of(training: Training) -> optax.GradientTransformation:
     """Give Adam with a faster rate for values."""
-    half = training.steps // 2
-    falling = optax.linear_schedule(training.learning_rate, 0.0, half, half)
     faster = optax.stateless(lambda updates, _: updates | {"values": 2 * updates["values"]})
-    return optax.chain(optax.adam(falling if training.decay else training.learning_rate), faster)
+    return optax.chain(optax.adam(training.learning_rate), faster)
 
 
 def move_surplus(
@@ -145,11 +143,12 @@ def compiled(training: Training) -> Any:
 
     def step(state: State, key: jax.Array, matrix: SparseEntries) -> State:
         input_key, sample_key, move_key = jax.random.split(key, 3)
+        late = state.count >= training.rounded_from * training.steps
+        probability = jnp.where(late, 0.0, training.sample_probability)
         x = jax.random.normal(input_key, (size, BATCH))
         target = sparse_multiply(matrix.indices, matrix.values, x, (size,))
 
         def loss(raw: dict[str, jax.Array]) -> jax.Array:
-            probability = training.sample_probability
             options = SAMPLING | {"sample_probability": probability}
             y = hyperlayer(sample_key, tuples_of(raw, size), x, (size,), **options)
             return jnp.mean(jnp.square(y - target))
@@ -158,7 +157,7 @@ def compiled(training: Training) -> Any:
         state = State(optax.apply_updates(state.raw, updates), moments, state.count + 1)
         if not training.relocate_every:
             return state
-        due = state.count % training.relocate_every == 0
+        due = (state.count % training.relocate_every == 0) & ~late
         move = partial(move_surplus, training, move_key, state, x, target)
         return jax.lax.cond(due, move, lambda: state)
 

@@ -152,6 +152,26 @@ def value_gradients(
     return jax.lax.map(of_batch, jax.random.split(key, batches))
 
 
+def gains_of_all(
+    recipe: Problem, key: jax.Array, entries: SparseEntries, *, batches: int = 1
+) -> jax.Array:
+    """Measure what more weight on every cell gains: a dense gradient, ``(size, size)``.
+
+    Args:
+        recipe: the problem.
+        key: draws the batches.
+        entries: those of the matrix so far.
+        batches: over which to average.
+    """
+
+    def of_batch(key: jax.Array) -> jax.Array:
+        x = draw_inputs(recipe, key)
+        y = sparse_multiply(entries.indices, entries.values, x, (recipe.size,))
+        return 2 * (x - y) @ x.T / x.size
+
+    return jax.lax.map(of_batch, jax.random.split(key, batches)).mean(axis=0)
+
+
 Loss = Callable[[Problem, jax.Array, Mapping[str, jax.Array]], jax.Array]
 LOSSES: dict[str, Loss] = {
     "hyperlayer": relaxed_loss,

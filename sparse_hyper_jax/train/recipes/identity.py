@@ -25,6 +25,7 @@ from sparse_hyper_jax.train.epoch_state import Metrics
 from sparse_hyper_jax.train.limits import Count, NotNegative, Positive, Whole, at_least, said
 from sparse_hyper_jax.train.models.sampled_matrix import (
     LOSSES,
+    gains_of_all,
     measure,
     sampling_of,
     value_gradients,
@@ -34,7 +35,10 @@ from sparse_hyper_jax.train.run_folder import RunFolder
 from sparse_hyper_jax.train.snapshots import read_snapshots, save_snapshot
 
 FRAMES = 60
-OF_MOVES = ("relocation_points", "relocation_batches", "move_wrong", "lost", "moved_spread")
+OF_MOVES = (
+    *("relocation_points", "relocation_batches", "move_anywhere", "move_wrong"),
+    *("lost", "moved_spread"),
+)
 """Options that mean nothing where no tuples move."""
 
 
@@ -106,6 +110,10 @@ class IdentityRecipe(Recipe):
     """Points per tuple drawn from all cells when tuples move; by default --num-global. A missing
     cell is found where a point happens to fall, which takes long in a large matrix."""
 
+    move_anywhere: bool = False
+    """Look for gains on all cells when tuples move, not on sampled ones: a dense gradient now and
+    then, as RigL takes it."""
+
     relocation_batches: Count = 1
     """Batches over which it is measured what gains, when tuples move."""
 
@@ -175,6 +183,8 @@ class IdentityRecipe(Recipe):
             yield "num_local", ("region",)
         if not self.relocate_every:
             yield "relocate_every", OF_MOVES
+        if self.move_anywhere:
+            yield "move_anywhere", ("relocation_points",)
 
     def load(self) -> None:
         """Join the other processes; there is no data."""
@@ -293,7 +303,7 @@ def make_step(
 
 
 def move_surplus(recipe: IdentityRecipe, key: jax.Array, state: IdentityState) -> IdentityState:
-    """Move up to one tuple in sixteen to the sampled cell where it lowers the loss most."""
+    """Move up to one tuple in sixteen to the cell where it lowers the loss most."""
     input_key, sample_key = jax.random.split(key)
     shape = (recipe.size, recipe.size)
     tuples = recipe.tuples(state.parameters)
@@ -303,14 +313,19 @@ def move_surplus(recipe: IdentityRecipe, key: jax.Array, state: IdentityState) -
     if recipe.relocation_points is not None:
         sampling["num_global"] = recipe.relocation_points
     entries = sampled(sample_key, tuples, shape, **placed, **sampling)
-    gradients = partial(value_gradients, recipe, input_key, batches=recipe.relocation_batches)
+    batches = recipe.relocation_batches
+    gradients = partial(value_gradients, recipe, input_key, batches=batches)
     leaving = None
     if recipe.move_wrong:
         leaving = leaving_gains(tuples, gradients(settle(tuples, shape)))
+    if recipe.move_anywhere:
+        where, gains = None, gains_of_all(recipe, input_key, entries, batches=batches)
+    else:
+        where, gains = entries, -gradients(entries).mean(axis=0)
     chosen, cells, moved = relocate(
         tuples,
-        entries,
-        -gradients(entries).mean(axis=0),
+        where,
+        gains,
         shape,
         limit=max(1, recipe.size // 16),
         leaving=leaving,
