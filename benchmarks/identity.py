@@ -21,7 +21,6 @@ EVERY = 250
 STEPS = {8: 4_000, 16: 4_000, 32: 12_000, 64: 30_000, 128: 16_000, 256: 8_000}
 SMALL, TWO, THREE = {16: 10_000}, {16: 10_000, 32: 12_000}, {16: 10_000, 32: 12_000, 64: 30_000}
 LARGE = "relocation every 50 steps, 64 points"
-EARLY = "early moves"
 WRONG = "early moves, wrong ones too"
 ALL = "early moves to any cell"
 ALL_WRONG = "early moves to any cell, wrong ones too"
@@ -35,17 +34,16 @@ MOVES = {
 }
 """For sampled ones, there are as many points when tuples move as cover a quarter of all cells."""
 
-ANYWHERE = MOVES | {"move_anywhere": True}
+ANYWHERE = MOVES | {"relocate_every": 25, "move_anywhere": True}
 
 ALONE = {"num_global": 0, "num_local": 0}
 FIXED = {"relocate_every": 0}
 SETTINGS: dict[str, tuple[dict[str, Any], Mapping[int, int], int]] = {
     "default": ({}, STEPS, 5),
     LARGE: ({"relocate_every": 50, "relocation_points": 64}, {1024: 14_000}, 1),
-    EARLY: (MOVES, {256: 2_000}, 3),
-    WRONG: (MOVES | {"move_wrong": True}, {256: 2_000, 1024: 2_500}, 3),
-    ALL: (ANYWHERE, {256: 2_000, 512: 2_000, 1024: 2_000}, 3),
-    ALL_WRONG: (ANYWHERE | {"move_wrong": True}, {256: 2_000, 512: 2_000, 1024: 2_000}, 3),
+    WRONG: (MOVES | {"move_wrong": True}, {1024: 2_500}, 1),
+    ALL: (ANYWHERE, {256: 1_250}, 3),
+    ALL_WRONG: (ANYWHERE | {"move_wrong": True}, {256: 1_250, 512: 1_250, 1024: 1_250}, 3),
     "no relocation": (FIXED, THREE, 5),
     "no relocation, student-t density": (FIXED | {"tuple_density": "student_t"}, TWO, 5),
     "no relocation, laplace density": (FIXED | {"tuple_density": "laplace"}, TWO, 5),
@@ -60,19 +58,16 @@ SETTINGS: dict[str, tuple[dict[str, Any], Mapping[int, int], int]] = {
 }
 """Options, steps by size, number of seeds."""
 
-ONCE = {(WRONG, 1024), (ALL, 1024)}
-"""What takes long and is measured with one seed."""
-
 
 def options_of(setting: str, size: int) -> dict[str, Any]:
     """Give the options of the recipe."""
     options = SETTINGS[setting][0]
-    many = {"relocation_points": size // 4} if setting in (EARLY, WRONG) else {}
+    many = {"relocation_points": size // 4} if setting == WRONG else {}
     return options | many
 
 
 SHOWN = (
-    *("default", LARGE, EARLY, WRONG, ALL, ALL_WRONG, "no relocation", "no extra points"),
+    *("default", LARGE, WRONG, ALL, ALL_WRONG, "no relocation", "no extra points"),
     *("no extra points, no relocation", "reinforce"),
 )
 SIZE_COLOURS = {
@@ -98,7 +93,7 @@ def settings(asked: Asked, lines: Lines) -> Iterator[Facts]:
     """Give all sizes and seeds of every setting."""
     for setting, (_, steps_of, count) in SETTINGS.items():
         for size in steps_of:
-            for seed in asked.seeds[: 1 if (setting, size) in ONCE else count]:
+            for seed in asked.seeds[:count]:
                 yield {"setting": setting, "size": size, "seed": seed}
 
 
