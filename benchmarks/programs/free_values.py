@@ -170,11 +170,11 @@ def compiled(training: Training) -> Any:
 
 @partial(jax.jit, static_argnames="size")
 def evaluate(
-    raw: dict[str, jax.Array], matrix: SparseEntries, *, size: int
+    raw: dict[str, jax.Array], matrix: SparseEntries, key: jax.Array, *, size: int
 ) -> dict[str, jax.Array]:
     """Compare the rounded matrix with the true one, on fresh vectors and cell by cell."""
     tuples, shape = tuples_of(raw, size), (size, size)
-    x = jax.random.normal(jax.random.key(2**31 - 1), (size, TESTS))
+    x = jax.random.normal(key, (size, TESTS))
     y = hyperlayer_hard(tuples, x, (size,))
     target = sparse_multiply(matrix.indices, matrix.values, x, (size,))
     dense = [
@@ -198,7 +198,9 @@ def train(training: Training, kind: str, seed: int) -> Line:
     (advance, optimizer), matrix = compiled(training), draw_matrix(kind, training.size, seed)
     state, seconds = start(training, optimizer, matrix, seed), []
     key = jax.random.fold_in(jax.random.key(seed), 1)
-    judge = partial(evaluate, matrix=matrix, size=training.size)
+    # An argument: with a key that it knows, XLA draws the vectors while it compiles, slowly.
+    test_key = jax.random.key(2**31 - 1)
+    judge = partial(evaluate, matrix=matrix, key=test_key, size=training.size)
     figures = [jax.device_get(judge(state.raw))]
     for _ in range(0, training.steps, EVERY):
         begun = time.perf_counter()
