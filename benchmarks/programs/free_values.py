@@ -40,7 +40,7 @@ class Training:
 
     tuples_per_entry: int = 1
     sample_probability: float = 1.0
-    steps: int = 6_000
+    steps: int = 3_000
     learning_rate: float = 0.005
     """Of means and spreads; values learn twice as fast."""
 
