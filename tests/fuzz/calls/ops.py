@@ -316,7 +316,7 @@ def relocate(rng):
     if rng.random() < 0.3:
         arguments = {
             "tuples": tuples(rng, 3),
-            "gradients": array(reals(rng, 4, 3)),
+            "gradients": array(reals(rng, 4, 3), lengths=False, last=True),
             "certainty": number(3.0, -1.0),
             "frozen": number(0.15, -1.0),
         }
@@ -333,7 +333,7 @@ def relocate(rng):
         "entries": entries(rng, 5),
         "gains": array(reals(rng, 5)),
     }
-    options["leaving"] = array(reals(rng, 3))
+    options["leaving"] = array(reals(rng, 3), optional=True)
     arguments |= {"shape": shape(SHAPE), "limit": count(2, 1), **options}
     return Call("ops.relocate", ops.relocate, arguments, 4)
 
