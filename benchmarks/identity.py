@@ -143,10 +143,11 @@ def draw(figure: Figure, lines: Lines) -> None:
         curve(middle, ALL_WRONG, size, f"n = {size:,}", color=colour)
         label = f"n = {size:,}, wrong ones stay"
         curve(middle, ALL, size, label, color=colour, style="--")
-    curve(middle, LARGE, 1024, "n = 1,024, later and fewer moves", color="0.6")
+    curve(middle, WRONG, 1024, "n = 1,024, sampled cells", color="#c994c7")
+    curve(middle, LARGE, 1024, "n = 1,024, fewer moves, wrong ones stay", color="0.6")
     for setting, style in RIGHT_PANEL.items():
         curve(right, setting, 16, setting, **style)
-    titles = ("learning the n x n identity", "early moves to any cell", "ablations, n = 16")
+    titles = ("learning the n x n identity", "early moves", "ablations, n = 16")
     for ax, title in zip(axes, titles, strict=True):
         ax.set(yscale="log", xlabel="step", title=title)
         ax.set_xscale("symlog", linthresh=EVERY)

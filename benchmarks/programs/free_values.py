@@ -54,8 +54,13 @@ class Training:
     """Sizes of values below that are little."""
 
     lost: float = 0.25
+    """Variance, in units of the size, from which on a tuple is lost."""
+
     relocation_points: int = 4
+    """Points per tuple drawn from all cells when tuples move."""
+
     moved_spread: float = 0.0
+    """Raw spread of a tuple that was moved."""
 
 
 class State(NamedTuple):
@@ -115,6 +120,7 @@ def move_surplus(
         return jnp.mean(jnp.square(y - target))
 
     gains = jnp.abs(jax.grad(loss)(entries.values))
+    # On a wrong cell a value comes to 0, so its gradient tells nothing.
     narrow = jnp.all(tuples.variances < 0.15, axis=1)
     chosen, cells, moved = relocate(
         tuples,

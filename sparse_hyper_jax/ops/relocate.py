@@ -137,8 +137,8 @@ def leaving_gains(
 
     Returns:
         float32 or wider, ``(k,)``: positive where leaving clearly gains, 0 for tuples on their way,
-        NaN for those with a mean or variance of NaN.
-        Where values have been learned it is about 0, as their gradient vanishes.
+        NaN for those with a mean or variance of NaN. Where values have been learned it is about 0,
+        as their gradient vanishes: there the sizes of the values say who does little.
 
     Raises:
         ValueError: shapes that do not agree, fewer than two batches, or a negative number.

@@ -314,6 +314,7 @@ def move_surplus(recipe: IdentityRecipe, key: jax.Array, state: IdentityState) -
         sampling["num_global"] = recipe.relocation_points
     entries = sampled(sample_key, tuples, shape, **placed, **sampling)
     batches = recipe.relocation_batches
+    # The same key on purpose: all is measured on the same batches.
     gradients = partial(value_gradients, recipe, input_key, batches=batches)
     leaving = None
     if recipe.move_wrong:
