@@ -36,6 +36,11 @@ def exact(steps: list[int]) -> str:
     return f"{median(steps):,g}, {max(steps):,}"
 
 
+def ends(counts: list[int]) -> str:
+    """Write the least and the largest number."""
+    return " to ".join(str(count) for count in sorted({min(counts), max(counts)}))
+
+
 def write(lines: Lines) -> str:
     """Write how many seeds are exact, and how far off the others end."""
     columns = [
@@ -48,7 +53,7 @@ def write(lines: Lines) -> str:
             lambda found: f"{sum(found)} of {len(found)}",
         ),
         Column("exact from step (median, last)", "exact_from_step", exact),
-        Column("entries found", "test_cells_found", lambda found: f"{min(found)} to {max(found)}"),
+        Column("entries found", "test_cells_found", ends),
         Column("largest error", "test_mse", lambda found: f"{max(found):.2g}"),
     ]
     rows = (
