@@ -18,7 +18,13 @@ repository, which is the one that they measured or a later one. A new benchmark 
 """
 
 PAGES = {
-    "docs/results.md": ("sort", "identity", "sparse_backprop_accuracy", "sparse_backprop_speed"),
+    "docs/results.md": (
+        "sort",
+        "identity",
+        "free_values",
+        "sparse_backprop_accuracy",
+        "sparse_backprop_speed",
+    ),
     "docs/sorting.md": (
         "sort_scale",
         "sort_quantiles",

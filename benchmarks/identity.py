@@ -21,11 +21,29 @@ EVERY = 250
 STEPS = {8: 4_000, 16: 4_000, 32: 12_000, 64: 30_000, 128: 16_000, 256: 8_000}
 SMALL, TWO, THREE = {16: 10_000}, {16: 10_000, 32: 12_000}, {16: 10_000, 32: 12_000, 64: 30_000}
 LARGE = "relocation every 50 steps, 64 points"
+WRONG = "early moves, wrong ones too"
+ALL = "early moves to any cell"
+ALL_WRONG = "early moves to any cell, wrong ones too"
+MOVES = {
+    "num_global": 0,
+    "num_local": 2,
+    "relocate_every": 50,
+    "relocation_batches": 8,
+    "lost": 0.02,
+    "moved_spread": -4.0,
+}
+"""For sampled ones, there are as many points when tuples move as cover a quarter of all cells."""
+
+ANYWHERE = MOVES | {"relocate_every": 25, "move_anywhere": True}
+
 ALONE = {"num_global": 0, "num_local": 0}
 FIXED = {"relocate_every": 0}
 SETTINGS: dict[str, tuple[dict[str, Any], Mapping[int, int], int]] = {
     "default": ({}, STEPS, 5),
     LARGE: ({"relocate_every": 50, "relocation_points": 64}, {1024: 14_000}, 1),
+    WRONG: (MOVES | {"move_wrong": True}, {1024: 2_500}, 1),
+    ALL: (ANYWHERE, {256: 1_250}, 3),
+    ALL_WRONG: (ANYWHERE | {"move_wrong": True}, {256: 1_250, 512: 1_250, 1024: 1_250}, 3),
     "no relocation": (FIXED, THREE, 5),
     "no relocation, student-t density": (FIXED | {"tuple_density": "student_t"}, TWO, 5),
     "no relocation, laplace density": (FIXED | {"tuple_density": "laplace"}, TWO, 5),
@@ -40,8 +58,16 @@ SETTINGS: dict[str, tuple[dict[str, Any], Mapping[int, int], int]] = {
 }
 """Options, steps by size, number of seeds."""
 
+
+def options_of(setting: str, size: int) -> dict[str, Any]:
+    """Give the options of the recipe."""
+    options = SETTINGS[setting][0]
+    many = {"relocation_points": size // 4} if setting == WRONG else {}
+    return options | many
+
+
 SHOWN = (
-    *("default", LARGE, "no relocation", "no extra points"),
+    *("default", LARGE, WRONG, ALL, ALL_WRONG, "no relocation", "no extra points"),
     *("no extra points, no relocation", "reinforce"),
 )
 SIZE_COLOURS = {
@@ -51,6 +77,7 @@ SIZE_COLOURS = {
     64: "#41ab5d",
     128: "#005a32",
     256: "#dd3497",
+    512: "#ae017e",
     1024: "#49006a",
 }
 RIGHT_PANEL = {
@@ -102,23 +129,30 @@ def write(lines: Lines) -> str:
 
 
 def draw(figure: Figure, lines: Lines) -> None:
-    """Draw the curves: sizes on the left, ablations and REINFORCE on the right."""
-    left, right = figure.subplots(1, 2, sharey=True)
+    """Draw the curves: sizes, early moves in large matrices, ablations and REINFORCE."""
+    left, middle, right = axes = figure.subplots(1, 3, sharey=True)
 
     def curve(ax: Axes, setting: str, size: int, label: str, **style: str) -> None:
         curves = lines.where(setting=setting, size=size).values("curve")
-        runs = np.maximum([one["mse"] for one in curves], 1e-7)
-        band(ax, EVERY * np.arange(runs.shape[1]), runs, label=label, **style)
+        if curves:
+            runs = np.maximum([one["mse"] for one in curves], 1e-7)
+            band(ax, EVERY * np.arange(runs.shape[1]), runs, label=label, **style)
 
     for size, colour in SIZE_COLOURS.items():
-        curve(left, LARGE if size == 1024 else "default", size, f"n = {size:,}", color=colour)
+        curve(left, "default", size, f"n = {size:,}", color=colour)
+        curve(middle, ALL_WRONG, size, f"n = {size:,}", color=colour)
+        label = f"n = {size:,}, wrong ones stay"
+        curve(middle, ALL, size, label, color=colour, style="--")
+    curve(middle, WRONG, 1024, "n = 1,024, sampled cells", color="#c994c7")
+    curve(middle, LARGE, 1024, "n = 1,024, fewer moves, wrong ones stay", color="0.6")
     for setting, style in RIGHT_PANEL.items():
         curve(right, setting, 16, setting, **style)
-    for ax, title in ((left, "learning the n x n identity"), (right, "ablations, n = 16")):
+    titles = ("learning the n x n identity", "early moves", "ablations, n = 16")
+    for ax, title in zip(axes, titles, strict=True):
         ax.set(yscale="log", xlabel="step", title=title)
         ax.set_xscale("symlog", linthresh=EVERY)
         ax.set_xlim(left=0)
-    tidy(left, right, legend=8)
+    tidy(*axes, legend=8)
     left.set_ylabel("test mean squared error (floor 1e-7)")
 
 
@@ -129,5 +163,6 @@ BENCHMARK = Benchmark(
     table=write,
     draw=draw,
     figure="identity",
+    inches=(14.0, 3.8),
     seeds=range(5),
 )

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks.identity import EVERY, SETTINGS
+from benchmarks.identity import EVERY, SETTINGS, options_of
 from benchmarks.lines import Facts, Line
 from benchmarks.recipes import recipe_of
 from benchmarks.runner import Asked
@@ -40,8 +40,9 @@ def compiled(recipe: IdentityRecipe) -> Callable[[Any, jax.Array, jax.Array], An
 
 def measure(facts: Facts, asked: Asked) -> Line:
     """Train once; give the curve and the final figures."""
-    size, (options, steps_of, _) = facts["size"], SETTINGS[facts["setting"]]
-    steps = 2 * EVERY if asked.tiny else steps_of[size]
+    size, setting = facts["size"], facts["setting"]
+    steps = 2 * EVERY if asked.tiny else SETTINGS[setting][1][size]
+    options = options_of(setting, size)
     recipe = recipe_of("identity", asked, size=size, seed=facts["seed"], **options)
     advance = compiled(dataclasses.replace(recipe, seed=0))
     key, state, seconds = jax.random.key(recipe.seed), initial_state(recipe), []

@@ -42,7 +42,7 @@ from sparse_hyper_jax.ops.nearby import Nearby, mix_nearby
 from sparse_hyper_jax.ops.multiply import sparse_multiply
 from sparse_hyper_jax.ops.templates import Template, make_template, stitch
 from sparse_hyper_jax.ops.relax import relax, settle
-from sparse_hyper_jax.ops.relocate import Relocations, relocate, surplus
+from sparse_hyper_jax.ops.relocate import Relocations, leaving_gains, relocate, surplus
 from sparse_hyper_jax.ops.pursue import Taps, drop_taps, empty_taps, pursue
 from sparse_hyper_jax.ops.gains import (
     decorrelated_gains,
@@ -83,6 +83,7 @@ __all__ = [
     "hyperlayer",
     "hyperlayer_hard",
     "invert_means",
+    "leaving_gains",
     "log_densities",
     "make_template",
     "mix_nearby",

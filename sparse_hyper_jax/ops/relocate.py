@@ -3,9 +3,14 @@
 Gradient descent leaves two kinds of surplus tuples. A duplicate has settled on a cell that another
 settled tuple holds: its variance is so small that no other cell is felt. A lost tuple has found
 nothing, and its variance grows until it is spread over everything. Both are rare and both last for
-thousands of steps. The cure is that of sparse training with changing topology (RigL): drop what is
-useless, grow where the gradient is largest; here among sampled points, without a dense gradient,
-or among all cells where their gains are known.
+thousands of steps. A third kind has settled on a wrong cell, alone: nothing in its sight pulls it
+away, and only its gradient tells, which is noise on a single batch. The cure is that of sparse
+training with changing topology (RigL): drop what is useless, grow where the gradient is largest;
+here among sampled points, without a dense gradient, or among all cells where their gains are known.
+
+    gradients of the rounded layer's values --leaving_gains--> settled on wrong cells --+
+    tuples --surplus--> duplicates and lost ones --> relocate <-- gains of cells        |
+                                                         ^------------------------------+
 """
 
 from collections.abc import Sequence
@@ -106,6 +111,65 @@ def surplus(
     return jnp.where(unknown, jnp.nan, urgency).astype(jnp.float32)
 
 
+def leaving_gains(
+    tuples: ContinuousTuples,
+    gradients: jax.Array,
+    *,
+    certainty: float | jax.Array = 5.0,
+    frozen: float | jax.Array = 0.15,
+) -> jax.Array:
+    """Bound from below what the rounded layer's loss gains if a tuple leaves, by several batches.
+
+    With ``g`` the gradient with respect to a tuple's value ``v``, to first order ``v g`` is gained
+    when it leaves. The bound is ``mean(v g) - certainty * error``, with ``error`` the standard
+    error of that mean over the batches, ``std(v g) / sqrt(b)``. Gradients are those of the rounded
+    layer: in the sampled one, wide tuples lay a little weight on right cells too, so that whoever
+    is there seems to be too much. A tuple that is not narrow may be one step from the right cell,
+    and counts for nothing.
+
+    Args:
+        tuples: ``k`` continuous tuples.
+        gradients: ``(b, k)``: of the loss of :func:`~sparse_hyper_jax.ops.hyperlayer_hard` with
+            respect to ``tuples.values``, on each of ``b`` batches.
+        certainty: number of standard errors, from 0; may be traced.
+        frozen: variance from which on a tuple is taken to be on its way, in squared index units;
+            may be traced. At 0.15 it gives 3 % to each cell beside its own, and is nearly done.
+
+    Returns:
+        float32 or wider, ``(k,)``: positive where leaving clearly gains, 0 for tuples on their way,
+        NaN for those with a mean or variance of NaN. Where values have been learned it is about 0,
+        as their gradient vanishes: there the sizes of the values say who does little.
+
+    Raises:
+        ValueError: shapes that do not agree, fewer than two batches, or a negative number.
+
+    Example:
+        >>> from sparse_hyper_jax import ops
+        >>> means, variances = jnp.array([[3.0], [5.0]]), jnp.full((2, 1), 0.05)
+        >>> tuples = ops.ContinuousTuples(means, variances, values=jnp.ones(2))
+        >>> gradients = jnp.array([[2.0, 0.5], [2.5, -0.5], [1.5, 0.3]])  # of three batches
+        >>> print(ops.leaving_gains(tuples, gradients).round(2))
+        [ 0.56 -1.43]
+    """
+    means, variances, values = enter_tuples(tuples)
+    gradients = at_least_float32(as_array("gradients", gradients))
+    checks.require(
+        gradients.ndim == 2 and len(gradients) >= 2 and gradients.shape[1:] == values.shape,
+        f"gradients of shape {gradients.shape} for {len(values)} tuples",
+        "(b, k): of two batches or more, as one has no standard error, one for each tuple",
+        "pass the gradients of the values, batch by batch",
+    )
+    checks.check_number("certainty", certainty, at_least=0)
+    checks.check_number("frozen", frozen, at_least=0)
+    dtype = jnp.promote_types(values.dtype, gradients.dtype)
+    gained = values.astype(dtype)[None] * gradients.astype(dtype)
+    error = jnp.std(gained, axis=0, ddof=1) / jnp.sqrt(jnp.asarray(len(gradients), dtype))
+    bound = gained.mean(axis=0) - jnp.asarray(certainty, dtype) * error
+    moving = jnp.any(variances >= jnp.asarray(frozen, variances.dtype), axis=1)
+    unknown = jnp.any(jnp.isnan(means) | jnp.isnan(variances), axis=1)
+    return jnp.where(unknown, jnp.nan, jnp.where(moving, 0, bound))
+
+
 def relocate(
     tuples: ContinuousTuples,
     entries: SparseEntries | None,
@@ -113,6 +177,7 @@ def relocate(
     shape: Sequence[int],
     *,
     limit: int,
+    leaving: jax.Array | None = None,
     settled: float | jax.Array = 1.0,
     lost: float | jax.Array = 0.25,
     wrap: bool = False,
@@ -134,6 +199,10 @@ def relocate(
             nor a tuple of NaN moves anything.
         shape: the ``r`` lengths of the index space.
         limit: largest number of moves, static.
+        leaving: ``(k,)``, what the loss gains if a tuple leaves its cell, from
+            :func:`leaving_gains`. Tuples with a positive one are moved as well, after duplicates
+            and before lost ones, if they are alone on their cell: of several on one the last may be
+            right there, once the others have left. None, 0 and NaN let them stay.
         settled: see :func:`surplus`.
         lost: see :func:`surplus`.
         wrap: see :func:`surplus`.
@@ -168,7 +237,19 @@ def relocate(
         checks.check_shape("gains", gains, indices.shape[:1], "one gain per entry")
         kept = first_occurrence(indices, shape, debug=debug)
     limit = min(limit, urgency.shape[0], kept.shape[0])
-    urgencies, chosen = jax.lax.top_k(jnp.where(jnp.isnan(urgency), 0, urgency), limit)
+    unknown = jnp.isnan(urgency)
+    urgency = jnp.where(unknown, 0, urgency)
+    if leaving is None:
+        urgencies, chosen = jax.lax.top_k(urgency, limit)
+    else:
+        leaving = at_least_float32(as_array("leaving", leaving))
+        checks.check_shape("leaving", leaving, urgency.shape, "one number per tuple")
+        leaves = (leaving > 0) & ~unknown & _alone(enter_tuples(tuples).means, shape, wrap)
+        # Two keys, as gains and widths have different units; the last one sorts first.
+        kind = jnp.where(leaves, 1, jnp.where(jnp.isinf(urgency), 2, 0))
+        urgency = jnp.where(leaves, leaving, urgency.astype(leaving.dtype))
+        chosen = jnp.lexsort((-urgency, -kind))[:limit]
+        urgencies = urgency[chosen]
     best, places = jax.lax.top_k(jnp.where(kept & ~jnp.isnan(gains), gains, -jnp.inf), limit)
     moved = (urgencies > 0) & (best > 0)
     if entries is None:
@@ -177,3 +258,9 @@ def relocate(
         cells = indices[places]
     cells = jnp.where(moved[:, None], cells.astype(jnp.int32), 0)
     return Relocations(chosen.astype(jnp.int32), cells, moved)
+
+
+def _alone(means: jax.Array, shape: tuple[int, ...], wrap: bool) -> jax.Array:
+    """Mark tuples whose cell is nearest to no other one."""
+    cells = nearest_cells(means, shape, wrap=wrap)
+    return mark_first(cells, shape) & mark_first(cells[::-1], shape)[::-1]

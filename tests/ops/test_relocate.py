@@ -6,6 +6,7 @@ import pytest
 from sparse_hyper_jax.ops import (
     ContinuousTuples,
     SparseEntries,
+    leaving_gains,
     relax,
     settle,
     sparse_multiply,
@@ -192,9 +193,92 @@ def test_all_cells_are_entries_that_need_no_names():
     assert (gains[tuple(np.asarray(moves.cells[moves.moved]).T)] > 0).all()
 
 
+def test_what_is_gained_by_leaving_is_bounded_by_the_error_of_its_mean():
+    rng = np.random.default_rng(0)
+    tuples = tuples_at(np.zeros((4, 2)), [0.05, 0.05, 0.2, 0.05])
+    tuples = tuples._replace(values=rng.normal(size=4).astype(np.float32))
+    gradients = rng.normal(size=(5, 4)).astype(np.float32) + 1
+    gained = tuples.values * gradients
+    found = jax.jit(leaving_gains)(tuples, gradients, certainty=2.0)
+    expected = gained.mean(0) - 2 * gained.std(0, ddof=1) / np.sqrt(5)
+    assert_close(found, np.where(np.arange(4) == 2, 0, expected), rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("leaving", "expected"),
+    [
+        # Two settled on one cell, one alone, a settled and a fresh one on another, a lost one, and
+        # one alone again.
+        ([9, 9, -1, 9, 9, 0, -1], [1, 5]),
+        ([9, 9, 1, 9, 9, 0, 2], [1, 6, 2, 5]),
+        ([9, 9, np.inf, 9, 9, 0, 2], [1, 2, 6, 5]),
+        ([9, 9, np.nan, 9, 9, 3, 0], [1, 5]),
+    ],
+)
+def test_tuples_that_gain_by_leaving_go_between_duplicates_and_lost_ones(leaving, expected):
+    cells = [(1, 1), (1, 1), (2, 5), (6, 6), (6, 6), (4, 4), (7, 2)]
+    tuples = tuples_at(cells, [SETTLED, SETTLED, SETTLED, SETTLED, FRESH, LOST, SETTLED])
+    entries = entries_at([(0, place) for place in range(7)])
+    gains, leaving = np.arange(7, 0, -1).astype(np.float32), np.array(leaving, np.float32)
+    moves = relocate(tuples, entries, gains, SHAPE, limit=7, leaving=leaving)
+    assert moves.tuples[moves.moved].tolist() == expected
+    assert moves.cells[moves.moved].tolist() == [[0, place] for place in range(len(expected))]
+
+
+def test_without_gains_by_leaving_nothing_else_moves():
+    tuples = tuples_at([(1, 1), (5, 5), (1, 1), (6, 6)], [SETTLED, LOST, SETTLED, 2 * LOST])
+    entries, gains = entries_at([(0, 3), (2, 2), (7, 7), (4, 0)]), jnp.array([1.0, 3.0, -1.0, 2.0])
+    stays = relocate(tuples, entries, gains, SHAPE, limit=4)
+    found = relocate(tuples, entries, gains, SHAPE, limit=4, leaving=jnp.zeros(4))
+    jax.tree.map(np.testing.assert_array_equal, stays, found)
+
+
+def test_a_tuple_alone_on_a_wrong_cell_goes_to_the_missing_one():
+    tuples = tuples_at([(n, n) for n in range(6)] + [(6, 1), (7, 7)], [SETTLED] * 8)
+    batches = np.random.default_rng(0).normal(size=(12, 8, 16)).astype(np.float32)
+    indices = np.asarray(tuples.means, np.int32)
+
+    @jax.jit
+    def move(batches):
+        def of_batch(x):
+            def error(values):
+                return sparse_multiply(indices, values, x, (8,)) - x
+
+            pull = jax.grad(lambda values: jnp.mean(jnp.square(error(values))))(tuples.values)
+            return pull, -2 * error(tuples.values) @ x.T / x.size
+
+        gradients, gains = jax.vmap(of_batch)(batches)
+        leaving = leaving_gains(tuples, gradients)
+        options = {"limit": 3, "leaving": leaving}
+        return eager_relocate(tuples, None, gains.mean(axis=0), SHAPE, **options), leaving
+
+    moves, leaving = jax.device_get(move(batches))
+    # To first order weight on (6, 1) costs 2 / 8 times the mean square of its input.
+    assert 0.05 < leaving[6] < 0.25
+    assert (np.delete(leaving, 6) <= 0).all()
+    assert moves.tuples[moves.moved].tolist() == [6]
+    assert moves.cells[moves.moved].tolist() == [[6, 6]]
+
+
+@pytest.mark.parametrize(
+    ("gradients", "options", "match"),
+    [
+        (np.ones((1, 3)), {}, "two batches or more"),
+        (np.ones((4, 2)), {}, "gradients of shape"),
+        (np.ones(3), {}, "gradients of shape"),
+        (np.ones((4, 3)), {"certainty": -1.0}, "certainty=-1.0"),
+        (np.ones((4, 3)), {"frozen": -1.0}, "frozen=-1.0"),
+    ],
+)
+def test_what_says_nothing_of_leaving_is_refused(gradients, options, match):
+    with pytest.raises(ValueError, match=match):
+        leaving_gains(tuples_at(np.zeros((3, 2)), [SETTLED] * 3), gradients, **options)
+
+
 @pytest.mark.parametrize(
     ("options", "match"),
     [
+        ({"leaving": jnp.ones(3)}, "leaving"),
         ({"limit": 0}, "limit=0"),
         ({"entries": None}, "gains of shape"),
         ({"gains": jnp.ones(3)}, "gains of shape"),

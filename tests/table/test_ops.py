@@ -78,8 +78,14 @@ def relocate(means, variances, values, gains, points):
     return ops.relocate(tuples, SparseEntries(points, gains), gains, SHAPE, limit=2)
 
 
-def relocate_anywhere(means, variances, values, gains):
-    return ops.relocate(ContinuousTuples(means, variances, values), None, gains, SHAPE, limit=2)
+def relocate_anywhere(means, variances, values, gains, leaving):
+    tuples = ContinuousTuples(means, variances, values)
+    return ops.relocate(tuples, None, gains, SHAPE, limit=2, leaving=leaving)
+
+
+def leaving_gains(means, variances, values, gradients):
+    tuples = ContinuousTuples(means, variances, values)
+    return ops.leaving_gains(tuples, gradients, certainty=1.0, frozen=100.0)
 
 
 def newly_placed(function):
@@ -312,10 +318,11 @@ ROWS = [
     Row(
         "relocate, all cells",
         relocate_anywhere,
-        (*TUPLES, distinct(*SHAPE)),
+        (*TUPLES, distinct(*SHAPE), distinct(len(TUPLES[2]))),
         dropped=WHOLE,
         exact=None,
     ),
+    Row("leaving_gains", leaving_gains, (*TUPLES, eighths(3, len(TUPLES[2])))),
     Row(
         "pursue, empty_taps, in a plane",
         lambda scores: ops.pursue(scores, ops.empty_taps(4, rank=2), 3, apart=1),

@@ -32,7 +32,9 @@ def _compiled_once(tmp_path_factory):
 
 
 MOVING = IdentityRecipe(size=4, num_global=60)
+WRONG_TOO = dataclasses.replace(MOVING, move_wrong=True, relocation_batches=8, moved_spread=-4.0)
 move_jit = jax.jit(functools.partial(move_surplus, MOVING))
+move_wrong_jit = jax.jit(functools.partial(move_surplus, WRONG_TOO))
 
 
 def settled_state(recipe, cells):
@@ -181,9 +183,18 @@ def test_a_surplus_tuple_moves_to_the_missing_cell_and_starts_afresh():
             assert before == after
 
 
-def test_nothing_moves_from_the_solution():
+def test_a_tuple_on_a_wrong_cell_moves_where_that_is_asked_for():
+    state = settled_state(MOVING, [(0, 0), (1, 1), (2, 3), (3, 3)])
+    assert_close(move_jit(jax.random.key(0), state), state, rtol=0, atol=0)
+    moved = move_wrong_jit(jax.random.key(0), state)
+    assert cells_of(MOVING, moved) == [(0, 0), (1, 1), (2, 2), (3, 3)]
+    assert moved.parameters["spreads"].tolist() == [-12.0, -12.0, -4.0, -12.0]
+
+
+@pytest.mark.parametrize("move", [move_jit, move_wrong_jit])
+def test_nothing_moves_from_the_solution(move):
     state = settled_state(MOVING, [(place, place) for place in range(4)])
-    moved = move_jit(jax.random.key(0), state)
+    moved = move(jax.random.key(0), state)
     assert_close(moved, state, rtol=0, atol=0)
 
 
@@ -220,6 +231,7 @@ def test_measure_counts_cells_and_errors(cells, found, mse):
     [
         ({"sample_groups": 3}, "--batch 64 --sample-groups 3"),
         ({"chunk_size": 5}, "--chunk-size 5 --size 32"),
+        ({"move_wrong": True}, "--move-wrong --relocation-batches 1"),
         ({"method": "arm"}, "--method arm --num-global 4 --num-local 4"),
     ],
 )

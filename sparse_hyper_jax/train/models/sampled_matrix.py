@@ -21,6 +21,7 @@ from sparse_hyper_jax.estimators import (
 )
 from sparse_hyper_jax.ops import (
     ContinuousTuples,
+    SparseEntries,
     hyperlayer,
     hyperlayer_hard,
     round_means,
@@ -122,6 +123,55 @@ def choice_loss(recipe: Problem, key: jax.Array, parameters: Mapping[str, jax.Ar
     return jnp.mean(jax.vmap(instance)(jax.random.split(sample_key, recipe.batch), x))
 
 
+def value_gradients(
+    recipe: Problem, key: jax.Array, entries: SparseEntries, *, batches: int = 1
+) -> jax.Array:
+    """Differentiate the error of a sparse matrix by its values, on several batches.
+
+    Args:
+        recipe: the problem.
+        key: draws the batches.
+        entries: ``n`` of the matrix.
+        batches: their number.
+
+    Returns:
+        ``(batches, n)``.
+    """
+
+    def of_batch(key: jax.Array) -> jax.Array:
+        x = draw_inputs(recipe, key)
+
+        def loss(values: jax.Array) -> jax.Array:
+            y = sparse_multiply(entries.indices, values, x, (recipe.size,))
+            return jnp.mean(jnp.square(y - x))
+
+        return jax.grad(loss)(entries.values)
+
+    if batches == 1:
+        return of_batch(key)[None]
+    return jax.lax.map(of_batch, jax.random.split(key, batches))
+
+
+def gains_of_all(
+    recipe: Problem, key: jax.Array, entries: SparseEntries, *, batches: int = 1
+) -> jax.Array:
+    """Measure what more weight on every cell gains: a dense gradient, ``(size, size)``.
+
+    Args:
+        recipe: the problem.
+        key: draws the batches.
+        entries: those of the matrix so far.
+        batches: over which to average.
+    """
+
+    def of_batch(key: jax.Array) -> jax.Array:
+        x = draw_inputs(recipe, key)
+        y = sparse_multiply(entries.indices, entries.values, x, (recipe.size,))
+        return 2 * (x - y) @ x.T / x.size
+
+    return jax.lax.map(of_batch, jax.random.split(key, batches)).mean(axis=0)
+
+
 Loss = Callable[[Problem, jax.Array, Mapping[str, jax.Array]], jax.Array]
 LOSSES: dict[str, Loss] = {
     "hyperlayer": relaxed_loss,
@@ -134,10 +184,10 @@ LOSSES: dict[str, Loss] = {
 
 
 @jax.jit
-def measure_on_device(tuples: ContinuousTuples) -> dict[str, jax.Array]:
+def measure_on_device(tuples: ContinuousTuples, key: jax.Array) -> dict[str, jax.Array]:
     """Evaluate rounded tuples: error on fresh vectors, number of diagonal cells found."""
     size = len(tuples.values)
-    x = jax.random.normal(jax.random.key(TEST_SEED), (size, TEST_INSTANCES))
+    x = jax.random.normal(key, (size, TEST_INSTANCES))
     y = hyperlayer_hard(tuples, x, (size,))
     row, column = round_means(tuples.means, (size, size)).T
     found = jnp.zeros(size, bool).at[row].max(row == column)
@@ -153,5 +203,6 @@ def measure(tuples: ContinuousTuples) -> dict[str, float]:
     Returns:
         ``mse`` over 10,000 test vectors, and ``cells_found`` of the n on the diagonal.
     """
-    figures = jax.device_get(measure_on_device(tuples))
+    # An argument: with a key that it knows, XLA draws the vectors while it compiles, slowly.
+    figures = jax.device_get(measure_on_device(tuples, jax.random.key(TEST_SEED)))
     return {"mse": float(figures["mse"]), "cells_found": int(figures["cells_found"])}

@@ -16,18 +16,30 @@ from sparse_hyper_jax.ops import (
     bound_means,
     bound_variances,
     invert_means,
+    leaving_gains,
     relax,
     relocate,
-    sparse_multiply,
+    settle,
 )
 from sparse_hyper_jax.train.epoch_state import Metrics
 from sparse_hyper_jax.train.limits import Count, NotNegative, Positive, Whole, at_least, said
-from sparse_hyper_jax.train.models.sampled_matrix import LOSSES, draw_inputs, measure, sampling_of
+from sparse_hyper_jax.train.models.sampled_matrix import (
+    LOSSES,
+    gains_of_all,
+    measure,
+    sampling_of,
+    value_gradients,
+)
 from sparse_hyper_jax.train.recipe import Plan, Recipe
 from sparse_hyper_jax.train.run_folder import RunFolder
 from sparse_hyper_jax.train.snapshots import read_snapshots, save_snapshot
 
 FRAMES = 60
+OF_MOVES = (
+    *("relocation_points", "relocation_batches", "move_anywhere", "move_wrong"),
+    *("lost", "moved_spread"),
+)
+"""Options that mean nothing where no tuples move."""
 
 
 class IdentityState(NamedTuple):
@@ -98,6 +110,25 @@ class IdentityRecipe(Recipe):
     """Points per tuple drawn from all cells when tuples move; by default --num-global. A missing
     cell is found where a point happens to fall, which takes long in a large matrix."""
 
+    move_anywhere: bool = False
+    """Look for gains on all cells when tuples move, not on sampled ones: a dense gradient now and
+    then, as RigL takes it."""
+
+    relocation_batches: Count = 1
+    """Batches over which it is measured what gains, when tuples move."""
+
+    move_wrong: bool = False
+    """Also move settled tuples that clearly do harm, by --relocation-batches: those on wrong cells,
+    which are not surplus otherwise."""
+
+    lost: Positive = 0.25
+    """Variance, in units of the size, from which on a tuple is lost and moves; fresh ones have
+    about 0.22."""
+
+    moved_spread: float = 0.0
+    """Raw spread of a tuple that was moved: with 0 it is as wide as a fresh one, and with -4 it
+    settles soon, so that the cell has to be the right one."""
+
     mesh: str | None = None
     """Devices, for instance data=4,tuples=2: data divides the batch and tuples the tuples."""
 
@@ -126,6 +157,12 @@ class IdentityRecipe(Recipe):
             "change --chunk-size or leave it out",
         )
         require(
+            not self.move_wrong or self.relocation_batches >= 2,
+            said(self, "move_wrong", "relocation_batches"),
+            "two or more, as one batch has no standard error",
+            "pass for instance --relocation-batches 16",
+        )
+        require(
             self.batch % self.sample_groups == 0,
             said(self, "batch", "sample_groups"),
             "a number of groups that divides the batch",
@@ -135,7 +172,7 @@ class IdentityRecipe(Recipe):
     def ignored(self) -> Iterator[tuple[str, Sequence[str]]]:
         """Relocation, chunks and groups are of the hyperlayer; some methods draw no points."""
         if self.method != "hyperlayer":
-            yield "method", ("sample_groups", "chunk_size", "relocate_every", "relocation_points")
+            yield "method", ("sample_groups", "chunk_size", "relocate_every", *OF_MOVES)
         if self.method != "rloo":
             yield "method", ("num_samples",)
         if self.method == "reinforce":
@@ -145,7 +182,9 @@ class IdentityRecipe(Recipe):
         if not self.num_local:
             yield "num_local", ("region",)
         if not self.relocate_every:
-            yield "relocate_every", ("relocation_points",)
+            yield "relocate_every", OF_MOVES
+        if self.move_anywhere:
+            yield "move_anywhere", ("relocation_points",)
 
     def load(self) -> None:
         """Join the other processes; there is no data."""
@@ -264,9 +303,8 @@ def make_step(
 
 
 def move_surplus(recipe: IdentityRecipe, key: jax.Array, state: IdentityState) -> IdentityState:
-    """Move up to one tuple in sixteen to the sampled cell where it lowers the loss most."""
+    """Move up to one tuple in sixteen to the cell where it lowers the loss most."""
     input_key, sample_key = jax.random.split(key)
-    x = draw_inputs(recipe, input_key)
     shape = (recipe.size, recipe.size)
     tuples = recipe.tuples(state.parameters)
     placed = {} if recipe.mesh is None else {"mesh": dist.make_mesh(recipe.mesh)}
@@ -275,15 +313,26 @@ def move_surplus(recipe: IdentityRecipe, key: jax.Array, state: IdentityState) -
     if recipe.relocation_points is not None:
         sampling["num_global"] = recipe.relocation_points
     entries = sampled(sample_key, tuples, shape, **placed, **sampling)
-
-    def loss(values: jax.Array) -> jax.Array:
-        y = sparse_multiply(entries.indices, values, x, (recipe.size,))
-        return jnp.mean(jnp.square(y - x))
-
-    gains = -jax.grad(loss)(entries.values)
-    limit = max(1, recipe.size // 16)
-    chosen, cells, moved = relocate(tuples, entries, gains, shape, limit=limit)
-    fresh = {"means": invert_means(cells, shape), "spreads": jnp.zeros(len(chosen))}
+    batches = recipe.relocation_batches
+    # The same key on purpose: all is measured on the same batches.
+    gradients = partial(value_gradients, recipe, input_key, batches=batches)
+    leaving = None
+    if recipe.move_wrong:
+        leaving = leaving_gains(tuples, gradients(settle(tuples, shape)))
+    if recipe.move_anywhere:
+        where, gains = None, gains_of_all(recipe, input_key, entries, batches=batches)
+    else:
+        where, gains = entries, -gradients(entries).mean(axis=0)
+    chosen, cells, moved = relocate(
+        tuples,
+        where,
+        gains,
+        shape,
+        limit=max(1, recipe.size // 16),
+        leaving=leaving,
+        lost=recipe.lost,
+    )
+    fresh = {"means": invert_means(cells, shape), "spreads": recipe.moved_spread}
 
     def write(leaf: jax.Array, new: jax.Array | float) -> jax.Array:
         keep = moved.reshape(-1, *(1,) * (leaf.ndim - 1))

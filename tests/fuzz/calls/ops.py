@@ -313,6 +313,14 @@ def dense_relaxation(rng):
 
 def relocate(rng):
     options = {"settled": number(1.0, -1.0), "lost": number(0.25, -1.0), "wrap": flag(False)}
+    if rng.random() < 0.3:
+        arguments = {
+            "tuples": tuples(rng, 3),
+            "gradients": array(reals(rng, 4, 3), lengths=False, last=True),
+            "certainty": number(3.0, -1.0),
+            "frozen": number(0.15, -1.0),
+        }
+        return Call("ops.leaving_gains", ops.leaving_gains, arguments, 2)
     if rng.random() < 0.5:
         return Call(
             "ops.surplus",
@@ -325,6 +333,7 @@ def relocate(rng):
         "entries": entries(rng, 5),
         "gains": array(reals(rng, 5)),
     }
+    options["leaving"] = array(reals(rng, 3), optional=True)
     arguments |= {"shape": shape(SHAPE), "limit": count(2, 1), **options}
     return Call("ops.relocate", ops.relocate, arguments, 4)
 

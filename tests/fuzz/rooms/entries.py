@@ -282,26 +282,32 @@ def stitch(rng):
 
 
 def relocate(rng):
-    """``surplus`` and ``relocate`` on the same tuples."""
+    """``surplus``, ``relocate`` and ``leaving_gains`` on the same tuples."""
     rank, kind, wrap = int(rng.integers(1, 4)), draw.dtype(rng), bool(rng.random() < 0.3)
     sizes = draw.shape(rng, rank, cells=9)
     count, number, limit = (int(n) for n in rng.integers(1, 7, 3))
+    batches = int(rng.integers(2, 6))
 
     def arguments(rng):
         parts = some_tuples(rng, count, sizes, kind, wrap=wrap)
         gains = draw.distinct(rng, number)
-        return parts | {"points": draw.cells(rng, number, sizes), "gains": gains}
+        parts |= {"points": draw.cells(rng, number, sizes), "gains": gains}
+        own = draw.distinct(rng, batches * count).reshape(batches, count)
+        return parts | {"leaving": draw.distinct(rng, count), "own": own}
 
-    def run(points, gains, **parts):
+    def run(points, gains, leaving, own, **parts):
         tuples = ContinuousTuples(**parts)
         urgency = ops.surplus(tuples, sizes, wrap=wrap)
         entries = SparseEntries(points, jnp.zeros(number))
-        moves = ops.relocate(tuples, entries, gains, sizes, limit=limit, wrap=wrap)
-        return {"y": urgency, **moves._asdict()}
+        options = {"limit": limit, "leaving": leaving, "wrap": wrap}
+        moves = ops.relocate(tuples, entries, gains, sizes, **options)
+        bound = ops.leaving_gains(tuples, own, certainty=2.0, frozen=0.5)
+        return {"y": urgency, "bound": bound, **moves._asdict()}
 
     def expect(case, got):
         settled = (case["variances"] < 1).all(1)
         cells, held = nearest(case["means"], sizes, wrap=wrap), set()
+        there, leaving = [tuple(cell) for cell in cells], np.float64(case["leaving"])
         width = (case["variances"] / np.asarray(sizes)).max(1)
         urgency = np.where(width > 0.25, width, 0.0)
         for n in np.flatnonzero(settled):
@@ -311,17 +317,25 @@ def relocate(rng):
         kept = shares.first_occurrence(case["points"])
         gains = np.where(kept, case["gains"], -np.inf)
         size = min(limit, count, number)
-        chosen = np.argsort(-np.float32(urgency), kind="stable")[:size]
+        leaves = np.array([there.count(cell) == 1 for cell in there]) & (leaving > 0)
+        kind = np.where(leaves, 1, np.where(np.isinf(urgency), 2, 0))
+        wanted = np.where(leaves, leaving, np.float32(urgency))
+        chosen = np.lexsort((-wanted, -kind))[:size]
         best = np.argsort(-gains, kind="stable")[:size]
-        moved = (urgency[chosen] > 0) & (gains[best] > 0)
+        moved = (wanted[chosen] > 0) & (gains[best] > 0)
+        gained = np.float64(case["values"]) * case["own"]
+        bound = gained.mean(0) - 2 * gained.std(0, ddof=1) / np.sqrt(batches)
+        bound = np.where((case["variances"] < 0.5).all(1), bound, 0)
+        bound = Near(bound, 64 * EPS * abs(gained).max(0) + LOST)
         if not np.array_equal(got["moved"], moved):
             return {"moved": Near(moved)}
         expected = {"tuples": chosen[moved], "cells": case["points"][best][moved]}
         right = all(np.array_equal(got[name][moved], part) for name, part in expected.items())
-        return {"y": relative(urgency), "tuples": Near(got["tuples"] - (0 if right else 1))}
+        chosen = Near(got["tuples"] - (0 if right else 1))
+        return {"y": relative(urgency), "tuples": chosen, "bound": bound}
 
     return Program(
-        "surplus, relocate",
+        "surplus, relocate, leaving_gains",
         {"shape": sizes, "limit": limit, "wrap": wrap, "dtype": str(kind)},
         arguments,
         run,
