@@ -15,7 +15,7 @@ from benchmarks.lines import ROOT, Lines
 
 WITHOUT_TABLE = ("sparse_backprop_speed", "gpu")
 UNFINISHED = (
-    *("gpu", "sort_quality", "glimpse_table", "shard"),
+    *("gpu", "sort_quality", "glimpse_table", "glimpse_headline", "shard"),
     *("associated", "spiking"),
     "lag_attention",
     *("wiring", "citations"),

@@ -1,0 +1,101 @@
+"""How well cluttered digits are read, beside the floor: the same head with the place given.
+
+Runs of the recipe ``glimpse`` with ``--mnist DIR``; ``--runs DIR`` keeps their folders, so that a
+run that was interrupted goes on:
+
+* ``head``: heads, warps and weight decays for the window whose place is given. The best on
+  validation digits is ``BEST``; what test images say is not kept;
+* ``floor``: ``BEST`` with the place given, on canvases of three sizes;
+* ``learned``: ``BEST`` with the place learned.
+
+All of them warp digits instead of images.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+from benchmarks.lines import Facts, Line, Lines
+from benchmarks.recipes import train
+from benchmarks.runner import Asked, Benchmark
+from benchmarks.tables import Column, one, percent, table
+
+TASKS: dict[str, dict[str, Any]] = {
+    "40 x 40": {"canvas": 40, "window": 28, "distractors": 5, "distractor_size": 5},
+    "60 x 60": {"canvas": 60, "window": 28},
+    "100 x 100": {"canvas": 100, "window": 32, "distractors": 8},
+}
+LARGE = {"head_channels": (32, 64, 128), "head_width": 128}
+HEADS: dict[str, dict[str, Any]] = {
+    "24, 48, 96 channels": {},
+    "24, 48, 96 channels, warps of 1": {"warp": 1.0},
+    "32, 64, 128 channels, warps of 1": LARGE | {"warp": 1.0},
+    "32, 64, 128 channels, warps of 1, weight decay 0.5": LARGE
+    | {"warp": 1.0, "weight_decay": 0.5},
+}
+BEST = HEADS["32, 64, 128 channels, warps of 1"]
+SEARCHED, FLOOR = 3_000, 5_000
+LEARNED = {"60 x 60": 10_000, "100 x 100": 20_000}
+"""Steps."""
+
+
+def settings(asked: Asked, lines: Lines) -> Iterator[Facts]:
+    """Give the search for the head, the floors, and what is learned."""
+    if not asked.mnist:
+        return
+    for head in HEADS:
+        yield {"kind": "head", "task": "60 x 60", "reading": head, "steps": SEARCHED, "seed": 0}
+    for task in TASKS:
+        yield {"kind": "floor", "task": task, "steps": FLOOR, "seed": 0}
+    for task, steps in LEARNED.items():
+        yield {"kind": "learned", "task": task, "steps": steps, "seed": 0}
+
+
+def measure(facts: Facts, asked: Asked) -> Line:
+    """Train once."""
+    options = TASKS[facts["task"]] | {"data": "mnist", "warped": "digit"}
+    options |= {name: facts[name] for name in ("steps", "seed")}
+    if facts["kind"] == "learned":
+        return train("glimpse", asked, seconds=True, shrink=2, **options, **BEST)
+    options |= HEADS[facts["reading"]] if facts["kind"] == "head" else BEST
+    line = train("glimpse", asked, seconds=True, method="given", **options)
+    if facts["kind"] == "head":  # nothing is to be chosen by test images
+        line.pop("test_accuracy", None)
+    return line
+
+
+def errors(part: str, head: str, **facts: str) -> Column:
+    """Write the errors on a part."""
+
+    def error(line: Line) -> float | None:
+        accuracy = line.get(f"{part}_accuracy")
+        return None if accuracy is None else 1 - accuracy
+
+    return Column(head, error, percent(2, span=False), facts)
+
+
+def write(lines: Lines) -> str:
+    """Write what is learned beside the floors, and the search for the head."""
+    canvases = (([task], lines.where(task=task)) for task in TASKS)
+    results = (
+        Column("steps", "steps", one(","), {"kind": "learned"}),
+        errors("train", "place learned: train error", kind="learned"),
+        errors("test", "test error", kind="learned"),
+        errors("train", "place given: train error", kind="floor"),
+        errors("test", "test error, the floor", kind="floor"),
+    )
+    searched = lines.where(kind="head")
+    heads = (([head], searched.where(reading=head)) for head in HEADS)
+    return "\n\n".join(
+        [
+            table(["canvas"], canvases, results),
+            table(["head"], heads, [errors("validation", "validation error, place given")]),
+        ]
+    )
+
+
+BENCHMARK = Benchmark(
+    settings=settings,
+    measure=measure,
+    tiny=[{"kind": "floor", "task": "60 x 60", "steps": 2, "seed": 0}],
+    table=write,
+)
