@@ -141,6 +141,8 @@ def cut_out(images: jax.Array, centres: jax.Array, side: int) -> jax.Array:
     About the centres ``(b, 2)``, moved inside of the image where they would reach over an edge.
     """
     corners = jnp.round(centres - (side - 1) / 2).astype(jnp.int32)
+    # Negative places would count from the far edge.
+    corners = jnp.clip(corners, 0, jnp.array(images.shape[1:], jnp.int32) - side)
     cut = jax.vmap(lambda image, corner: jax.lax.dynamic_slice(image, corner, (side, side)))
     return cut(images, corners)
 
