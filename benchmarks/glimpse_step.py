@@ -17,12 +17,6 @@ from benchmarks.tables import markdown
 TASKS: dict[str, dict[str, Any]] = {
     "60 x 60, one window 28 x 28": {"canvas": 60},
     "100 x 100, one window 32 x 32": {"canvas": 100, "distractors": 8, "window": 32},
-    "100 x 100, eight windows 12 x 12": {
-        "canvas": 100,
-        "distractors": 8,
-        "window": 12,
-        "glimpses": 8,
-    },
 }
 WAYS: dict[str, dict[str, Any]] = {
     "images warped, every pixel seen": {},
