@@ -135,8 +135,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--images", type=int, default=5, help="test images")
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "glimpses.gif")
     given = parser.parse_args(arguments)
-    data = {"data": "mnist"} if given.mnist else {}
-    recipe = recipe_of("glimpse", Asked(mnist=given.mnist), steps=given.steps, **data)
+    options = {"steps": given.steps, "warped": "digit", "shrink": 2}
+    options |= {"data": "mnist"} if given.mnist else {}
+    recipe = recipe_of("glimpse", Asked(mnist=given.mnist), **options)
     looked = scenes(recipe, moments(given.steps, given.frames), given.images)
     save([frame(scene) for scene in looked], given.out)
 
