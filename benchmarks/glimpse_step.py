@@ -3,8 +3,9 @@
 Whole steps of the recipe ``glimpse``, as it compiles them, with batches of 64 canvases that are
 made in the step. The ways differ in what is warped and in what the locating network sees. Parts are
 timed on their own, ``where``, ``window`` and ``head`` with gradients: the locating network, reading
-the window, naming the digit; they are those of the first and of the last way. Times are medians of
-interleaved calls of several steps each, all ways of one task in one run. With ``--mnist DIR``.
+the window, naming the digit; they are those of the first and of the last way. Times are of the
+processor, medians of interleaved calls of several steps each, all ways of one task in one run: they
+count what is computed and not the waiting for other processes. With ``--mnist DIR``.
 """
 
 from collections.abc import Iterator
