@@ -12,12 +12,13 @@ All of them warp digits instead of images.
 """
 
 from collections.abc import Iterator
+from statistics import mean
 from typing import Any
 
 from benchmarks.lines import Facts, Line, Lines
 from benchmarks.recipes import train
 from benchmarks.runner import Asked, Benchmark
-from benchmarks.tables import Column, one, percent, table
+from benchmarks.tables import Column, markdown, one, percent, table
 
 TASKS: dict[str, dict[str, Any]] = {
     "40 x 40": {"canvas": 40, "window": 28, "distractors": 5, "distractor_size": 5},
@@ -36,6 +37,8 @@ SEARCHED = 3_000
 TRAINED = {"40 x 40": 6_000, "60 x 60": 6_000, "100 x 100": 8_000}
 """Steps, with the place given and with the place learned."""
 LEARNED = ("60 x 60", "100 x 100")
+REPORTED = {"one of 32 x 32": 0.0085, "eight of 12 x 12": 0.0101}
+"""Errors on 100 x 100 in the slides of the original work."""
 
 
 def settings(asked: Asked, lines: Lines) -> Iterator[Facts]:
@@ -91,6 +94,26 @@ def write(lines: Lines) -> str:
             table(["head"], heads, [errors("validation", "validation error, place given")]),
         ]
     )
+
+
+def against_reported(lines: Lines) -> str:
+    """Write what the original work reports on 100 x 100 beside what was measured here."""
+    heads = ("windows", "reported", "here, test error", "steps, seeds", "floor", "reproduces?")
+
+    def row(windows: str, reported: float) -> list[str]:
+        of_size = lines.where(task="100 x 100")
+        one_window = windows == next(iter(REPORTED))
+        here = of_size.where(kind="learned") if one_window else Lines()
+        cells = [windows, f"{100 * reported:.2f} %"]
+        if not here:
+            return [*cells, "not run", "-", "-", "not known"]
+        misread = 1 - mean(here.values("test_accuracy"))
+        floor = 1 - mean(of_size.where(kind="floor").values("test_accuracy"))
+        run = f"{here[0]['steps']:,}, {len(here)}"
+        answer = "yes" if misread <= reported else f"not after {here[0]['steps']:,} steps"
+        return [*cells, f"{100 * misread:.2f} %", run, f"{100 * floor:.2f} %", answer]
+
+    return markdown(heads, (row(*reported) for reported in REPORTED.items()))
 
 
 BENCHMARK = Benchmark(

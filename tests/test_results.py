@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from matplotlib.figure import Figure
 
-from benchmarks import NAMES, PAGES, __main__, lines, recipes, runner, tables
+from benchmarks import NAMES, PAGES, __main__, glimpse_headline, lines, recipes, runner, tables
 from benchmarks.lines import ROOT, Lines
 
 WITHOUT_TABLE = ("sparse_backprop_speed", "gpu")
@@ -55,6 +55,11 @@ def test_rows_among_the_results_are_those_of_the_guide():
     rows = re.findall(row, page("docs/results.md"), flags=re.MULTILINE)
     assert len(rows) >= 5
     assert all(f"| SGD, {row}|" in page("docs/powerprop.md") for row in rows)
+
+
+def test_what_the_original_work_reports_stands_beside_what_was_measured():
+    written = glimpse_headline.against_reported(Lines.of("glimpse_headline"))
+    assert written in page("docs/results.md")
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if runner.load(name).draw])
