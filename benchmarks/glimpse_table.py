@@ -29,11 +29,10 @@ READERS: dict[str, dict[str, Any]] = {
     "sampled, draws='pixel'": {"reader": "sampled", "points_per": "pixel"},
     "sampled, draws='glimpse'": {"reader": "sampled"},
     "sampled, neighbours only": {"reader": "sampled", "num_global": 0, "num_local": 0},
-    "upright, digits warped": {"warped": "digit"},
     "upright, digits warped, seen at half size": {"warped": "digit", "shrink": 2},
 }
 """Ways to read an upright window. The first is the recipe's; grids that turn are sampled. The last
-two are cheaper steps, see ``glimpse_step``, read as the first."""
+is read as the first in cheaper steps, see ``glimpse_step``."""
 
 STEPS, LONG_STEPS = 2_000, (15_000, 30_000)
 UPRIGHT = {"task": "60 x 60", "method": "scale", "reader": None}
