@@ -9,7 +9,7 @@ named right, red where it is not. Without ``--mnist`` it shows the bundled digit
 import argparse
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -68,7 +68,7 @@ def scenes(recipe: "GlimpseRecipe", moments: Sequence[int], count: int) -> Itera
     dispatch = dispatcher(plan.step, structure, tuple(leaf.sharding for leaf in leaves))
 
     @jax.jit
-    def look(parameters: object) -> tuple[jax.Array, ...]:
+    def look(parameters: Any) -> tuple[jax.Array, ...]:
         model = rebuild(recipe, canvases, parameters)
         corners = model.attention.corners(model.attention.numbers(images))
         windows = model.attention.read(images, corners, deterministic=True)

@@ -14,7 +14,7 @@ from benchmarks.recipes import recipe_of
 from benchmarks.runner import Asked
 from benchmarks.timing import going_on, interleaved
 from sparse_hyper_jax.train.data.canvases import Canvases
-from sparse_hyper_jax.train.recipes.glimpse import GlimpseRecipe, build
+from sparse_hyper_jax.train.recipes.glimpse import GlimpseRecipe, build, rebuild
 
 STEPS_PER_CALL = 3
 """The loop scans over steps, and a scan compiles otherwise than a step alone."""
@@ -65,7 +65,7 @@ def parts(recipe: GlimpseRecipe, canvases: Canvases) -> dict[str, tuple[Part, An
     """
     graph, parameters, rest = nnx.split(build(recipe, canvases), nnx.Param, ...)
     images, _ = canvases.draw(jax.random.key(1), canvases.parts["train"], recipe.batch)
-    attention = nnx.merge(graph, parameters, rest).attention
+    attention = rebuild(recipe, canvases, parameters).attention
     corners = attention.corners(attention.numbers(images))
     windows = attention.read(images, corners, rngs=jax.random.key(2))
 
