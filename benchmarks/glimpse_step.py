@@ -16,7 +16,6 @@ from benchmarks.runner import Asked, Benchmark, program
 from benchmarks.tables import markdown
 
 TASKS: dict[str, dict[str, Any]] = {
-    "60 x 60, one window 28 x 28": {"canvas": 60},
     "100 x 100, one window 32 x 32": {"canvas": 100, "distractors": 8, "window": 32},
 }
 WAYS: dict[str, dict[str, Any]] = {
@@ -54,6 +53,6 @@ def write(lines: Lines) -> str:
 BENCHMARK = Benchmark(
     settings=settings,
     measure=program("glimpse_step"),
-    tiny=[{"task": "60 x 60, one window 28 x 28"}],
+    tiny=[{"task": "100 x 100, one window 32 x 32"}],
     table=write,
 )
