@@ -130,8 +130,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Train, and write the film."""
     parser = argparse.ArgumentParser("python -m benchmarks.films", description=__doc__)
     parser.add_argument("--mnist", type=Path, metavar="DIR", help="folder of the four MNIST files")
-    parser.add_argument("--steps", type=int, default=2_000, help="training steps")
-    parser.add_argument("--frames", type=int, default=60, help="about as many frames")
+    parser.add_argument("--steps", type=int, default=1_200, help="training steps")
+    parser.add_argument("--frames", type=int, default=50, help="about as many frames")
     parser.add_argument("--images", type=int, default=5, help="test images")
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "glimpses.gif")
     given = parser.parse_args(arguments)
