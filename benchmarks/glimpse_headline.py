@@ -78,7 +78,8 @@ def errors(part: str, head: str, **facts: str) -> Column:
 
 def write(lines: Lines) -> str:
     """Write what is learned beside the floors, and the search for the head."""
-    canvases = (([task], lines.where(task=task)) for task in TASKS)
+    trained = Lines(line for line in lines if line["kind"] != "head")
+    canvases = [([task], trained.where(task=task)) for task in TASKS if trained.where(task=task)]
     results = (
         Column("steps", "steps", one(","), {"kind": "learned"}),
         errors("train", "place learned: train error", kind="learned"),
@@ -88,12 +89,10 @@ def write(lines: Lines) -> str:
     )
     searched = lines.where(kind="head")
     heads = (([head], searched.where(reading=head)) for head in HEADS)
-    return "\n\n".join(
-        [
-            table(["canvas"], canvases, results),
-            table(["head"], heads, [errors("validation", "validation error, place given")]),
-        ]
-    )
+    tables = [table(["head"], heads, [errors("validation", "validation error, place given")])]
+    if canvases:
+        tables.insert(0, table(["canvas"], canvases, results))
+    return "\n\n".join(tables)
 
 
 def against_reported(lines: Lines) -> str:
