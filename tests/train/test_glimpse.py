@@ -114,6 +114,7 @@ def test_training_images_differ_from_step_to_step():
         ({"method": "affine", "reader": "upright"}, "--reader upright --method affine"),
         ({"distractor_size": 50}, "distractor_size=50"),
         ({"method": "given", "width": 128, "rotated": True}, "--method given --rotated"),
+        ({"method": "given", "width": 128, "window": 29}, "--window 29 cut out of --canvas 28"),
     ],
 )
 def test_wrong_options(wrong, found, tmp_path):

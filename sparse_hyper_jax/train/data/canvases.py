@@ -116,6 +116,12 @@ def make_canvases(
         options["distractor_size"] = distractor_size or (5 if small else 8)
     generate = partial(make_rotated_cluttered if rotated else make_cluttered, **options)
     looked = window or digit
+    checks.require(
+        not given or looked <= side,
+        f"--window {looked} cut out of --canvas {side}",
+        "a window that the canvas holds",
+        "pass a smaller --window or a larger --canvas",
+    )
     bend = partial(warp_canvases, strength=warp, shift=0.0)
     once = {"change": bend} if warped == "digit" and warp else {}
 
