@@ -211,6 +211,14 @@ def test_a_recipe_becomes_a_line():
     assert len(curve["steps"]) == len(curve["eval_reward"]) >= 2
 
 
+def test_run_folders_stay_where_that_is_asked_for_and_go_on(tmp_path):
+    asked = runner.Asked(tiny=True, runs=tmp_path)
+    first, again = (recipes.train("univariate", asked, seed=3) for _ in range(2))
+    assert first == again
+    recipes.train("univariate", asked, seed=4)
+    assert len(list(tmp_path.iterdir())) == 2
+
+
 def test_the_commit_is_marked_if_code_was_changed(tmp_path, monkeypatch):
     def git(*arguments):
         identity = ["-c", "user.name=a", "-c", "user.email=a@b", "-c", "commit.gpgsign=false"]
