@@ -33,7 +33,13 @@ PAGES = {
         "learning_to_rank",
     ),
     "docs/from_softjax_and_ott.md": ("sort_peers",),
-    "docs/glimpses.md": ("glimpse", "glimpse_table", "antialiasing"),
+    "docs/glimpses.md": (
+        "glimpse",
+        "glimpse_step",
+        "glimpse_table",
+        "glimpse_headline",
+        "antialiasing",
+    ),
     "docs/scale.md": ("stages", "scaling", "multiply", "shard", "gpu"),
     "docs/powerprop.md": (
         "powerprop_prune",

@@ -28,6 +28,7 @@ def parser() -> argparse.ArgumentParser:
     add("--citations", type=Path, metavar="DIR", help="folder of cora.npz and citeseer.npz")
     add("--fsdd", type=Path, metavar="DIR", help="folder of one npz file of spoken digits")
     add("--nmnist", type=Path, metavar="DIR", help="folder of one npz file of N-MNIST")
+    add("--runs", type=Path, metavar="DIR", help="keep run folders there, and go on with them")
     add("--results", type=Path, metavar="DIR", help="folder of the lines and of what is drawn")
     return made
 

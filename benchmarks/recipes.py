@@ -1,9 +1,10 @@
 """Recipes as measured functions: options in, figures out."""
 
 import dataclasses
+import hashlib
 import importlib
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,11 +49,11 @@ def recipe_of(name: str, asked: Asked, **options: Any) -> Any:
 def train(
     name: str, asked: Asked, *, curves: Sequence[str] = (), seconds: bool = False, **options: Any
 ) -> Line:
-    """Train once, in a folder that does not stay.
+    """Train once, in a folder that does not stay, or in one of those that are asked for.
 
     Args:
         name: the recipe.
-        asked: where the data are, and whether it is only tried.
+        asked: where the data are and run folders stay, and whether it is only tried.
         curves: metrics along the way that are kept.
         seconds: whether the time it took is kept.
         **options: fields of the recipe.
@@ -63,10 +64,11 @@ def train(
     from sparse_hyper_jax.train.plots import read_curve
     from sparse_hyper_jax.train.run_folder import RunFolder
 
+    recipe = recipe_of(name, asked, **options)
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "run"
+        path = (asked.runs or Path(folder)) / run_name(name, options)
         try:
-            result = dataclasses.replace(recipe_of(name, asked, **options), out=path).run()
+            result = dataclasses.replace(recipe, out=path, resume=path.exists()).run()
         except FloatingPointError as error:
             return {"diverged": str(error).split(";")[0]}
         read = {metric: read_curve(RunFolder(path), metric) for metric in curves}
@@ -78,6 +80,11 @@ def train(
         }
         line["curve"] = {"steps": read[curves[0]][0].tolist()} | values
     return line
+
+
+def run_name(name: str, options: Mapping[str, Any]) -> str:
+    """Name the folder of a run: the same options give the same name, others another."""
+    return f"{name}-{hashlib.sha256(repr(sorted(options.items())).encode()).hexdigest()[:12]}"
 
 
 def shortened(number: float) -> float:

@@ -33,6 +33,9 @@ class Asked:
     repeats: int = 0
     """Rounds in which programs are timed; by default the benchmark's own."""
 
+    runs: Path | None = None
+    """Where run folders of recipes stay; those that are there go on."""
+
     tiny: bool = False
     """Whether it is only tried whether all programs run."""
 

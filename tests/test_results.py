@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 from matplotlib.figure import Figure
 
-from benchmarks import NAMES, PAGES, __main__, lines, recipes, runner, tables
+from benchmarks import NAMES, PAGES, __main__, glimpse_headline, lines, recipes, runner, tables
 from benchmarks.lines import ROOT, Lines
 
 WITHOUT_TABLE = ("sparse_backprop_speed", "gpu")
 UNFINISHED = (
-    *("gpu", "sort_quality", "glimpse_table", "shard"),
+    *("gpu", "sort_quality", "glimpse_table", "glimpse_headline", "shard"),
     *("associated", "spiking"),
     "lag_attention",
     *("wiring", "citations"),
@@ -56,6 +56,11 @@ def test_rows_among_the_results_are_those_of_the_guide():
     rows = re.findall(row, page("docs/results.md"), flags=re.MULTILINE)
     assert len(rows) >= 5
     assert all(f"| SGD, {row}|" in page("docs/powerprop.md") for row in rows)
+
+
+def test_what_the_original_work_reports_stands_beside_what_was_measured():
+    written = glimpse_headline.against_reported(Lines.of("glimpse_headline"))
+    assert written in page("docs/results.md")
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if runner.load(name).draw])
@@ -205,6 +210,14 @@ def test_a_recipe_becomes_a_line():
     assert "seconds" not in line
     curve = recipes.train("univariate", asked, curves=["eval_reward"], seed=3)["curve"]
     assert len(curve["steps"]) == len(curve["eval_reward"]) >= 2
+
+
+def test_run_folders_stay_where_that_is_asked_for_and_go_on(tmp_path):
+    asked = runner.Asked(tiny=True, runs=tmp_path)
+    first, again = (recipes.train("univariate", asked, seed=3) for _ in range(2))
+    assert first == again
+    recipes.train("univariate", asked, seed=4)
+    assert len(list(tmp_path.iterdir())) == 2
 
 
 def test_the_commit_is_marked_if_code_was_changed(tmp_path, monkeypatch):

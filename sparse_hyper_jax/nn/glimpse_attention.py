@@ -63,6 +63,8 @@ class GlimpseAttention(nnx.Module):
         channels: output channels of its convolutions; by default as many as the sides ask for.
         strides: their strides.
         coordinates: let its first convolution see where a pixel lies (CoordConv).
+        shrink: let it see averages of squares of pixels of this side, which is cheaper; windows are
+            read from the whole image.
         variance_scale: see ``scale`` of :func:`~sparse_hyper_jax.ops.bound_variances`.
         variance_floor: least variance, in squared pixels.
         num_global: see :func:`~sparse_hyper_jax.glimpse.extract`.
@@ -100,6 +102,7 @@ class GlimpseAttention(nnx.Module):
         channels: Sequence[int] | None = None,
         strides: Sequence[int] | None = None,
         coordinates: bool = False,
+        shrink: int = 1,
         variance_scale: float = 0.1,
         variance_floor: float = 0.0,
         num_global: int = 8,
@@ -133,6 +136,7 @@ class GlimpseAttention(nnx.Module):
             channels=channels,
             strides=strides,
             coordinates=coordinates,
+            shrink=shrink,
             rngs=rngs,
         )
         # Zeros: every window starts upright in the middle, whatever the image.

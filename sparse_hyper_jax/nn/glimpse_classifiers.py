@@ -51,10 +51,13 @@ class Head(nnx.Module):
         classes: number of classes.
         kind: ``"conv"`` or ``"mlp"``.
         hidden: width of the last hidden layer.
+        channels: output channels of the convolutions, each with stride 2, see
+            :class:`~sparse_hyper_jax.nn.image_encoder.ImageEncoder` for the default; ``"mlp"`` has
+            none.
         rngs: stream ``params``.
 
     Raises:
-        ValueError: an unknown kind, or windows too small for the convolutions.
+        ValueError: an unknown kind, channels without convolutions, or windows too small for them.
     """
 
     def __init__(
@@ -65,6 +68,7 @@ class Head(nnx.Module):
         *,
         kind: HeadKind = "conv",
         hidden: int = 64,
+        channels: Sequence[int] | None = None,
         rngs: nnx.Rngs,
     ):
         self.window = checks.check_index_shape("window", window)
@@ -73,10 +77,18 @@ class Head(nnx.Module):
         classes = checks.check_count("classes", classes, least=1)
         hidden = checks.check_count("hidden", hidden, least=1)
         checks.check_choice("head", kind, HEADS)
+        checks.require(
+            kind == "conv" or channels is None,
+            f"channels={channels!r:.80} for a head of kind={kind!r}",
+            "no channels, as it has no convolutions",
+            "leave channels out, or pass kind='conv'",
+        )
         check_rngs(rngs, "params")
         height, width = self.window
         if kind == "conv":
-            self.hidden = ImageEncoder(height, width, hidden, inputs=self.inputs, rngs=rngs)
+            self.hidden = ImageEncoder(
+                height, width, hidden, channels=channels, inputs=self.inputs, rngs=rngs
+            )
         else:
             self.hidden = nnx.Linear(
                 height * width * self.inputs, hidden, promote_dtype=promote, rngs=rngs
@@ -201,6 +213,7 @@ class ConvClassifier(nnx.Module):
         channels: output channels of its convolutions.
         strides: their strides.
         coordinates: let the first of them see where a pixel lies (CoordConv).
+        shrink: let them see averages of squares of pixels of this side.
         rngs: stream ``params``.
 
     Raises:
@@ -218,6 +231,7 @@ class ConvClassifier(nnx.Module):
         channels: Sequence[int] | None = None,
         strides: Sequence[int] | None = None,
         coordinates: bool = False,
+        shrink: int = 1,
         rngs: nnx.Rngs,
     ):
         self.encoder = encoder_for(
@@ -228,6 +242,7 @@ class ConvClassifier(nnx.Module):
             channels=channels,
             strides=strides,
             coordinates=coordinates,
+            shrink=shrink,
             rngs=rngs,
         )
         zeros = nnx.initializers.zeros_init()

@@ -55,8 +55,10 @@ def glimpse_classifier(
     inputs: int = 1,
     head: HeadKind = "conv",
     hidden: int = 64,
+    head_channels: Sequence[int] | None = None,
     features: int = 128,
     coordinates: bool = False,
+    shrink: int = 1,
     **options: Unpack[AttentionOptions],
 ) -> GlimpseClassifier | ConvClassifier:
     """Make a classifier by name; all have the same preprocessing network and the same head.
@@ -76,8 +78,10 @@ def glimpse_classifier(
         inputs: channels of an image.
         head: ``"conv"`` or ``"mlp"``.
         hidden: width of the head's hidden layer.
+        head_channels: output channels of its convolutions, see :class:`Head`.
         features: width of the preprocessing network's hidden layer.
         coordinates: CoordConv in the preprocessing network.
+        shrink: side of the squares of pixels whose averages that network sees.
         **options: further ones of :class:`GlimpseAttention`, see :class:`AttentionOptions`; the
             baselines bring their own reader, ``"conv"`` takes ``channels`` and ``strides`` only.
 
@@ -110,6 +114,7 @@ def glimpse_classifier(
             channels=options.get("channels"),
             strides=options.get("strides"),
             coordinates=coordinates,
+            shrink=shrink,
             rngs=rngs,
         )
     if model in BASELINES:
@@ -125,10 +130,19 @@ def glimpse_classifier(
         inputs=inputs,
         features=features,
         coordinates=coordinates,
+        shrink=shrink,
         rngs=rngs,
         **options,
     )
-    reading = Head(window, inputs * glimpses, classes, kind=head, hidden=hidden, rngs=rngs)
+    reading = Head(
+        window,
+        inputs * glimpses,
+        classes,
+        kind=head,
+        hidden=hidden,
+        channels=head_channels,
+        rngs=rngs,
+    )
     kind = ScoreFunctionClassifier if model == "reinforce" else GlimpseClassifier
     return kind(attention, reading)
 

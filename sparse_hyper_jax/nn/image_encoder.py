@@ -49,6 +49,17 @@ def margins(sides: Sequence[int], size: int, stride: int) -> list[tuple[int, int
     return [(total // 2, total - total // 2) for total in totals]
 
 
+def averages(images: jax.Array, side: int) -> jax.Array:
+    """Average squares of pixels, ``(b, h, w, c)`` to ``(b, h // side, w // side, c)``.
+
+    What is left over at the lower and right edges is cut off.
+    """
+    batch, height, width, channels = images.shape
+    rows, columns = height // side, width // side
+    whole = images[:, : rows * side, : columns * side]
+    return jnp.mean(whole.reshape(batch, rows, side, columns, side, channels), axis=(2, 4))
+
+
 class ImageEncoder(nnx.Module):
     """Strided convolutions and one linear layer: an image to a vector of features.
 
@@ -67,6 +78,8 @@ class ImageEncoder(nnx.Module):
         inputs: channels of an image.
         coordinates: let the first block see where a pixel lies: two more channels with its row and
             column, from -1 to 1 (CoordConv, Liu et al. 2018, arXiv 1807.03247).
+        shrink: look at averages of squares of pixels of this side, for what does not need every
+            pixel; rows and columns that fill no square are not seen.
 
     Raises:
         ValueError: a size below one, an image too small for the blocks, or another number of
@@ -84,6 +97,7 @@ class ImageEncoder(nnx.Module):
         strides: Sequence[int] | None = None,
         inputs: int = 1,
         coordinates: bool = False,
+        shrink: int = 1,
     ):
         height, width = check_count("height", height, 1), check_count("width", width, 1)
         self.height, self.width = height, width
@@ -92,6 +106,7 @@ class ImageEncoder(nnx.Module):
             check_count("inputs", inputs, 1),
         )
         self.coordinates = check_flag("coordinates", coordinates)
+        self.shrink = check_count("shrink", shrink, 1)
         if channels is None:
             channels = (24, 48, 96) if min(height, width) >= 16 else (32, 64)
         channels = check_counts("channels", channels)
@@ -102,11 +117,12 @@ class ImageEncoder(nnx.Module):
             "one stride for each block",
             "pass as many strides as channels",
         )
-        shrink = math.prod(self.strides)
+        least = self.shrink * math.prod(self.strides)
+        shrunk = f" after shrinking by {self.shrink}" if self.shrink > 1 else ""
         require(
-            min(height, width) >= shrink,
-            f"images of {height} x {width} for strides {self.strides}",
-            f"sides of at least {shrink}",
+            min(height, width) >= least,
+            f"images of {height} x {width} for strides {self.strides}{shrunk}",
+            f"sides of at least {least}",
             "pass fewer channels, smaller strides or larger images",
         )
         check_rngs(rngs, "params")
@@ -115,7 +131,7 @@ class ImageEncoder(nnx.Module):
             nnx.Linear(window(stride) ** 2 * fan_in, fan_out, promote_dtype=promote, rngs=rngs)
             for stride, fan_in, fan_out in zip(self.strides, before, channels, strict=True)
         )
-        for stride in self.strides:
+        for stride in (self.shrink, *self.strides):
             height, width = height // stride, width // stride
         self.linear = nnx.Linear(
             height * width * channels[-1], self.features, promote_dtype=promote, rngs=rngs
@@ -141,6 +157,8 @@ class ImageEncoder(nnx.Module):
         )
         if not jnp.issubdtype(hidden.dtype, jnp.floating):
             hidden = at_least_float32(hidden)
+        if self.shrink > 1:
+            hidden = averages(hidden, self.shrink)
         if self.coordinates:
             hidden = with_coordinates(hidden)
         for convolution, stride in zip(self.convolutions, self.strides, strict=True):
@@ -158,11 +176,12 @@ def encoder_for(
     strides: Sequence[int] | None = None,
     inputs: int = 1,
     coordinates: bool = False,
+    shrink: int = 1,
 ) -> ImageEncoder:
     """Make a preprocessing network for images with sides from 28 to 200 pixels.
 
-    Strides, unless given, are 4 and 2 so that a map of at most 8 x 8 remains of the shorter side;
-    channels start at 32 and double up to 64.
+    Strides, unless given, are 4 and 2 so that a map of at most 8 x 8 remains of the shorter side,
+    once it is shrunk; channels start at 32 and double up to 64.
 
     Args:
         height: rows of an image.
@@ -173,6 +192,7 @@ def encoder_for(
         strides: stride of each block.
         inputs: channels of an image.
         coordinates: let the first block see where a pixel lies (CoordConv).
+        shrink: look at averages of squares of pixels of this side.
 
     Returns:
         the network.
@@ -182,6 +202,7 @@ def encoder_for(
     """
     height = check_count("height", height, least=1)
     width = check_count("width", width, least=1)
+    shrink = check_count("shrink", shrink, least=1)
     if strides is None:
         require(
             min(height, width) >= SMALLEST_IMAGE and max(height, width) <= LARGEST_IMAGE,
@@ -189,7 +210,8 @@ def encoder_for(
             f"sides from {SMALLEST_IMAGE} to {LARGEST_IMAGE}",
             "pass strides and channels for other sizes, or resize the images",
         )
-        halvings = (min(height, width) // 9).bit_length()
+        # A square of averages counts as a pixel; one halving at least keeps the map small.
+        halvings = max(1, (min(height, width) // shrink // 9).bit_length())
         strides = (4,) * (halvings // 3) + (2,) * (halvings - 2 * (halvings // 3))
     strides = check_counts("strides", strides)
     if channels is None:
@@ -202,6 +224,7 @@ def encoder_for(
         strides=strides,
         inputs=inputs,
         coordinates=coordinates,
+        shrink=shrink,
         rngs=rngs,
     )
 

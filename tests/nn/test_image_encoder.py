@@ -8,6 +8,7 @@ from flax import nnx
 
 from sparse_hyper_jax.nn.image_encoder import (
     ImageEncoder,
+    averages,
     margins,
     patches,
     with_coordinates,
@@ -84,6 +85,16 @@ def test_shapes_and_sizes_of_weights(inputs, coordinates):
         np.testing.assert_array_equal(call(encoder, x[..., 0]), y)
 
 
+def test_shrinking_averages_squares_before_all_else():
+    x = images(2, 7, 9, 2)
+    expected = x[:, :6, :8].reshape(2, 3, 2, 4, 2, 2).mean(axis=(2, 4))
+    np.testing.assert_allclose(averages(jnp.asarray(x), 2), expected, atol=1e-6)
+    options = {"inputs": 2, "coordinates": True}
+    whole, shrunk = make(7, 9, shrink=2, **options), make(3, 4, **options)
+    call = nnx.jit(lambda encoder, x: encoder(x))
+    np.testing.assert_allclose(call(whole, x), call(shrunk, expected), atol=1e-5)
+
+
 def test_every_channel_is_seen():
     x = images(1, 6, 8, 3)
 
@@ -141,6 +152,8 @@ def test_mistakes_name_themselves_and_their_cure():
             "as many",
         ),
         (lambda: never_run(channels=(1, 1, 1)), "6 x 8", "sides of at least 8", "fewer channels"),
+        (lambda: never_run(shrink=4), "shrinking by 4", "sides of at least 8", "larger images"),
+        (lambda: never_run(shrink=0), "shrink=0", "at least 1", "static int"),
         (lambda: never_run(strides=(0,)), "strides=0", "from 1 to", "static int"),
         (lambda: never_run(inputs=0), "inputs=0", "at least 1", "static int"),
         (lambda: never_run(0), "height=0", "at least 1", "static int"),

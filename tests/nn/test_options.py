@@ -159,6 +159,7 @@ MODULES = {
         strides=((2,), 2, (0, 2), (7, 7)),
         inputs=COUNTS,
         coordinates=FLAGS,
+        shrink=COUNTS,
         rngs=RNGS,
     ),
     "NumberKeyNetwork": options_of(
@@ -186,6 +187,7 @@ MODULES = {
         channels=((), 2, (0,)),
         strides=((2, 2), 2, (9,)),
         coordinates=FLAGS,
+        shrink=COUNTS,
         variance_scale=(-1, *NUMBERS),
         variance_floor=(-1, *NUMBERS),
         num_global=(-1, 1.5, None),
@@ -203,6 +205,7 @@ MODULES = {
         classes=COUNTS,
         kind=("gru", None),
         hidden=COUNTS,
+        channels=((), 2, (0,)),
         rngs=RNGS,
     ),
     "GlimpseClassifier": options_of(
@@ -230,6 +233,7 @@ MODULES = {
         inputs=COUNTS,
         features=COUNTS,
         coordinates=FLAGS,
+        shrink=COUNTS,
         rngs=RNGS,
     ),
     "glimpse_classifier": options_of(
@@ -243,8 +247,10 @@ MODULES = {
         inputs=COUNTS,
         head=("gru", None),
         hidden=COUNTS,
+        head_channels=((), 2, (0,)),
         features=COUNTS,
         coordinates=FLAGS,
+        shrink=COUNTS,
         reader=("hrad", None),
         rngs=RNGS,
     ),

@@ -72,6 +72,28 @@ def upper_left(images):
     return np.stack([lit.any(axis=2).argmax(axis=1), lit.any(axis=1).argmax(axis=1)], axis=1)
 
 
+def test_digits_are_changed_before_they_are_added_and_nothing_else_is():
+    def change(key, images):
+        assert images.shape == (6, 5, 4)  # those of all canvases, one after another
+        return images / 4 + jax.random.uniform(key, (6, 1, 1))
+
+    @jax.jit
+    def both(key):
+        options = SMALL | {"batch": 3, "digits": 2}
+        return [make_cluttered(key, INDEX, change=one, **options) for one in (None, change)]
+
+    plain, changed = both(jax.random.key(3))
+    np.testing.assert_array_equal(plain.centres, changed.centres)
+    np.testing.assert_array_equal(plain.labels, changed.labels)
+    differs = np.asarray(plain.images != changed.images)
+    inside = np.zeros_like(differs)
+    for image, centres in enumerate(np.asarray(plain.centres)):
+        for row, column in (centres - (2, 1.5)).astype(int):
+            inside[image, row : row + 5, column : column + 4] = True
+    assert differs[inside].mean() > 0.9
+    assert not differs[~inside].any()
+
+
 def test_golden_bytes():
     # Sums of sixteenths are exact: these are the bytes of every device and version.
     draw = draw_jit(jax.random.key(0), digits_index(), batch=4, **SMALL)

@@ -19,7 +19,44 @@ def test_rotated_digits():
     assert labels.shape == (2,)
 
 
-@pytest.mark.parametrize("model", MODELS)
+def test_a_place_that_is_given_is_that_of_the_digit():
+    rows = np.arange(0, 200, 40, dtype=np.int32)
+    for window, margin in ((16, 0), (20, 2)):
+        recipe = replace(SMALL, method="given", canvas=30, window=window, distractors=0)
+        canvases = recipe.load()
+        source = canvases.parts["test"]
+        images, labels = canvases.make(jax.random.key(0), source, rows)
+        assert images.shape == (5, window, window)
+        assert (recipe.settle(canvases).canvas, canvases.window) == (30, window)
+        expected = np.asarray(source.images)[rows]
+        # At an edge of the canvas a larger window moves inwards, with the digit still whole.
+        np.testing.assert_allclose(images.sum(axis=(1, 2)), expected.sum(axis=(1, 2)), rtol=1e-5)
+        if not margin:
+            np.testing.assert_array_equal(images, expected)
+        assert labels.shape == (5,)
+
+
+def test_warps_of_digits_leave_the_pieces_of_others_as_they_are():
+    few = {"canvas": 40, "distractors": 1}
+    plain, digit, image = (
+        replace(SMALL, **few, **warps).load()
+        for warps in ({"warp": 0.0}, {"warp": 1.0, "warped": "digit"}, {"warp": 1.0})
+    )
+    drawn = [
+        np.asarray(one.draw(jax.random.key(0), one.parts["train"], 8)[0])
+        for one in (plain, digit, image)
+    ]
+    lit = [(one > 0).any(axis=(1, 2)) for one in drawn]
+    assert all(one.all() for one in lit)
+    # Pixels of the pieces are those of the source; a warp of the image moves them too.
+    kept = [np.mean((drawn[0] > 0) & (drawn[0] == other)) for other in drawn[1:]]
+    changed = [np.mean(drawn[0] != other) for other in drawn[1:]]
+    assert 0 < changed[0] < 16 * 16 / 40**2
+    assert changed[1] > changed[0]
+    assert kept[0] > kept[1]
+
+
+@pytest.mark.parametrize("model", [*MODELS, "given"])
 def test_the_loss_reaches_every_parameter(model):
     few = {"num_global": 1, "num_local": 1} if model in ("affine", "quad") else {}
     several = {"head": "conv"} if model == "conv" else {"glimpses": 2}
@@ -76,6 +113,8 @@ def test_training_images_differ_from_step_to_step():
         ({"method": "reinforce", "batch": 1}, "--batch 1 --method reinforce"),
         ({"method": "affine", "reader": "upright"}, "--reader upright --method affine"),
         ({"distractor_size": 50}, "distractor_size=50"),
+        ({"method": "given", "width": 128, "rotated": True}, "--method given --rotated"),
+        ({"method": "given", "width": 128, "window": 29}, "--window 29 cut out of --canvas 28"),
     ],
 )
 def test_wrong_options(wrong, found, tmp_path):

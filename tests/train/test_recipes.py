@@ -169,6 +169,9 @@ IGNORED = [
     ("glimpse", {"method": "conv"}, "--head mlp with --method conv"),
     ("glimpse", {"method": "stn", "num_local": 1}, "--num-local 1 with --method stn"),
     ("glimpse", {"points_per": "pixel"}, "--points-per pixel with --method scale"),
+    ("glimpse", {"method": "given"}, "--width 8 with --method given"),
+    ("glimpse", {"head_channels": (4,)}, "--head-channels 4 with --head mlp"),
+    ("glimpse", {"warped": "digit"}, "--warped digit with --warp 0.0"),
     (
         "glimpse",
         {"rotated": True, "distractor_size": 4},

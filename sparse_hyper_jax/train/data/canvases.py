@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -12,10 +12,13 @@ import numpy as np
 from sparse_hyper_jax import checks
 from sparse_hyper_jax.nn.image_encoder import LARGEST_IMAGE, SMALLEST_IMAGE
 from sparse_hyper_jax.train.data.augment import augment
-from sparse_hyper_jax.train.data.cluttered import make_cluttered
+from sparse_hyper_jax.train.data.cluttered import ClutteredImages, make_cluttered
 from sparse_hyper_jax.train.data.dataset import Dataset, Splits
 from sparse_hyper_jax.train.data.rotated_clutter import make_rotated_cluttered
 from sparse_hyper_jax.train.data.sequences import ClassIndex, index_by_class
+
+Warped = Literal["image", "digit"]
+"""What random warps bend."""
 
 EVALUATED = 10_000
 PART = 100
@@ -27,7 +30,7 @@ class Canvases:
     """Images for training and for evaluation.
 
     Attributes:
-        side: of an image, in pixels.
+        side: of a canvas, in pixels.
         window: side of a glimpse.
         classes: number of classes.
         parts: ``"train"``, ``"validation"`` and ``"test"``: what :attr:`draw` and :attr:`make`
@@ -74,6 +77,8 @@ def make_canvases(
     distractor_size: int | None = None,
     rotated: bool = False,
     warp: float = 0.0,
+    warped: Warped = "image",
+    given: bool = False,
 ) -> Canvases:
     """Say how batches of canvases are made of digits.
 
@@ -86,6 +91,9 @@ def make_canvases(
         distractor_size: their side, by default 8, or 5 for small digits; none if rotated.
         rotated: rotate and scale digits and distractors at random.
         warp: strength of random warps of training images, see :func:`warp_canvases`.
+        warped: whether whole images are warped, or digits alone before they are put on a canvas.
+        given: images are the windows about the digits, cut out of the canvases: what attention
+            would read that always finds them. A warp of the image is one of the window then.
 
     Raises:
         ValueError: the canvas does not hold a digit, or is larger than the networks take.
@@ -107,18 +115,42 @@ def make_canvases(
     if not rotated:
         options["distractor_size"] = distractor_size or (5 if small else 8)
     generate = partial(make_rotated_cluttered if rotated else make_cluttered, **options)
+    looked = window or digit
+    checks.require(
+        not given or looked <= side,
+        f"--window {looked} cut out of --canvas {side}",
+        "a window that the canvas holds",
+        "pass a smaller --window or a larger --canvas",
+    )
+    bend = partial(warp_canvases, strength=warp, shift=0.0)
+    once = {"change": bend} if warped == "digit" and warp else {}
+
+    def seen(drawn: ClutteredImages) -> jax.Array:
+        return cut_out(drawn.images, drawn.centres[:, 0], looked) if given else drawn.images
 
     def draw(key: jax.Array, index: ClassIndex, batch: int) -> tuple[jax.Array, jax.Array]:
         draw_key, warp_key = jax.random.split(key)
-        drawn = generate(draw_key, index, batch=batch)
-        return warp_canvases(warp_key, drawn.images, strength=warp, shift=0.0), drawn.labels
+        drawn = generate(draw_key, index, batch=batch, **once)
+        return seen(drawn) if once else bend(warp_key, seen(drawn)), drawn.labels
 
     def make(key: jax.Array, index: ClassIndex, rows: jax.Array) -> tuple[jax.Array, jax.Array]:
         drawn = generate(key, index, batch=len(rows), rows=rows[:, None])
-        return drawn.images, drawn.labels
+        return seen(drawn), drawn.labels
 
     classes = len(parts["train"].counts)
-    return Canvases(side, window or digit, classes, parts, draw, make)
+    return Canvases(side, looked, classes, parts, draw, make)
+
+
+def cut_out(images: jax.Array, centres: jax.Array, side: int) -> jax.Array:
+    """Cut squares out of images, ``(b, H, W)`` to ``(b, side, side)``.
+
+    About the centres ``(b, 2)``, moved inside of the image where they would reach over an edge.
+    """
+    corners = jnp.round(centres - (side - 1) / 2).astype(jnp.int32)
+    # Negative places would count from the far edge.
+    corners = jnp.clip(corners, 0, jnp.array(images.shape[1:], jnp.int32) - side)
+    cut = jax.vmap(lambda image, corner: jax.lax.dynamic_slice(image, corner, (side, side)))
+    return cut(images, corners)
 
 
 def _enlarge(dataset: Dataset, times: int) -> Dataset:

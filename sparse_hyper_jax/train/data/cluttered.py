@@ -3,6 +3,7 @@
 The flow: key -> crops of random images, added -> whole digits, added -> canvases and labels.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -140,6 +141,7 @@ def make_cluttered(
     border: int = 0,
     digits: int = 1,
     rows: jax.Array | None = None,
+    change: Callable[[jax.Array, jax.Array], jax.Array] | None = None,
 ) -> ClutteredImages:
     """Hide whole digits among pieces of others, at random places of a black canvas.
 
@@ -168,6 +170,9 @@ def make_cluttered(
         digits: whole digits on each canvas.
         rows: ``(batch, digits)`` integers, which source images to show, in the order of
             ``index.images``; random ones if left out. Crops are random in any case.
+        change: ``change(key, images)`` is applied to the digits ``(batch * digits, h, w)`` before
+            they are added, and keeps their shape: for instance a small warp, at a fraction of what
+            warping canvases takes.
 
     Returns:
         The canvases, with labels and places of the digits.
@@ -207,7 +212,11 @@ def make_cluttered(
     furthest = canvas - distractor_size
     places = _draw_corners(clutter_key, (batch, distractors), low=0, high=(furthest, furthest))
     black = jnp.zeros((batch, canvas, canvas), jnp.float32)
-    images = _add(_add(black, crops, places), index.images[rows], corners)
+    whole = index.images[rows]
+    if change:
+        flat = change(jax.random.fold_in(digit_key, 1), whole.reshape(-1, height, width))
+        whole = flat.reshape(whole.shape)
+    images = _add(_add(black, crops, places), whole, corners)
     # Halves are exact in floating point.
     centres = corners + jnp.array([(height - 1) / 2, (width - 1) / 2], jnp.float32)
     return ClutteredImages(images, labels_of(index, rows), centres)

@@ -15,13 +15,14 @@ from sparse_hyper_jax.estimators import score_function_loss
 from sparse_hyper_jax.glimpse import UPRIGHT
 from sparse_hyper_jax.nn import parameter_labels
 from sparse_hyper_jax.nn.glimpse_attention import Reader
-from sparse_hyper_jax.nn.glimpse_classifiers import Classified
+from sparse_hyper_jax.nn.glimpse_classifiers import Classified, Head
 from sparse_hyper_jax.nn.glimpse_models import AttentionOptions, glimpse_classifier
 from sparse_hyper_jax.train.data import load_cluttered
-from sparse_hyper_jax.train.data.canvases import Canvases, make_canvases, ready_canvases
+from sparse_hyper_jax.train.data.canvases import Canvases, Warped, make_canvases, ready_canvases
 from sparse_hyper_jax.train.epoch_state import Metrics, TrainState
-from sparse_hyper_jax.train.limits import Count, NotNegative, Positive, Whole, said
+from sparse_hyper_jax.train.limits import Count, Counts, NotNegative, Positive, Whole, said
 from sparse_hyper_jax.train.loop import Step
+from sparse_hyper_jax.train.models.given_window import GivenClassifier
 from sparse_hyper_jax.train.recipe import ImageRecipe, Plan
 from sparse_hyper_jax.train.run_folder import RunFolder
 
@@ -37,9 +38,10 @@ class GlimpseRecipe(ImageRecipe):
 
     name: ClassVar[str] = "glimpse"
 
-    method: Literal["scale", "box", "affine", "quad", "stn", "reinforce", "conv"] = "scale"
+    method: Literal["scale", "box", "affine", "quad", "stn", "reinforce", "conv", "given"] = "scale"
     """Glimpses through a hyperlayer, of one of four forms; or a baseline: spatial transformer,
-    score function, no glimpse at all."""
+    score function, no glimpse at all; or the head alone on a window whose place is given, that of
+    the digit: no attention can be expected to err less."""
 
     canvas: Count | None = None
     """Side of an image; by default 60 for MNIST and 32 for the bundled digits."""
@@ -79,8 +81,16 @@ class GlimpseRecipe(ImageRecipe):
     """Of AdamW, on matrices."""
 
     warp: NotNegative = 0.5
-    """Strength of random warps of the whole image: times 10 degrees, 10 % of size and slant, and on
-    ready-made images 4 pixels of shift."""
+    """Strength of random warps: times 10 degrees, 10 % of size and slant, and on ready-made images
+    4 pixels of shift."""
+
+    warped: Warped = "image"
+    """Whether whole images are warped, or digits before they are put on a canvas: cheaper, and the
+    pieces of others stay as they are."""
+
+    shrink: Count = 1
+    """The network that decides where to look sees averages of squares of pixels of this side;
+    windows are read from the whole image."""
 
     reader: Literal["sampled", "upright"] | None = None
     """Whether hyperlayers share each pixel among random points, or among all pixels of the image,
@@ -104,6 +114,12 @@ class GlimpseRecipe(ImageRecipe):
     head: Literal["conv", "mlp"] = "conv"
     """What reads the windows."""
 
+    head_width: Count = 64
+    """Units of its hidden layer."""
+
+    head_channels: Counts | None = None
+    """Channels of its convolutions; by default 24, 48, 96, as windows of 16 and more ask for."""
+
     width: Count = 128
     """Units of the hidden layer that decides where to look."""
 
@@ -120,6 +136,12 @@ class GlimpseRecipe(ImageRecipe):
             "leave out --reader, or change --method",
         )
         require(
+            self.method != "given" or not (self.rotated or self.data == "cluttered"),
+            said(self, "method", "rotated", "data"),
+            "canvases that are made here, of upright digits, whose places and sizes are known",
+            "leave out --rotated, take the digits of --data mnist, or change --method",
+        )
+        require(
             self.method != "reinforce" or self.batch >= 2,
             said(self, "batch", "method"),
             "at least 2 images, each the others' baseline",
@@ -132,14 +154,21 @@ class GlimpseRecipe(ImageRecipe):
         if self.method not in OURS:
             yield "method", READING
         if self.method == "conv":
-            yield "method", ("window", "glimpses", "head")
+            yield "method", ("window", "glimpses", "head", "head_width", "head_channels")
+        if self.method == "given":
+            yield "method", ("glimpses", "width", "coordinates", "shrink")
+        if self.head == "mlp":
+            yield "head", ("head_channels",)
         if self.reads() == "upright":
             decides = "method" if self.reader is None else "reader"
             yield decides, ("points_per", "num_global", "num_local")
         if self.rotated:
-            yield "rotated", ("distractor_size",)
+            yield "rotated", ("distractor_size", "warped")
+        if not self.warp:
+            yield "warp", ("warped",)
         if self.data == "cluttered":
-            yield "data", ("distractors", "distractor_size", "canvas", "rotated", "download")
+            made = ("distractors", "distractor_size", "canvas", "rotated", "warped")
+            yield "data", (*made, "download")
 
     def reads(self) -> Reader | None:
         """Give the reader of the hyperlayers; None for baselines."""
@@ -162,6 +191,8 @@ class GlimpseRecipe(ImageRecipe):
             distractor_size=self.distractor_size,
             rotated=self.rotated,
             warp=self.warp,
+            warped=self.warped,
+            given=self.method == "given",
         )
 
     def settle(self, data: Canvases) -> Self:
@@ -190,7 +221,7 @@ class GlimpseRecipe(ImageRecipe):
 
 def draw(recipe: GlimpseRecipe, folder: RunFolder, canvases: Canvases, state: TrainState) -> None:
     """Draw where the classifier looks in some test images, and what it sees there."""
-    if recipe.method == "conv":
+    if recipe.method in ("conv", "given"):
         return
     from sparse_hyper_jax.train import plots  # matplotlib is slow to import
 
@@ -209,6 +240,18 @@ Apply = Callable[..., Classified]
 
 def build(recipe: GlimpseRecipe, canvases: Canvases) -> nnx.Module:
     """Make the classifier before training."""
+    window, rngs = (canvases.window, canvases.window), nnx.Rngs(recipe.seed)
+    if recipe.method == "given":
+        head = Head(
+            window,
+            1,
+            canvases.classes,
+            kind=recipe.head,
+            hidden=recipe.head_width,
+            channels=recipe.head_channels,
+            rngs=rngs,
+        )
+        return GivenClassifier(head)
     reading: AttentionOptions = {}
     reader = recipe.reads()
     if reader is not None:  # baselines have no such options
@@ -223,13 +266,16 @@ def build(recipe: GlimpseRecipe, canvases: Canvases) -> nnx.Module:
         recipe.method,
         canvases.side,
         canvases.side,
-        (canvases.window, canvases.window),
-        rngs=nnx.Rngs(recipe.seed),
+        window,
+        rngs=rngs,
         classes=canvases.classes,
         glimpses=recipe.glimpses,
         head=recipe.head,
+        hidden=recipe.head_width,
+        head_channels=recipe.head_channels,
         features=recipe.width,
         coordinates=recipe.coordinates,
+        shrink=recipe.shrink,
         **reading,
     )
 

@@ -1,0 +1,123 @@
+"""How well cluttered digits are read, beside the floor: the same head with the place given.
+
+Runs of the recipe ``glimpse`` with ``--mnist DIR``; ``--runs DIR`` keeps their folders, so that a
+run that was interrupted goes on:
+
+* ``head``: heads, warps and weight decays for the window whose place is given. ``BEST`` is chosen
+  by errors on validation digits and by time; what test images say is not kept;
+* ``floor``: ``BEST`` with the place given, on canvases of three sizes;
+* ``learned``: ``BEST`` with the place learned.
+
+All of them warp digits instead of images.
+"""
+
+from collections.abc import Iterator
+from statistics import mean
+from typing import Any
+
+from benchmarks.lines import Facts, Line, Lines
+from benchmarks.recipes import train
+from benchmarks.runner import Asked, Benchmark
+from benchmarks.tables import Column, markdown, one, percent, table
+
+TASKS: dict[str, dict[str, Any]] = {
+    "40 x 40": {"canvas": 40, "window": 28, "distractors": 5, "distractor_size": 5},
+    "60 x 60": {"canvas": 60, "window": 28},
+    "100 x 100": {"canvas": 100, "window": 32, "distractors": 8},
+}
+LARGE = {"head_channels": (32, 64, 128), "head_width": 128}
+HEADS: dict[str, dict[str, Any]] = {
+    "24, 48, 96 channels": {},
+    "24, 48, 96 channels, warps of 1": {"warp": 1.0},
+    "24, 48, 96 channels, warps of 1, weight decay 0.5": {"warp": 1.0, "weight_decay": 0.5},
+    "32, 64, 128 channels, warps of 1": LARGE | {"warp": 1.0},
+}
+BEST = HEADS["24, 48, 96 channels, warps of 1"]
+SEARCHED = 3_000
+TRAINED = dict.fromkeys(TASKS, SEARCHED)
+"""Steps, with the place given and with the place learned."""
+LEARNED = ("60 x 60", "100 x 100")
+REPORTED = {"one of 32 x 32": 0.0085, "eight of 12 x 12": 0.0101}
+"""Errors on 100 x 100 in the slides of the original work."""
+
+
+def settings(asked: Asked, lines: Lines) -> Iterator[Facts]:
+    """Give the search for the head, the floors, and what is learned."""
+    if not asked.mnist:
+        return
+    for head in HEADS:
+        yield {"kind": "head", "task": "60 x 60", "reading": head, "steps": SEARCHED, "seed": 0}
+    for task, steps in TRAINED.items():
+        yield {"kind": "floor", "task": task, "steps": steps, "seed": 0}
+    for task in LEARNED:
+        yield {"kind": "learned", "task": task, "steps": TRAINED[task], "seed": 0}
+
+
+def measure(facts: Facts, asked: Asked) -> Line:
+    """Train once."""
+    options = TASKS[facts["task"]] | {"data": "mnist", "warped": "digit"}
+    options |= {name: facts[name] for name in ("steps", "seed")}
+    if facts["kind"] == "learned":
+        return train("glimpse", asked, seconds=True, shrink=2, **options, **BEST)
+    options |= HEADS[facts["reading"]] if facts["kind"] == "head" else BEST
+    line = train("glimpse", asked, seconds=True, method="given", **options)
+    if facts["kind"] == "head":  # nothing is to be chosen by test images
+        line.pop("test_accuracy", None)
+    return line
+
+
+def errors(part: str, head: str, **facts: str) -> Column:
+    """Write the errors on a part."""
+
+    def error(line: Line) -> float | None:
+        accuracy = line.get(f"{part}_accuracy")
+        return None if accuracy is None else 1 - accuracy
+
+    return Column(head, error, percent(2, span=False), facts)
+
+
+def write(lines: Lines) -> str:
+    """Write what is learned beside the floors, and the search for the head."""
+    trained = Lines(line for line in lines if line["kind"] != "head")
+    canvases = [([task], trained.where(task=task)) for task in TASKS if trained.where(task=task)]
+    results = (
+        Column("steps", "steps", one(","), {"kind": "learned"}),
+        errors("train", "place learned: train error", kind="learned"),
+        errors("test", "test error", kind="learned"),
+        errors("train", "place given: train error", kind="floor"),
+        errors("test", "test error, the floor", kind="floor"),
+    )
+    searched = lines.where(kind="head")
+    heads = (([head], searched.where(reading=head)) for head in HEADS)
+    tables = [table(["head"], heads, [errors("validation", "validation error, place given")])]
+    if canvases:
+        tables.insert(0, table(["canvas"], canvases, results))
+    return "\n\n".join(tables)
+
+
+def against_reported(lines: Lines) -> str:
+    """Write what the original work reports on 100 x 100 beside what was measured here."""
+    heads = ("windows", "reported", "here, test error", "steps, seeds", "floor", "reproduces?")
+
+    def row(windows: str, reported: float) -> list[str]:
+        of_size = lines.where(task="100 x 100")
+        one_window = windows == next(iter(REPORTED))
+        here = of_size.where(kind="learned") if one_window else Lines()
+        cells = [windows, f"{100 * reported:.2f} %"]
+        if not here:
+            return [*cells, "not run", "-", "-", "not known"]
+        misread = 1 - mean(here.values("test_accuracy"))
+        floor = 1 - mean(of_size.where(kind="floor").values("test_accuracy"))
+        run = f"{here[0]['steps']:,}, {len(here)}"
+        answer = "yes" if misread <= reported else f"not after {here[0]['steps']:,} steps"
+        return [*cells, f"{100 * misread:.2f} %", run, f"{100 * floor:.2f} %", answer]
+
+    return markdown(heads, (row(*reported) for reported in REPORTED.items()))
+
+
+BENCHMARK = Benchmark(
+    settings=settings,
+    measure=measure,
+    tiny=[{"kind": "floor", "task": "60 x 60", "steps": 2, "seed": 0}],
+    table=write,
+)
