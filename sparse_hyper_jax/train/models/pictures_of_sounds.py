@@ -59,8 +59,10 @@ def load_pairs(
     pictures = shown[0][np.array(first)]
     if task == "halves":
         half = shown[0].shape[1] // 2
-        parts = [(pixels[:, :half], labels) for pixels, labels in map(to_arrays, splits)]
-        return Pairs(*parts, shown, pictures)
+        train, checked, test = (
+            (pixels[:, :half], labels) for pixels, labels in map(to_arrays, splits)
+        )
+        return Pairs(train, checked, test, shown, pictures)
     assert data_dir, "checked"
     parts = split_spoken(load_spoken(data_dir), held_out=held_out, validate=validate)
     train, checked, test = (part and _flat(part) for part in parts)
