@@ -85,6 +85,10 @@ RECIPES = {
         "sparse_hyper_jax.train.recipes.lags:LagsRecipe",
         "find which lags of a series matter: of a generated one, of canvases, of your own CSV file",
     ),
+    "delays": Entry(
+        "sparse_hyper_jax.train.recipes.delays:DelaysRecipe",
+        "learn a delay for every channel: of a generated sum, or of the bands of spoken digits",
+    ),
     "wiring": Entry(
         "sparse_hyper_jax.train.recipes.wiring:WiringRecipe",
         "find who drives whom among coupled maps or springs, by exact gains of absent edges",

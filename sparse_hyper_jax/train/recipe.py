@@ -13,6 +13,8 @@ The same idea has the same name in every recipe::
     method         the way of doing it that the recipe compares with others
     steps, batch   training steps; images or vectors per step
     evaluate_every steps between evaluations
+    validate       whether a part of what a file has to train on is kept apart to validate on
+    held_out       number of who is tested on, and not trained on
     learning_rate, optimizer
     weight_decay   shrinks weights in every step: of AdamW, or on what is learned
     average        share of a running average that a step leaves as it is

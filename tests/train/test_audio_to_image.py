@@ -6,7 +6,7 @@ from sparse_hyper_jax.train.recipes.audio_to_image import AudioToImageRecipe
 from tests.ops.examples import assert_names_itself_and_its_cure
 
 PART = jnp.ones((200, 64)), jnp.zeros(200, int)
-PAIRS = Pairs(PART, PART, PART, jnp.ones((10, 64)))
+PAIRS = Pairs(PART, PART, PART, PART, jnp.ones((10, 64)))
 
 
 @pytest.mark.parametrize("options", [{"steps": 60}, {"steps": 10, "image_steps": 11}])

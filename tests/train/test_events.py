@@ -10,7 +10,7 @@ from sparse_hyper_jax.train.models.event_networks import (
     addressed,
     rasters,
 )
-from sparse_hyper_jax.train.recipes.erbp import ErbpRecipe, Parts
+from sparse_hyper_jax.train.recipes.erbp import ErbpRecipe, Parts, apart
 from tests.ops.examples import assert_names_itself_and_its_cure
 
 GOOD = {
@@ -109,10 +109,29 @@ def test_a_memory_below_the_events_of_a_step_is_told():
 
 def test_classes_that_are_only_tested_on_count():
     recipe = ErbpRecipe(discs=4, time_steps=2, hidden=(5,))
-    one, two = recipe.load()
-    data = Parts(EventSamples(one.codes, one.labels * 0, one.shape), two)
+    one, _, two = recipe.load()
+    data = Parts(EventSamples(one.codes, one.labels * 0, one.shape), None, two)
     plan = recipe.settle(data).plan(data)
     assert plan.state.parameters.weights[-1].shape == (5, 2)  # two discs are tested on
+
+
+def test_every_fifth_sample_is_kept_apart_to_validate_on():
+    codes, labels = np.arange(24, dtype=np.int16).reshape(12, 2, 1), np.arange(12)
+    train, checked = apart(EventSamples(codes, labels, (2, 4, 4)))
+    assert checked.labels.tolist() == [4, 9]
+    assert checked.codes.tolist() == codes[[4, 9]].tolist()
+    assert train.labels.tolist() == [0, 1, 2, 3, 5, 6, 7, 8, 10, 11]
+    assert train.codes.shape == (10, 2, 1)
+    few = EventSamples(codes[:4], labels[:4], (2, 4, 4))
+    assert_names_itself_and_its_cure(lambda: apart(few), "4 samples", "at least 5", "--no-validate")
+
+
+def test_discs_to_judge_by_are_those_of_every_seed():
+    one, two = (ErbpRecipe(discs=4, time_steps=2, seed=seed).load() for seed in (0, 1))
+    for part in ("validation", "test"):
+        assert (getattr(one, part).codes == getattr(two, part).codes).all()
+    assert not (one.train.codes == two.train.codes).all()
+    assert not (one.validation.codes == one.test.codes).all()
 
 
 def test_nan_decides_for_no_class():

@@ -1,8 +1,10 @@
+import itertools
+
 import numpy as np
 import pytest
 
-from sparse_hyper_jax.train.data import load_spoken
-from sparse_hyper_jax.train.data.spoken import RATE, WINDOW, mel_filters
+from sparse_hyper_jax.train.data import Spoken, load_spoken
+from sparse_hyper_jax.train.data.spoken import RATE, WINDOW, mel_filters, split_spoken
 from tests.ops.examples import assert_names_itself_and_its_cure
 
 LENGTHS = (4000, 900, 60)
@@ -83,3 +85,49 @@ def test_arrays_that_do_not_fit_are_told(tmp_path, changes):
 
 def test_one_file_is_expected(tmp_path):
     assert_names_itself_and_its_cure(lambda: load_spoken(tmp_path), "0 files", "one", "npz")
+
+
+def recordings(speakers=(0, 2, 5), takes=9):
+    """One digit, every take of every speaker; the bands say which recording it is."""
+    pairs = [(speaker, take) for speaker in speakers for take in range(takes)]
+    numbers = np.arange(len(pairs))
+    return Spoken(numbers[:, None, None], numbers % 10, *np.array(pairs).T)
+
+
+@pytest.mark.parametrize("held_out", [None, 2, 5])
+def test_nobody_is_in_two_parts(held_out):
+    spoken = recordings()
+    parts = split_spoken(spoken, held_out=held_out)
+    numbers = [part.bands.ravel().tolist() for part in parts]
+    assert sorted(itertools.chain(*numbers)) == list(range(27))
+    whole, none, test = split_spoken(spoken, held_out=held_out, validate=False)
+    assert none is None
+    assert sorted(whole.bands.ravel()) == sorted(numbers[0] + numbers[1])
+    assert test.bands.ravel().tolist() == numbers[2]
+    for part in parts:
+        assert (part.digits == part.bands.ravel() % 10).all()
+    train, checked, test = parts
+    if held_out is None:
+        assert set(test.takes) == {0, 1, 2, 3, 4}
+        assert set(checked.takes) == {5, 6}
+        assert set(train.takes) == {7, 8}
+    else:
+        after = {2: 5, 5: 0}[held_out]
+        assert set(test.speakers) == {held_out}
+        assert set(checked.speakers) == {after}
+        assert set(train.speakers) == {0, 2, 5} - {held_out, after}
+
+
+@pytest.mark.parametrize(
+    ("held_out", "spoken", "found", "cure"),
+    [
+        (3, recordings(), "--held-out 3 of speakers [0, 2, 5]", "--held-out"),
+        (None, recordings(takes=7), "0 to train and 6 to validate and 15 to test on", "takes"),
+        (0, recordings(speakers=(0, 4)), "0 to train and 9 to validate and 9 to test", "--no-val"),
+        (0, recordings(speakers=(0,)), "0 to train and 0 to validate and 9 to test", "speakers"),
+    ],
+)
+def test_a_part_without_recordings_is_told(held_out, spoken, found, cure):
+    assert_names_itself_and_its_cure(
+        lambda: split_spoken(spoken, held_out=held_out), found, "", cure
+    )

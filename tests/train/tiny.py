@@ -135,6 +135,10 @@ TINY = {
         },
         ("lags.png",),
     ),
+    "delays": Tiny(
+        {"channels": 2, "reach": 6, "groups": 2, "batch": 4, "steps": 20, "evaluate_every": 10},
+        ("curve.png", "delays.png"),
+    ),
     "wiring": Tiny(
         {
             "nodes": 8,

@@ -1,6 +1,7 @@
 """Samples of an event camera: discs that move, made on the device, and N-MNIST from a file."""
 
 import math
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -77,9 +78,14 @@ def moving_discs(key: jax.Array, labels: jax.Array, *, steps: int = 60) -> Event
     labels = as_array("labels", labels, "integers").astype(jnp.int32)
     check_shape("labels", labels, (None,), "(n,): a direction each")
     steps = check_count("steps", steps, least=1)
+    return EventSamples(_discs(key, labels, steps), labels, (2, DISC_FIELD, DISC_FIELD))
+
+
+@partial(jax.jit, static_argnums=2)
+def _discs(key: jax.Array, labels: jax.Array, steps: int) -> jax.Array:
+    """Draw the codes of all discs, in one program: piece by piece compiling takes far longer."""
     keys = jax.random.split(key, len(labels))
-    codes = jax.vmap(lambda key, label: _disc(key, label, steps))(keys, labels)
-    return EventSamples(codes, labels, (2, DISC_FIELD, DISC_FIELD))
+    return jax.vmap(lambda key, label: _disc(key, label, steps))(keys, labels)
 
 
 def _disc(key: jax.Array, label: jax.Array, steps: int) -> jax.Array:

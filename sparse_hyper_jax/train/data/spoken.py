@@ -19,8 +19,8 @@ LOWEST, DYNAMIC = 100.0, 60.0
 DIGITS = 10
 """That are spoken."""
 
-TEST_TAKES = 5
-"""Of every digit and speaker, the first takes are the official test set."""
+TEST_TAKES, VALIDATION_TAKES = 5, 2
+"""Of every digit and speaker, the first takes are the official test set; the next ones validate."""
 
 CHANGE = (
     "pass an npz file with samples (int16, mono, 8 kHz), offsets, digit, speaker and take of "
@@ -94,6 +94,51 @@ def load_spoken(folder: Path, *, bands: int = 39, times: int = 40) -> Spoken:
     ]
     numbers = (arrays[name].astype(np.int32) for name in ("digit", "speaker", "take"))
     return Spoken(np.stack(energies).astype(np.float32), *numbers)
+
+
+def split_spoken(
+    spoken: Spoken, *, held_out: int | None = None, validate: bool = True
+) -> tuple[Spoken, Spoken | None, Spoken]:
+    """Cut recordings into those to train, to validate and to test on.
+
+    By the official split the takes 0 to 4 of everybody are tested on, and the takes 5 and 6
+    validated on. With a speaker held out that one is tested on, and the one with the next number,
+    after the last the first, validated on: so neither is trained on.
+
+    Args:
+        spoken: all recordings.
+        held_out: number of a speaker; None for the official split.
+        validate: without it, what would be validated on is trained on.
+
+    Returns:
+        the three parts; None for the second one without validation.
+
+    Raises:
+        ValueError: no such speaker, or a part without recordings.
+    """
+    speakers = np.unique(spoken.speakers).tolist()
+    require(
+        held_out is None or held_out in speakers,
+        f"--held-out {held_out} of speakers {speakers}",
+        "one of them",
+        "change --held-out",
+    )
+    if held_out is None:
+        tested, taken = spoken.takes < TEST_TAKES, spoken.takes < TEST_TAKES + VALIDATION_TAKES
+    else:
+        after = speakers[(speakers.index(held_out) + 1) % len(speakers)]
+        tested, taken = spoken.speakers == held_out, np.isin(spoken.speakers, (held_out, after))
+    parts = {"train": ~taken if validate else ~tested, "validate": taken & ~tested, "test": tested}
+    counts = {name: int(rows.sum()) for name, rows in parts.items() if validate or name[0] == "t"}
+    require(
+        all(counts.values()),
+        f"{' and '.join(f'{count} to {name}' for name, count in counts.items())} on, of "
+        f"{len(tested)} recordings",
+        "some for each",
+        "use a file with several takes and speakers" + (", or --no-validate" if validate else ""),
+    )
+    train, checked, test = (Spoken(*(array[rows] for array in spoken)) for rows in parts.values())
+    return train, checked if validate else None, test
 
 
 def mel_filters(bands: int) -> np.ndarray:

@@ -8,11 +8,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sparse_hyper_jax.checks import require
 from sparse_hyper_jax.spiking import MembraneRule, membrane_loss, poisson_spikes
 from sparse_hyper_jax.train.data.epochs import Arrays, to_arrays
 from sparse_hyper_jax.train.data.splits import load_splits
-from sparse_hyper_jax.train.data.spoken import TEST_TAKES, load_spoken
+from sparse_hyper_jax.train.data.spoken import Spoken, load_spoken, split_spoken
 from sparse_hyper_jax.train.models.spiking_autoencoder import TEST_KEY, Weights, squared_error
 
 DATA_SEED = 0
@@ -25,6 +24,7 @@ class Pairs(NamedTuple):
     train: Arrays
     """``(n, features)`` in [0, 1] and classes."""
 
+    validation: Arrays | None
     test: Arrays
     images: Arrays
     pictures: jax.Array
@@ -37,6 +37,8 @@ def load_pairs(
     images: str,
     images_dir: Path | None,
     held_out: int | None,
+    *,
+    validate: bool = True,
 ) -> Pairs:
     """Read spoken digits, or take the upper halves of images for them.
 
@@ -46,6 +48,7 @@ def load_pairs(
         images: "digits" or "mnist", see :func:`load_splits`.
         images_dir: folder of the latter.
         held_out: speaker to test on, None for the official test takes.
+        validate: whether recordings are kept apart to validate on; see :func:`split_spoken`.
 
     Raises:
         ValueError: what a loader refuses, or an unknown speaker.
@@ -56,29 +59,21 @@ def load_pairs(
     pictures = shown[0][np.array(first)]
     if task == "halves":
         half = shown[0].shape[1] // 2
-        test = to_arrays(splits.test)
-        return Pairs((shown[0][:, :half], shown[1]), (test[0][:, :half], test[1]), shown, pictures)
+        train, checked, test = (
+            (pixels[:, :half], labels) for pixels, labels in map(to_arrays, splits)
+        )
+        return Pairs(train, checked, test, shown, pictures)
     assert data_dir, "checked"
-    spoken = load_spoken(data_dir)
-    speakers = np.unique(spoken.speakers).tolist()
-    require(
-        held_out is None or held_out in speakers,
-        f"--held-out {held_out} of speakers {speakers}",
-        "one of them",
-        "change --held-out",
-    )
-    tested = spoken.takes < TEST_TAKES if held_out is None else spoken.speakers == held_out
-    flat = spoken.bands.reshape(len(spoken.bands), -1)
-    require(
-        bool(tested.any() and not tested.all()),
-        f"{tested.sum()} of {len(tested)} recordings to test on",
-        "some to train and some to test on",
-        "use a file with several takes and speakers",
-    )
-    train, test = (
-        (jnp.asarray(flat[rows]), jnp.asarray(spoken.digits[rows])) for rows in (~tested, tested)
-    )
-    return Pairs(train, test, shown, pictures)
+    parts = split_spoken(load_spoken(data_dir), held_out=held_out, validate=validate)
+    train, checked, test = (part and _flat(part) for part in parts)
+    assert train, "not empty"
+    assert test, "not empty"
+    return Pairs(train, checked, test, shown, pictures)
+
+
+def _flat(part: Spoken) -> Arrays:
+    """Give the energies of recordings as vectors, and their digits."""
+    return jnp.asarray(part.bands.reshape(len(part.bands), -1)), jnp.asarray(part.digits)
 
 
 class Translation(NamedTuple):

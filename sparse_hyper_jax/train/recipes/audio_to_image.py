@@ -53,6 +53,10 @@ class AudioToImageRecipe(Recipe):
     held_out: Whole | None = None
     """Number of that speaker; by default 0, with --split speaker."""
 
+    validate: bool = True
+    """Keep recordings to train on apart, to choose settings by: the takes 5 and 6, or the next
+    speaker. Without it, once settings are chosen, these are trained on too."""
+
     images: Literal["digits", "mnist"] = "digits"
     """Images from which the autoencoder learns, and of which one for each class is the picture."""
 
@@ -109,15 +113,18 @@ class AudioToImageRecipe(Recipe):
     def ignored(self) -> Iterator[tuple[str, Sequence[str]]]:
         """What is bundled needs no folder and has no speakers."""
         if self.task == "halves":
-            yield "task", ("data_dir", "split", "held_out")
+            yield "task", ("data_dir", "split", "held_out", "validate")
         if self.split == "official":
             yield "split", ("held_out",)
         if self.images == "digits":
             yield "images", ("images_dir",)
+        if not self.validate:
+            yield "validate", ("evaluate_every",)
 
     def load(self) -> Pairs:
         """Read both; a batch must fit."""
-        pairs = load_pairs(self.task, self.data_dir, self.images, self.images_dir, self._speaker)
+        folders = self.data_dir, self.images, self.images_dir
+        pairs = load_pairs(self.task, *folders, self._speaker, validate=self.validate)
         least = min(len(pairs.train[0]), len(pairs.images[0]))
         require(
             self.batch <= least,
@@ -166,14 +173,16 @@ class AudioToImageRecipe(Recipe):
         judge = make_judge(data.pictures, **options)
 
         def evaluate(folder: RunFolder, step: int, state: EpochState) -> dict[str, float]:
-            return {"test_accuracy": judge(state.parameters, data.test).accuracy}
+            assert data.validation, "given"
+            return {"accuracy": judge(state.parameters, data.validation).accuracy}
 
         def finish(folder: RunFolder, state: EpochState) -> dict[str, Any]:
             draw(folder, state.parameters, data, options)
             figures = {
-                f"{part}_{name}": value
-                for part in ("train", "test")
-                for name, value in judge(state.parameters, getattr(data, part))._asdict().items()
+                f"{name}_{metric}": value
+                for name, part in zip(Pairs._fields[:3], data[:3], strict=True)
+                if part
+                for metric, value in judge(state.parameters, part)._asdict().items()
             }
             figures["mse_of_pictures"] = floor(self, state.parameters, data.pictures)
             return figures | {"mse_between_classes": between(data.pictures)}
@@ -181,7 +190,8 @@ class AudioToImageRecipe(Recipe):
         start = start_state(parameters, optax.identity(), len(data.train[0]))
         start = start._replace(slots=first_order(len(data.images[0])))
         constants, every = (data.images, data.train, data.pictures), self.evaluate_every
-        return Plan(make_step(self), start, finish, constants, evaluate, every, every)
+        judged = evaluate if data.validation else None
+        return Plan(make_step(self), start, finish, constants, judged, every, every)
 
 
 def make_step(recipe: AudioToImageRecipe) -> Callable[..., tuple[EpochState, Metrics]]:
@@ -268,5 +278,7 @@ def draw(folder: RunFolder, parameters: Any, data: Pairs, options: Any) -> None:
     shown = [np.asarray(one).reshape(1, -1, side, side) for one in (data.pictures, counts)]
     figure = plots.plot_image_rows(shown, ["pictures", "syntheses"])
     folder.save_figure(figure, "syntheses")
-    curve = plots.read_curve(folder, "eval_test_accuracy")
-    folder.save_figure(plots.plot_curves({"nearest picture is the right one": curve}), "curve")
+    if data.validation:
+        curve = plots.read_curve(folder, "eval_accuracy")
+        label = "nearest picture is the right one"
+        folder.save_figure(plots.plot_curves({f"validation, {label}": curve}), "curve")

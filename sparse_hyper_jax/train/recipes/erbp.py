@@ -33,13 +33,17 @@ from sparse_hyper_jax.train.models.spiking_autoencoder import TEST_KEY
 from sparse_hyper_jax.train.recipe import Plan, Recipe
 from sparse_hyper_jax.train.run_folder import RunFolder
 
-TEST_SEED = 2**31 - 2
+TEST_SEED, VALIDATION_SEED = 2**31 - 2, 2**31 - 3
+
+VALIDATED = 5
+"""Of the samples of N-MNIST to train on, each one of so many is kept apart to validate on."""
 
 
 class Parts(NamedTuple):
-    """What is trained on, and what is tested on."""
+    """What is trained, validated and tested on."""
 
     train: EventSamples
+    validation: EventSamples | None
     test: EventSamples
 
 
@@ -58,8 +62,13 @@ class ErbpRecipe(Recipe):
     data_dir: Path | None = None
     """Folder of an npz file of N-MNIST."""
 
+    validate: bool = True
+    """Keep every fifth sample of N-MNIST to train on apart, to choose settings by. Without it, once
+    settings are chosen, these are trained on too."""
+
     discs: Several = 400
-    """Discs to train on; half as many, the same for every seed, are tested on."""
+    """Discs to train on; half as many, the same for every seed, are validated on, and others
+    tested on."""
 
     window: Whole = 16
     """Side of the window that follows the events; 0 for the whole field."""
@@ -100,23 +109,29 @@ class ErbpRecipe(Recipe):
 
     def ignored(self) -> Iterator[tuple[str, Sequence[str]]]:
         """Discs need no file, single samples no batch, the whole field no memory."""
-        yield "task", ("data_dir",) if self.task == "disc" else ("discs",)
+        yield "task", ("data_dir", "validate") if self.task == "disc" else ("discs",)
         if self.method == "erbp":
             yield "method", ("batch",)
         if not self.window:
             yield "window", ("memory",)
+        if not self.validate:
+            yield "validate", ("evaluate_every",)
 
     def load(self) -> Parts:
-        """Read N-MNIST, or draw discs: those to test on are the same for every seed."""
+        """Read N-MNIST, or draw discs: those to judge by are the same for every seed."""
         if self.task == "nmnist":
             assert self.data_dir, "checked"
-            parts = Parts(*load_events(self.data_dir, steps=self.time_steps or 300))
+            train, test = load_events(self.data_dir, steps=self.time_steps or 300)
+            parts = Parts(*(apart(train) if self.validate else (train, None)), test)
         else:
-            keys = jax.random.key(self.seed), jax.random.key(TEST_SEED)
+            half = self.discs // 2
+            seeds = (self.seed, self.discs), (VALIDATION_SEED, half), (TEST_SEED, half)
             parts = Parts(
                 *(
-                    moving_discs(key, jnp.arange(count) % 4, steps=self.time_steps or 60)
-                    for key, count in zip(keys, (self.discs, self.discs // 2), strict=True)
+                    moving_discs(
+                        jax.random.key(seed), jnp.arange(count) % 4, steps=self.time_steps or 60
+                    )
+                    for seed, count in seeds
                 )
             )
         require(
@@ -152,7 +167,8 @@ class ErbpRecipe(Recipe):
         assert self.evaluate_every, "settled"
         assert self.pool, "settled"
         field = Field(data.train.shape, self.pool, self.window, self.memory)
-        classes = 1 + max(int(np.max(np.asarray(part.labels))) for part in data)
+        parts = {name: part for name, part in data._asdict().items() if part}
+        classes = 1 + max(int(np.max(np.asarray(part.labels))) for part in parts.values())
         make = make_erbp if self.method == "erbp" else make_decolle
         step, scores, state = make(self, field, classes, len(data.train.labels))
 
@@ -162,21 +178,38 @@ class ErbpRecipe(Recipe):
             return accuracies_over_time(every, np.asarray(part.labels))
 
         def evaluate(folder: RunFolder, number: int, state: EpochState) -> dict[str, float]:
-            return {"test_accuracy": judge(state, data.test)[-1]}
+            return {"accuracy": judge(state, parts["validation"])[-1]}
 
         def finish(folder: RunFolder, state: EpochState) -> dict[str, Any]:
-            draw(folder)
-            over_time = judge(state, data.test)
+            if data.validation:
+                draw(folder)
+            over_time = {name: judge(state, part) for name, part in parts.items()}
             return {
-                "train_accuracy": judge(state, data.train)[-1],
-                "test_accuracy": over_time[-1],
-                "test_accuracy_over_time": over_time,
+                **{f"{name}_accuracy": found[-1] for name, found in over_time.items()},
+                "test_accuracy_over_time": over_time["test"],
                 "inputs": field.inputs,
-            } | references(field, *data)
+            } | references(field, data.train, data.test)
 
         constants = (jnp.asarray(data.train.codes), jnp.asarray(data.train.labels))
+        judged = evaluate if data.validation else None
         every = self.evaluate_every
-        return Plan(step, state, finish, (constants,), evaluate, every, longest_dispatch=every)
+        return Plan(step, state, finish, (constants,), judged, every, longest_dispatch=every)
+
+
+def apart(samples: EventSamples) -> tuple[EventSamples, EventSamples]:
+    """Cut every so many of the samples off, to validate on."""
+    taken = np.arange(len(samples.labels)) % VALIDATED == VALIDATED - 1
+    require(
+        bool(taken.any()),
+        f"{len(taken)} samples to train on",
+        f"at least {VALIDATED}, of which one is validated on",
+        "use a larger file, or --no-validate",
+    )
+    parts = [
+        EventSamples(samples.codes[rows], samples.labels[rows], samples.shape)
+        for rows in (~taken, taken)
+    ]
+    return parts[0], parts[1]
 
 
 Made = tuple[Callable[..., tuple[EpochState, Metrics]], Callable[..., jax.Array], EpochState]
@@ -245,8 +278,8 @@ def make_decolle(recipe: ErbpRecipe, field: Field, classes: int, samples: int) -
 
 
 def draw(folder: RunFolder) -> None:
-    """Draw the test accuracy over training."""
+    """Draw the validation accuracy over training."""
     from sparse_hyper_jax.train import plots  # matplotlib is slow to import
 
-    curve = plots.read_curve(folder, "eval_test_accuracy")
-    folder.save_figure(plots.plot_curves({"test accuracy": curve}), "curve")
+    curve = plots.read_curve(folder, "eval_accuracy")
+    folder.save_figure(plots.plot_curves({"validation accuracy": curve}), "curve")
