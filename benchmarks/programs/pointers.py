@@ -62,6 +62,13 @@ class Method:
     """Standard deviation of pointers in steps, first and last; between them it falls by the same
     factor in every step of training."""
 
+    held: float = 0.1
+    """Penalty of a pointer that leads one spread beyond the lags that there are."""
+
+    wide: float = 0.0
+    """Share of pointers, drawn anew in every step, whose spread has not fallen all the way: how far
+    is drawn too. Through these an address that was lost is found again."""
+
     points: tuple[int, int] = (4, 4)
     """Global and local points."""
 
@@ -205,6 +212,16 @@ def pointed(params: Params, batch: Batch) -> jax.Array:
     return jnp.arange(length)[None] - back
 
 
+def outside(params: Params, batch: Batch, spread: jax.Array) -> jax.Array:
+    """Tell how far pointers lead beyond what they may, in spreads, squared, in the mean.
+
+    A Gaussian that an end cuts off gets sharper beyond that end: without this nothing holds it.
+    """
+    length = batch.lags.shape[1]
+    back = jnp.arange(length)[None] - pointed(params, batch)
+    return jnp.mean(((back - jnp.clip(back, 0, length // 2 - 1)) / spread) ** 2)
+
+
 def dense_scores(params: Params, batch: Batch) -> jax.Array:
     """Give the scores of all pairs ``(b, T, T)``: queries know the position of their answer."""
     length = batch.lags.shape[1]
@@ -226,13 +243,19 @@ def attend(
     num_global, num_local = method.points
 
     def one(key: jax.Array, bits: jax.Array, means: jax.Array) -> jax.Array:
+        of_points, of_width, of_share = jax.random.split(key, 3)
+        size = (len(bits),)
+        back = jax.random.uniform(of_share, size) * jax.random.bernoulli(
+            of_width, method.wide, size
+        )
+        spreads = spread * (method.spreads[0] / spread) ** back
         return attention.pointer_attention(
-            key,
+            of_points,
             nothing,
             nothing,
             bits[:, None],
             means,
-            variances=jnp.full_like(means, 1) * spread**2,
+            variances=spreads[:, None, None] ** 2,
             num_global=num_global,
             num_local=num_local,
             global_from=method.global_from,  # type: ignore[arg-type]
@@ -263,7 +286,9 @@ def advance(
         spread = first * (last / first) ** share
 
         def loss(params: Params) -> jax.Array:
-            return loss_of(params, attend(method, params, drawn, of_points, spread), drawn)
+            out = attend(method, params, drawn, of_points, spread)
+            held = 0 if method.dense else method.held * outside(params, drawn, spread)
+            return loss_of(params, out, drawn) + held
 
         value, slopes = jax.value_and_grad(loss)(params)
         updates, moments = optimizer().update(slopes, moments, params)

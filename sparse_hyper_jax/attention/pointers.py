@@ -13,7 +13,7 @@ from sparse_hyper_jax.conv.entrance import as_int32
 from sparse_hyper_jax.entrance import as_array
 from sparse_hyper_jax.ops.device_axes import spread_by
 from sparse_hyper_jax.ops.own_draws import GlobalFrom
-from sparse_hyper_jax.ops.own_points import OwnPoints, enter_own, own_cells, own_points
+from sparse_hyper_jax.ops.own_points import OwnPoints, as_rows, enter_own, own_cells, own_points
 from sparse_hyper_jax.precision import float_dtype, wide_dtype
 
 
@@ -126,10 +126,10 @@ def pointer_attention(
         region=region,
         global_from=global_from,
     )
-    dtype = wide_dtype(means, variances)
-    rank = len(reads.shape)
-    flat = (part.astype(dtype).reshape(-1, rank) for part in (means, variances))
-    points = own_points(random_key, *flat, reads.shape, counts, last=_last_of_each(reads))
+    dtype, single = wide_dtype(means, variances), shape is None
+    centres, spreads = (as_rows(part, dtype, single=single) for part in (means, variances))
+    last = _last_of_each(reads)
+    points = own_points(random_key, centres, spreads, reads.shape, counts, last=last)
     return _attend(reads, points).astype(float_dtype(as_array("value", value)))
 
 
@@ -179,7 +179,7 @@ def pointer_attention_hard(
     reads = _enter(
         query, key, value, means, causal=causal, times=times, near=near, shape=shape, scale=scale
     )
-    flat = means.astype(wide_dtype(means)).reshape(-1, len(reads.shape))
+    flat = as_rows(means, wide_dtype(means), single=shape is None)
     points = own_cells(flat, reads.shape, _last_of_each(reads))
     return _attend(reads, points).astype(float_dtype(as_array("value", value)))
 
@@ -265,11 +265,14 @@ def _last_of_each(reads: _Reads) -> jax.Array | None:
 
 def _attend(reads: _Reads, points: OwnPoints) -> jax.Array:
     """Attend to all points of a query, and to the nearest positions: ``(T, h, e)``."""
-    steps, heads = reads.query.shape[:2]
+    steps, heads, pointers, *_ = reads.means.shape
     dtype = wide_dtype(reads.query, points.logs)
-    cells, logs = (
-        part.reshape(steps, heads, -1).swapaxes(0, 1) for part in (points.cells, points.logs)
-    )
+
+    def of_heads(part: jax.Array) -> jax.Array:
+        part = part.reshape(steps, heads, pointers, part.shape[1])
+        return jax.lax.collapse(part, 2).swapaxes(0, 1)
+
+    cells, logs = of_heads(points.cells), of_heads(points.logs)
     if reads.near and reads.last is not None:
         back = reads.last[:, None] - jnp.arange(reads.near, dtype=jnp.int32)[None]
         size = (heads, *back.shape)

@@ -13,7 +13,7 @@ from sparse_hyper_jax.conv.reads import mix_reads, ready_weights
 from sparse_hyper_jax.entrance import as_array
 from sparse_hyper_jax.ops.device_axes import spread_by
 from sparse_hyper_jax.ops.own_draws import GlobalFrom
-from sparse_hyper_jax.ops.own_points import OwnPoints, enter_own, own_cells, own_points
+from sparse_hyper_jax.ops.own_points import OwnPoints, as_rows, enter_own, own_cells, own_points
 from sparse_hyper_jax.precision import wide_dtype
 
 
@@ -94,7 +94,7 @@ def adaptive_conv(
         global_from=global_from,
     )
     dtype = wide_dtype(x, weights, offsets, variances)
-    variances = variances.astype(dtype).reshape(-1, len(padded))
+    variances = as_rows(variances, dtype, single=x.ndim == 2)
     means, last = _places(offsets.astype(dtype), x, stride, causal)
     return _mix(
         x, weights, own_points(key, means, variances, padded, counts, last=last), offsets, dtype
@@ -173,9 +173,9 @@ def _places(
     # Counted from the cell of zeros that stands before the first.
     own = np.moveaxis(np.indices(out) * stride + 1, 0, -1)[..., None, :]
     own = np.broadcast_to(own, (*out, taps, rank))
-    means = offsets.reshape(own.shape) + jnp.asarray(own, offsets.dtype)
+    means = as_rows(offsets, offsets.dtype, single=rank == 1)
     last = jnp.asarray(own.reshape(-1), jnp.int32) if causal else None
-    return means.reshape(-1, rank), last
+    return means + jnp.asarray(own.reshape(-1, rank), offsets.dtype), last
 
 
 def _mix(

@@ -94,7 +94,8 @@ class AdaptiveConv(nnx.Module):
         self.in_features = checks.check_count("in_features", in_features, least=1)
         self.out_features = checks.check_count("out_features", out_features, least=1)
         self.num_taps = checks.check_count("num_taps", num_taps, least=1)
-        self.source = check_source(source)
+        check_source(source)
+        self.source = source
         check_no_container(global_from=global_from, causal=causal, deterministic=deterministic)
         self.causal, self.deterministic = causal, deterministic
         self.stride = checks.check_count("stride", stride, least=1)

@@ -99,7 +99,8 @@ class PointerAttention(nnx.Module):
     ):
         self.in_features = checks.check_count("in_features", in_features, least=1)
         self.num_heads = checks.check_count("num_heads", num_heads, least=1)
-        self.source = check_source(source)
+        check_source(source)
+        self.source = source
         check_no_container(global_from=global_from, causal=causal, deterministic=deterministic)
         self.causal, self.deterministic = causal, deterministic
         self.near, self.stride = checks.check_count("near", near), stride
@@ -216,8 +217,8 @@ class PointerAttention(nnx.Module):
         return rows.reshape(*rows.shape[:2], heads, self.head_features)
 
 
-def check_source(source: Any) -> Source:
-    """Return a source after checking that it can be called.
+def check_source(source: Any) -> None:
+    """Raise unless a source can be called.
 
     Raises:
         ValueError: something else.
@@ -228,7 +229,6 @@ def check_source(source: Any) -> Source:
         "a module or a function of the input",
         "pass what gives means and variances",
     )
-    return source
 
 
 def found_by(

@@ -112,6 +112,20 @@ def masked_log_softmax(logits: jax.Array, kept: jax.Array) -> jax.Array:
     return jnp.where(kept, beneath - jnp.log(jnp.where(total == 0, 1, total)), -jnp.inf)
 
 
+def as_rows(numbers: jax.Array, dtype: Any, *, single: bool) -> jax.Array:
+    """Give one row for each tuple, ``(n, r)``.
+
+    Args:
+        numbers: ``(..., r)``, or ``(...)`` if there is a single axis.
+        dtype: of the result.
+        single: whether there is.
+    """
+    numbers = numbers.astype(dtype)
+    # Not both in one reshape: with a batch that is spread over devices JAX wants them apart.
+    numbers = numbers[..., None] if single else numbers
+    return jax.lax.collapse(numbers, 0, numbers.ndim - 1)
+
+
 def enter_own(
     key: jax.Array | None,
     means: Any,

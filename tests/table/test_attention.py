@@ -27,9 +27,9 @@ def stepped(query, key, value):
     return out, cache.keys, cache.values
 
 
-MEANS = between(STEPS * HEADS, 1, seed=5).reshape(STEPS, HEADS, 1)
+MEANS = between(STEPS * HEADS * 2, 1, seed=5).reshape(STEPS, HEADS, 2)
 MEANS[0] = 0.25
-VARIANCES = eighths(STEPS, HEADS, 1, low=0.5, high=3.0, seed=6)
+VARIANCES = eighths(STEPS, HEADS, 2, low=0.5, high=3.0, seed=6)
 
 ROWS = [
     Row(

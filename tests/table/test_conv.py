@@ -21,6 +21,8 @@ HALVES = {
 }
 NO_FLOATS = "taps are integers and flags; a gain of NaN places none"
 VARIANCES = eighths(STEPS, 3, low=0.5, high=3.0, seed=5)
+OF_CELLS = between(24, 2, seed=4).reshape(4, 3, 2, 2) - 2
+OF_CELLS[0, 0, 0] = 0.25
 PROBE = {"reach": 5, "min_z": None}
 OWN_SLOTS = ops.Taps(np.zeros((CHANNELS, 1, 1), np.int32), np.zeros((CHANNELS, 1), bool))
 
@@ -103,7 +105,7 @@ ROWS = [
     Row(
         "adaptive_conv_hard, a plane",
         conv.adaptive_conv_hard,
-        (PLANE, SHARED[:2], between(24, 2, seed=4).reshape(4, 3, 2, 2) - 2),
+        (PLANE, SHARED[:2], OF_CELLS),
     ),
     Row(
         "lag_kernel",
