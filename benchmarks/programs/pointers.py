@@ -55,8 +55,8 @@ class Method:
     rate: float = 0.01
     """Of Adam, in the beginning."""
 
-    falls: str = "spread"
-    """Whether the rate falls to a hundredth as the ``spread`` does, by a ``cosine``, or ``no``."""
+    falls: bool = True
+    """Whether the rate falls as the spread does, to a hundredth at the least."""
 
     spreads: tuple[float, float] = (32.0, 0.4)
     """Standard deviation of pointers in steps, first and last; between them it falls by the same
@@ -64,10 +64,6 @@ class Method:
 
     held: float = 0.1
     """Penalty of a pointer that leads one spread beyond the lags that there are."""
-
-    wide: float = 0.0
-    """Share of pointers, drawn anew in every step, whose spread has not fallen all the way: how far
-    is drawn too. Through these an address that was lost is found again."""
 
     points: tuple[int, int] = (4, 4)
     """Global and local points."""
@@ -87,8 +83,8 @@ class Task:
 
 METHODS = {
     "pointers": Method(),
-    "pointers, cosine rate": Method(falls="cosine"),
-    "pointers, constant rate": Method(falls="no"),
+    "pointers, not held": Method(held=0.0),
+    "pointers, constant rate": Method(falls=False),
     "pointers, uniform points": Method(global_from="uniform"),
     "dense, told the position": Method(dense=True),
 }
@@ -243,19 +239,13 @@ def attend(
     num_global, num_local = method.points
 
     def one(key: jax.Array, bits: jax.Array, means: jax.Array) -> jax.Array:
-        of_points, of_width, of_share = jax.random.split(key, 3)
-        size = (len(bits),)
-        back = jax.random.uniform(of_share, size) * jax.random.bernoulli(
-            of_width, method.wide, size
-        )
-        spreads = spread * (method.spreads[0] / spread) ** back
         return attention.pointer_attention(
-            of_points,
+            key,
             nothing,
             nothing,
             bits[:, None],
             means,
-            variances=spreads[:, None, None] ** 2,
+            variances=jnp.full_like(means, 1) * spread**2,
             num_global=num_global,
             num_local=num_local,
             global_from=method.global_from,  # type: ignore[arg-type]
@@ -292,12 +282,7 @@ def advance(
 
         value, slopes = jax.value_and_grad(loss)(params)
         updates, moments = optimizer().update(slopes, moments, params)
-        falls = {
-            "spread": jnp.maximum(spread / first, 0.01),
-            "cosine": 0.01 + 0.99 * (1 + jnp.cos(jnp.pi * share)) / 2,
-            "no": jnp.ones(()),
-        }
-        rate = -method.rate * falls[method.falls]
+        rate = -method.rate * (jnp.maximum(spread / first, 0.01) if method.falls else 1)
         params = jax.tree.map(lambda leaf, update: leaf + rate * update, params, updates)
         return (params, moments), value
 
