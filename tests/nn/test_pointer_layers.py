@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from sparse_hyper_jax import attention, conv, nn
+from sparse_hyper_jax import attention, conv, nn, ops
 from tests.ops.examples import assert_close, assert_names_itself_and_its_cure
 
 STEPS, FEATURES, HEADS, POINTERS = 10, 8, 4, 2
@@ -133,6 +133,19 @@ def test_in_evaluation_nothing_is_random():
     assert "threefry" not in str(draws)
 
 
+def test_a_hyperlayer_says_where_its_points_come_from():
+    options = {"num_global": 4, "global_from": "density"}
+
+    @jax.jit
+    def run(x, key):
+        layer = nn.FreeHyperLayer((6,), (5,), 3, **options, rngs=nnx.Rngs(0))
+        tuple_key, _ = jax.random.split(key)
+        y = ops.hyperlayer(tuple_key, layer.source(), x.T, (5,), **options)
+        return layer(x, rngs=key), y.T
+
+    assert_close(*run(np.eye(6, dtype=np.float32), jax.random.key(0)), rtol=1e-6)
+
+
 X = np.zeros((2, 6, 4), np.float32)
 
 
@@ -171,6 +184,11 @@ WRONG = {
         called(conv_of(lambda x: (x, x))),
         "means of shape (2, 6, 4)",
         "every output cell",
+    ),
+    "no points by density": (
+        called(lambda: nn.FreeHyperLayer((4,), (3,), 2, global_from="density", rngs=nnx.Rngs(0))),
+        "global_from='density' with num_global=0",
+        "points that are drawn so",
     ),
     "no heads": (called(attention_of(key_heads=3)), "key_heads=3", "divides"),
 }
