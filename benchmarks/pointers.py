@@ -21,8 +21,9 @@ SAME_SECONDS = "dense, told the position, same seconds"
 METHODS = (
     POINTERS,
     SAME_SECONDS,
-    "pointers, constant rate",
-    "pointers, not held",
+    "pointers, none wide",
+    "pointers, none wide, constant rate",
+    "pointers, none wide, not held",
     "pointers, uniform points",
 )
 LENGTHS = (256, 1024, 4096)
@@ -87,6 +88,6 @@ BENCHMARK = Benchmark(
         {"part": "cost", "length": 32, "batch": 2, "method": POINTERS},
     ],
     table=write,
-    seeds=range(20, 23),
+    seeds=range(30, 33),
     repeats=7,
 )

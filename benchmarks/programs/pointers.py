@@ -65,6 +65,10 @@ class Method:
     held: float = 0.1
     """Penalty of a pointer that leads one spread beyond the lags that there are."""
 
+    wide: float = 0.2
+    """Share of pointers, drawn anew in every step, whose spread has not fallen as far as that of
+    the others, but to somewhere between: so an address that was lost is found again."""
+
     points: tuple[int, int] = (4, 4)
     """Global and local points."""
 
@@ -83,8 +87,9 @@ class Task:
 
 METHODS = {
     "pointers": Method(),
-    "pointers, not held": Method(held=0.0),
-    "pointers, constant rate": Method(falls=False),
+    "pointers, none wide": Method(wide=0.0),
+    "pointers, none wide, not held": Method(wide=0.0, held=0.0),
+    "pointers, none wide, constant rate": Method(wide=0.0, falls=False),
     "pointers, uniform points": Method(global_from="uniform"),
     "dense, told the position": Method(dense=True),
 }
@@ -239,13 +244,16 @@ def attend(
     num_global, num_local = method.points
 
     def one(key: jax.Array, bits: jax.Array, means: jax.Array) -> jax.Array:
+        of_points, of_width, of_share = jax.random.split(key, 3)
+        size, wide = means.shape, method.wide
+        back = jax.random.uniform(of_share, size) * jax.random.bernoulli(of_width, wide, size)
         return attention.pointer_attention(
-            key,
+            of_points,
             nothing,
             nothing,
             bits[:, None],
             means,
-            variances=jnp.full_like(means, 1) * spread**2,
+            variances=(spread * (method.spreads[0] / spread) ** back) ** 2,
             num_global=num_global,
             num_local=num_local,
             global_from=method.global_from,  # type: ignore[arg-type]
