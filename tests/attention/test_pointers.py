@@ -17,7 +17,7 @@ POINTERS = 2
 DRAWN = {"num_global": 3, "num_local": 2}
 NONE = {"num_global": 0, "num_local": 0}
 EVERYWHERE = np.tile(np.arange(LENGTH, dtype=np.float32), (LENGTH, HEADS, 1))
-SETTLED = np.full_like(EVERYWHERE, 1e-12)
+ON_A_PLANE = np.stack(np.unravel_index(EVERYWHERE.astype(int), (3, 4)), -1).astype(np.float32)
 
 
 def pointers(shape=(LENGTH,), *, steps=LENGTH, seed=0):
@@ -109,8 +109,17 @@ def test_pointers_to_all_positions_are_attention():
         return (
             [jax.nn.dot_product_attention(*rows, is_causal=causal) for causal in (True, False)],
             [
-                attention.pointer_attention_hard(*rows, EVERYWHERE),
-                by(EVERYWHERE, variances=SETTLED),
+                # On several axes what lies after a query is dropped.
+                attention.pointer_attention_hard(*rows, ON_A_PLANE, shape=(3, 4)),
+                # One pointer for each query, so wide that all of its points are alike.
+                attention.pointer_attention(
+                    jax.random.key(0),
+                    *rows,
+                    EVERYWHERE[..., :1],
+                    variances=np.full_like(EVERYWHERE[..., :1], 1e12),
+                    num_global=200,
+                    global_from="uniform",
+                ),
             ],
             [
                 attention.pointer_attention_hard(*rows, EVERYWHERE, causal=False),
