@@ -65,6 +65,7 @@ PAGES = {
     "docs/local.md": ("associated",),
     "docs/spiking.md": ("spiking",),
     "docs/lag_attention.md": ("lag_attention",),
+    "docs/pointers.md": ("pointers",),
     "docs/graphs.md": ("wiring", "citations"),
 }
 """Benchmarks by the page that shows them."""

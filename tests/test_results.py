@@ -17,7 +17,7 @@ WITHOUT_TABLE = ("sparse_backprop_speed", "gpu")
 UNFINISHED = (
     *("gpu", "sort_quality", "glimpse_table", "glimpse_headline", "shard"),
     *("associated", "spiking"),
-    "lag_attention",
+    *("lag_attention", "pointers"),
     *("wiring", "citations"),
     *("identity", "free_values"),
 )

@@ -1,4 +1,4 @@
-"""Self-attention at learned lags: every head reads a few positions, found by exact gains.
+"""Attention at learned positions: lags that all share, found by exact gains, or pointers.
 
 Hard taps, placed where a probe finds most to gain, and trained on between::
 
@@ -11,10 +11,18 @@ Hard taps, placed where a probe finds most to gain, and trained on between::
        |   pursuit.py        pursue_lags          the best one is placed, if it stands out
        |   probe.py          probe_attention      both at once, also for projections to come
        |                     swap_lag             the least important one goes for a better one
+
+Where every query has positions of its own, which a network makes and a gradient moves::
+
+    query, key, value (T, h, d), means (T, h, k)
+       |   pointers.py       pointer_attention       a few points about each mean
+       |                     pointer_attention_hard  the nearest ones: evaluation
+    out (T, h, e)
 """
 
 from sparse_hyper_jax.attention.gains import lag_attention_gains
 from sparse_hyper_jax.attention.lag_attention import lag_attention
+from sparse_hyper_jax.attention.pointers import pointer_attention, pointer_attention_hard
 from sparse_hyper_jax.attention.probe import probe_attention
 from sparse_hyper_jax.attention.pursuit import (
     LagTaps,
@@ -34,6 +42,8 @@ __all__ = [
     "lag_attention_gains",
     "lag_attention_step",
     "lag_importance",
+    "pointer_attention",
+    "pointer_attention_hard",
     "probe_attention",
     "pursue_lags",
     "swap_lag",

@@ -8,6 +8,8 @@ For ``k`` taps among ``reach`` candidate lags, of ``C`` channels to ``O``::
        |       stream.py     lag_conv_step      of one step, from a ring of the last ones
        |       plane.py      offset_conv        of planes (..., H, W, C), offsets (k, 2)
        |       soft.py       soft_lag_conv      of taps between lags, to fine-tune or to compare
+       |       adaptive.py   adaptive_conv      of taps that lie elsewhere for every output
+       |                     adaptive_conv_hard
     output                   (..., T, O)
        |                     its cotangent
     gains      spectra.py    all differences at once, by FFT
@@ -21,6 +23,7 @@ For ``k`` taps among ``reach`` candidate lags, of ``C`` channels to ``O``::
     kernels    export.py     lag_kernel, offset_kernel: dense, for other tools
 """
 
+from sparse_hyper_jax.conv.adaptive import adaptive_conv, adaptive_conv_hard
 from sparse_hyper_jax.conv.export import lag_kernel, offset_kernel
 from sparse_hyper_jax.conv.gains import autocovariance, lag_gains
 from sparse_hyper_jax.conv.lag import lag_conv
@@ -40,6 +43,8 @@ __all__ = [
     "SHARINGS",
     "LagShares",
     "LagStream",
+    "adaptive_conv",
+    "adaptive_conv_hard",
     "autocovariance",
     "clear_moments",
     "gaussian_shares",

@@ -17,6 +17,7 @@ from sparse_hyper_jax.ops.distances import Density
 from sparse_hyper_jax.ops.entrance import enter_tuples
 from sparse_hyper_jax.ops.hyperlayer import sometimes, tensor_shape
 from sparse_hyper_jax.ops.multiply import contract, product_dtype
+from sparse_hyper_jax.ops.own_draws import GlobalFrom
 from sparse_hyper_jax.ops.plan import learned_shape, plan_relaxation
 from sparse_hyper_jax.ops.relax import settle_tuples
 from sparse_hyper_jax.precision import at_least_float32, wide_dtype
@@ -36,6 +37,7 @@ def hyperlayer(
     template: Template | None = None,
     density: Density = "gaussian",
     block_size: int | None = None,
+    global_from: GlobalFrom = "uniform",
     sample_probability: float | jax.Array = 1.0,
     wrap: bool = False,
 ) -> jax.Array:
@@ -63,6 +65,7 @@ def hyperlayer(
         template: fixed columns.
         density: see there.
         block_size: see there.
+        global_from: see there.
         sample_probability: see :func:`sparse_hyper_jax.ops.hyperlayer`.
         wrap: every learned axis is a circle.
 
@@ -102,6 +105,7 @@ def hyperlayer(
         density=density,
         block_size=block_size,
         locality=None,
+        global_from=global_from,
         wrap=wrap,
         debug=False,
     )

@@ -29,6 +29,7 @@ from sparse_hyper_jax.ops.distances import Density
 from sparse_hyper_jax.ops.duplicates import mark_first
 from sparse_hyper_jax.ops.entrance import enter_tuples
 from sparse_hyper_jax.ops.mix import mix_in_blocks
+from sparse_hyper_jax.ops.own_draws import GlobalFrom
 from sparse_hyper_jax.ops.plan import Plan, plan_relaxation
 from sparse_hyper_jax.ops.sample import draw_tuples
 from sparse_hyper_jax.ops.templates import with_template
@@ -50,6 +51,7 @@ def relax(
     template: Template | None = None,
     density: Density = "gaussian",
     block_size: int | None = None,
+    global_from: GlobalFrom = "uniform",
     wrap: bool = False,
 ) -> SparseEntries:
     """Sample integer tuples and share the values among them, each device for its tuples.
@@ -71,6 +73,7 @@ def relax(
         template: fixed columns.
         density: see there.
         block_size: see there.
+        global_from: see there.
         wrap: every learned axis is a circle.
 
     Returns:
@@ -107,6 +110,7 @@ def relax(
         density=density,
         block_size=block_size,
         locality=None,
+        global_from=global_from,
         wrap=wrap,
         debug=False,
     )
@@ -134,7 +138,7 @@ def sample(
         points int32 ``(k, q, r)``, indices int32 ``(k * q, R)`` with the template's columns, and
         the function to call inside ``shard_map`` with a device's rows of points and tuples.
     """
-    points = _draw_points(key, tuples.means, plan)
+    points = _draw_points(key, tuples, plan)
     indices = with_template(points, plan.template)
     if plan.chunk_size == len(points) and mesh.shape["tuples"] > 1:
         return points, indices, partial(_mix_shared, plan)
@@ -172,16 +176,17 @@ def check_parts(mesh: Mesh, count: int, chunk_size: int) -> None:
     )
 
 
-def _draw_points(key: jax.Array | None, means: jax.Array, plan: Plan) -> jax.Array:
+def _draw_points(key: jax.Array | None, tuples: ContinuousTuples, plan: Plan) -> jax.Array:
     """Draw the points of ``ops.relax``: every chunk from a key of its own."""
-    if plan.chunk_size == len(means):
-        return draw_tuples(key, means, plan.shape, plan.counts, wrap=plan.wrap)
-    chunks = means.reshape(-1, plan.chunk_size, len(plan.shape))
-    keys = None if key is None else jax.random.split(key, len(chunks))
-    points = jax.vmap(
-        lambda key, means: draw_tuples(key, means, plan.shape, plan.counts, wrap=plan.wrap),
-        in_axes=(None if key is None else 0, 0),
-    )(keys, chunks)
+
+    def draw(key: jax.Array | None, means: jax.Array, variances: jax.Array) -> jax.Array:
+        return draw_tuples(key, means, variances, plan.shape, plan.counts, wrap=plan.wrap)
+
+    if plan.chunk_size == len(tuples.means):
+        return draw(key, tuples.means, tuples.variances)
+    means, variances = (part.reshape(-1, plan.chunk_size, len(plan.shape)) for part in tuples[:2])
+    keys = None if key is None else jax.random.split(key, len(means))
+    points = jax.vmap(draw, in_axes=(None if key is None else 0, 0, 0))(keys, means, variances)
     return jax.lax.collapse(points, 0, 2)
 
 

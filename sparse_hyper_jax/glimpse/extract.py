@@ -26,6 +26,7 @@ from sparse_hyper_jax.glimpse.points import (
     flat_cell,
 )
 from sparse_hyper_jax.ops.device_axes import spread_by
+from sparse_hyper_jax.ops.own_draws import GlobalFrom
 from sparse_hyper_jax.precision import at_least_float32, wide_dtype
 from sparse_hyper_jax.types import LEAST_VARIANCE
 
@@ -45,6 +46,7 @@ def extract(
     draws: Draws = "glimpse",
     padding: EdgePadding = "border",
     rank: int = 2,
+    global_from: GlobalFrom = "uniform",
 ) -> jax.Array:
     """Read a window of an image at random pixels, so that its place can be learned.
 
@@ -78,6 +80,8 @@ def extract(
             a mean are those; ``"reflection"``: its mirror image about the middle of the outermost
             pixels, and then that of the other side; there an infinite mean gives NaN.
         rank: number of axes ``r``, from 1 to 3.
+        global_from: ``"density"`` draws the global points of every pixel from its own density, see
+            :func:`~sparse_hyper_jax.ops.sample_tuples`.
 
     Returns:
         ``(*window)`` or ``(*window, C)``, float32 or wider.
@@ -100,7 +104,12 @@ def extract(
     image, means = enter_image(image, rank), enter_means(means, rank)
     shape, window = image.shape[:rank], means.shape[:-1]
     options = check_options(
-        shape, num_global=num_global, num_local=num_local, region=region, draws=draws
+        shape,
+        num_global=num_global,
+        num_local=num_local,
+        region=region,
+        draws=draws,
+        global_from=global_from,
     )
     check_key(key, options)
     checks.check_choice("padding", padding, EDGE_PADDINGS)
@@ -117,7 +126,9 @@ def extract(
         places = reflected(places, shape)
     variances = jnp.broadcast_to(variances.astype(dtype), means.shape)
     variances = jnp.maximum(jnp.moveaxis(variances, -1, 0).reshape(rank, -1), LEAST_VARIANCE)
-    points = draw_points(key, [*jax.lax.stop_gradient(places)], shape, **options)
+    points = draw_points(
+        key, [*jax.lax.stop_gradient(places)], shape, variances=[*variances], **options
+    )
     pixels = spread_by(image.astype(dtype).reshape(*shape, -1), points[0].cells[0])
     y = _read(pixels, points, places, variances)
     y = jnp.moveaxis(y.reshape(len(y), *window), 0, -1)

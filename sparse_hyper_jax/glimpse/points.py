@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from sparse_hyper_jax import checks
 from sparse_hyper_jax.entrance import check_random_key
+from sparse_hyper_jax.ops.own_draws import GLOBAL_FROM, GlobalFrom, own_places
 
 Draws = Literal["glimpse", "pixel"]
 DRAWS = get_args(Draws)
@@ -46,6 +47,8 @@ def draw_points(
     num_local: int,
     region: Sequence[int],
     draws: Draws,
+    global_from: GlobalFrom = "uniform",
+    variances: Sequence[jax.Array] = (),
 ) -> list[Point]:
     """Draw the integer tuples of every pixel of a window.
 
@@ -65,7 +68,10 @@ def draw_points(
         num_local: points drawn from the region.
         region: its lengths; longer than the image means the whole image.
         draws: ``"pixel"``: every pixel has draws of its own. ``"glimpse"``: all have the same
-            global points, and local points at the same offsets.
+            global points, and local points at the same offsets; points by density come from the
+            same uniform numbers.
+        global_from: see :func:`~sparse_hyper_jax.ops.sample_tuples`.
+        variances: like ``places``; for points by density alone.
 
     Returns:
         ``2**r + num_local + num_global`` points.
@@ -88,7 +94,11 @@ def draw_points(
         points.append(Point(cells, ~repeated))
         codes.append(code)
     flats: list[jax.Array] = []
-    for cells in _draw(global_key, num_global, count, shape):
+    if global_from == "density":
+        drawn = _draw_near(global_key, (num_global, count), places, variances, shape)
+    else:
+        drawn = _draw(global_key, num_global, count, shape)
+    for cells in drawn:
         flat = flat_cell(cells, shape)
         steps = [cell - start for cell, start in zip(cells, first, strict=True)]
         limits = [(step >= 0) & (step < side) for step, side in zip(steps, sides, strict=True)]
@@ -148,6 +158,7 @@ class PointOptions(TypedDict):
     num_local: int
     region: tuple[int, ...]
     draws: Draws
+    global_from: GlobalFrom
 
 
 def check_options(
@@ -157,6 +168,7 @@ def check_options(
     num_local: int,
     region: Sequence[int] | None,
     draws: Draws,
+    global_from: GlobalFrom = "uniform",
 ) -> PointOptions:
     """Return the options in plain ints, or raise if points cannot be drawn so.
 
@@ -172,6 +184,7 @@ def check_options(
     )
     checks.check_flat_size("an image of shape", shape)
     checks.check_choice("draws", draws, DRAWS)
+    checks.check_choice("global_from", global_from, GLOBAL_FROM)
     default = (USUAL_SIDE,) * len(shape)
     region = checks.check_index_shape("region", default if region is None else region)
     number = ("one length", "two lengths", "three lengths")[len(shape) - 1]
@@ -186,6 +199,7 @@ def check_options(
         "num_local": checks.check_count("num_local", num_local),
         "region": region,
         "draws": draws,
+        "global_from": global_from,
     }
 
 
@@ -224,6 +238,26 @@ def _draw(
         for half, side in zip(halves, sides, strict=False)
     )
     return list(zip(*scaled, strict=True))
+
+
+def _draw_near(
+    key: jax.Array | None,
+    counts: tuple[int, int],
+    places: Sequence[jax.Array],
+    variances: Sequence[jax.Array],
+    shape: Sequence[int],
+) -> list[tuple[jax.Array, ...]]:
+    """Draw so many cells of the image by the density of every pixel, from so many draws."""
+    number, count = counts
+    if key is None or not number:
+        return []
+    uniform = jax.random.uniform(key, (count, number, len(shape)), jnp.float32)
+    tuples = jnp.stack(places, axis=-1), jnp.stack(variances, axis=-1)
+    near = jnp.round(own_places(uniform, *tuples, tuple(shape)))
+    return [
+        tuple(cell_of(near[:, point, axis], size) for axis, size in enumerate(shape))
+        for point in range(number)
+    ]
 
 
 def cell_of(cells: jax.Array, size: int) -> jax.Array:

@@ -8,6 +8,7 @@ each token to one of many experts, or to a few. Key networks give images a numbe
 puts a head on top, and names the baselines.
 ``LagConv``, ``OffsetConv``, ``AxonalDelay`` and ``LagAttention`` read at few places, and
 ``LearnedEdges`` from few nodes, which ``place_taps`` finds; ``GraphConv`` takes edges as they are.
+``PointerAttention`` and ``AdaptiveConv`` read where a source network points to.
 ``parameter_labels`` tells the parameters of sparse layers apart for optax.
 
 What modules take, and what NaN, padding and meshes of several devices do, says the page Rules of
@@ -21,6 +22,7 @@ the same points. The memory of a ``SparseBackpropLinear`` lies in the collection
 carries zeros if the layer took no part in the loss.
 """
 
+from sparse_hyper_jax.nn.adaptive_conv import AdaptiveConv
 from sparse_hyper_jax.nn.backprop_memory import (
     TRAINED,
     BackpropMemory,
@@ -42,6 +44,7 @@ from sparse_hyper_jax.nn.lag_layers import LagConv
 from sparse_hyper_jax.nn.mixture import Mixture
 from sparse_hyper_jax.nn.offset_layers import OffsetConv
 from sparse_hyper_jax.nn.parameters import RawMeans, RawVariances, TupleValues, parameter_labels
+from sparse_hyper_jax.nn.pointer_attention import PointerAttention
 from sparse_hyper_jax.nn.sparse_backprop import SparseBackpropLinear
 from sparse_hyper_jax.nn.sparse_maps import HyperLayer
 from sparse_hyper_jax.nn.tap_layers import TapSlots
@@ -49,6 +52,7 @@ from sparse_hyper_jax.nn.tap_placing import place_taps
 
 __all__ = [
     "TRAINED",
+    "AdaptiveConv",
     "AxonalDelay",
     "BackpropMemory",
     "Classified",
@@ -65,6 +69,7 @@ __all__ = [
     "Mixture",
     "NumberKeyNetwork",
     "OffsetConv",
+    "PointerAttention",
     "RawMeans",
     "RawVariances",
     "RouterBias",

@@ -14,6 +14,7 @@ from sparse_hyper_jax.nn.sparse_maps import Bias, HyperLayer
 from sparse_hyper_jax.ops import ContinuousTuples, Locality, Template
 from sparse_hyper_jax.ops.bounds import MeanMethod
 from sparse_hyper_jax.ops.distances import Density
+from sparse_hyper_jax.ops.own_draws import GlobalFrom
 from sparse_hyper_jax.ops.plan import plan_relaxation
 
 
@@ -21,6 +22,7 @@ class HyperLayerOptions(TypedDict, total=False):
     """Options of every :class:`HyperLayer`, which documents them and gives their defaults."""
 
     num_global: int
+    global_from: GlobalFrom
     num_local: int
     region: Sequence[int] | None
     chunk_size: int | None
@@ -118,6 +120,7 @@ class FreeHyperLayer(HyperLayer):
             density=self.density,
             block_size=None,
             locality=self.locality,
+            global_from=self.global_from,
             wrap=self.wrap,
             debug=False,
         )

@@ -78,8 +78,8 @@ class LagAttention(TapLayer):
         self.num_lags = checks.check_count("num_lags", num_lags)
         self.reach = checks.check_count("reach", reach, least=1)
         self.near = checks.check_count("near", near, most=self.reach)
-        self.key_heads = _divisor(self.num_heads, key_heads)
-        self.head_features = _per_head(self.in_features, self.num_heads, head_features)
+        self.key_heads = divisor_of(self.num_heads, key_heads)
+        self.head_features = per_head(self.in_features, self.num_heads, head_features)
         out_features = self.in_features if out_features is None else out_features
         self.out_features = checks.check_count("out_features", out_features, least=1)
         self.directions = checks.check_count("directions", directions, least=1)
@@ -202,7 +202,12 @@ class LagAttention(TapLayer):
         return query, key, value
 
 
-def _divisor(heads: int, key_heads: int | None) -> int:
+def divisor_of(heads: int, key_heads: int | None) -> int:
+    """Return the number of key heads, by default that of the heads.
+
+    Raises:
+        ValueError: no number that divides it.
+    """
     key_heads = checks.check_count("key_heads", heads if key_heads is None else key_heads, least=1)
     checks.require(
         heads % key_heads == 0,
@@ -213,7 +218,12 @@ def _divisor(heads: int, key_heads: int | None) -> int:
     return key_heads
 
 
-def _per_head(features: int, heads: int, given: int | None) -> int:
+def per_head(features: int, heads: int, given: int | None) -> int:
+    """Return the number of features of a head, by default its part of all.
+
+    Raises:
+        ValueError: no number, or heads that do not divide the features.
+    """
     if given is not None:
         return checks.check_count("head_features", given, least=1)
     checks.require(

@@ -26,6 +26,7 @@ from sparse_hyper_jax.ops import (
 )
 from sparse_hyper_jax.ops.densities import check_density
 from sparse_hyper_jax.ops.distances import Density
+from sparse_hyper_jax.ops.own_draws import GLOBAL_FROM, GlobalFrom
 
 Bias = Literal["none", "dense", "sparse"]
 BIASES = get_args(Bias)
@@ -47,6 +48,8 @@ class HyperLayer(nnx.Module):
             template: one per learned column).
         out_shape: lengths of the output axes.
         num_global: points per tuple drawn from all cells.
+        global_from: ``"density"`` draws them from the tuple's own density instead, see
+            :func:`~sparse_hyper_jax.ops.sample_tuples`.
         num_local: points per tuple drawn from a window around the mean.
         region: lengths of that window, one per learned axis.
         chunk_size: tuples per context; None puts all into one.
@@ -88,6 +91,7 @@ class HyperLayer(nnx.Module):
         out_shape: Sequence[int],
         *,
         num_global: int = 0,
+        global_from: GlobalFrom = "uniform",
         num_local: int = 0,
         region: Sequence[int] | None = None,
         chunk_size: int | None = None,
@@ -117,6 +121,8 @@ class HyperLayer(nnx.Module):
         self.wrap, self.share_samples, self.deterministic = wrap, share_samples, deterministic
         self.sample_probability = sample_probability
         self.num_global = checks.check_count("num_global", num_global)
+        check_no_container(global_from=global_from)
+        self.global_from: GlobalFrom = global_from
         self.num_local = checks.check_count("num_local", num_local)
         self.region = None if region is None else checks.check_index_shape("region", region)
         self.chunk_size = (
@@ -137,6 +143,13 @@ class HyperLayer(nnx.Module):
         for name in ("wrap", "share_samples", "deterministic"):
             checks.check_flag(name, getattr(self, name))
         checks.check_count("num_global", self.num_global)
+        checks.check_choice("global_from", self.global_from, GLOBAL_FROM)
+        checks.require(
+            self.num_global > 0 or self.global_from == "uniform",
+            f"global_from={self.global_from!r} with num_global=0",
+            "points that are drawn so",
+            "pass num_global, or leave global_from away",
+        )
         checks.check_count("num_local", self.num_local)
         checks.require(
             self.num_local == 0 or self.region is not None,
@@ -255,6 +268,7 @@ class HyperLayer(nnx.Module):
             x,
             self.out_shape,
             num_global=self.num_global,
+            global_from=self.global_from,
             num_local=self.num_local,
             region=self.region,
             chunk_size=self.chunk_size,
@@ -274,7 +288,12 @@ class HyperLayer(nnx.Module):
         if key is None:
             return to_dense(settle(tuples, self.out_shape), self.out_shape)
         entries = relax(
-            key, tuples, self.out_shape, num_global=self.num_global, density=self.density
+            key,
+            tuples,
+            self.out_shape,
+            num_global=self.num_global,
+            global_from=self.global_from,
+            density=self.density,
         )
         return to_dense(entries, self.out_shape)
 

@@ -11,6 +11,7 @@ from sparse_hyper_jax.ops.distances import Density
 from sparse_hyper_jax.ops.entrance import enter_tuples
 from sparse_hyper_jax.ops.locality import Locality
 from sparse_hyper_jax.ops.multiply import check_sides, contract
+from sparse_hyper_jax.ops.own_draws import GlobalFrom
 from sparse_hyper_jax.ops.plan import Active, learned_shape, plan_relaxation
 from sparse_hyper_jax.ops.relax import relax_as_planned, settle_tuples
 from sparse_hyper_jax.ops.templates import Template
@@ -35,6 +36,7 @@ def hyperlayer(
     density: Density = "gaussian",
     block_size: int | None = None,
     locality: Locality | None = None,
+    global_from: GlobalFrom = "uniform",
     sample_probability: float | jax.Array = 1.0,
     wrap: bool = False,
     debug: bool = False,
@@ -61,6 +63,7 @@ def hyperlayer(
         density: see :func:`~sparse_hyper_jax.ops.log_densities`.
         block_size: see :func:`~sparse_hyper_jax.ops.mix_values`.
         locality: for many thousands of tuples; see :func:`~sparse_hyper_jax.ops.mix_nearby`.
+        global_from: see :func:`~sparse_hyper_jax.ops.sample_tuples`.
         sample_probability: chance that this pass samples; otherwise it is
             :func:`hyperlayer_hard`, through which means and variances get no gradient. It may be
             traced, and so follow a schedule. The same key samples the same points whatever it is.
@@ -99,6 +102,7 @@ def hyperlayer(
         density=density,
         block_size=block_size,
         locality=locality,
+        global_from=global_from,
         wrap=wrap,
         debug=debug,
     )

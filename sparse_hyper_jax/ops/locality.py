@@ -27,11 +27,13 @@ import numpy as np
 from jax.core import Tracer
 
 from sparse_hyper_jax import checks
+from sparse_hyper_jax.ops.counts import check_counts
 from sparse_hyper_jax.ops.device_axes import spread_alike, vary_alike
 from sparse_hyper_jax.ops.duplicates import flat_index, mark_first
 from sparse_hyper_jax.ops.entrance import enter_tuples
 from sparse_hyper_jax.ops.inside import is_inside
-from sparse_hyper_jax.ops.sample import check_counts, draw_tuples, nearest_cells
+from sparse_hyper_jax.ops.own_draws import GlobalFrom
+from sparse_hyper_jax.ops.sample import draw_tuples, nearest_cells
 from sparse_hyper_jax.types import LEAST_VARIANCE, ContinuousTuples
 
 LAST_KEY = 2**31 - 1
@@ -126,6 +128,7 @@ def fit_locality(
     num_global: int = 0,
     num_local: int = 0,
     region: Sequence[int] | None = None,
+    global_from: GlobalFrom = "uniform",
 ) -> Locality:
     """Choose radius and capacities for tuples as they are now; not for use under ``jit``.
 
@@ -144,6 +147,7 @@ def fit_locality(
         num_global: see :func:`sample_tuples`.
         num_local: see there.
         region: see there.
+        global_from: see there.
 
     Returns:
         radius, capacities, tolerance.
@@ -171,8 +175,8 @@ def fit_locality(
         "call fit_locality outside of jax.jit",
     )
     checks.check_shape("means", tuples.means, (None, len(shape)), "(k, r): one row per tuple")
-    counts = check_counts(key, shape, num_global, num_local, region)
-    points = draw_tuples(key, tuples.means, shape, counts, wrap=False)
+    counts = check_counts(key, shape, num_global, num_local, region, global_from=global_from)
+    points = draw_tuples(key, tuples.means, tuples.variances, shape, counts, wrap=False)
     points = jax.lax.collapse(points, 0, 2)
     farthest = Locality(max(shape), (1,), tolerance)
     widest = _widest_variance(tuples)

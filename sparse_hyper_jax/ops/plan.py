@@ -9,11 +9,12 @@ from jax.core import Tracer
 
 from sparse_hyper_jax import checks
 from sparse_hyper_jax.entrance import check_instance
+from sparse_hyper_jax.ops.counts import Counts, check_counts
 from sparse_hyper_jax.ops.densities import check_density
 from sparse_hyper_jax.ops.distances import Density
 from sparse_hyper_jax.ops.locality import Locality
 from sparse_hyper_jax.ops.mix import check_block_size
-from sparse_hyper_jax.ops.sample import Counts, check_counts
+from sparse_hyper_jax.ops.own_draws import GlobalFrom
 from sparse_hyper_jax.ops.templates import Template, check_chunks
 from sparse_hyper_jax.types import ContinuousTuples
 
@@ -27,7 +28,7 @@ class Plan:
 
     Attributes:
         shape: lengths of the learned axes.
-        counts: how many points to draw.
+        counts: how many points to draw, and from where.
         chunk_size: tuples per context, a divisor of their number.
         template: fixed columns.
         active: range of tuples to relax.
@@ -69,6 +70,7 @@ def plan_relaxation(
     density: Density,
     block_size: int | None,
     locality: Locality | None,
+    global_from: GlobalFrom,
     wrap: bool,
     debug: bool,
 ) -> Plan:
@@ -87,6 +89,7 @@ def plan_relaxation(
         density: see there.
         block_size: see there.
         locality: see there.
+        global_from: see there.
         wrap: see there.
         debug: see there.
 
@@ -100,8 +103,10 @@ def plan_relaxation(
     count = tuples.values.shape[0]
     if active is not None:
         active = _check_active(count, active, chunk_size, template)
-    counts = check_counts(key, learned, num_global, num_local, region)
     check_density(density)
+    counts = check_counts(
+        key, learned, num_global, num_local, region, global_from=global_from, density=density
+    )
     block_size = check_block_size(block_size)
     wrap, debug = checks.check_flag("wrap", wrap), checks.check_flag("debug", debug)
     if locality is not None:

@@ -12,6 +12,7 @@ from sparse_hyper_jax.ops.entrance import enter_tuples
 from sparse_hyper_jax.ops.locality import Locality
 from sparse_hyper_jax.ops.mix import mix_in_blocks
 from sparse_hyper_jax.ops.nearby import check_nearby, mix_what_is_seen
+from sparse_hyper_jax.ops.own_draws import GlobalFrom
 from sparse_hyper_jax.ops.plan import Active, Plan, learned_shape, plan_relaxation
 from sparse_hyper_jax.ops.sample import check_inside, check_range, draw_tuples, nearest_cells
 from sparse_hyper_jax.ops.templates import Template, with_template
@@ -32,6 +33,7 @@ def relax(
     density: Density = "gaussian",
     block_size: int | None = None,
     locality: Locality | None = None,
+    global_from: GlobalFrom = "uniform",
     wrap: bool = False,
     debug: bool = False,
 ) -> SparseEntries:
@@ -59,6 +61,8 @@ def relax(
         locality: let tuples see nearby points only, for many thousands of them; see
             :func:`~sparse_hyper_jax.ops.mix_nearby`. Neither with ``wrap`` nor with a density other
             than the Gaussian. If it does not suffice, all values are NaN, and ``debug`` says why.
+        global_from: ``"density"`` draws the global points of every tuple from its own density, see
+            :func:`~sparse_hyper_jax.ops.sample_tuples`.
         wrap: every learned axis is a circle.
         debug: check by ``checkify`` that the means and the active tuples lie inside, and that the
             locality suffices.
@@ -97,6 +101,7 @@ def relax(
         density=density,
         block_size=block_size,
         locality=locality,
+        global_from=global_from,
         wrap=wrap,
         debug=debug,
     )
@@ -178,7 +183,9 @@ def _relax_context(
     """Relax tuples that share all their points: points ``(k, q, r)`` and values ``(k * q,)``."""
     if plan.debug:
         check_inside(tuples.means, plan.shape, wrap=plan.wrap)
-    points = draw_tuples(key, tuples.means, plan.shape, plan.counts, wrap=plan.wrap)
+    points = draw_tuples(
+        key, tuples.means, tuples.variances, plan.shape, plan.counts, wrap=plan.wrap
+    )
     flat = jax.lax.collapse(points, 0, 2)
     mask = mark_first(flat, plan.shape)
     if plan.locality is not None:

@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,24 +10,13 @@ import numpy as np
 from jax.experimental import checkify
 
 from sparse_hyper_jax import checks
-from sparse_hyper_jax.entrance import as_array, check_random_key
+from sparse_hyper_jax.entrance import as_array
+from sparse_hyper_jax.ops.counts import Counts, check_counts
 from sparse_hyper_jax.ops.device_axes import spread_alike
+from sparse_hyper_jax.ops.distances import Density
 from sparse_hyper_jax.ops.inside import along
+from sparse_hyper_jax.ops.own_draws import GlobalFrom, own_places
 from sparse_hyper_jax.precision import at_least_float32
-
-
-class Counts(NamedTuple):
-    """How many random points each tuple gets; checked, see :func:`check_counts`.
-
-    Attributes:
-        num_global: points drawn from all cells.
-        num_local: points drawn from the window.
-        region: lengths of the window; empty without local points.
-    """
-
-    num_global: int
-    num_local: int
-    region: tuple[int, ...]
 
 
 def sample_tuples(
@@ -40,6 +29,9 @@ def sample_tuples(
     region: Sequence[int] | None = None,
     wrap: bool = False,
     distinct: bool = False,
+    global_from: GlobalFrom = "uniform",
+    variances: Any = None,
+    density: Density = "gaussian",
     debug: bool = False,
 ) -> jax.Array:
     """Draw the integer tuples among which each continuous tuple shares its value.
@@ -47,23 +39,35 @@ def sample_tuples(
     Per tuple, in this order along the point axis:
 
     * ``2**r`` neighbours: floor and floor + 1 on every axis, kept inside;
-    * ``num_global`` points, uniform over all cells;
+    * ``num_global`` points, uniform over all cells, or by the density of the tuple, rounded and cut
+      off at the ends;
     * ``num_local`` points, uniform over a window of ``region`` cells centred on the mean and
       shifted inside at the edges.
 
     All with replacement, unless ``distinct``; :func:`first_occurrence` marks repetitions. Points
     are constants: no gradient flows through them.
 
+    Where global points come from does not change what shares are, but which cells get any. Shares
+    among sampled points differ from those among all cells by the mass of the cells that were
+    missed: they are biased either way, and exact once every cell is there. Uniform points miss the
+    cells of a tuple that is narrow in a large space, and then count for nothing; points by density
+    miss the cells far from its mean, so a narrow tuple cannot feel what lies beyond some four of
+    its standard deviations. Nothing here weighs a point by how likely it was to be drawn.
+
     Args:
         key: a typed key; may be None if there are no global and no local points.
         means: ``(k, r)`` means in index units, inside ``[0, S - 1]`` (``[0, S)`` with ``wrap``).
         shape: the ``r`` lengths of the index space.
-        num_global: points per tuple drawn from all cells.
+        num_global: points per tuple drawn from all cells, see ``global_from``.
         num_local: points per tuple drawn from the window.
         region: the ``r`` lengths of the window; longer than an axis means the whole axis.
         wrap: every axis is a circle: neighbours and window go round its end.
         distinct: draw the global points of a tuple without replacement, and none of its neighbours:
             for small index spaces, as every cell gets a random number. Not with local points.
+        global_from: ``"uniform"``: global points are drawn from all cells alike; ``"density"``:
+            from the density of their tuple, of several axes each by itself.
+        variances: ``(k, r)`` in squared index units; needed, and used, for that alone.
+        density: shape of the tuples, likewise; see :func:`log_densities`.
         debug: check by ``checkify`` that the means lie inside the shape; without it, means
             outside count as the nearest cell inside, and NaN as cell 0: points are whole numbers.
 
@@ -72,7 +76,7 @@ def sample_tuples(
 
     Raises:
         ValueError: ranks that differ, negative counts, a missing key or a missing region; more
-            distinct points than there are, or local ones.
+            distinct points than there are, or local ones; a density without variances.
 
     Reference: Bloem 2018, arXiv 1810.09184.
 
@@ -86,28 +90,47 @@ def sample_tuples(
         >>> points = ops.sample_tuples(key, [[1.3]], (6,), num_global=4, distinct=True)
         >>> sorted(points[0, :, 0].tolist())  # every cell once
         [0, 1, 2, 3, 4, 5]
+        >>> own = {"global_from": "density", "variances": [[4.0]]}
+        >>> points = ops.sample_tuples(key, [[500.0]], (1000,), num_global=50, **own)
+        >>> bool(jnp.all(jnp.abs(points - 500) < 12))
+        True
     """
     shape = checks.check_index_shape("shape", shape)
     means = at_least_float32(as_array("means", means))
     checks.check_shape("means", means, (None, len(shape)), "(k, r): one row per tuple")
-    counts = check_counts(key, shape, num_global, num_local, region)
+    counts = check_counts(
+        key, shape, num_global, num_local, region, global_from=global_from, density=density
+    )
+    variances = _enter_variances(variances, means, counts)
     wrap = checks.check_flag("wrap", wrap)
     if checks.check_flag("debug", debug):
         check_inside(means, shape, wrap=wrap)
     if checks.check_flag("distinct", distinct):
         return _draw_distinct(key, means, shape, counts, wrap=wrap)
-    return draw_tuples(key, means, shape, counts, wrap=wrap)
+    return draw_tuples(key, means, variances, shape, counts, wrap=wrap)
 
 
 def draw_tuples(
-    key: jax.Array | None, means: jax.Array, shape: tuple[int, ...], counts: Counts, *, wrap: bool
+    key: jax.Array | None,
+    means: jax.Array,
+    variances: jax.Array | None,
+    shape: tuple[int, ...],
+    counts: Counts,
+    *,
+    wrap: bool,
 ) -> jax.Array:
     """Do what :func:`sample_tuples` says, without checks."""
     means = jax.lax.stop_gradient(means)
     parts = [_neighbours(means, shape, wrap=wrap)]
     if key is not None and (counts.num_global or counts.num_local):
         global_key, local_key = jax.random.split(key)
-        if counts.num_global:
+        if counts.num_global and counts.density is not None and variances is not None:
+            size = (means.shape[0], counts.num_global, len(shape))
+            uniform = jax.random.uniform(global_key, size, jnp.float32)
+            options = {"density": counts.density, "wrap": wrap}
+            places = own_places(uniform, means, variances, shape, **options)
+            parts.append(_inside(jnp.round(places), shape, wrap=wrap))
+        elif counts.num_global:
             parts.append(_global_points(global_key, means.shape[0], shape, counts.num_global))
         if counts.num_local:
             parts.append(_local_points(local_key, means, shape, counts, wrap=wrap))
@@ -125,6 +148,12 @@ def _draw_distinct(
         f"distinct=True with num_local={counts.num_local}",
         "global points alone, since a local one may be among them",
         "set num_local to 0",
+    )
+    checks.require(
+        counts.density is None,
+        "distinct=True with global_from='density'",
+        "points that are all alike, since few have a density above 0",
+        "leave one of them out",
     )
     checks.require(
         counts.num_global <= max(cells - near, 0),
@@ -225,51 +254,19 @@ def _local_points(
     return jnp.mod(points, along(sizes, points)) if wrap else points
 
 
-def check_counts(
-    key: jax.Array | None,
-    shape: tuple[int, ...],
-    num_global: int,
-    num_local: int,
-    region: Sequence[int] | None,
-) -> Counts:
-    """Return how many points to draw after checking that they can be drawn.
-
-    Args:
-        key: see :func:`sample_tuples`.
-        shape: see there.
-        num_global: see there.
-        num_local: see there.
-        region: see there.
-
-    Raises:
-        ValueError: negative counts, a missing key, or a region that is missing or does not fit.
-    """
-    num_global = checks.check_count("num_global", num_global)
-    num_local = checks.check_count("num_local", num_local)
-    if key is not None:
-        check_random_key(key)
+def _enter_variances(variances: Any, means: jax.Array, counts: Counts) -> jax.Array | None:
+    """Return variances, which points need that are drawn by a density."""
+    if variances is not None:
+        variances = at_least_float32(as_array("variances", variances))
+        meaning = "the shape of means: one variance per mean"
+        checks.check_shape("variances", variances, means.shape, meaning)
     checks.require(
-        key is not None or not (num_global or num_local),
-        f"key=None with num_global={num_global} and num_local={num_local}",
-        "a key, because global and local points are random",
-        "pass jax.random.key(seed), or set both counts to 0",
+        variances is not None or counts.density is None,
+        "global_from='density' without variances",
+        "the variances of the tuples",
+        "pass variances, (k, r) as means",
     )
-    if region is None:
-        checks.require(
-            num_local == 0,
-            f"num_local={num_local} without a region",
-            "the window from which local points are drawn",
-            f"pass region, one length per axis of shape {shape}, or num_local=0",
-        )
-        return Counts(num_global, num_local, ())
-    region = checks.check_index_shape("region", region)
-    checks.require(
-        len(region) == len(shape),
-        f"region {region} of length {len(region)}",
-        f"length {len(shape)}, one entry per axis of shape {shape}",
-        "give region one window length per learned axis",
-    )
-    return Counts(num_global, num_local, region)
+    return variances
 
 
 def check_inside(means: jax.Array, shape: tuple[int, ...], *, wrap: bool) -> None:

@@ -5,7 +5,7 @@ import numpy as np
 
 from sparse_hyper_jax import attention
 from tests.table.columns import Table
-from tests.table.examples import eighths
+from tests.table.examples import between, eighths
 from tests.table.row import Room, Row
 
 STEPS, HEADS = 5, 2
@@ -27,7 +27,26 @@ def stepped(query, key, value):
     return out, cache.keys, cache.values
 
 
+MEANS = between(STEPS * HEADS * 2, 1, seed=5).reshape(STEPS, HEADS, 2)
+MEANS[0] = 0.25
+VARIANCES = eighths(STEPS, HEADS, 2, low=0.5, high=3.0, seed=6)
+
 ROWS = [
+    Row(
+        "pointer_attention",
+        lambda random_key, *rows: attention.pointer_attention(
+            random_key, *rows[:4], variances=rows[4], near=1, num_local=2
+        ),
+        (QUERY, KEY, VALUE, MEANS, VARIANCES),
+        keyed=True,
+        wide=False,
+    ),
+    Row(
+        "pointer_attention_hard",
+        attention.pointer_attention_hard,
+        (QUERY, KEY, VALUE, MEANS),
+        wide=False,
+    ),
     Row(
         "lag_attention",
         lambda query, key, value, lags: attention.lag_attention(

@@ -20,6 +20,9 @@ HALVES = {
     "bfloat16": "the past keeps its dtype, the output is wide: see the tests of the room",
 }
 NO_FLOATS = "taps are integers and flags; a gain of NaN places none"
+VARIANCES = eighths(STEPS, 3, low=0.5, high=3.0, seed=5)
+OF_CELLS = between(24, 2, seed=4).reshape(4, 3, 2, 2) - 2
+OF_CELLS[0, 0, 0] = 0.25
 PROBE = {"reach": 5, "min_z": None}
 OWN_SLOTS = ops.Taps(np.zeros((CHANNELS, 1, 1), np.int32), np.zeros((CHANNELS, 1), bool))
 
@@ -92,6 +95,17 @@ ROWS = [
         ),
         (X, SHARED, between(3, 1)[:, 0], eighths(3, low=0.5, high=3.0)),
         keyed=True,
+    ),
+    Row(
+        "adaptive_conv",
+        lambda key, *arrays: conv.adaptive_conv(key, *arrays, causal=True),
+        (X, SHARED, -between(STEPS * 3, 1, seed=4).reshape(STEPS, 3), VARIANCES),
+        keyed=True,
+    ),
+    Row(
+        "adaptive_conv_hard, a plane",
+        conv.adaptive_conv_hard,
+        (PLANE, SHARED[:2], OF_CELLS),
     ),
     Row(
         "lag_kernel",

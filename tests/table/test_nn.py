@@ -266,6 +266,29 @@ ROWS = [
 ]
 
 SEQUENCES = eighths(BATCH, 6, 3)
+
+
+def pointer_attention(rngs):
+    def source(x):
+        return abs(x[..., :2, None]), 1 + 0 * x[..., :2, None]
+
+    return nn.PointerAttention(4, 2, source, near=1, num_local=2, rngs=rngs)
+
+
+def adaptive_conv(rngs):
+    return nn.AdaptiveConv(3, 2, 2, lambda x: (x[..., :2], 1 + 0 * x[..., 1:]), rngs=rngs)
+
+
+ROWS += [
+    row(
+        "PointerAttention",
+        pointer_attention,
+        eighths(BATCH, 3, 4, seed=2),
+        wide=False,
+        **SAMPLING,
+    ),
+    row("AdaptiveConv", adaptive_conv, SEQUENCES, wide=False, **SAMPLING),
+]
 ROWS += [
     row("LagConv, TapSlots", lag_conv, SEQUENCES, function=without_key, wide=False),
     row(

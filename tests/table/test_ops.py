@@ -197,6 +197,12 @@ ROWS = [
     ),
     Row("relax", relax(**SAMPLED), TUPLES, keyed=True),
     Row(
+        "relax, points by density",
+        relax(num_global=3, global_from="density", density="laplace"),
+        TUPLES,
+        keyed=True,
+    ),
+    Row(
         "relax, in chunks",
         relax(chunk_size=2, wrap=True, num_global=1, density="student_t"),
         TUPLES,

@@ -44,6 +44,7 @@ def extract(rng):
         "num_local": count(2),
         "region": shape((3, 3), optional=True),
         "draws": choice("pixel"),
+        "global_from": choice("density"),
     }
     return Call("glimpse.extract", glimpse.extract, arguments, 4)
 

@@ -33,6 +33,7 @@ def density():
 
 def relaxing(k):
     return sampling() | {
+        "global_from": choice("density"),
         "chunk_size": count(k, 1, k, optional=True),
         "density": density(),
         "block_size": count(2, 1, optional=True),
@@ -77,9 +78,17 @@ def sample_tuples(rng):
     return Call(
         "ops.sample_tuples",
         ops.sample_tuples,
-        {"key": key(), "means": means, "shape": shape(SHAPE), **sampling()},
+        {"key": key(), "means": means, "shape": shape(SHAPE), **sampling(), **by_density(rng)},
         3,
     )
+
+
+def by_density(rng):
+    variances = array(np.abs(reals(rng, 3, 2)) + 0.1, optional=True)
+    if rng.random() < 0.5:
+        return {"global_from": choice("uniform"), "variances": variances, "density": density()}
+    variances = array(variances.value)
+    return {"global_from": choice("density"), "variances": variances, "density": density()}
 
 
 def round_means(rng):

@@ -11,6 +11,7 @@ from tests.fuzz.rooms import (
     graph,
     local,
     nn,
+    pointers,
     products,
     quicksort,
     recurrent,
@@ -27,7 +28,13 @@ from tests.fuzz.rooms import (
 )
 
 FAMILIES = {
-    "ops": (*tuples.FAMILIES, *entries.FAMILIES, *products.FAMILIES, *segments.FAMILIES),
+    "ops": (
+        *tuples.FAMILIES,
+        *entries.FAMILIES,
+        *products.FAMILIES,
+        *segments.FAMILIES,
+        *pointers.OPS,
+    ),
     "sort": (
         *sort.FAMILIES,
         *sort_losses.FAMILIES,
@@ -44,8 +51,8 @@ FAMILIES = {
     "remat": remat.FAMILIES,
     "recurrent": (*recurrent.FAMILIES, *truncation.FAMILIES),
     "nn": nn.FAMILIES,
-    "conv": conv.FAMILIES,
-    "attention": attention.FAMILIES,
+    "conv": (*conv.FAMILIES, *pointers.CONV),
+    "attention": (*attention.FAMILIES, *pointers.ATTENTION),
     "graph": graph.FAMILIES,
     "spiking": spiking.FAMILIES,
     "explain": explain.FAMILIES,

@@ -123,6 +123,7 @@ def extract(rng):
         "num_local": int(rng.integers(0, 4)),
         "region": tuple(int(n) for n in rng.integers(1, 9, 2)),
         "draws": draw.pick(rng, "glimpse", "pixel"),
+        "global_from": draw.pick(rng, "uniform", "density"),
     }
 
     def arguments(rng):
@@ -135,7 +136,9 @@ def extract(rng):
     def run(key, image, means, variances):
         y = glimpse.extract(key, image, means, variances, **options)
         rows, columns = jnp.moveaxis(means.astype(jnp.float32), -1, 0).reshape(2, -1)
-        drawn = draw_points(key, (rows, columns), sides, **options)
+        spreads = jnp.broadcast_to(variances.astype(jnp.float32), means.shape)
+        spreads = jnp.moveaxis(spreads, -1, 0).reshape(2, -1)
+        drawn = draw_points(key, (rows, columns), sides, variances=[*spreads], **options)
         full = [
             [jnp.broadcast_to(part, rows.shape) for part in (*cells, kept)] for cells, kept in drawn
         ]
