@@ -9,6 +9,7 @@ from tests.fuzz.calls import (
     glimpse,
     graph,
     local,
+    memory,
     nn,
     ops,
     pursuit,
@@ -39,4 +40,5 @@ CALLS = {
     "spiking": spiking.CALLS,
     "explain": explain.CALLS,
     "local": local.CALLS,
+    "memory": memory.CALLS,
 }
