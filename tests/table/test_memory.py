@@ -1,5 +1,6 @@
 """Rows of the room ``memory``."""
 
+import jax.numpy as jnp
 import numpy as np
 import optax
 
@@ -25,7 +26,9 @@ WORD_ROWS = np.array([[0, 1], [2, 0], [3, 2]], np.int32)
 SMALL = distinct(4, 2, seed=1)
 SLOPES = distinct(3, 2, seed=2)
 WORD_VALUES = distinct(3, 2, seed=3)
-INNER = optax.adam(0.125, eps=0.125)
+INNER = optax.sgd(0.125, momentum=0.5)
+"""Adam of optax itself promotes its counts to floats, which strict promotion forbids."""
+
 UNREAD = {0: "no read needs the first cell"}
 NAMES = "rows are integers; what is NaN moves nothing"
 IN_A_TREE = {"lists": "in a tree of parameters a list is a tree"}
@@ -42,7 +45,7 @@ def stepped(gradient, table):
 
 
 def by_rows(rows, gradients, table):
-    state = memory.lazy_rows(INNER).init(np.zeros((4, 2), np.float32))
+    state = memory.lazy_rows(INNER).init(jnp.zeros((4, 2), jnp.asarray(table).dtype))
     return memory.update_rows(INNER, rows, gradients, state, table)[0]
 
 
@@ -55,7 +58,7 @@ ROWS = [
                 None, table, places, evaluate=evaluate
             ),
             (TABLE, between(2, 3, 2)),
-            dropped=UNREAD,
+            dropped=UNREAD if evaluate == "round" else {},
         )
         for evaluate in memory.EVALUATIONS
     ),
@@ -114,7 +117,14 @@ ROWS = [
         wide=False,
         dropped={1: NAMES, 2: NAMES},
     ),
-    Row("lazy_rows", stepped, (SMALL, distinct(4, 2, seed=4)), skips=IN_A_TREE, **STEP),
+    Row(
+        "lazy_rows",
+        stepped,
+        (SMALL, distinct(4, 2, seed=4)),
+        dropped={1: "the update depends on the gradient alone"},
+        skips=IN_A_TREE,
+        **STEP,
+    ),
     Row(
         "update_rows",
         by_rows,
