@@ -78,6 +78,8 @@ def keep_inside(numbers: jax.Array, count: int) -> tuple[jax.Array, jax.Array]:
 
 def take_rows(table: jax.Array, rows: jax.Array) -> jax.Array:
     """Read rows that lie inside: ``(*cells, d)`` at ``(*batch, q)`` gives ``(*batch, q, d)``."""
+    if rows.ndim > 1:  # a batch may be spread over devices: each instance reads for itself
+        return jax.vmap(take_rows, in_axes=(None, 0))(table, rows)
     flat = spread_by(table.reshape(math.prod(table.shape[:-1]), table.shape[-1]), rows)
     return flat.at[rows].get(mode="promise_in_bounds", wrap_negative_indices=False)
 

@@ -10,7 +10,6 @@ from jax import export
 from sparse_hyper_jax import checks
 from sparse_hyper_jax.entrance import as_array, check_random_key, check_same_shape
 from sparse_hyper_jax.memory.reads import Reads, enter_table, keep_inside, sum_rows, take_rows
-from sparse_hyper_jax.ops.device_axes import spread_by
 
 
 class WordRows(NamedTuple):
@@ -99,7 +98,7 @@ def word_reads(words: WordRows, ids: Any) -> Reads:
     ids = as_array("ids", ids, "integers")
     places, kept = keep_inside(ids, rows.shape[0])
     return Reads(
-        jnp.where(kept[..., None], spread_by(rows, places)[places], -1),
+        jnp.where(kept[..., None], take_rows(rows, places), -1),
         jnp.where(kept[..., None], take_rows(values, places), 0),
     )
 

@@ -11,7 +11,7 @@ from sparse_hyper_jax import checks, memory
 from sparse_hyper_jax.entrance import as_array
 from sparse_hyper_jax.memory.grid import EVALUATIONS, Evaluation, enter_shape
 from sparse_hyper_jax.memory.reads import sum_rows
-from sparse_hyper_jax.nn.keys import Randomness, check_rngs, draw_key
+from sparse_hyper_jax.nn.keys import Randomness, check_rngs, draw_key, keys_for
 from sparse_hyper_jax.nn.options import (
     check_finite,
     check_float_dtype,
@@ -206,9 +206,13 @@ class GridMemory(nnx.Module):
         if hard or not self.samples:
             evaluate = self.evaluate if hard else "interpolate"
             return memory.grid_shares(None, means, self.shape, evaluate=evaluate)
-        return self._draw(draw_key(rngs, self.rngs), means, logits[..., rank])
+        key, spreads = draw_key(rngs, self.rngs), logits[..., rank]
+        if spreads.ndim == 1:
+            return self._draw(key, means, spreads)
+        return jax.vmap(self._draw)(keys_for(key, spreads), means, spreads)
 
     def _draw(self, key: jax.Array, means: jax.Array, spreads: jax.Array) -> memory.Reads:
+        """Give the reads of one instance."""
         options = {"scale": self.scale, "boost": self.boost, "floor": self.floor}
         variances = bound_variances(spreads, self.shape, **options)
         count = spreads.size
