@@ -54,6 +54,7 @@ PAGES = {
     "docs/spiking.md": ("spiking",),
     "docs/lag_attention.md": ("lag_attention",),
     "docs/graphs.md": ("wiring", "citations"),
+    "docs/memory.md": ("memory",),
 }
 """Benchmarks by the page that shows them."""
 

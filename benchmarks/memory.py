@@ -81,12 +81,14 @@ def write(lines: Lines) -> str:
     tables = [times(found["speed"])] if found["speed"] else []
     columns = {
         "image": [
+            Column("seeds", "seed", lambda seeds: f"{len(seeds)}"),
             Column("numbers", "numbers", one(",")),
             Column("PSNR of test pixels, dB", "psnr", spread(".2f")),
             Column("of training pixels", "training_psnr", spread(".2f")),
             Column("cells used, %", _used, spread(".0f")),
         ],
         "characters": [
+            Column("seeds", "seed", lambda seeds: f"{len(seeds)}"),
             Column("numbers of the embedding", "numbers", one(",")),
             Column("bits per character", "bits", spread(".3f")),
             Column("of training", "training_bits", spread(".3f")),

@@ -19,6 +19,7 @@ UNFINISHED = (
     *("associated", "spiking"),
     "lag_attention",
     *("wiring", "citations"),
+    "memory",
 )
 """Benchmarks of which not all settings were measured."""
 

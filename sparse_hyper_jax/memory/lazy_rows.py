@@ -7,6 +7,7 @@ every row has an optimizer of its own, which counts the row's own steps.
 
 import functools
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -98,8 +99,8 @@ def update_rows(
     rows the table has::
 
         @partial(jax.jit, donate_argnums=(0, 1))
-        def step(table, state, rows, targets):
-            read = memory.read_rows(table, (rows, ...))
+        def step(table, state, rows, gradients):
+            return memory.update_rows(optimizer, rows, gradients, state, table)
 
     Args:
         inner: any optimizer, as for :func:`lazy_rows`.
@@ -175,7 +176,7 @@ def _update_rows(
         params = as_array("params", params)
         check_same_shape(updates=gradient, params=params)
 
-    def one(gradient: jax.Array, state: Any, params: jax.Array | None) -> tuple[jax.Array, Any]:
+    def one(gradient: jax.Array, state: Any, params: jax.Array | None) -> tuple[Any, Any]:
         return inner.update(gradient, state, params, **extra)
 
     changes, after = _over_rows(one, gradient)(gradient, state, params)
@@ -211,7 +212,7 @@ def _over_rows(function: Any, rows: jax.Array) -> Any:
     return functools.reduce(lambda inner, _: jax.vmap(inner), range(rows.ndim - 1), function)
 
 
-def _together(structure: Any, states: list[Any]) -> Any:
+def _together(structure: Any, states: Sequence[Any]) -> Any:
     """Turn the states of parameters into one state, which has trees of parameters in it."""
     one = jax.tree.structure(states[0])
     parts = zip(*(one.flatten_up_to(state) for state in states), strict=True)

@@ -213,8 +213,9 @@ class GridMemory(nnx.Module):
 
     def _draw(self, key: jax.Array, means: jax.Array, spreads: jax.Array) -> memory.Reads:
         """Give the reads of one instance."""
-        options = {"scale": self.scale, "boost": self.boost, "floor": self.floor}
-        variances = bound_variances(spreads, self.shape, **options)
+        variances = bound_variances(
+            spreads, self.shape, scale=self.scale, boost=self.boost, floor=self.floor
+        )
         count = spreads.size
         tuples = ContinuousTuples(
             means.reshape(count, -1), variances.reshape(count, -1), jnp.ones(count, means.dtype)
