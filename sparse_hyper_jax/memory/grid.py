@@ -53,7 +53,7 @@ def grid_read(
 ) -> jax.Array:
     """Read a table at addresses between its cells: ``y = v sum_p pi_p table[u_p]``.
 
-    :func:`grid_shares`, then :func:`~sparse_hyper_jax.memory.read_rows`: see there. Time is that of
+    :func:`grid_shares`, then :func:`~sparse_hyper_jax.memory.read_rows`: see there. Work is that of
     the points, ``k q d``, however many cells there are; but the slope of the table has its shape,
     with zeros where nothing was read. A step in which nothing has that shape takes the slope of
     ``table[rows]``, and :func:`~sparse_hyper_jax.memory.update_rows`.

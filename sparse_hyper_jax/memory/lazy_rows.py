@@ -95,7 +95,7 @@ def update_rows(
 
     The result is that of :func:`lazy_rows` with the gradient that has ``gradients`` added up at
     ``rows``, and 0 elsewhere, without that gradient. With ``state`` and ``table`` donated to the
-    program, time is that of the rows: ``n log n`` to find equal ones, and ``n d``, however many
+    program, the work is that of the rows: ``n log n`` to find equal ones, and ``n d``, however many
     rows the table has::
 
         @partial(jax.jit, donate_argnums=(0, 1))
