@@ -67,6 +67,7 @@ PAGES = {
     "docs/lag_attention.md": ("lag_attention",),
     "docs/pointers.md": ("pointers",),
     "docs/graphs.md": ("wiring", "citations"),
+    "docs/memory.md": ("memory",),
 }
 """Benchmarks by the page that shows them."""
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:  # what __getattr__ gives, for editors and type checkers
     from sparse_hyper_jax import glimpse as glimpse
     from sparse_hyper_jax import graph as graph
     from sparse_hyper_jax import local as local
+    from sparse_hyper_jax import memory as memory
     from sparse_hyper_jax import nn as nn
     from sparse_hyper_jax import ops as ops
     from sparse_hyper_jax import pruning as pruning
@@ -35,8 +36,8 @@ __version__ = "0.2.0"
 
 _ROOMS = (
     *("attention", "backprop", "continual", "conv", "diagnostics", "dist", "estimators", "explain"),
-    *("glimpse", "graph", "local", "nn", "ops", "pruning", "recurrent", "remat", "reparam", "sort"),
-    *("spiking", "train"),
+    *("glimpse", "graph", "local", "memory", "nn", "ops", "pruning", "recurrent", "remat"),
+    *("reparam", "sort", "spiking", "train"),
 )
 
 __all__ = ["ContinuousTuples", "SparseEntries", "__version__"]

@@ -35,6 +35,7 @@ PLANS = {
     "spiking": (0, 2),
     "explain": (1,),
     "local": (0,),
+    "memory": (0, 2),
 }
 """One plan of many families; each is a compiled program."""
 

@@ -20,6 +20,7 @@ UNFINISHED = (
     *("lag_attention", "pointers"),
     *("wiring", "citations"),
     *("identity", "free_values"),
+    "memory",
 )
 """Benchmarks of which not all settings were measured."""
 

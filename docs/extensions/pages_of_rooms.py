@@ -14,6 +14,7 @@ ROOMS = {
         "attention": "self-attention at learned lags, streaming",
         "conv": "convolutions at learned lags and offsets, delays, streaming",
         "graph": "sums over given or learned edges, exact gains of absent ones",
+        "memory": "reads at learned addresses, embeddings of few rows, optimizers by rows",
         "explain": "what was learned: descriptions, ablation, agreement of runs, edges",
     },
     "Gradients and weights": {

@@ -18,7 +18,7 @@ from sparse_hyper_jax.graph.probed import (
     enter_there,
     sent_by,
 )
-from sparse_hyper_jax.ops.device_axes import spread_by
+from sparse_hyper_jax.ops.best import best_of_blocks
 
 
 class EdgeGains(NamedTuple):
@@ -43,15 +43,6 @@ class EdgeGains(NamedTuple):
 
 
 export.register_namedtuple_serialization(EdgeGains, serialized_name="sparse_hyper_jax.EdgeGains")
-
-
-class _Best(NamedTuple):
-    """What is carried from block to block."""
-
-    senders: jax.Array
-    gains: jax.Array
-    squares: jax.Array
-    count: jax.Array
 
 
 def edge_gains(
@@ -166,33 +157,8 @@ def edge_gains(
         numbers = start + jnp.arange(block, dtype=jnp.int32)
         return opened & (numbers[None] != jnp.arange(nodes, dtype=jnp.int32)[:, None])
 
-    sizes = {"nodes": nodes, "count": count, "block": block}
-    return _best_of_blocks(gains_of, opened_of, **sizes, dtype=cotangent.dtype)
-
-
-def _best_of_blocks(
-    gains_of: Callable[[jax.Array], jax.Array],
-    opened_of: Callable[[jax.Array], jax.Array],
-    *,
-    nodes: int,
-    count: int,
-    block: int,
-    dtype: Any,
-) -> EdgeGains:
-    """Carry the best edges of every node on, from one block of senders to the next."""
-
-    def step(best: _Best, number: jax.Array) -> tuple[_Best, None]:
-        start = number * jnp.asarray(block, jnp.int32)
-        numbers = start + jnp.arange(block, dtype=jnp.int32)
-        return _merge(best, gains_of(start), numbers, opened_of(start)), None
-
-    none = jnp.zeros((nodes, count), jnp.int32) - 1
-    lowest = jnp.full((nodes, count), -jnp.inf, dtype)
-    zeros = jnp.zeros(nodes, dtype)
-    numbers = jnp.arange(-(-nodes // block), dtype=jnp.int32)
-    best, _ = lax.scan(step, _Best(none, lowest, zeros, zeros), numbers)
-    noise = jnp.sqrt(best.squares / jnp.maximum(best.count, 1))
-    return EdgeGains(best.senders, best.gains, noise)
+    sizes = {"rows": nodes, "columns": nodes, "count": count, "block": block}
+    return EdgeGains(*best_of_blocks(gains_of, opened_of, **sizes, dtype=cotangent.dtype))
 
 
 def _of_block(
@@ -212,23 +178,6 @@ def _of_block(
     size = jnp.sqrt(jnp.sum(sent.reshape(len(sent), -1) ** 2, axis=1))[None]
     loud = ~(size < jnp.finfo(size.dtype).tiny)  # NaN too
     return jnp.where(loud, gains / jnp.where(loud, size, 1), 0)
-
-
-def _merge(best: _Best, gains: jax.Array, numbers: jax.Array, opened: jax.Array) -> _Best:
-    """Keep the best of those so far and of a block, the earlier ones first."""
-    count = best.gains.shape[1]
-    valid = opened & ~jnp.isnan(gains)
-    candidates = jnp.concatenate([best.gains, jnp.where(valid, gains, -jnp.inf)], axis=1)
-    names = jnp.concatenate([best.senders, jnp.broadcast_to(numbers[None], gains.shape)], axis=1)
-    largest, places = lax.top_k(candidates, count)
-    chosen = jnp.take_along_axis(spread_by(names, places), places, axis=1)
-    squares = jnp.sum(jnp.where(opened, gains, 0) ** 2, axis=1)
-    return _Best(
-        jnp.where(largest > -jnp.inf, chosen, -1),
-        largest,
-        best.squares + squares,
-        best.count + opened.sum(axis=1).astype(best.count.dtype),
-    )
 
 
 def _in_block(there: Edges | None, start: jax.Array, block: int, nodes: int) -> jax.Array:

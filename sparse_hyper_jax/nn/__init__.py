@@ -8,7 +8,12 @@ each token to one of many experts, or to a few. Key networks give images a numbe
 puts a head on top, and names the baselines.
 ``LagConv``, ``OffsetConv``, ``AxonalDelay`` and ``LagAttention`` read at few places, and
 ``LearnedEdges`` from few nodes, which ``place_taps`` finds; ``GraphConv`` takes edges as they are.
+<<<<<<< HEAD
 ``PointerAttention`` and ``AdaptiveConv`` read where a source network points to.
+=======
+``GridMemory`` reads a grid of vectors at addresses; words of a ``SparseEmbedding`` share rows of
+a small table, which ``relocate_rows`` exchanges.
+>>>>>>> memory
 ``parameter_labels`` tells the parameters of sparse layers apart for optax.
 
 What modules take, and what NaN, padding and meshes of several devices do, says the page Rules of
@@ -38,14 +43,26 @@ from sparse_hyper_jax.nn.glimpse_attention import GlimpseAttention
 from sparse_hyper_jax.nn.glimpse_classifiers import Classified
 from sparse_hyper_jax.nn.glimpse_models import glimpse_classifier
 from sparse_hyper_jax.nn.graph_layers import GraphConv, LearnedEdges
+from sparse_hyper_jax.nn.grid_memory import GridMemory
 from sparse_hyper_jax.nn.key_networks import NumberKeyNetwork
 from sparse_hyper_jax.nn.lag_attention import LagAttention
 from sparse_hyper_jax.nn.lag_layers import LagConv
 from sparse_hyper_jax.nn.mixture import Mixture
 from sparse_hyper_jax.nn.offset_layers import OffsetConv
+<<<<<<< HEAD
 from sparse_hyper_jax.nn.parameters import RawMeans, RawVariances, TupleValues, parameter_labels
 from sparse_hyper_jax.nn.pointer_attention import PointerAttention
+=======
+from sparse_hyper_jax.nn.parameters import (
+    RawMeans,
+    RawVariances,
+    TableRows,
+    TupleValues,
+    parameter_labels,
+)
+>>>>>>> memory
 from sparse_hyper_jax.nn.sparse_backprop import SparseBackpropLinear
+from sparse_hyper_jax.nn.sparse_embedding import RowSlots, SparseEmbedding, relocate_rows
 from sparse_hyper_jax.nn.sparse_maps import HyperLayer
 from sparse_hyper_jax.nn.tap_layers import TapSlots
 from sparse_hyper_jax.nn.tap_placing import place_taps
@@ -61,6 +78,7 @@ __all__ = [
     "FreeTuples",
     "GlimpseAttention",
     "GraphConv",
+    "GridMemory",
     "HyperLayer",
     "LagAttention",
     "LagConv",
@@ -73,7 +91,10 @@ __all__ = [
     "RawMeans",
     "RawVariances",
     "RouterBias",
+    "RowSlots",
     "SparseBackpropLinear",
+    "SparseEmbedding",
+    "TableRows",
     "TapSlots",
     "TupleValues",
     "carry_memory",
@@ -81,5 +102,6 @@ __all__ = [
     "next_memories",
     "parameter_labels",
     "place_taps",
+    "relocate_rows",
     "reset_memory",
 ]

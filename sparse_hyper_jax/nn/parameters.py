@@ -46,7 +46,28 @@ class TupleValues(nnx.Param):
     """
 
 
-LABELS = {RawMeans: "means", RawVariances: "variances", TupleValues: "values"}
+class TableRows(nnx.Param):
+    """A table of which a step reads few rows, for :func:`~sparse_hyper_jax.memory.lazy_rows`.
+
+    Example:
+        >>> import optax
+        >>> from flax import nnx
+        >>> from sparse_hyper_jax import memory, nn
+        >>> layer = nn.SparseEmbedding(1000, 50, 2, 16, rngs=nnx.Rngs(0))
+        >>> labels = nn.parameter_labels(nnx.state(layer, nnx.Param))
+        >>> nnx.to_pure_dict(labels)
+        {'table': 'rows', 'values': 'rows'}
+        >>> lazy = memory.lazy_rows(optax.adam(1e-2))
+        >>> optimizer = optax.partition({"rows": lazy, "other": optax.adam(1e-3)}, labels)
+    """
+
+
+LABELS = {
+    RawMeans: "means",
+    RawVariances: "variances",
+    TupleValues: "values",
+    TableRows: "rows",
+}
 
 
 def parameter_labels(parameters: Any) -> Any:
@@ -59,8 +80,8 @@ def parameter_labels(parameters: Any) -> Any:
         parameters: an ``nnx.State`` of parameters, as ``nnx.state(model, nnx.Param)`` gives it.
 
     Returns:
-        the same tree with ``"means"``, ``"variances"``, ``"values"`` or ``"other"`` in place of
-        each parameter.
+        the same tree with ``"means"``, ``"variances"``, ``"values"``, ``"rows"`` or ``"other"`` in
+        place of each parameter.
 
     Raises:
         ValueError: no state, or a leaf that is no ``nnx.Variable``.

@@ -12,7 +12,7 @@ from pathlib import Path
 ROOMS = (
     *("ops", "sort", "glimpse", "estimators", "backprop", "pruning", "reparam", "continual"),
     *("remat", "recurrent", "diagnostics", "nn", "dist", "conv", "attention", "graph"),
-    *("spiking", "explain", "local"),
+    *("spiking", "explain", "local", "memory"),
 )
 KINDS = ("cases", "illegal", "mismatches", "nan", "silent", "obscure")
 PER_PLAN = 250

@@ -155,6 +155,24 @@ def learned_edges(rngs):
     return layer
 
 
+def sparse_embedding(table, values):
+    """Of words that are known, since a batch of them has no floats."""
+    layer = with_parameters(embedding, table, values, rngs=nnx.Rngs(0))
+    return layer(np.array([0, 3, -1, 3], np.int32))
+
+
+def embedding(rngs):
+    layer = nn.SparseEmbedding(4, 3, 2, 2, rngs=rngs)
+    layer.rows.set_value(np.array([[0, 1], [2, 0], [1, 2], [2, 1]], np.int32))
+    return layer
+
+
+def after_relocation(table, values):
+    layer = with_parameters(embedding, table, values, rngs=nnx.Rngs(0))
+    fresh = nn.relocate_rows(layer, lambda one: (one(np.arange(4, dtype=np.int32)) ** 2).sum())
+    return layer.words, jax.tree.leaves(fresh)
+
+
 def graph_conv(h, bias, kernel):
     layer = with_parameters(
         lambda rngs: nn.GraphConv(4, 3, rngs=rngs), bias, kernel, rngs=nnx.Rngs(0)
@@ -322,6 +340,31 @@ ROWS += [
         ),
         exact=None,
         dropped="taps are integers and flags; a gain of NaN places none",
+    ),
+]
+
+ROWS += [
+    row(
+        "GridMemory",
+        lambda rngs: nn.GridMemory((4, 3), 2, num_heads=2, **SAMPLED, rngs=rngs),
+        eighths(BATCH, 2, 3, seed=3),
+        **SAMPLING,
+    ),
+    Row(
+        "SparseEmbedding, TableRows, RowSlots",
+        sparse_embedding,
+        (eighths(3, 2), eighths(4, 2, seed=1)),
+        wide=False,
+        skips=IN_A_TREE,
+    ),
+    Row(
+        "relocate_rows",
+        after_relocation,
+        (eighths(3, 2), eighths(4, 2, seed=1)),
+        wide=False,
+        dropped={0: "rows are integers; what is NaN moves nothing"},
+        exact=None,
+        skips=IN_A_TREE,
     ),
 ]
 

@@ -9,6 +9,7 @@ from tests.fuzz.calls import (
     glimpse,
     graph,
     local,
+    memory,
     nn,
     ops,
     pointers,
@@ -40,4 +41,5 @@ CALLS = {
     "spiking": spiking.CALLS,
     "explain": explain.CALLS,
     "local": local.CALLS,
+    "memory": memory.CALLS,
 }

@@ -10,6 +10,7 @@ from tests.fuzz.rooms import (
     glimpse,
     graph,
     local,
+    memory,
     nn,
     pointers,
     products,
@@ -57,4 +58,5 @@ FAMILIES = {
     "spiking": spiking.FAMILIES,
     "explain": explain.FAMILIES,
     "local": local.FAMILIES,
+    "memory": memory.FAMILIES,
 }
