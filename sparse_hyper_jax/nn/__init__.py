@@ -8,12 +8,9 @@ each token to one of many experts, or to a few. Key networks give images a numbe
 puts a head on top, and names the baselines.
 ``LagConv``, ``OffsetConv``, ``AxonalDelay`` and ``LagAttention`` read at few places, and
 ``LearnedEdges`` from few nodes, which ``place_taps`` finds; ``GraphConv`` takes edges as they are.
-<<<<<<< HEAD
-``PointerAttention`` and ``AdaptiveConv`` read where a source network points to.
-=======
 ``GridMemory`` reads a grid of vectors at addresses; words of a ``SparseEmbedding`` share rows of
 a small table, which ``relocate_rows`` exchanges.
->>>>>>> memory
+from sparse_hyper_jax.nn.pointer_attention import PointerAttention
 ``parameter_labels`` tells the parameters of sparse layers apart for optax.
 
 What modules take, and what NaN, padding and meshes of several devices do, says the page Rules of
