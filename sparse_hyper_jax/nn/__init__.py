@@ -9,8 +9,8 @@ puts a head on top, and names the baselines.
 ``LagConv``, ``OffsetConv``, ``AxonalDelay`` and ``LagAttention`` read at few places, and
 ``LearnedEdges`` from few nodes, which ``place_taps`` finds; ``GraphConv`` takes edges as they are.
 ``GridMemory`` reads a grid of vectors at addresses; words of a ``SparseEmbedding`` share rows of
-a small table, which ``relocate_rows`` exchanges.
-from sparse_hyper_jax.nn.pointer_attention import PointerAttention
+a small table, which ``relocate_rows`` exchanges. ``PointerAttention`` and ``AdaptiveConv`` read
+where a source network points to.
 ``parameter_labels`` tells the parameters of sparse layers apart for optax.
 
 What modules take, and what NaN, padding and meshes of several devices do, says the page Rules of
@@ -46,10 +46,6 @@ from sparse_hyper_jax.nn.lag_attention import LagAttention
 from sparse_hyper_jax.nn.lag_layers import LagConv
 from sparse_hyper_jax.nn.mixture import Mixture
 from sparse_hyper_jax.nn.offset_layers import OffsetConv
-<<<<<<< HEAD
-from sparse_hyper_jax.nn.parameters import RawMeans, RawVariances, TupleValues, parameter_labels
-from sparse_hyper_jax.nn.pointer_attention import PointerAttention
-=======
 from sparse_hyper_jax.nn.parameters import (
     RawMeans,
     RawVariances,
@@ -57,7 +53,7 @@ from sparse_hyper_jax.nn.parameters import (
     TupleValues,
     parameter_labels,
 )
->>>>>>> memory
+from sparse_hyper_jax.nn.pointer_attention import PointerAttention
 from sparse_hyper_jax.nn.sparse_backprop import SparseBackpropLinear
 from sparse_hyper_jax.nn.sparse_embedding import RowSlots, SparseEmbedding, relocate_rows
 from sparse_hyper_jax.nn.sparse_maps import HyperLayer
