@@ -107,10 +107,11 @@ def against_reported(lines: Lines) -> str:
         if not here:
             return [*cells, "not run", "-", "-", "not known"]
         misread = 1 - mean(here.values("test_accuracy"))
-        floor = 1 - mean(of_size.where(kind="floor").values("test_accuracy"))
+        given = of_size.where(kind="floor").values("test_accuracy")
+        floor = f"{100 * (1 - mean(given)):.2f} %" if given else "-"
         run = f"{here[0]['steps']:,}, {len(here)}"
         answer = "yes" if misread <= reported else f"not after {here[0]['steps']:,} steps"
-        return [*cells, f"{100 * misread:.2f} %", run, f"{100 * floor:.2f} %", answer]
+        return [*cells, f"{100 * misread:.2f} %", run, floor, answer]
 
     return markdown(heads, (row(*reported) for reported in REPORTED.items()))
 
