@@ -15,8 +15,6 @@ import numpy as np
 import pytest
 
 import sparse_hyper_jax
-from tests import folding
-from tests.statements import whole_statements, with_whole
 
 ROOT = Path(__file__).parent.parent
 # Modules of the ground floor whose functions serve the library's own code, not its users.
@@ -36,10 +34,6 @@ WITHOUT_EXAMPLE = {
     "train.download_mnist": "fetches files from the network",
     "train.load_mnist": "reads files of 11 MB, which the package does not bring",
 }
-
-# Examples run as typed: of files and training, of which nothing can be traced, and of numbers so
-# large that XLA, where they are constants of a program, changes the order of products too far.
-AS_TYPED = {"norms", "train"}
 
 GIVEN = {"jax": jax, "jnp": jnp, "np": np}
 # An array may be printed over several lines.
@@ -127,12 +121,8 @@ def test_examples_print_what_they_say(room, tmp_path, monkeypatch):
         # A folder for each: what one example writes is no file of the next one.
         (tmp_path / f"{place}.{name}").mkdir()
         monkeypatch.chdir(tmp_path / f"{place}.{name}")
-        example, names = example_of(place, name), dict(GIVEN)
-        if room not in AS_TYPED and not folding.apart:
-            for one in example:
-                one.source = whole_statements(one.source)
-            names = with_whole(names)
-        test = doctest.DocTest(example, names, f"{place}.{name}", None, None, None)
+        example = example_of(place, name)
+        test = doctest.DocTest(example, dict(GIVEN), f"{place}.{name}", None, None, None)
         runner.run(test, out=said.append)
     assert runner.summarize(verbose=False).failed == 0, "".join(said)
 
