@@ -87,7 +87,8 @@ def own_cells(means: jax.Array, shape: tuple[int, ...], last: jax.Array | None =
     means = _within(jax.lax.stop_gradient(means), last)
     cells = flat_index(nearest_cells(means, shape, wrap=False), shape)[:, None]
     lost = jnp.isnan(means).any(axis=-1, keepdims=True)
-    logs = jnp.where(lost, jnp.nan, jnp.zeros_like(means[:, :1]))
+    # Its own NaN: XLA, on CPU, takes the exponential of a choice between NaN and 0 for 1.
+    logs = jnp.where(lost, jnp.sum(means, axis=-1, keepdims=True), 0)
     if last is not None:
         logs = jnp.where(cells <= last[:, None], logs, -jnp.inf)
     return OwnPoints(cells, logs)

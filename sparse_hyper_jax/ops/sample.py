@@ -90,10 +90,6 @@ def sample_tuples(
         >>> points = ops.sample_tuples(key, [[1.3]], (6,), num_global=4, distinct=True)
         >>> sorted(points[0, :, 0].tolist())  # every cell once
         [0, 1, 2, 3, 4, 5]
-        >>> own = {"global_from": "density", "variances": [[4.0]]}
-        >>> points = ops.sample_tuples(key, [[500.0]], (1000,), num_global=50, **own)
-        >>> bool(jnp.all(jnp.abs(points - 500) < 12))
-        True
     """
     shape = checks.check_index_shape("shape", shape)
     means = at_least_float32(as_array("means", means))
