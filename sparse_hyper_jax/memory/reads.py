@@ -107,18 +107,38 @@ def enter_reads(reads: Any) -> Reads:
     Raises:
         ValueError: not two parts, shapes that differ, or rows that are no integers.
     """
+    cure = "pass what grid_shares or word_reads gives"
+    rows, shares = enter_pair("reads", reads, Reads._fields, "Reads", cure)
     checks.require(
-        isinstance(reads, tuple | list) and len(reads) == 2,
-        f"reads={reads!r:.80}",
-        "Reads(rows, shares), or a plain tuple of these",
-        "pass what grid_shares or word_reads gives",
-    )
-    rows, shares = as_array("rows", reads[0], "integers"), as_array("shares", reads[1])
-    shape = check_same_shape(rows=rows, shares=shares)
-    checks.require(
-        len(shape) >= 1,
-        f"rows of shape {shape}",
+        rows.ndim >= 1,
+        f"rows of shape {rows.shape}",
         "(*batch, q)",
         "give rows an axis of those that are summed",
     )
     return Reads(rows, shares)
+
+
+def enter_pair(
+    name: str, pair: Any, fields: tuple[str, ...], kind: str, change: str
+) -> tuple[jax.Array, jax.Array]:
+    """Check rows and a number for each of them, which may also come as a plain tuple.
+
+    Args:
+        name: of the argument.
+        pair: integers and numbers of one shape.
+        fields: names of both.
+        kind: of tuple that is expected.
+        change: what cures a mistake.
+
+    Raises:
+        ValueError: not two parts, shapes that differ, or rows that are no integers.
+    """
+    checks.require(
+        isinstance(pair, tuple | list) and len(pair) == 2,
+        f"{name}={pair!r:.80}",
+        f"{kind}({', '.join(fields)}), or a plain tuple of these",
+        change,
+    )
+    rows, numbers = as_array(fields[0], pair[0], "integers"), as_array(fields[1], pair[1])
+    check_same_shape(**dict(zip(fields, (rows, numbers), strict=True)))
+    return rows, numbers

@@ -8,8 +8,15 @@ import numpy as np
 from jax import export
 
 from sparse_hyper_jax import checks
-from sparse_hyper_jax.entrance import as_array, check_random_key, check_same_shape
-from sparse_hyper_jax.memory.reads import Reads, enter_table, keep_inside, sum_rows, take_rows
+from sparse_hyper_jax.entrance import as_array, check_random_key
+from sparse_hyper_jax.memory.reads import (
+    Reads,
+    enter_pair,
+    enter_table,
+    keep_inside,
+    sum_rows,
+    take_rows,
+)
 
 
 class WordRows(NamedTuple):
@@ -138,17 +145,11 @@ def enter_words(words: Any) -> WordRows:
     Raises:
         ValueError: not two parts, shapes that differ, or rows that are no integers.
     """
+    cure = "pass WordRows(hash_rows(...), values)"
+    rows, values = enter_pair("words", words, WordRows._fields, "WordRows", cure)
     checks.require(
-        isinstance(words, tuple | list) and len(words) == 2,
-        f"words={words!r:.80}",
-        "WordRows(rows, values), or a plain tuple of these",
-        "pass WordRows(hash_rows(...), values)",
-    )
-    rows, values = as_array("rows", words[0], "integers"), as_array("values", words[1])
-    shape = check_same_shape(rows=rows, values=values)
-    checks.require(
-        len(shape) == 2 and shape[0] >= 1,
-        f"rows of shape {shape}",
+        rows.ndim == 2 and len(rows) >= 1,
+        f"rows of shape {rows.shape}",
         "(V, k) with at least one word",
         "give every word a row of slots",
     )

@@ -9,15 +9,15 @@ from flax import nnx
 
 from sparse_hyper_jax import checks, conv
 from sparse_hyper_jax.entrance import as_array
-from sparse_hyper_jax.nn.keys import Randomness, check_rngs, draw_key, keys_for
+from sparse_hyper_jax.nn.keys import Randomness, check_rngs
 from sparse_hyper_jax.nn.options import (
     check_float_dtype,
     check_no_container,
     in_evaluation,
     initialised,
 )
-from sparse_hyper_jax.nn.pointer_attention import Source, check_source, found_by, scaled
 from sparse_hyper_jax.nn.promotion import promote
+from sparse_hyper_jax.nn.sources import Source, check_source, found_by, over_batch, scaled
 from sparse_hyper_jax.nn.tap_conv import with_bias
 from sparse_hyper_jax.ops.own_draws import GLOBAL_FROM, GlobalFrom
 
@@ -165,17 +165,18 @@ class AdaptiveConv(nnx.Module):
         x, kernel, bias = promote((x, self.kernel.get_value(), bias), dtype=self.dtype)
         options: dict[str, Any] = {"causal": self.causal, "stride": self.stride}
         if in_evaluation(self.deterministic, deterministic):
-            y = jax.vmap(lambda x, offsets: conv.adaptive_conv_hard(x, kernel, offsets, **options))(
-                x, offsets
-            )
-            return with_bias(y.astype(x.dtype), bias)
-        options |= {"num_global": self.num_global, "num_local": self.num_local}
-        options |= {"region": self.region, "global_from": self.global_from}
-        keys = None
-        if self.num_global or self.num_local:
-            keys = keys_for(draw_key(rngs, self.rngs), x)
-        y = jax.vmap(
-            lambda key, x, *places: conv.adaptive_conv(key, x, kernel, *places, **options),
-            in_axes=(None if keys is None else 0, 0, 0, 0),
-        )(keys, x, offsets, variances)
+
+            def hard(x: jax.Array, offsets: jax.Array) -> jax.Array:
+                return conv.adaptive_conv_hard(x, kernel, offsets, **options)
+
+            y = jax.vmap(hard)(x, offsets)
+        else:
+            options |= {"num_global": self.num_global, "num_local": self.num_local}
+            options |= {"region": self.region, "global_from": self.global_from}
+
+            def soft(key: jax.Array | None, x: jax.Array, *places: jax.Array) -> jax.Array:
+                return conv.adaptive_conv(key, x, kernel, *places, **options)
+
+            points = self.num_global + self.num_local
+            y = over_batch(soft, rngs, self.rngs, points, x, x, offsets, variances)
         return with_bias(y.astype(x.dtype), bias)

@@ -12,8 +12,7 @@ from sparse_hyper_jax import attention, checks
 from sparse_hyper_jax.attention.probe import observe_attention, place_observed
 from sparse_hyper_jax.entrance import as_array
 from sparse_hyper_jax.nn.keys import check_rngs
-from sparse_hyper_jax.nn.options import check_float_dtype
-from sparse_hyper_jax.nn.promotion import promote
+from sparse_hyper_jax.nn.projections import divisor_of, make_projections, per_head
 from sparse_hyper_jax.nn.tap_layers import TapLayer, TapSlots
 
 
@@ -83,26 +82,10 @@ class LagAttention(TapLayer):
         out_features = self.in_features if out_features is None else out_features
         self.out_features = checks.check_count("out_features", out_features, least=1)
         self.directions = checks.check_count("directions", directions, least=1)
-        use_bias = checks.check_flag("use_bias", use_bias)
-        check_float_dtype("dtype", dtype, inferred=True)
-        check_float_dtype("param_dtype", param_dtype)
         check_rngs(rngs, "params")
-
-        def linear(before: int, after: int) -> nnx.Linear:
-            return nnx.Linear(
-                before,
-                after,
-                use_bias=use_bias,
-                dtype=dtype,
-                param_dtype=param_dtype,
-                promote_dtype=promote,
-                rngs=rngs,
-            )
-
-        self.query = linear(self.in_features, self.num_heads * self.head_features)
-        self.key = linear(self.in_features, self.key_heads * self.head_features)
-        self.value = linear(self.in_features, self.key_heads * self.head_features)
-        self.out = linear(self.num_heads * self.head_features, self.out_features)
+        self.query, self.key, self.value, self.out = make_projections(
+            self, use_bias=use_bias, dtype=dtype, param_dtype=param_dtype, rngs=rngs
+        )
         self.taps = TapSlots(attention.empty_lags(self.num_heads, self.num_lags))
 
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -200,36 +183,3 @@ class LagAttention(TapLayer):
             for part, count in zip(jnp.split(rows, ends, axis=-1), heads, strict=True)
         )
         return query, key, value
-
-
-def divisor_of(heads: int, key_heads: int | None) -> int:
-    """Return the number of key heads, by default that of the heads.
-
-    Raises:
-        ValueError: no number that divides it.
-    """
-    key_heads = checks.check_count("key_heads", heads if key_heads is None else key_heads, least=1)
-    checks.require(
-        heads % key_heads == 0,
-        f"key_heads={key_heads} of {heads} heads",
-        "a number that divides that of the heads",
-        "change key_heads",
-    )
-    return key_heads
-
-
-def per_head(features: int, heads: int, given: int | None) -> int:
-    """Return the number of features of a head, by default its part of all.
-
-    Raises:
-        ValueError: no number, or heads that do not divide the features.
-    """
-    if given is not None:
-        return checks.check_count("head_features", given, least=1)
-    checks.require(
-        features % heads == 0,
-        f"{features} features for {heads} heads",
-        "a number of heads that divides in_features",
-        "pass head_features",
-    )
-    return features // heads

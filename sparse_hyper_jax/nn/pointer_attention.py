@@ -1,6 +1,5 @@
 """Attention at positions that a source network points to."""
 
-from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -9,20 +8,11 @@ from flax import nnx
 
 from sparse_hyper_jax import attention, checks
 from sparse_hyper_jax.entrance import as_array
-from sparse_hyper_jax.nn.keys import Randomness, check_rngs, draw_key, keys_for
-from sparse_hyper_jax.nn.lag_attention import divisor_of, per_head
-from sparse_hyper_jax.nn.options import (
-    SMALLEST,
-    check_float_dtype,
-    check_no_container,
-    in_evaluation,
-)
-from sparse_hyper_jax.nn.placement import spread_like
-from sparse_hyper_jax.nn.promotion import promote
+from sparse_hyper_jax.nn.keys import Randomness, check_rngs
+from sparse_hyper_jax.nn.options import check_no_container, in_evaluation
+from sparse_hyper_jax.nn.projections import divisor_of, make_projections, per_head
+from sparse_hyper_jax.nn.sources import Source, check_source, found_by, over_batch, scaled
 from sparse_hyper_jax.ops.own_draws import GLOBAL_FROM, GlobalFrom
-
-Source = Callable[[jax.Array], tuple[jax.Array, jax.Array]]
-"""Maps a batch to means and variances, two arrays of one shape."""
 
 
 class PointerAttention(nnx.Module):
@@ -113,26 +103,10 @@ class PointerAttention(nnx.Module):
         self.head_features = per_head(self.in_features, self.num_heads, head_features)
         out_features = self.in_features if out_features is None else out_features
         self.out_features = checks.check_count("out_features", out_features, least=1)
-        use_bias = checks.check_flag("use_bias", use_bias)
-        check_float_dtype("dtype", dtype, inferred=True)
-        check_float_dtype("param_dtype", param_dtype)
         check_rngs(rngs, "params", "sample")
-
-        def linear(before: int, after: int) -> nnx.Linear:
-            return nnx.Linear(
-                before,
-                after,
-                use_bias=use_bias,
-                dtype=dtype,
-                param_dtype=param_dtype,
-                promote_dtype=promote,
-                rngs=rngs,
-            )
-
-        self.query = linear(self.in_features, self.num_heads * self.head_features)
-        self.key = linear(self.in_features, self.key_heads * self.head_features)
-        self.value = linear(self.in_features, self.key_heads * self.head_features)
-        self.out = linear(self.num_heads * self.head_features, self.out_features)
+        self.query, self.key, self.value, self.out = make_projections(
+            self, use_bias=use_bias, dtype=dtype, param_dtype=param_dtype, rngs=rngs
+        )
         self.rngs = rngs["sample"].fork()
 
     def _check_options(self) -> None:
@@ -199,70 +173,13 @@ class PointerAttention(nnx.Module):
             options |= {"num_global": self.num_global, "num_local": self.num_local}
             options |= {"region": (self.region,), "global_from": self.global_from}
 
-            def soft(
-                random_key: jax.Array | None, variances: jax.Array, *rows: jax.Array
-            ) -> jax.Array:
-                return attention.pointer_attention(
-                    random_key, *rows, variances=variances, **options
-                )
+            def soft(key: jax.Array | None, spread: jax.Array, *rows: jax.Array) -> jax.Array:
+                return attention.pointer_attention(key, *rows, variances=spread, **options)
 
-            keys = None
-            if self.num_global or self.num_local:
-                keys = keys_for(draw_key(rngs, self.rngs), x)
-            axes = (None if keys is None else 0, 0, 0, 0, 0, 0)
-            heads = jax.vmap(soft, in_axes=axes)(keys, variances, query, key, value, means)
+            points = self.num_global + self.num_local
+            found = variances, query, key, value, means
+            heads = over_batch(soft, rngs, self.rngs, points, x, *found)
         return self.out(heads.reshape(*heads.shape[:2], -1))
 
     def _by_head(self, rows: jax.Array, heads: int) -> jax.Array:
         return rows.reshape(*rows.shape[:2], heads, self.head_features)
-
-
-def check_source(source: Any) -> None:
-    """Raise unless a source can be called.
-
-    Raises:
-        ValueError: something else.
-    """
-    checks.require(
-        callable(source) and not isinstance(source, type),
-        f"source={source!r:.80}",
-        "a module or a function of the input",
-        "pass what gives means and variances",
-    )
-
-
-def found_by(
-    source: Source, x: jax.Array, shape: Sequence[int | None], meaning: str
-) -> tuple[jax.Array, jax.Array]:
-    """Return what a source gives after checking that it is means and variances of a batch.
-
-    Args:
-        source: maps ``x`` to both.
-        x: ``(b, ...)``.
-        shape: of both, with None for any length.
-        meaning: that shape in words.
-
-    Raises:
-        ValueError: something else.
-    """
-    found = source(x)
-    checks.require(
-        isinstance(found, tuple | list) and len(found) == 2,
-        f"a source that gives {type(found).__name__}",
-        "means and variances, two arrays",
-        "return (means, variances)",
-    )
-    means, variances = as_array("means", found[0]), as_array("variances", found[1])
-    checks.check_shape("means", means, shape, meaning)
-    checks.check_shape("variances", variances, means.shape, "the shape of means")
-    return spread_like(means, x), spread_like(variances, x)
-
-
-def scaled(variances: jax.Array, factor: float | jax.Array) -> jax.Array:
-    """Multiply variances by a factor.
-
-    Raises:
-        ValueError: no number, or one that is not positive.
-    """
-    checks.check_number("variance_scale", factor, at_least=SMALLEST)
-    return variances * jnp.asarray(factor, variances.dtype)

@@ -8,11 +8,12 @@ import jax.numpy as jnp
 from flax import nnx
 
 from sparse_hyper_jax import checks, memory
-from sparse_hyper_jax.entrance import as_array, check_function, check_instance
+from sparse_hyper_jax.entrance import as_array
 from sparse_hyper_jax.nn.keys import check_rngs
 from sparse_hyper_jax.nn.options import check_float_dtype, initialised
 from sparse_hyper_jax.nn.parameters import TableRows
 from sparse_hyper_jax.nn.tap_layers import TapProbe
+from sparse_hyper_jax.nn.watching import no_flags, observed_by
 
 
 class RowSlots(nnx.Variable):
@@ -194,33 +195,15 @@ def relocate_rows(
         >>> fresh["values"].get_value().sum(axis=1).tolist()
         [1, 1, 1, 1, 1, 1]
     """
-    check_instance("model", model, nnx.Module)
-    check_function("loss", loss, "a function of a model that gives a number")
-    watching = nnx.clone(model)
-    for _, layer in _layers(watching):
-        layer.watch()
-    slopes = nnx.grad(loss, argnums=nnx.DiffState(0, TapProbe))(watching, *arguments)
-    seen = dict(nnx.to_flat_state(slopes))
-    fresh = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, bool), nnx.state(model, nnx.Param))
-    marked = dict(nnx.to_flat_state(fresh))
-    for path, layer in _layers(model):
-        seen_there = seen[*path, "probe"].get_value()
-        flags = layer.relocate(seen_there, min_z=min_z, max_share=max_share)
+    seen = observed_by(
+        SparseEmbedding,
+        model,
+        loss,
+        arguments,
+        missing=("a SparseEmbedding", "a model with one", "use SparseEmbedding in it"),
+    )
+    marked = no_flags(model)
+    for path, layer, observed in seen:
+        flags = layer.relocate(observed, min_z=min_z, max_share=max_share)
         marked[*path, "values"].set_value(flags)
     return nnx.from_flat_state(marked)
-
-
-def _layers(model: nnx.Module) -> list[tuple[tuple[Any, ...], SparseEmbedding]]:
-    """Find the embeddings, with their paths."""
-    found = [
-        (path, layer)
-        for path, layer in nnx.iter_modules(model)
-        if isinstance(layer, SparseEmbedding)
-    ]
-    checks.require(
-        bool(found),
-        f"a {type(model).__name__} without a SparseEmbedding",
-        "a model with one",
-        "use SparseEmbedding in it",
-    )
-    return found

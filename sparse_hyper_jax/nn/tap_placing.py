@@ -7,9 +7,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from sparse_hyper_jax import checks
-from sparse_hyper_jax.entrance import check_function, check_instance
-from sparse_hyper_jax.nn.tap_layers import TapLayer, TapProbe
+from sparse_hyper_jax.nn.tap_layers import TapLayer
+from sparse_hyper_jax.nn.watching import no_flags, observed_by
 
 
 def place_taps(
@@ -58,35 +57,23 @@ def place_taps(
         >>> layer.taps.get_value().positions[0], fresh["kernel"].get_value()[:, 0, 0].tolist()
         (Array([25], dtype=int32), [True, False, False])
     """
-    check_instance("model", model, nnx.Module)
-    check_function("loss", loss, "a function of a model that gives a number")
-    watching = nnx.clone(model)
-    for _, layer in _layers(watching):
-        layer.watch()
-    slopes = nnx.grad(loss, argnums=nnx.DiffState(0, TapProbe))(watching, *arguments)
-    seen = dict(nnx.to_flat_state(slopes))
-    fresh = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, bool), nnx.state(model, nnx.Param))
-    marked = dict(nnx.to_flat_state(fresh))
-    for path, layer in _layers(model):
+    seen = observed_by(
+        TapLayer,
+        model,
+        loss,
+        arguments,
+        missing=(
+            "taps",
+            "a model with layers that have taps",
+            "use LagConv, OffsetConv, AxonalDelay, LagAttention or LearnedEdges in it",
+        ),
+    )
+    marked = no_flags(model)
+    for path, layer, observed in seen:
         before = layer.taps.get_value()
-        observed = seen[*path, "probe"].get_value()
         after = layer.next_taps(observed, count, min_z=min_z, apart=apart)
         layer.taps.set_value(after)
         for name, flags in layer.fresh_parameters(after.placed & ~before.placed).items():
             variable = marked[*path, name]
             variable.set_value(jnp.broadcast_to(flags, variable.get_value().shape))
     return nnx.from_flat_state(marked)
-
-
-def _layers(model: nnx.Module) -> list[tuple[tuple[Any, ...], TapLayer]]:
-    """Find the layers that have taps, with their paths."""
-    found = [
-        (path, layer) for path, layer in nnx.iter_modules(model) if isinstance(layer, TapLayer)
-    ]
-    checks.require(
-        bool(found),
-        f"a {type(model).__name__} without taps",
-        "a model with layers that have taps",
-        "use LagConv, OffsetConv, AxonalDelay, LagAttention or LearnedEdges in it",
-    )
-    return found
