@@ -18,7 +18,7 @@ from sparse_hyper_jax.graph.probed import (
     enter_there,
     sent_by,
 )
-from sparse_hyper_jax.ops.best import best_of_blocks
+from sparse_hyper_jax.ops.best import best_of_blocks, per_size
 
 
 class EdgeGains(NamedTuple):
@@ -129,16 +129,7 @@ def edge_gains(
     nodes = h.shape[0]
     block = min(checks.check_count("block", block, least=1), nodes)
     count = min(checks.check_count("count", count, least=1), nodes)
-    if message is not None:
-        check_function("message", message, "a function of rows of h")
-    send = sent_by(message)
-    sent = jax.eval_shape(send, jax.ShapeDtypeStruct((block, *h.shape[1:]), h.dtype))
-    checks.require(
-        sent.shape[:1] == (block,),
-        f"message(rows) of shape {sent.shape} for {block} rows",
-        "what each of these nodes sends",
-        "keep the first axis",
-    )
+    send, sent = _enter_message(message, h, block)
     cotangent, own = enter_cotangent(cotangent, output, weights, nodes=nodes, sent=sent)
     there = enter_there(senders, receivers, nodes)
     more = -nodes % block
@@ -161,6 +152,23 @@ def edge_gains(
     return EdgeGains(*best_of_blocks(gains_of, opened_of, **sizes, dtype=cotangent.dtype))
 
 
+def _enter_message(
+    message: Callable[[jax.Array], jax.Array] | None, h: jax.Array, block: int
+) -> tuple[Callable[[jax.Array], jax.Array], jax.ShapeDtypeStruct]:
+    """Give what makes of rows of features what they send, and the shape of that for a block."""
+    if message is not None:
+        check_function("message", message, "a function of rows of h")
+    send = sent_by(message)
+    sent = jax.eval_shape(send, jax.ShapeDtypeStruct((block, *h.shape[1:]), h.dtype))
+    checks.require(
+        sent.shape[:1] == (block,),
+        f"message(rows) of shape {sent.shape} for {block} rows",
+        "what each of these nodes sends",
+        "keep the first axis",
+    )
+    return send, sent
+
+
 def _of_block(
     sent: jax.Array, cotangent: jax.Array, own: jax.Array, weights: NewWeight, *, unit: bool
 ) -> jax.Array:
@@ -173,11 +181,7 @@ def _of_block(
         there = sent.reshape(len(sent), -1).T
         slopes = jnp.matmul(cotangent, there, precision=lax.Precision.HIGHEST) - own[:, None]
         gains = -slopes if weights == "positive" else jnp.abs(slopes)
-    if not unit:
-        return gains
-    size = jnp.sqrt(jnp.sum(sent.reshape(len(sent), -1) ** 2, axis=1))[None]
-    loud = ~(size < jnp.finfo(size.dtype).tiny)  # NaN too
-    return jnp.where(loud, gains / jnp.where(loud, size, 1), 0)
+    return per_size(gains, sent.reshape(len(sent), -1)) if unit else gains
 
 
 def _in_block(there: Edges | None, start: jax.Array, block: int, nodes: int) -> jax.Array:

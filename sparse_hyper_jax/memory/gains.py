@@ -9,7 +9,7 @@ from jax import export, lax
 from sparse_hyper_jax import checks
 from sparse_hyper_jax.entrance import as_array
 from sparse_hyper_jax.memory.reads import enter_table
-from sparse_hyper_jax.ops.best import best_of_blocks
+from sparse_hyper_jax.ops.best import best_of_blocks, per_size
 from sparse_hyper_jax.precision import wide_dtype
 
 
@@ -101,7 +101,7 @@ def row_gains(
         part = lax.dynamic_slice_in_dim(padded, start, block)
         slopes = jnp.matmul(cotangent, part.T, precision=lax.Precision.HIGHEST)
         gains = -slopes if positive else jnp.abs(slopes)
-        return _by_size(gains, part) if unit_rows else gains
+        return per_size(gains, part) if unit_rows else gains
 
     def opened_of(start: jax.Array) -> jax.Array:
         numbers = start + jnp.arange(block, dtype=jnp.int32)
@@ -112,10 +112,3 @@ def row_gains(
 
     sizes = {"rows": words, "columns": number, "count": count, "block": block}
     return RowGains(*best_of_blocks(gains_of, opened_of, **sizes, dtype=dtype))
-
-
-def _by_size(gains: jax.Array, rows: jax.Array) -> jax.Array:
-    """Divide gains ``(V, block)`` by the size of each row; one of zeros gains nothing."""
-    size = jnp.sqrt(jnp.sum(rows**2, axis=1))[None]
-    some = ~(size < jnp.finfo(size.dtype).tiny)  # NaN too
-    return jnp.where(some, gains / jnp.where(some, size, 1), 0)

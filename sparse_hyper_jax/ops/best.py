@@ -60,6 +60,18 @@ def best_of_blocks(
     return best.columns, best.gains, jnp.sqrt(best.squares / jnp.maximum(best.count, 1))
 
 
+def per_size(gains: jax.Array, rows: jax.Array) -> jax.Array:
+    """Divide the gains of a block by the size of what each of its columns brings.
+
+    Args:
+        gains: ``(n, block)``.
+        rows: ``(block, F)``: one of zeros gains nothing.
+    """
+    size = jnp.sqrt(jnp.sum(rows**2, axis=1))[None]
+    some = ~(size < jnp.finfo(size.dtype).tiny)  # NaN too
+    return jnp.where(some, gains / jnp.where(some, size, 1), 0)
+
+
 def _merge(best: _Best, gains: jax.Array, numbers: jax.Array, opened: jax.Array) -> _Best:
     """Keep the best of those so far and of a block, the earlier ones first."""
     count = best.gains.shape[1]

@@ -157,10 +157,8 @@ class DelaysRecipe(Recipe):
         weight_key, delay_key = jax.random.split(jax.random.key(self.seed))
         parameters = model.start(weight_key, channels, units, labelled=labelled)
         taps = self.first_taps(delay_key, channels, data)
-        if self.method == "gaussian":
-            # From anywhere in the middle half.
-            means = jax.random.uniform(delay_key, (channels,), minval=-1, maxval=1)
-            parameters["means"] = means
+        if self.method == "gaussian":  # from anywhere in the middle half
+            parameters["means"] = jax.random.uniform(delay_key, (channels,), minval=-1, maxval=1)
         optimizer = self.optimizer()
         state = start_state(parameters, optimizer, len(data.train[0]), slots=taps)
         judge = jax.jit(model.figure)
@@ -176,17 +174,12 @@ class DelaysRecipe(Recipe):
             placed, positions = (np.asarray(leaf) for leaf in taps_of(model, state)[::-1])
             delays = np.where(placed[:, 0], positions[:, 0, 0], -1)
             draw(folder, delays, data.delays, metric if data.validation else "")
-            figures: dict[str, Any] = {
+            figures = {
                 f"{name}_{metric}": figure(state, part)
                 for name, part in zip(DelayTask._fields[:3], data[:3], strict=True)
                 if part
             }
-            figures["delays"] = delays.tolist()
-            if data.delays:
-                figures["true_delays"] = list(data.delays)
-                near = (delays >= 0) & (np.abs(delays - np.array(data.delays)) <= 1)
-                figures["delays_found"] = int(near.sum())
-            return figures
+            return figures | compared(delays, data.delays)
 
         judged = evaluate if data.validation else None
         step, every = make_step(self, model, optimizer), self.evaluate_every
@@ -221,6 +214,15 @@ class DelaysRecipe(Recipe):
         return optax.partition({"weights": weights, "means": means}, labels)
 
 
+def compared(delays: np.ndarray, true: Sequence[int]) -> dict[str, Any]:
+    """Give the delays that were found, and how many are within one step, if they are known."""
+    if not true:
+        return {"delays": delays.tolist()}
+    near = (delays >= 0) & (np.abs(delays - np.array(true)) <= 1)
+    known = {"true_delays": list(true), "delays_found": int(near.sum())}
+    return {"delays": delays.tolist()} | known
+
+
 def taps_of(model: DelayModel, state: EpochState) -> ops.Taps:
     """Give the delays of now; of Gaussians the nearest whole ones."""
     if "means" not in state.parameters:
@@ -229,17 +231,16 @@ def taps_of(model: DelayModel, state: EpochState) -> ops.Taps:
     return ops.Taps(delays[:, None, None], jnp.ones((len(delays), 1), bool))
 
 
-def make_step(
+def make_probe(
     recipe: DelaysRecipe, model: DelayModel, optimizer: optax.GradientTransformation
-) -> Callable[..., tuple[EpochState, Metrics]]:
-    """Make the pure step: at times a group of delays is placed, then weights follow a batch."""
+) -> Callable[..., EpochState]:
+    """Make the function that places the delays of one group after another, when it is due."""
     assert recipe.steps, "settled"
-    total = recipe.steps
     probes = recipe.groups * recipe.sweeps
-    first, last = (math.ceil(share * total) for share in (BEGIN, END))
+    first, last = (math.ceil(share * recipe.steps) for share in (BEGIN, END))
     every = max(1, (last - first) // probes)
 
-    def probe(key: jax.Array, state: EpochState, train_set: Part) -> EpochState:
+    def probe(state: EpochState, key: jax.Array, train_set: Part) -> EpochState:
         taps, kernel = state.slots, state.parameters["kernel"]
         turn = (state.count - first) // every
         group = jnp.arange(len(taps.placed)) % recipe.groups == turn % recipe.groups
@@ -257,14 +258,25 @@ def make_step(
         parameters = state.parameters | {"kernel": kernel}
         return state._replace(parameters=parameters, optimizer=moments, slots=placed)
 
+    def probe_if_due(state: EpochState, key: jax.Array, train_set: Part) -> EpochState:
+        since = state.count - first
+        due = (since >= 0) & (since % every == 0) & (since < probes * every)
+        return jax.lax.cond(due, probe, lambda state, *_: state, state, key, train_set)
+
+    return probe_if_due
+
+
+def make_step(
+    recipe: DelaysRecipe, model: DelayModel, optimizer: optax.GradientTransformation
+) -> Callable[..., tuple[EpochState, Metrics]]:
+    """Make the pure step: at times a group of delays is placed, then weights follow a batch."""
+    assert recipe.steps, "settled"
+    total, probe = recipe.steps, make_probe(recipe, model, optimizer)
+
     def step(state: EpochState, key: jax.Array, train_set: Part) -> tuple[EpochState, Metrics]:
         order_key, probe_key, draw_key = jax.random.split(key, 3)
         if recipe.method == "pursuit":
-            since = state.count - first
-            due = (since >= 0) & (since % every == 0) & (since < probes * every)
-            state = jax.lax.cond(
-                due, lambda state: probe(probe_key, state, train_set), lambda state: state, state
-            )
+            state = probe(state, probe_key, train_set)
         order, (x, wanted) = next_batch(
             order_key, state.order, state.count, train_set, batch=recipe.batch
         )
