@@ -4,6 +4,8 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
+from tests.signatures import misfits
+
 NOTEBOOKS = sorted((Path(__file__).parent.parent / "notebooks").glob("*.ipynb"))
 
 
@@ -11,6 +13,18 @@ def test_there_are_notebooks():
     numbers = [path.stem.split("_")[0] for path in NOTEBOOKS]
     assert len(set(numbers)) == len(numbers) >= 4
     assert all(number.isdigit() for number in numbers)
+
+
+def code_of(path):
+    """The cells of a notebook as one piece of Python: without its magic lines."""
+    cells = nbformat.read(path, as_version=4).cells
+    lines = "\n".join(cell.source for cell in cells if cell.cell_type == "code").splitlines()
+    return "\n".join("" if line.startswith(("%", "!")) else line for line in lines)
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_calls_fit_what_they_call(path):
+    assert not list(misfits(code_of(path)))
 
 
 @pytest.mark.minutes
