@@ -204,6 +204,15 @@ def test_what_is_gained_by_leaving_is_bounded_by_the_error_of_its_mean():
     assert_close(found, np.where(np.arange(4) == 2, 0, expected), rtol=1e-5)
 
 
+def test_errors_of_rounding_are_no_reason_to_leave():
+    tuples = tuples_at([(n, n) for n in range(4)], [SETTLED] * 4)
+    # Alike on all batches, as errors of rounding are: certain, and nothing.
+    gradients = jnp.tile(jnp.array([1e-8, 1e-5, 1.0, -1.0]), (8, 1))
+    assert_close(leaving_gains(tuples, gradients), gradients[0])
+    found = leaving_gains(tuples, gradients, least=1e-4)
+    assert_close(found, [0, 0, 1, -1])
+
+
 @pytest.mark.parametrize(
     ("leaving", "expected"),
     [
@@ -268,6 +277,7 @@ def test_a_tuple_alone_on_a_wrong_cell_goes_to_the_missing_one():
         (np.ones(3), {}, "gradients of shape"),
         (np.ones((4, 3)), {"certainty": -1.0}, "certainty=-1.0"),
         (np.ones((4, 3)), {"frozen": -1.0}, "frozen=-1.0"),
+        (np.ones((4, 3)), {"least": -1.0}, "least=-1.0"),
     ],
 )
 def test_what_says_nothing_of_leaving_is_refused(gradients, options, match):

@@ -28,7 +28,7 @@ def relocate_anywhere(means, variances, values, gains, leaving):
 
 def leaving_gains(means, variances, values, gradients):
     tuples = ContinuousTuples(means, variances, values)
-    return ops.leaving_gains(tuples, gradients, certainty=1.0, frozen=100.0)
+    return ops.leaving_gains(tuples, gradients, certainty=1.0, frozen=100.0, least=0.01)
 
 
 def newly_placed(function):

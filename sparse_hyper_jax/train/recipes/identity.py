@@ -126,8 +126,8 @@ class IdentityRecipe(Recipe):
     about 0.22."""
 
     moved_spread: float = 0.0
-    """Raw spread of a tuple that was moved: with 0 it is as wide as a fresh one, and with -4 it
-    settles soon, so that the cell has to be the right one."""
+    """Raw spread of a tuple that was moved: with 0 it is as wide as a fresh one, with -4 it settles
+    soon, and with -9 at once, so that the cell has to be the right one."""
 
     mesh: str | None = None
     """Devices, for instance data=4,tuples=2: data divides the batch and tuples the tuples."""
@@ -316,13 +316,15 @@ def move_surplus(recipe: IdentityRecipe, key: jax.Array, state: IdentityState) -
     batches = recipe.relocation_batches
     # The same key on purpose: all is measured on the same batches.
     gradients = partial(value_gradients, recipe, input_key, batches=batches)
-    leaving = None
-    if recipe.move_wrong:
-        leaving = leaving_gains(tuples, gradients(settle(tuples, shape)))
     if recipe.move_anywhere:
         where, gains = None, gains_of_all(recipe, input_key, entries, batches=batches)
     else:
         where, gains = entries, -gradients(entries).mean(axis=0)
+    leaving = None
+    if recipe.move_wrong:
+        # Errors of rounding are no reason to leave.
+        least = 1e-3 * jnp.max(gains)
+        leaving = leaving_gains(tuples, gradients(settle(tuples, shape)), least=least)
     chosen, cells, moved = relocate(
         tuples,
         where,

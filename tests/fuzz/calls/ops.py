@@ -328,6 +328,7 @@ def relocate(rng):
             "gradients": array(reals(rng, 4, 3), lengths=False, last=True),
             "certainty": number(3.0, -1.0),
             "frozen": number(0.15, -1.0),
+            "least": number(0.1, -1.0),
         }
         return Call("ops.leaving_gains", ops.leaving_gains, arguments, 2)
     if rng.random() < 0.5:

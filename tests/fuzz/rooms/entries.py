@@ -301,7 +301,7 @@ def relocate(rng):
         entries = SparseEntries(points, jnp.zeros(number))
         options = {"limit": limit, "leaving": leaving, "wrap": wrap}
         moves = ops.relocate(tuples, entries, gains, sizes, **options)
-        bound = ops.leaving_gains(tuples, own, certainty=2.0, frozen=0.5)
+        bound = ops.leaving_gains(tuples, own, certainty=2.0, frozen=0.5, least=0.01)
         return {"y": urgency, "bound": bound, **moves._asdict()}
 
     def expect(case, got):
@@ -325,6 +325,7 @@ def relocate(rng):
         moved = (wanted[chosen] > 0) & (gains[best] > 0)
         gained = np.float64(case["values"]) * case["own"]
         bound = gained.mean(0) - 2 * gained.std(0, ddof=1) / np.sqrt(batches)
+        bound = np.where(gained.mean(0) <= 0.01, np.minimum(bound, 0), bound)
         bound = np.where((case["variances"] < 0.5).all(1), bound, 0)
         bound = Near(bound, 64 * EPS * abs(gained).max(0) + LOST)
         if not np.array_equal(got["moved"], moved):
