@@ -32,11 +32,13 @@ MOVES = {
     "relocate_every": 50,
     "relocation_batches": 8,
     "lost": 0.02,
-    "moved_spread": -9.0,
+    "moved_spread": -4.0,
 }
 """For sampled ones, there are as many points when tuples move as cover a quarter of all cells."""
 
-ANYWHERE = MOVES | {"relocate_every": 25, "move_anywhere": True}
+ANYWHERE = MOVES | {"relocate_every": 25, "move_anywhere": True, "moved_spread": -9.0}
+"""The best of all cells is the right one more often than the best of some: settle there at once."""
+
 STILL = {"move_wrong": True, "learning_rate": 1e-9}
 """What moves do by themselves: the control of all that is said of descent."""
 
