@@ -17,9 +17,9 @@ WITHOUT_TABLE = ("sparse_backprop_speed", "gpu")
 UNFINISHED = (
     *("gpu", "sort_quality", "glimpse_table", "glimpse_headline", "shard"),
     *("associated", "spiking"),
-    *("lag_attention", "pointers"),
-    *("wiring", "citations"),
-    *("identity", "free_values"),
+    "pointers",
+    "wiring",
+    "free_values",
     "memory",
 )
 """Benchmarks of which not all settings were measured."""
