@@ -82,6 +82,24 @@ def test_the_model_is_that_of_the_formula_also_dense():
     assert float(wired.share_found(wired.strongest(table, EDGES), jnp.asarray(senders))) == 1
 
 
+def test_a_probe_gives_as_many_gains_as_are_asked_for():
+    model, data = wired.WiredModel(NODES, 1), system("maps")
+    parameters = wired.init_parameters(jax.random.key(0), model, 1)
+    edges = graph.InEdges((jnp.arange(NODES)[:, None] + 1) % NODES, jnp.ones((NODES, 1), bool))
+
+    @jax.jit
+    def ask():
+        one = wired.probe(parameters, edges, data.train, model)
+        return one, wired.probe(parameters, edges, data.train, model, count=NODES - 1)
+
+    best, every = jax.device_get(ask())
+    np.testing.assert_array_equal(every.senders[:, :1], best.senders)
+    np.testing.assert_allclose(every.gains[:, :1], best.gains, rtol=1e-5)
+    # Neither a node itself nor the edge that is there; of these two fewer the last place is empty.
+    for node, senders in enumerate(every.senders):
+        assert {*senders} == {*range(NODES), -1} - {node, (node + 1) % NODES}
+
+
 def test_edges_that_stay_keep_their_values_and_moments():
     model = wired.WiredModel(NODES, EDGES, probe_samples=100, probe_every=2, probes=3)
     optimizer, data = optax.adam(0.01), system("maps")

@@ -101,9 +101,14 @@ def loss_of(parameters: Parameters, edges: graph.InEdges, pairs: Pairs) -> jax.A
 
 
 def probe(
-    parameters: Parameters, edges: graph.InEdges, pairs: Pairs, model: WiredModel
+    parameters: Parameters,
+    edges: graph.InEdges,
+    pairs: Pairs,
+    model: WiredModel,
+    *,
+    count: int = 1,
 ) -> graph.EdgeGains:
-    """Give the gain of the best absent edge of every node.
+    """Give the gains of the best absent edges of every node, as many as ``count``.
 
     The cotangent of a squared error is the error. Without the mean of a node, or a bias that has
     not settled looks like a gain; with messages that are decorrelated, or loud ones outshout
@@ -126,6 +131,7 @@ def probe(
     return graph.edge_gains(
         pairs.now,
         error,
+        count,
         senders=senders,
         receivers=receivers,
         weights="matrix",
