@@ -75,6 +75,19 @@ def _check_fits(name: str, whole: np.ndarray | np.generic, dtype: np.dtype) -> N
         )
 
 
+def as_int32(name: str, numbers: Any) -> jax.Array:
+    """Return integers of any width as int32; what does not fit becomes the nearest that does.
+
+    Raises:
+        ValueError: no integers.
+    """
+    numbers = as_array(name, numbers, "integers")
+    limits, most = jnp.iinfo(numbers.dtype), jnp.iinfo(jnp.int32).max
+    if limits.bits >= 32 and numbers.dtype != jnp.int32:
+        numbers = jnp.clip(numbers, max(limits.min, -most - 1), most)
+    return numbers.astype(jnp.int32)
+
+
 def check_random_key(key: Any) -> None:
     """Raise unless ``key`` is one random key of JAX.
 
@@ -123,3 +136,19 @@ def check_same_shape(**arrays: Any) -> tuple[int, ...]:
     found = ", ".join(f"{name} of shape {shape}" for name, shape in shapes.items())
     require(len(set(shapes.values())) == 1, found, "the same shape", "reshape or broadcast them")
     return next(iter(shapes.values()))
+
+
+def check_optimizer_state(state: Any, optimizer: Any, parameters: Any) -> None:
+    """Raise unless a state has the structure and shapes of what ``optimizer.init`` gives.
+
+    Raises:
+        ValueError: that of another optimizer, or of other parameters.
+    """
+    expected = jax.eval_shape(optimizer.init, parameters)
+    found, wanted = (jax.tree.map(np.shape, tree) for tree in (state, expected))
+    require(
+        found == wanted,
+        f"an optimizer state of shapes {found!s:.200}",
+        f"that of this optimizer and these parameters, of shapes {wanted!s:.200}",
+        "begin with what optimizer.init gives for them",
+    )

@@ -3,12 +3,15 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
-from sparse_hyper_jax import checks
+from sparse_hyper_jax import checks, graph, ops, spiking
 from sparse_hyper_jax.entrance import (
     as_array,
+    as_int32,
     check_instance,
+    check_optimizer_state,
     check_random_key,
     check_same_shape,
 )
@@ -127,3 +130,31 @@ def test_instances_and_shapes():
         refused(check_instance, "sizes", value, tuple, list)
     assert check_same_shape(x=np.ones((2, 1)), y=jnp.ones((2, 1))) == (2, 1)
     refused(check_same_shape, x=np.ones((3, 1)), y=np.ones(3))
+
+
+def test_numbers_that_32_bits_do_not_hold_stay_outside():
+    beyond = 2**32
+    with jax.enable_x64(True):
+        found = as_int32("n", jnp.array([beyond + 2, -beyond, 7]))
+        assert found.tolist() == [2**31 - 1, -(2**31), 7]
+        assert found.dtype == jnp.int32
+        gains = graph.EdgeGains(
+            jnp.array([[beyond + 2], [beyond], [1]]), jnp.ones((3, 1)), jnp.ones(3)
+        )
+        edges = graph.place_edges(graph.empty_edges(3, 1), gains)
+        assert edges.placed.tolist() == [[False], [False], [True]]
+        event, state = jnp.array([[beyond + 3, 3]]), spiking.activity_state((8, 8), memory=2)
+        assert spiking.follow_activity(state, event)[1].tolist() == [4, 4]
+        moved = spiking.readdress(event, [3, 3], shape=(8, 8), window=(4, 4))
+        assert moved.tolist() == [[-1, -1]]
+        taps = ops.Taps(jnp.array([[beyond], [0]]), jnp.array([True, False]))
+        assert ops.pursue(jnp.array([5.0, 1.0]), taps).positions[1].tolist() == [0]
+    assert as_int32("n", np.array([200, 3], np.uint8)).tolist() == [200, 3]
+    refused(as_int32, "n", [1.5])
+
+
+def test_a_state_of_another_optimizer_or_of_other_parameters_is_refused():
+    weights, adam = {"w": jnp.ones(3)}, optax.adam(0.1)
+    check_optimizer_state(adam.init(weights), adam, weights)
+    refused(check_optimizer_state, optax.sgd(0.1).init(weights), adam, weights)
+    refused(check_optimizer_state, adam.init({"w": jnp.ones(4)}), adam, weights)

@@ -9,8 +9,7 @@ import jax.numpy as jnp
 from sparse_hyper_jax import checks
 from sparse_hyper_jax.attention.entrance import over_heads
 from sparse_hyper_jax.attention.taps import masked_softmax
-from sparse_hyper_jax.conv.entrance import as_int32
-from sparse_hyper_jax.entrance import as_array
+from sparse_hyper_jax.entrance import as_array, as_int32
 from sparse_hyper_jax.ops.device_axes import spread_by
 from sparse_hyper_jax.ops.own_draws import GlobalFrom
 from sparse_hyper_jax.ops.own_points import OwnPoints, as_rows, enter_own, own_cells, own_points

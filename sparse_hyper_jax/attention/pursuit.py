@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax import export
 
 from sparse_hyper_jax import checks
-from sparse_hyper_jax.entrance import as_array, check_function
+from sparse_hyper_jax.entrance import as_array, as_int32, check_function
 from sparse_hyper_jax.ops.gains import z_scores
 from sparse_hyper_jax.ops.pursue import Taps, pursue
 from sparse_hyper_jax.precision import at_least_float32
@@ -214,10 +214,10 @@ def enter_lags(taps: Any) -> LagTaps:
         "LagTaps(lags, placed), or a plain tuple of these",
         "pass LagTaps, for instance empty_lags(4, 8)",
     )
-    lags, placed = as_array("lags", taps[0], "integers"), as_array("placed", taps[1], "flags")
+    lags, placed = as_int32("lags", taps[0]), as_array("placed", taps[1], "flags")
     checks.check_shape("lags", lags, (None, None), "(h, k): the lags of every head")
     checks.check_shape("placed", placed, lags.shape, "a flag for every lag")
-    return _masked(lags.astype(jnp.int32), placed)
+    return _masked(lags, placed)
 
 
 def _number_of(loss: Callable[[LagTaps], jax.Array], taps: LagTaps) -> jax.Array:

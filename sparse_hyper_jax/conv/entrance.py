@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from sparse_hyper_jax import checks
-from sparse_hyper_jax.entrance import as_array
+from sparse_hyper_jax.entrance import as_array, as_int32
 from sparse_hyper_jax.precision import wide_dtype
 
 INT32_MAX = 2**31 - 1
@@ -148,19 +148,6 @@ def check_cotangent(cotangent: jax.Array, x: jax.Array, sharing: str) -> None:
     channels = x.shape[-1:] if sharing == "channel" else cotangent.shape[-1:]
     meaning = "the axes of x" + ", and its channels" * (sharing == "channel")
     checks.check_shape("cotangent", cotangent, (*x.shape[:-1], *channels), meaning)
-
-
-def as_int32(name: str, numbers: Any) -> jax.Array:
-    """Return integers of any width as int32; what does not fit becomes the nearest that does.
-
-    Raises:
-        ValueError: no integers.
-    """
-    numbers = as_array(name, numbers, "integers")
-    limits = jnp.iinfo(numbers.dtype)
-    if limits.bits >= 32 and numbers.dtype != jnp.int32:
-        numbers = jnp.clip(numbers, max(limits.min, -INT32_MAX - 1), INT32_MAX)
-    return numbers.astype(jnp.int32)
 
 
 def widened(*arrays: jax.Array) -> list[jax.Array]:

@@ -21,7 +21,7 @@ from sparse_hyper_jax.conv.entrance import (
 from sparse_hyper_jax.conv.gains import autocovariance, lag_gains
 from sparse_hyper_jax.conv.plane import offset_autocovariance, offset_gains
 from sparse_hyper_jax.conv.spectra import summed_product
-from sparse_hyper_jax.entrance import as_array
+from sparse_hyper_jax.entrance import as_array, as_int32
 from sparse_hyper_jax.ops import Taps
 from sparse_hyper_jax.placement import gathered
 
@@ -172,7 +172,7 @@ def _enter_own_taps(taps: Any, channels: int) -> Taps:
         "Taps of every channel",
         "pass Taps(positions, placed)",
     )
-    positions = as_array("positions", taps[0], "integers").astype(jnp.int32)
+    positions = as_int32("positions", taps[0])
     placed = as_array("placed", taps[1], "flags")
     checks.check_shape("positions", positions, (channels, None, 1), "(C, k, 1)")
     checks.check_shape("placed", placed, positions.shape[:2], "(C, k): one flag per slot")

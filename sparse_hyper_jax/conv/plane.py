@@ -8,7 +8,6 @@ import jax.numpy as jnp
 
 from sparse_hyper_jax import checks
 from sparse_hyper_jax.conv.entrance import (
-    as_int32,
     check_cotangent,
     enter_offsets,
     enter_planes,
@@ -18,6 +17,7 @@ from sparse_hyper_jax.conv.entrance import (
 )
 from sparse_hyper_jax.conv.reads import mix_reads, ready_weights
 from sparse_hyper_jax.conv.spectra import SHARINGS, correlation
+from sparse_hyper_jax.entrance import as_int32
 
 
 def offset_conv(

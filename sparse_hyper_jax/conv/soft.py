@@ -13,7 +13,6 @@ from jax import export
 from sparse_hyper_jax import checks
 from sparse_hyper_jax.conv.entrance import (
     LiveLags,
-    as_int32,
     enter_lags,
     enter_placed,
     enter_sequences,
@@ -21,7 +20,7 @@ from sparse_hyper_jax.conv.entrance import (
     widened,
 )
 from sparse_hyper_jax.conv.reads import mix_reads, ready_weights, shifted_reads
-from sparse_hyper_jax.entrance import as_array
+from sparse_hyper_jax.entrance import as_array, as_int32
 from sparse_hyper_jax.ops import ContinuousTuples, relax
 from sparse_hyper_jax.precision import at_least_float32
 

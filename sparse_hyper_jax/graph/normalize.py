@@ -132,7 +132,14 @@ def edge_softmax(
         mask = as_array("mask", mask, "flags")
         checks.check_shape("mask", mask, kept.shape, "one flag per edge")
         kept &= mask
-    return segment_softmax(as_array("logits", logits), receiving, count, mask=kept)
+    logits = as_array("logits", logits)
+    checks.require(
+        logits.shape[:1] == kept.shape,
+        f"logits of shape {logits.shape} for {len(kept)} edges",
+        "(E, ...): one for every edge",
+        "pass one row of logits per edge",
+    )
+    return segment_softmax(logits, receiving, count, mask=kept)
 
 
 def _inverse_root(degrees: jax.Array) -> jax.Array:

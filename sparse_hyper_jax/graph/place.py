@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from sparse_hyper_jax import checks
-from sparse_hyper_jax.entrance import as_array, check_function
+from sparse_hyper_jax.entrance import as_array, as_int32, check_function
 from sparse_hyper_jax.graph.entrance import enter_nodes
 from sparse_hyper_jax.graph.gains import EdgeGains
 from sparse_hyper_jax.graph.in_edges import InEdges, enter_in_edges
@@ -184,6 +184,11 @@ def edge_importance(edges: InEdges, values: Any, h: Any) -> jax.Array:
     )
     dtype = wide_dtype(h, values)
     h, values = h.astype(dtype), values.astype(dtype)
+    # What empty slots hold, and nodes that nobody reads, have no slope either, NaN or not.
+    values = jnp.where(_to_rank(edges.placed, values.ndim), values, 0)
+    senders = jnp.where(edges.placed, edges.senders, len(h))
+    used = jnp.zeros(len(h), bool).at[senders].set(True, mode="drop")
+    h = jnp.where(_to_rank(used, h.ndim), h, 0)
     if values.ndim == 2:
         size = jnp.sum(h.reshape(len(h), -1) ** 2, axis=1)[edges.senders] * values**2
     else:
@@ -197,6 +202,11 @@ def edge_importance(edges: InEdges, values: Any, h: Any) -> jax.Array:
     return jnp.where(positive, jnp.sqrt(jnp.where(positive, size, 1)), 0)
 
 
+def _to_rank(flags: jax.Array, rank: int) -> jax.Array:
+    """Give flags axes of length 1 at the end."""
+    return flags.reshape(*flags.shape, *(1,) * (rank - flags.ndim))
+
+
 def _enter_gains(gains: Any, nodes: int) -> EdgeGains:
     """Check gains, which may also be a plain tuple."""
     checks.require(
@@ -205,10 +215,10 @@ def _enter_gains(gains: Any, nodes: int) -> EdgeGains:
         "EdgeGains(senders, gains, noise)",
         "pass what edge_gains gives",
     )
-    senders = as_array("senders", gains[0], "integers")
+    senders = as_int32("senders", gains[0])
     numbers = at_least_float32(as_array("gains", gains[1]))
     noise = at_least_float32(as_array("noise", gains[2]))
     checks.check_shape("gains", numbers, (nodes, None), "(n, c): the candidates of every node")
     checks.check_shape("senders", senders, numbers.shape, "one per gain")
     checks.check_shape("noise", noise, (nodes,), "one number per node")
-    return EdgeGains(senders.astype(jnp.int32), numbers, noise)
+    return EdgeGains(senders, numbers, noise)

@@ -9,7 +9,12 @@ import numpy as np
 import optax
 
 from sparse_hyper_jax.checks import require
-from sparse_hyper_jax.entrance import as_array, check_function, check_instance
+from sparse_hyper_jax.entrance import (
+    as_array,
+    check_function,
+    check_instance,
+    check_optimizer_state,
+)
 from sparse_hyper_jax.local.associated import Component, check_component, component_losses
 
 
@@ -87,6 +92,8 @@ def pipelined_steps(
     xs, targets = as_array("xs", xs), as_array("targets", targets)
     check_instance("optimizer", optimizer, optax.GradientTransformation)
     _check(makes, parameters, states, xs, targets)
+    for own, state in zip(parameters, states, strict=True):
+        check_optimizer_state(state, optimizer, own)
     count, depth = len(xs), len(makes)
 
     def work(number: int, parameters: Any, state: Any, s: jax.Array, t: jax.Array) -> Any:

@@ -12,7 +12,7 @@ from jax.core import Tracer
 from sparse_hyper_jax import checks, conv
 from sparse_hyper_jax.conv.entrance import enter_window
 from sparse_hyper_jax.conv.observe import Seen, observe_offsets, place_shared
-from sparse_hyper_jax.entrance import as_array
+from sparse_hyper_jax.entrance import as_int32
 from sparse_hyper_jax.nn.tap_conv import TapConv, small_weights, with_bias
 from sparse_hyper_jax.nn.tap_layers import TapSlots
 from sparse_hyper_jax.ops import Taps
@@ -135,7 +135,7 @@ class OffsetConv(TapConv):
     def _given(self, offsets: Any) -> Taps:
         """Place given offsets in the first slots."""
         given = np.zeros((0, 2), np.int32) if len(offsets) == 0 else offsets
-        given = as_array("offsets", given, "integers")
+        given = as_int32("offsets", given)
         checks.check_shape("offsets", given, (None, 2), "rows and columns of each that is placed")
         count, height, width = given.shape[0], *self.window
         checks.require(
@@ -144,7 +144,7 @@ class OffsetConv(TapConv):
             "a slot for each",
             "raise num_taps",
         )
-        cells = given.astype(jnp.int32) + jnp.array([[height // 2, width // 2]], jnp.int32)
+        cells = given + jnp.array([[height // 2, width // 2]], jnp.int32)
         if not isinstance(cells, Tracer):
             known = np.asarray(cells)
             inside = (known >= 0).all() and (known < self.window).all()

@@ -12,6 +12,7 @@ from sparse_hyper_jax.entrance import as_array
 from sparse_hyper_jax.nn.keys import Randomness, draw_key, keys_for
 from sparse_hyper_jax.nn.options import SMALLEST
 from sparse_hyper_jax.nn.placement import spread_like
+from sparse_hyper_jax.precision import at_least_float32
 
 Source = Callable[[jax.Array], tuple[jax.Array, jax.Array]]
 """Maps a batch to means and variances, two arrays of one shape."""
@@ -65,6 +66,7 @@ def scaled(variances: jax.Array, factor: float | jax.Array) -> jax.Array:
         ValueError: no number, or one that is not positive.
     """
     checks.check_number("variance_scale", factor, at_least=SMALLEST)
+    variances = at_least_float32(variances)
     return variances * jnp.asarray(factor, variances.dtype)
 
 

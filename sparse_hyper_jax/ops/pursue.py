@@ -22,7 +22,7 @@ import jax.numpy as jnp
 from jax import export
 
 from sparse_hyper_jax import checks
-from sparse_hyper_jax.entrance import as_array
+from sparse_hyper_jax.entrance import as_array, as_int32
 from sparse_hyper_jax.precision import at_least_float32
 
 
@@ -218,9 +218,9 @@ def enter_taps(taps: Any) -> Taps:
         "at least one column, one per axis of the index space",
         "pass lags as (k, 1)",
     )
-    checks.check_integers("positions", positions)
+    positions = as_int32("positions", positions)
     checks.check_shape("placed", placed, positions.shape[:1], "one flag per row of positions")
-    return masked(Taps(positions.astype(jnp.int32), placed))
+    return masked(Taps(positions, placed))
 
 
 def enter_allowed(allowed: Any, cells: tuple[int, ...]) -> jax.Array:

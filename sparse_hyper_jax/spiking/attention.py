@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from sparse_hyper_jax.checks import check_count, check_index_shape, check_shape, require
-from sparse_hyper_jax.entrance import as_array, check_instance
+from sparse_hyper_jax.entrance import as_array, as_int32, check_instance
 from sparse_hyper_jax.glimpse import bilinear
 from sparse_hyper_jax.ops.device_axes import spread_by
 from sparse_hyper_jax.precision import at_least_float32
@@ -96,7 +96,11 @@ def follow_activity(state: ActivityState, places: jax.Array) -> tuple[ActivitySt
         ([2, 6], 3)
     """
     check_instance("state", state, ActivityState)
-    places = as_array("places", places, "integers").astype(jnp.int32)
+    # One that was read from a file holds arrays of NumPy.
+    state = ActivityState(
+        *(as_int32(f"state.{name}", state[n]) for n, name in enumerate(state._fields))
+    )
+    places = as_int32("places", places)
     check_shape("places", places, (None, 2), "(n, 2): row and column of each event")
     memory, sizes = len(state.recent), (len(state.rows), len(state.columns))
     require(
@@ -150,8 +154,8 @@ def readdress(
         >>> readdress(places, jnp.array([10, 10]), shape=(32, 32), window=(8, 8)).tolist()
         [[4, 4], [6, 3], [-1, -1]]
     """
-    places = as_array("places", places, "integers").astype(jnp.int32)
-    centre = as_array("centre", centre, "integers").astype(jnp.int32)
+    places = as_int32("places", places)
+    centre = as_int32("centre", centre)
     check_shape("places", places, (None, 2), "(n, 2): row and column of each event")
     check_shape("centre", centre, (2,), "(2,): a row and a column")
     sizes, window = _pair("shape", shape), _pair("window", window)

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from sparse_hyper_jax.checks import check_number, check_shape
-from sparse_hyper_jax.entrance import as_array, check_instance, check_random_key
+from sparse_hyper_jax.entrance import as_array, as_int32, check_instance, check_random_key
 from sparse_hyper_jax.precision import wide_dtype
 from sparse_hyper_jax.spiking.erbp_types import (
     DEFAULT_ERBP,
@@ -83,7 +83,7 @@ def erbp_step(
     check_instance("rule", rule, ErbpRule)
     check_number("learning_rate", learning_rate, at_least=0)
     parameters, label = enter_parameters(parameters), as_array("label", label)
-    events = as_array("events", events, "integers").astype(jnp.int32)
+    events = as_int32("events", events)
     check_shape("events", events, (None,), "(n,): the input of each event")
     check_shape("label", label, (parameters.weights[-1].shape[1],), "(classes,): spikes")
     check_erbp_state(parameters, state)

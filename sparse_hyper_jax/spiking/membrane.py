@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from sparse_hyper_jax.entrance import check_instance
+from sparse_hyper_jax.entrance import check_instance, check_optimizer_state
 from sparse_hyper_jax.spiking.membrane_types import (
     DEFAULT_RULE,
     MembraneRule,
@@ -118,6 +118,7 @@ def membrane_loss_scan(
     """
     check_instance("optimizer", optimizer, optax.GradientTransformation)
     weights, spikes, targets = enter(weights, spikes, targets, rule, over_time=True)
+    check_optimizer_state(optimizer_state, optimizer, weights)
 
     def step(carry: Any, now: Any) -> tuple[Any, Any]:
         weights, moments, state = carry

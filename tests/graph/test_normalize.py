@@ -90,5 +90,7 @@ def test_all_edges_are_dense_attention():
 def test_what_does_not_fit_is_told():
     with pytest.raises(ValueError, match="found num_nodes=0; expected an int"):
         graph.gcn_normalize([0], [0], num_nodes=0)
+    with pytest.raises(ValueError, match=r"logits of shape \(3,\) for 2 edges"):
+        graph.edge_softmax(jnp.ones(3), [0, 1], [1, 0], num_nodes=2)
     with pytest.raises(ValueError, match="found mask of shape"):
         graph.edge_softmax([1.0], [0], [1], num_nodes=2, mask=[True, False])

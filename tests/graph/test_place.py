@@ -46,6 +46,24 @@ def test_the_least_important_edges_go():
     assert not np.asarray(left.senders)[~expected].any()
 
 
+def test_what_empty_slots_hold_has_no_importance_and_no_slope():
+    edges = graph.InEdges(jnp.array([[1], [0]]), jnp.array([[True], [False]]))
+    h = jnp.array([[jnp.nan, 1.0], [3.0, 4.0]])  # nobody reads the first node
+
+    def total(values, h):
+        return jnp.sum(graph.edge_importance(edges, values, h))
+
+    numbers = jnp.array([[-2.0], [jnp.nan]])
+    matrices = jnp.stack([-2 * jnp.eye(2), jnp.full((2, 2), jnp.nan)])[:, None]
+    found = jax.jit(lambda: [jax.value_and_grad(total, (0, 1))(v, h) for v in (numbers, matrices)])
+    for size, (slopes, of_nodes) in jax.device_get(found()):
+        assert size == 10
+        assert np.isfinite(slopes).all()
+        assert (slopes[0] != 0).any()
+        assert (slopes[1] == 0).all()
+        np.testing.assert_allclose(of_nodes, [[0, 0], [1.2, 1.6]], rtol=1e-6)
+
+
 def test_importance_is_the_size_of_what_an_edge_carries():
     senders, placed, _ = slots()
     values = np.random.default_rng(0).normal(size=(NODES, 2)).astype(np.float32)

@@ -5,6 +5,7 @@ import pytest
 from flax import nnx
 
 from sparse_hyper_jax import attention, conv, nn, ops
+from sparse_hyper_jax.nn.sources import scaled
 from tests.ops.examples import assert_close, assert_names_itself_and_its_cure
 
 STEPS, FEATURES, HEADS, POINTERS = 10, 8, 4, 2
@@ -197,3 +198,7 @@ WRONG = {
 @pytest.mark.parametrize(("call", "found", "expected"), WRONG.values(), ids=WRONG)
 def test_mistakes_are_told(call, found, expected):
     assert_names_itself_and_its_cure(call, found, expected, "")
+
+
+def test_whole_variances_are_scaled_by_less_than_one():
+    assert scaled(jnp.array([4, 2]), 0.25).tolist() == [1.0, 0.5]

@@ -104,3 +104,11 @@ STATE = activity_state((8, 8), memory=2)
 )
 def test_wrong_arguments_are_told(call, found, expected):
     assert_names_itself_and_its_cure(call, found, expected, "")
+
+
+def test_a_state_of_numpy_is_followed_too():
+    state = jax.tree.map(np.asarray, activity_state(SHAPE, memory=MEMORY))
+    place = jnp.array([[3, 2]])
+    found = follow_activity(state, place)
+    expected = follow_activity(activity_state(SHAPE, memory=MEMORY), place)
+    jax.tree.map(np.testing.assert_array_equal, found, expected)
