@@ -24,7 +24,7 @@ METHODS = {
 RATES = (1e-3, 3e-3, 1e-2)
 SECONDS, OF_RATES = 36, 12
 SEED_OF_RATES = 100
-SIZES = {"length": 512, "batch": 2}
+SIZES: dict[str, Any] = {"length": 512, "batch": 2}
 
 
 def settings(asked: Asked, lines: Lines) -> Iterator[Facts]:
@@ -86,19 +86,18 @@ def write(lines: Lines) -> str:
     def seconds(line: Line) -> float:
         return line["steps"] * milliseconds(lines, line["method"]) / 1000
 
+    judged, timed = {"part": "judged"}, {"part": "time"}
     columns = [
-        Column("seeds", "seed", lambda seeds: f"{len(seeds)}"),
-        Column("bits per character, test", "test_bits", spread(".3f")),
-        Column("validation", "validation_bits", spread(".3f")),
-        Column("steps", "steps", one(",")),
-        Column("CPU seconds", seconds, one(".0f")),
-        Column(
-            "milliseconds a step", lambda line: 1000 * seconds(line) / line["steps"], one(".1f")
-        ),
-        Column("learning rate", "learning_rate", one("g")),
-        Column("numbers learned", "parameters", one(",")),
+        Column("seeds", "seed", lambda seeds: f"{len(seeds)}", judged),
+        Column("bits per character, test", "test_bits", spread(".3f"), judged),
+        Column("validation", "validation_bits", spread(".3f"), judged),
+        Column("steps", "steps", one(","), judged),
+        Column("CPU seconds", seconds, one(".0f"), judged),
+        Column("milliseconds a step", "milliseconds", one(".1f"), timed),
+        Column("learning rate", "learning_rate", one("g"), judged),
+        Column("numbers learned", "parameters", one(","), judged),
     ]
-    rows = (([name], lines.where(part="judged", method=method)) for method, name in METHODS.items())
+    rows = (([name], lines.where(method=method)) for method, name in METHODS.items())
     return table(["each step reads"], rows, columns)
 
 

@@ -17,7 +17,7 @@ WITHOUT_TABLE = ("sparse_backprop_speed", "gpu")
 UNFINISHED = (
     *("gpu", "sort_quality", "glimpse_table", "glimpse_headline", "shard"),
     *("associated", "spiking"),
-    *("lag_attention", "pointers"),
+    *("lag_attention", "pointers", "characters"),
     *("wiring", "citations"),
     *("identity", "free_values"),
     "memory",

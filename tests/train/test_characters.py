@@ -52,6 +52,15 @@ def test_the_learning_rate_rises_in_a_line_and_falls_as_half_a_cosine(warmup, st
     np.testing.assert_allclose(rates, expected, rtol=1e-5)
 
 
+def test_the_first_update_is_as_large_as_the_schedule_says():
+    recipe = tiny("characters", attention="window", learning_rate=0.25, warmup=5)
+    plan = recipe.plan(recipe.load())
+    after, _ = jax.jit(plan.step)(plan.state, jax.random.key(0), *plan.constants)
+    moved = jax.tree.map(lambda one, two: abs(one - two).max(), after.parameters, plan.state[0])
+    # Adam's first update is the rate, wherever there is a slope.
+    np.testing.assert_allclose(max(jax.tree.leaves(moved)), 0.25 / 5, rtol=1e-3)
+
+
 def test_pointers_begin_apart_and_stay_inside():
     rngs = model.nnx.Rngs(0)
     source = model.Back(3, 2, 2, rngs=rngs)

@@ -12,7 +12,6 @@ from flax import nnx
 
 from sparse_hyper_jax import attention as lagged
 from sparse_hyper_jax.nn import LagAttention, PointerAttention
-from sparse_hyper_jax.train.limits import Count
 
 Kind = Literal["pointers", "lags", "window", "dense"]
 
@@ -27,10 +26,10 @@ class Sizes(NamedTuple):
     """What a network is made of."""
 
     tokens: int
-    length: Count
-    depth: Count
-    width: Count
-    heads: Count
+    length: int
+    depth: int
+    width: int
+    heads: int
     kind: Kind
     pointers: int
     """Pointers, or lags, of every head."""
