@@ -17,10 +17,11 @@ WITHOUT_TABLE = ("sparse_backprop_speed", "gpu")
 UNFINISHED = (
     *("gpu", "sort_quality", "glimpse_table", "glimpse_headline", "shard"),
     *("associated", "spiking"),
-    *("lag_attention", "pointers", "characters"),
+    *("lag_attention", "pointers"),
     *("wiring", "citations"),
     *("identity", "free_values"),
     "memory",
+    "characters",
 )
 """Benchmarks of which not all settings were measured."""
 
