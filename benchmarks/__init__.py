@@ -65,7 +65,7 @@ PAGES = {
     "docs/local.md": ("associated",),
     "docs/spiking.md": ("spiking",),
     "docs/lag_attention.md": ("lag_attention",),
-    "docs/pointers.md": ("pointers",),
+    "docs/pointers.md": ("pointers", "characters"),
     "docs/graphs.md": ("wiring", "citations"),
     "docs/memory.md": ("memory",),
 }

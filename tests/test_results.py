@@ -21,6 +21,7 @@ UNFINISHED = (
     "wiring",
     "free_values",
     "memory",
+    "characters",
 )
 """Benchmarks of which not all settings were measured."""
 

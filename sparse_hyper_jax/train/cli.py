@@ -97,6 +97,10 @@ RECIPES = {
         "sparse_hyper_jax.train.recipes.citations:CitationsRecipe",
         "classify papers by a graph of which edges are missing: given, near or learned ones",
     ),
+    "characters": Entry(
+        "sparse_hyper_jax.train.recipes.characters:CharactersRecipe",
+        "predict the next character by a small transformer that reads at pointers, or everything",
+    ),
 }
 
 EXTRAS = {

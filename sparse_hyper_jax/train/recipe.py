@@ -32,7 +32,7 @@ and so have results, which hold all fields, ``seconds`` and::
     <part>_<metric>    final figures; the part is train, validation or test
     eval_<metric>      in the curves, of validation images
     accuracy           wherever classes are told; else exact_match, element_match, mse,
-                       cells_found, negative_elbo, cross_entropy
+                       cells_found, negative_elbo, cross_entropy, bits (of a character)
 """
 
 import abc

@@ -164,6 +164,23 @@ TINY = {
         },
         ("training.png",),
     ),
+    "characters": Tiny(
+        {
+            "length": 12,
+            "depth": 1,
+            "width": 8,
+            "heads": 2,
+            "pointers": 1,
+            "near": 2,
+            "num_global": 1,
+            "num_local": 1,
+            "batch": 2,
+            "warmup": 5,
+            "steps": 20,
+            "evaluate_every": 10,
+        },
+        ("training.png",),
+    ),
     "logistic": Tiny({"steps": 20, "evaluate_every": 10}, ()),
 }
 
