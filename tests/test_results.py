@@ -15,13 +15,9 @@ from benchmarks.lines import ROOT, Lines
 
 WITHOUT_TABLE = ("sparse_backprop_speed", "gpu")
 UNFINISHED = (
-    *("gpu", "sort_quality", "glimpse_table", "glimpse_headline", "shard"),
+    *("gpu", "sort_quality", "glimpse_table", "shard"),
     *("associated", "spiking"),
-    "pointers",
-    "wiring",
-    "free_values",
-    "memory",
-    "characters",
+    *("wiring", "free_values", "memory", "characters"),
 )
 """Benchmarks of which not all settings were measured."""
 
