@@ -17,7 +17,7 @@ WITHOUT_TABLE = ("sparse_backprop_speed", "gpu")
 UNFINISHED = (
     *("gpu", "sort_quality", "glimpse_table", "shard"),
     *("associated", "spiking"),
-    *("wiring", "free_values", "memory", "characters"),
+    *("wiring", "free_values", "memory"),
 )
 """Benchmarks of which not all settings were measured."""
 
