@@ -101,6 +101,23 @@ def enter_table(table: Any) -> jax.Array:
     return table
 
 
+def enter_rows(name: str, rows: Any) -> jax.Array:
+    """Return numbers of rows as int32, or int64 if they come in 64 bits.
+
+    Narrower ones could not hold every row, and unsigned ones no -1. An unsigned number that does
+    not fit becomes the largest that does, which no table has.
+
+    Raises:
+        ValueError: no integers.
+    """
+    rows = as_array(name, rows, "integers")
+    dtype = jnp.dtype(jnp.int64 if rows.dtype.itemsize == 8 else jnp.int32)
+    most = jnp.iinfo(dtype).max
+    if jnp.iinfo(rows.dtype).max > most:
+        rows = jnp.minimum(rows, most)
+    return rows.astype(dtype)
+
+
 def enter_reads(reads: Any) -> Reads:
     """Check reads, which may also be a plain tuple.
 
@@ -139,6 +156,6 @@ def enter_pair(
         f"{kind}({', '.join(fields)}), or a plain tuple of these",
         change,
     )
-    rows, numbers = as_array(fields[0], pair[0], "integers"), as_array(fields[1], pair[1])
+    rows, numbers = enter_rows(fields[0], pair[0]), as_array(fields[1], pair[1])
     check_same_shape(**dict(zip(fields, (rows, numbers), strict=True)))
     return rows, numbers
