@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import export
 
 from sparse_hyper_jax import checks
@@ -104,18 +105,22 @@ def enter_table(table: Any) -> jax.Array:
 def enter_rows(name: str, rows: Any) -> jax.Array:
     """Return numbers of rows as int32, or int64 if they come in 64 bits.
 
-    Narrower ones could not hold every row, and unsigned ones no -1. An unsigned number that does
-    not fit becomes the largest that does, which no table has.
+    Narrower ones could not hold every row, and unsigned ones no -1.
 
     Raises:
         ValueError: no integers.
     """
     rows = as_array(name, rows, "integers")
-    dtype = jnp.dtype(jnp.int64 if rows.dtype.itemsize == 8 else jnp.int32)
-    most = jnp.iinfo(dtype).max
-    if jnp.iinfo(rows.dtype).max > most:
-        rows = jnp.minimum(rows, most)
-    return rows.astype(dtype)
+    return cast_rows(rows, jnp.dtype(jnp.int64 if rows.dtype.itemsize == 8 else jnp.int32))
+
+
+def cast_rows(rows: jax.Array, dtype: np.dtype) -> jax.Array:
+    """Cast numbers of rows; one that does not fit is that of no row, -1."""
+    if rows.dtype == dtype:
+        return rows
+    cast = rows.astype(dtype)
+    fits = (cast.astype(rows.dtype) == rows) & ((cast < 0) == (rows < 0))
+    return jnp.where(fits, cast, -1)
 
 
 def enter_reads(reads: Any) -> Reads:

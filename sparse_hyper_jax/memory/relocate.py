@@ -8,7 +8,13 @@ import jax.numpy as jnp
 from sparse_hyper_jax import checks
 from sparse_hyper_jax.entrance import as_array
 from sparse_hyper_jax.memory.gains import RowGains
-from sparse_hyper_jax.memory.reads import enter_rows, enter_table, keep_inside, take_rows
+from sparse_hyper_jax.memory.reads import (
+    cast_rows,
+    enter_rows,
+    enter_table,
+    keep_inside,
+    take_rows,
+)
 from sparse_hyper_jax.memory.words import WordRows, enter_words
 from sparse_hyper_jax.norms import norm
 from sparse_hyper_jax.precision import at_least_float32, wide_dtype
@@ -93,7 +99,7 @@ def relocate_rows(
     checks.check_shape("importance", importance, rows.shape, "one number per slot")
     if 0 in (rows.shape[1], found.rows.shape[1]):
         return WordRows(rows, values)
-    best, gain = _cast_or_none(found.rows[:, 0], rows.dtype), found.gains[:, 0]
+    best, gain = cast_rows(found.rows[:, 0], rows.dtype), found.gains[:, 0]
     threshold = jnp.zeros_like(gain)
     if min_z is not None:
         checks.check_number("min_z", min_z)
@@ -110,12 +116,6 @@ def relocate_rows(
     moved &= ~(rows == best[:, None]).any(axis=1)
     change = goes & moved[:, None]
     return WordRows(jnp.where(change, best[:, None], rows), jnp.where(change, 0, values))
-
-
-def _cast_or_none(rows: jax.Array, dtype: jnp.dtype) -> jax.Array:
-    """Cast numbers of rows; one that does not fit is none, -1."""
-    cast = rows.astype(dtype)
-    return jnp.where(cast.astype(rows.dtype) == rows, cast, -1)
 
 
 def _enter_gains(gains: Any, words: int) -> RowGains:

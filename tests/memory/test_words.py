@@ -150,8 +150,11 @@ def test_rows_in_narrow_integers_name_every_row_of_a_table_and_none(dtype):
 
 
 def test_a_candidate_that_no_row_of_32_bits_can_name_moves_nothing():
+    words = memory.WordRows(jnp.array([[0, 1]], jnp.int32), jnp.ones((1, 2)))
+    unsigned = memory.RowGains(jnp.array([[2**32 - 5]], jnp.uint32), jnp.ones((1, 1)), jnp.ones(1))
+    after = memory.relocate_rows(words, unsigned, words.values)
+    np.testing.assert_array_equal(after.rows, [[0, 1]])
     with jax.enable_x64(True):
-        words = memory.WordRows(jnp.array([[0, 1]], jnp.int32), jnp.ones((1, 2)))
         gains = memory.RowGains(jnp.array([[2**32 + 5]]), jnp.ones((1, 1)), jnp.ones(1))
         after = memory.relocate_rows(words, gains, words.values)
         long = memory.relocate_rows((words.rows.astype(int), words.values), gains, words.values)
