@@ -207,7 +207,8 @@ def _add_equal(rows: jax.Array, gradients: jax.Array, cells: int) -> tuple[jax.A
     names = names[order]
     first = jnp.concatenate([jnp.ones(min(count, 1), bool), names[1:] != names[:-1]])
     slots = jnp.cumsum(first, dtype=jnp.int32) - 1
-    sums = jax.ops.segment_sum(gradients[order], slots, count, indices_are_sorted=True)
+    ordered = spread_by(gradients, order)[order]
+    sums = jax.ops.segment_sum(ordered, slots, count, indices_are_sorted=True)
     nothing = spread_by(-1 - jnp.arange(count, dtype=jnp.int32), slots)
     distinct = nothing.at[slots].set(jnp.where(names < cells, names, -1 - slots))
     return distinct, sums

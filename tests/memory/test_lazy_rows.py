@@ -135,6 +135,22 @@ def test_sums_stay_wide_and_keys_stay_keys(inner):
     np.testing.assert_array_equal(counts[0], [0, 1, 1])
 
 
+def test_keys_of_noise_are_read_by_rows_that_are_spread_over_devices():
+    inner, table = optax.add_noise(1.0, 0.5, 0), jnp.ones((3, 1))
+    state = memory.lazy_rows(inner).init(table)
+
+    def step(row):
+        return memory.update_rows(inner, row, jnp.ones((1, 1)), state, table)[0]
+
+    mesh = jax.make_mesh((2,), ("batch",), (jax.sharding.AxisType.Explicit,))
+    rows = jnp.array([[1], [2]])
+    with jax.set_mesh(mesh), jax.numpy_dtype_promotion("standard"):
+        spread = jax.device_put(rows, jax.NamedSharding(mesh, jax.P("batch")))
+        found = jax.jit(jax.vmap(step))(spread)
+    changed = np.asarray(found)[..., 0] != 1
+    np.testing.assert_array_equal(changed, np.arange(3) == rows)
+
+
 def test_moments_of_slots_are_cleared_as_those_of_any_optimizer():
     lazy, parameters = memory.lazy_rows(optax.adam(RATE)), {"values": TABLE, "table": TABLE[:2]}
     state = jax.tree.map(lambda leaf: leaf + 1, lazy.init(parameters))
