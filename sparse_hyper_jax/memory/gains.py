@@ -8,7 +8,7 @@ from jax import export, lax
 
 from sparse_hyper_jax import checks
 from sparse_hyper_jax.entrance import as_array
-from sparse_hyper_jax.memory.reads import enter_table
+from sparse_hyper_jax.memory.reads import enter_rows, enter_table
 from sparse_hyper_jax.ops.best import best_of_blocks, per_size
 from sparse_hyper_jax.precision import wide_dtype
 
@@ -85,7 +85,7 @@ def row_gains(
     table = enter_table(table)
     checks.check_shape("table", table, (None, None), "(m, d)")
     number, width = table.shape
-    cotangent, rows = as_array("cotangent", cotangent), as_array("rows", rows, "integers")
+    cotangent, rows = as_array("cotangent", cotangent), enter_rows("rows", rows)
     checks.check_shape("cotangent", cotangent, (None, width), "(V, d), d as in table")
     words = cotangent.shape[0]
     checks.check_shape("rows", rows, (words, None), "(V, k): those that every word has")

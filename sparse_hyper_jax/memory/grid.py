@@ -192,8 +192,11 @@ def corners(places: jax.Array, shape: tuple[int, ...]) -> Reads:
     # Outside, the edge as a constant; on the last cell, the slope is the one from inside.
     held = jax.lax.stop_gradient(jnp.clip(places, jnp.zeros_like(last), last))
     places = jnp.where(inside, places, held)
-    low = nearest_cells(jnp.floor(places), tuple(max(size - 1, 1) for size in shape), wrap=False)
-    beyond = places - low.astype(places.dtype)
+    floors = jnp.floor(places)
+    cells = nearest_cells(floors, shape, wrap=False)
+    low = jnp.minimum(cells, along([max(size - 2, 0) for size in shape], cells))
+    # A difference of integers: as a float32, a cell from 2**24 on may be the one next to it.
+    beyond = places - floors + (cells - low).astype(places.dtype)
     sizes = along([min(size - 1, 1) for size in shape], low)
     rows, shares = [], []
     for ends in itertools.product((0, 1), repeat=len(shape)):

@@ -18,7 +18,7 @@ from sparse_hyper_jax import checks
 from sparse_hyper_jax.entrance import as_array, check_instance, check_same_shape
 from sparse_hyper_jax.memory.reads import enter_table, keep_inside
 from sparse_hyper_jax.ops.device_axes import spread_by
-from sparse_hyper_jax.precision import at_least_float32, wide_dtype
+from sparse_hyper_jax.precision import wide_dtype
 
 
 def lazy_rows(inner: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:
@@ -33,6 +33,8 @@ def lazy_rows(inner: optax.GradientTransformation) -> optax.GradientTransformati
 
         optax.chain(lazy_rows(optax.scale_by_adam()), optax.scale_by_learning_rate(schedule))
 
+    One that draws noise begins with one key for all rows, and draws the same for each.
+
     For tables alone use ``optax.partition``. The gradient is as large as the table, and every row
     is looked at; see :func:`update_rows` for a step that touches the rows alone.
 
@@ -44,7 +46,8 @@ def lazy_rows(inner: optax.GradientTransformation) -> optax.GradientTransformati
         count, is there for each.
 
     Raises:
-        ValueError: no optimizer; parameters that are numbers without an axis.
+        ValueError: no optimizer; parameters that are numbers without an axis; updates and
+            parameters of different structures.
 
     Reference: as sparse Adam of several libraries, which do not all count by rows; see for instance
     Abadi et al. 2016, arXiv 1603.04467.
@@ -78,7 +81,7 @@ def lazy_rows(inner: optax.GradientTransformation) -> optax.GradientTransformati
         _check_state(state, jax.eval_shape(init, updates))
         row = jax.ShapeDtypeStruct(leaves[0].shape[-1:], leaves[0].dtype)
         states = _apart(structure, state, jax.tree.structure(jax.eval_shape(inner.init, row)))
-        given = [None] * len(leaves) if params is None else structure.flatten_up_to(params)
+        given = [None] * len(leaves) if params is None else _enter_params(structure, params)
         found = [
             _update_rows(inner, *parts, extra) for parts in zip(leaves, states, given, strict=True)
         ]
@@ -94,9 +97,9 @@ def update_rows(
     """Update the rows of a table that were read, and touch no other.
 
     The result is that of :func:`lazy_rows` with the gradient that has ``gradients`` added up at
-    ``rows``, and 0 elsewhere, without that gradient. With ``state`` and ``table`` donated to the
-    program, the work is that of the rows: ``n log n`` to find equal ones, and ``n d``, however many
-    rows the table has::
+    ``rows``, and 0 elsewhere, without that gradient; in float32 or wider, and rounded at the end to
+    the dtypes of ``table`` and ``state``. With these donated to the program, the work is that of
+    the rows: ``n log n`` to find equal ones, and ``n d``, however many rows the table has::
 
         @partial(jax.jit, donate_argnums=(0, 1))
         def step(table, state, rows, gradients):
@@ -114,7 +117,7 @@ def update_rows(
         table and state, after the step.
 
     Raises:
-        ValueError: no optimizer, or shapes that do not agree.
+        ValueError: no optimizer, shapes that do not agree, or a table of integers.
 
     Example:
         >>> import optax
@@ -127,14 +130,16 @@ def update_rows(
         ([0.5, 0.0, -0.5, 0.0], [1, 0, 1, 0])
     """
     check_instance("inner", inner, optax.GradientTransformation)
-    inner, table = optax.with_extra_args_support(inner), enter_table(table)
+    inner = optax.with_extra_args_support(inner)
+    table = enter_table(as_array("table", table, "floats"))
     rows, gradients = as_array("rows", rows, "integers"), as_array("gradients", gradients)
     width, cells = table.shape[-1], math.prod(table.shape[:-1])
     checks.check_shape("gradients", gradients, (*rows.shape, width), "one row for every number")
     _check_state(state, jax.eval_shape(lazy_rows(inner).init, table))
     count = math.prod(rows.shape)
+    dtype = wide_dtype(table, gradients)
     names, sums = _add_equal(
-        rows.reshape(count), at_least_float32(gradients).reshape(count, width), cells
+        rows.reshape(count), gradients.astype(dtype).reshape(count, width), cells
     )
 
     def by_rows(leaf: jax.Array) -> jax.Array:
@@ -142,14 +147,16 @@ def update_rows(
         return spread_by(leaf.reshape(cells, *leaf.shape[table.ndim - 1 :]), names)
 
     def read(leaf: jax.Array) -> jax.Array:
-        return by_rows(leaf).at[names].get(mode="clip", wrap_negative_indices=False)
+        kept = by_rows(leaf).at[names].get(mode="clip", wrap_negative_indices=False)
+        floats = jnp.issubdtype(kept.dtype, jnp.floating)
+        return kept.astype(wide_dtype(kept, dtype)) if floats else kept
 
     def write(leaf: jax.Array, new: jax.Array) -> jax.Array:
         written = (
             by_rows(leaf)
             .at[names]
             .set(
-                new.astype(leaf.dtype),
+                _cast(new, leaf.dtype),
                 mode="drop",
                 unique_indices=True,
                 wrap_negative_indices=False,
@@ -158,9 +165,8 @@ def update_rows(
         return written.reshape(leaf.shape)
 
     weights, kept = read(table), jax.tree.map(read, state)
-    change, after = _update_rows(inner, sums.astype(table.dtype), kept, weights, {})
-    wide = wide_dtype(weights, change)
-    moved = weights.astype(wide) + change.astype(wide)
+    change, after = _update_rows(inner, sums, kept, weights, {})
+    moved = weights + change.astype(dtype)
     return write(table, moved), jax.tree.map(write, state, after)
 
 
@@ -184,7 +190,7 @@ def _update_rows(
 
     def choose(new: jax.Array, old: jax.Array) -> jax.Array:
         flags = jnp.expand_dims(touched, tuple(range(touched.ndim, new.ndim)))
-        return jnp.where(flags, new, old)
+        return jnp.where(flags, new, _cast(old, new.dtype))
 
     return choose(changes, jnp.zeros_like(changes)), jax.tree.map(choose, after, state)
 
@@ -201,7 +207,8 @@ def _add_equal(rows: jax.Array, gradients: jax.Array, cells: int) -> tuple[jax.A
     names = names[order]
     first = jnp.concatenate([jnp.ones(min(count, 1), bool), names[1:] != names[:-1]])
     slots = jnp.cumsum(first, dtype=jnp.int32) - 1
-    sums = jax.ops.segment_sum(gradients[order], slots, count, indices_are_sorted=True)
+    ordered = spread_by(gradients, order)[order]
+    sums = jax.ops.segment_sum(ordered, slots, count, indices_are_sorted=True)
     nothing = spread_by(-1 - jnp.arange(count, dtype=jnp.int32), slots)
     distinct = nothing.at[slots].set(jnp.where(names < cells, names, -1 - slots))
     return distinct, sums
@@ -239,6 +246,27 @@ def _check_state(state: Any, expected: Any) -> None:
         f"that of rows, of shapes {shapes[1]!s:.200}",
         "begin with what lazy_rows(inner).init gives",
     )
+
+
+def _cast(leaf: jax.Array, dtype: jax.typing.DTypeLike) -> jax.Array:
+    """Cast a leaf of a state; keys, which are no numbers, have the dtype already."""
+    return leaf if leaf.dtype == dtype else leaf.astype(dtype)
+
+
+def _enter_params(structure: Any, params: Any) -> list[Any]:
+    """Return the parameters of updates of this structure.
+
+    Raises:
+        ValueError: another structure.
+    """
+    try:
+        return structure.flatten_up_to(params)
+    except (TypeError, ValueError):
+        found = f"params of structure {jax.tree.structure(params)!s:.200}"
+        raise ValueError(
+            f"found {found}; expected that of updates, {structure!s:.200}; pass the parameters "
+            "that the gradient belongs to"
+        ) from None
 
 
 def _enter_rows(name: str, leaf: Any) -> jax.Array:

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import export
 
 from sparse_hyper_jax import checks
@@ -101,6 +102,27 @@ def enter_table(table: Any) -> jax.Array:
     return table
 
 
+def enter_rows(name: str, rows: Any) -> jax.Array:
+    """Return numbers of rows as int32, or int64 if they come in 64 bits.
+
+    Narrower ones could not hold every row, and unsigned ones no -1.
+
+    Raises:
+        ValueError: no integers.
+    """
+    rows = as_array(name, rows, "integers")
+    return cast_rows(rows, jnp.dtype(jnp.int64 if rows.dtype.itemsize == 8 else jnp.int32))
+
+
+def cast_rows(rows: jax.Array, dtype: np.dtype) -> jax.Array:
+    """Cast numbers of rows; one that does not fit is that of no row, -1."""
+    if rows.dtype == dtype:
+        return rows
+    cast = rows.astype(dtype)
+    fits = (cast.astype(rows.dtype) == rows) & ((cast < 0) == (rows < 0))
+    return jnp.where(fits, cast, -1)
+
+
 def enter_reads(reads: Any) -> Reads:
     """Check reads, which may also be a plain tuple.
 
@@ -139,6 +161,6 @@ def enter_pair(
         f"{kind}({', '.join(fields)}), or a plain tuple of these",
         change,
     )
-    rows, numbers = as_array(fields[0], pair[0], "integers"), as_array(fields[1], pair[1])
+    rows, numbers = enter_rows(fields[0], pair[0]), as_array(fields[1], pair[1])
     check_same_shape(**dict(zip(fields, (rows, numbers), strict=True)))
     return rows, numbers

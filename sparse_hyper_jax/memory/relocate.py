@@ -8,8 +8,15 @@ import jax.numpy as jnp
 from sparse_hyper_jax import checks
 from sparse_hyper_jax.entrance import as_array
 from sparse_hyper_jax.memory.gains import RowGains
-from sparse_hyper_jax.memory.reads import enter_table, keep_inside, take_rows
+from sparse_hyper_jax.memory.reads import (
+    cast_rows,
+    enter_rows,
+    enter_table,
+    keep_inside,
+    take_rows,
+)
 from sparse_hyper_jax.memory.words import WordRows, enter_words
+from sparse_hyper_jax.norms import norm
 from sparse_hyper_jax.precision import at_least_float32, wide_dtype
 
 
@@ -37,12 +44,10 @@ def row_importance(words: WordRows, table: Any) -> jax.Array:
     checks.check_shape("table", table, (None, None), "(m, d)")
     dtype = wide_dtype(values, table)
     places, kept = keep_inside(rows, table.shape[0])
-    read = take_rows(table.astype(dtype), places)
-    squares = jnp.sum(read**2, axis=-1)
-    # Zeros first: a root has no slope at 0.
-    positive = kept & ~(squares <= 0)
-    sizes = jnp.where(positive, jnp.sqrt(jnp.where(positive, squares, 1)), 0)
-    return jnp.where(kept, jnp.abs(values.astype(dtype)), 0) * sizes
+    # Zeros first: what an empty slot reads or holds may be NaN.
+    read = jnp.where(kept[..., None], take_rows(table.astype(dtype), places), 0)
+    sizes = norm(read, (read.ndim - 1,))[..., 0]
+    return jnp.abs(jnp.where(kept, values.astype(dtype), 0)) * sizes
 
 
 def relocate_rows(
@@ -69,7 +74,8 @@ def relocate_rows(
         min_z: by how many times a gain has to exceed the root mean square of all gains of its word;
             None takes any that is positive. May be traced. No calibrated test.
         max_share: a row goes only if its importance is at most this share of that of all rows of
-            its word, from 0 to 1; None for any. May be traced.
+            its word, from 0 to 1; None for any. May be traced. A word of NaN in its importance
+            then keeps all its rows.
 
     Returns:
         rows and values; of words without gain the same.
@@ -93,7 +99,7 @@ def relocate_rows(
     checks.check_shape("importance", importance, rows.shape, "one number per slot")
     if 0 in (rows.shape[1], found.rows.shape[1]):
         return WordRows(rows, values)
-    best, gain = found.rows[:, 0], found.gains[:, 0]
+    best, gain = cast_rows(found.rows[:, 0], rows.dtype), found.gains[:, 0]
     threshold = jnp.zeros_like(gain)
     if min_z is not None:
         checks.check_number("min_z", min_z)
@@ -105,13 +111,11 @@ def relocate_rows(
     if max_share is not None:
         checks.check_number("max_share", max_share, at_least=0, at_most=1)
         limit = jnp.asarray(max_share, importance.dtype) * jnp.sum(importance, axis=1)
-        moved &= ~(least > limit)
+        moved &= least <= limit  # not where one is unknown
     # Already there, in gains made by hand: no word has a row twice.
-    moved &= ~(rows == best[:, None].astype(rows.dtype)).any(axis=1)
+    moved &= ~(rows == best[:, None]).any(axis=1)
     change = goes & moved[:, None]
-    return WordRows(
-        jnp.where(change, best[:, None].astype(rows.dtype), rows), jnp.where(change, 0, values)
-    )
+    return WordRows(jnp.where(change, best[:, None], rows), jnp.where(change, 0, values))
 
 
 def _enter_gains(gains: Any, words: int) -> RowGains:
@@ -122,7 +126,7 @@ def _enter_gains(gains: Any, words: int) -> RowGains:
         "RowGains(rows, gains, noise)",
         "pass what row_gains gives",
     )
-    rows = as_array("rows", gains[0], "integers")
+    rows = enter_rows("rows", gains[0])
     numbers = at_least_float32(as_array("gains", gains[1]))
     noise = at_least_float32(as_array("noise", gains[2]))
     checks.check_shape("gains", numbers, (words, None), "(V, c): the candidates of every word")

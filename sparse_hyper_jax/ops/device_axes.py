@@ -54,7 +54,7 @@ def spread_by(array: jax.Array, index: jax.Array) -> jax.Array:
     like them. On other meshes, and without one, nothing happens.
 
     Args:
-        array: real numbers or flags, of any shape.
+        array: real numbers, flags or typed keys, of any shape.
         index: integers of any shape.
 
     Returns:
@@ -62,6 +62,9 @@ def spread_by(array: jax.Array, index: jax.Array) -> jax.Array:
     """
     if jax.sharding.AxisType.Explicit not in jax.typeof(index).sharding.mesh.axis_types:
         return array
+    if jnp.issubdtype(array.dtype, jax.dtypes.prng_key):
+        data = spread_by(jax.random.key_data(array), index)
+        return jax.random.wrap_key_data(data, impl=jax.random.key_impl(array))
     nothing = index * 0 if index.shape == array.shape else (index * 0).sum()
     if array.dtype == jnp.bool_:
         return array | (nothing > 0)

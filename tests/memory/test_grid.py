@@ -156,6 +156,13 @@ def test_the_last_cell_has_the_slope_from_inside():
     np.testing.assert_allclose(sampled()["edge"][0], expected, rtol=1e-5)
 
 
+@pytest.mark.parametrize("size", [2**24 + 1, 2**25, 2**25 + 1])
+def test_shares_stay_shares_where_floats_skip_cells(size):
+    reads = jax.jit(lambda place: memory.grid_shares(None, place, (size,)))([np.float32(size - 1)])
+    assert reads.rows.tolist() == [size - 2, size - 1]
+    assert reads.shares.tolist() == [0, 1]
+
+
 def test_a_grid_of_two_to_the_thirty_cells_costs_its_corners():
     rows, shares = sampled()["large"]
     first = 30000 * 2**15 + 2

@@ -118,6 +118,39 @@ def test_halves_are_added_in_float32_and_rounded_once():
     np.testing.assert_array_equal(np.delete(table, 1, 0), np.delete(before, 1, 0))
 
 
+@pytest.mark.parametrize("inner", [optax.adam(RATE), optax.add_noise(1.0, 0.5, 0)])
+def test_sums_stay_wide_and_keys_stay_keys(inner):
+    """In float16, 1e5 is infinite and 1e-9 is 0, a row that was not read."""
+    table, gradients = jnp.ones((3, 1), jnp.float16), jnp.array([[1e-9], [5e4], [5e4]])
+    lazy = memory.lazy_rows(inner)
+    state = lazy.init(table)
+    sums = jnp.zeros((3, 1)).at[jnp.array([1, 2, 2])].add(gradients)
+    with jax.numpy_dtype_promotion("standard"):  # optax promotes by itself
+        updates, expected = lazy.update(sums, state, table)
+        found, after = memory.update_rows(inner, [1, 2, 2], gradients, state, table)
+        np.testing.assert_array_equal(found, optax.apply_updates(table, updates))
+    assert found.dtype == jnp.float16
+    counts = [jax.tree.leaves(tree)[0] for tree in (after, expected)]
+    np.testing.assert_array_equal(*counts)
+    np.testing.assert_array_equal(counts[0], [0, 1, 1])
+
+
+def test_keys_of_noise_are_read_by_rows_that_are_spread_over_devices():
+    inner, table = optax.add_noise(1.0, 0.5, 0), jnp.ones((3, 1))
+    state = memory.lazy_rows(inner).init(table)
+
+    def step(row):
+        return memory.update_rows(inner, row, jnp.ones((1, 1)), state, table)[0]
+
+    mesh = jax.make_mesh((2,), ("batch",), (jax.sharding.AxisType.Explicit,))
+    rows = jnp.array([[1], [2]])
+    with jax.set_mesh(mesh), jax.numpy_dtype_promotion("standard"):
+        spread = jax.device_put(rows, jax.NamedSharding(mesh, jax.P("batch")))
+        found = jax.jit(jax.vmap(step))(spread)
+    changed = np.asarray(found)[..., 0] != 1
+    np.testing.assert_array_equal(changed, np.arange(3) == rows)
+
+
 def test_moments_of_slots_are_cleared_as_those_of_any_optimizer():
     lazy, parameters = memory.lazy_rows(optax.adam(RATE)), {"values": TABLE, "table": TABLE[:2]}
     state = jax.tree.map(lambda leaf: leaf + 1, lazy.init(parameters))
@@ -163,6 +196,16 @@ def test_the_program_by_rows_holds_no_second_table():
                 TABLE, memory.lazy_rows(INNER).init(TABLE), TABLE[:3]
             ),
             ("params of shape (3, 2)", "the same shape", "reshape"),
+        ),
+        (
+            lambda: memory.lazy_rows(INNER).update(
+                {"a": TABLE}, memory.lazy_rows(INNER).init({"a": TABLE}), {"b": TABLE}
+            ),
+            ("params of structure", "that of updates", "pass the parameters"),
+        ),
+        (
+            lambda: memory.update_rows(INNER, [0], TABLE[:1], (), TABLE.astype(int)),
+            ("table of dtype int32", "floats", "convert table"),
         ),
         (
             lambda: memory.update_rows(INNER, [0], TABLE, INNER.init(TABLE), TABLE),

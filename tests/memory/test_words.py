@@ -135,6 +135,56 @@ def test_weak_gains_and_rows_that_are_there_move_nothing():
         np.testing.assert_array_equal(found[case].rows, ROWS)
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.int8, np.uint32])
+def test_rows_in_narrow_integers_name_every_row_of_a_table_and_none(dtype):
+    table = jnp.ones((300, 1)).at[299].set(3).at[261].set(2)
+    words = memory.WordRows(jnp.array([[5, 6]], dtype), jnp.array([[1.0, 2.0]]))
+    gains = memory.row_gains(table, [[1.0]], words.rows, 2, unit_rows=False)
+    np.testing.assert_array_equal(gains.rows, [[299, 261]])
+    after = memory.relocate_rows(words, gains, words.values)
+    np.testing.assert_array_equal(after.rows, [[299, 6]])
+    assert after.rows.dtype == jnp.int32
+    reads = memory.word_reads(words, [-1])
+    np.testing.assert_array_equal(reads.rows, [[-1, -1]])
+    np.testing.assert_array_equal(memory.embed(table.at[255].set(np.nan), words, [-1]), [[0]])
+
+
+def test_a_candidate_that_no_row_of_32_bits_can_name_moves_nothing():
+    words = memory.WordRows(jnp.array([[0, 1]], jnp.int32), jnp.ones((1, 2)))
+    unsigned = memory.RowGains(jnp.array([[2**32 - 5]], jnp.uint32), jnp.ones((1, 1)), jnp.ones(1))
+    after = memory.relocate_rows(words, unsigned, words.values)
+    np.testing.assert_array_equal(after.rows, [[0, 1]])
+    with jax.enable_x64(True):
+        gains = memory.RowGains(jnp.array([[2**32 + 5]]), jnp.ones((1, 1)), jnp.ones(1))
+        after = memory.relocate_rows(words, gains, words.values)
+        long = memory.relocate_rows((words.rows.astype(int), words.values), gains, words.values)
+    np.testing.assert_array_equal(after.rows, [[0, 1]])
+    np.testing.assert_array_equal(long.rows, [[2**32 + 5, 1]])
+    assert (after.rows.dtype, long.rows.dtype) == (jnp.int32, jnp.int64)
+
+
+def test_a_share_of_unknown_importance_lets_no_row_go():
+    gains = memory.RowGains([[7]], [[1.0]], [0.1])
+    words = memory.WordRows([[0, 1, 2]], [[1.0, 1.0, 1.0]])
+    for importance, row in (([[5.0, np.nan, 4.0]], 2), ([[5.0, 9.0, 4.0]], 7)):
+        after = memory.relocate_rows(words, gains, importance, max_share=0.3)
+        np.testing.assert_array_equal(after.rows, [[0, 1, row]])
+
+
+def test_importance_keeps_its_size_and_empty_slots_have_no_slope():
+    table = jnp.array([[np.nan, 1.0], [3e-24, 4e-24], [3e30, 4e30]])
+    words = memory.WordRows([[1, 2, -1]], jnp.array([[-2.0, 1.0, np.nan]]))
+    importance = memory.row_importance(words, table)
+    np.testing.assert_allclose(importance, [[1e-23, 5e30, 0]], rtol=1e-6)
+
+    def total(values, table):
+        return memory.row_importance(words._replace(values=values), table).sum()
+
+    of_values, of_table = jax.jit(jax.grad(total, argnums=(0, 1)))(words.values, table)
+    np.testing.assert_allclose(of_values, [[-5e-24, 5e30, 0]], rtol=1e-6)
+    np.testing.assert_allclose(of_table, [[0, 0], [1.2, 1.6], [0.6, 0.8]], rtol=1e-6)
+
+
 def test_hashed_rows_lie_in_parts_of_their_own_and_reach_all():
     rows = np.asarray(computed()["rows"])
     ends = np.arange(K + 1) * M // K
