@@ -57,6 +57,11 @@ def _converted(name: str, array: Any, kind: str) -> jax.Array:
             f"found {name}={array!r:.80}; expected an array of {kind}, or a list of numbers that "
             f"fit into one; convert {name}"
         ) from None
+    if not converted.size and not jax.tree.leaves(array):
+        # An empty list holds numbers of any kind; JAX calls them floats.
+        converted = converted.astype(
+            {"integers": jnp.int32, "flags": bool}.get(kind, converted.dtype)
+        )
     for leaf in jax.tree.leaves(array):
         if isinstance(leaf, np.ndarray | np.generic) and leaf.dtype.kind in "iu" and leaf.size:
             _check_fits(name, leaf, converted.dtype)

@@ -132,6 +132,16 @@ def test_instances_and_shapes():
     refused(check_same_shape, x=np.ones((3, 1)), y=np.ones(3))
 
 
+def test_an_empty_list_holds_numbers_of_any_kind():
+    kinds = {"integers": jnp.int32, "flags": jnp.bool_, "floats": jnp.float32}
+    for kind, dtype in kinds.items():
+        assert as_array("x", [], kind).dtype == dtype
+        assert as_array("x", [[], []], kind).shape == (2, 0)
+    refused(as_array, "x", np.zeros(0), "integers")
+    h = jnp.ones((3, 2))
+    assert (graph.aggregate([], [], None, h) == 0).all()
+
+
 def test_numbers_that_32_bits_do_not_hold_stay_outside():
     beyond = 2**32
     with jax.enable_x64(True):
