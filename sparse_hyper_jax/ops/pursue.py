@@ -218,9 +218,9 @@ def enter_taps(taps: Any) -> Taps:
         "at least one column, one per axis of the index space",
         "pass lags as (k, 1)",
     )
-    positions = as_int32("positions", positions)
+    checks.check_integers("positions", positions)
     checks.check_shape("placed", placed, positions.shape[:1], "one flag per row of positions")
-    return masked(Taps(positions, placed))
+    return masked(Taps(as_int32("positions", positions), placed))
 
 
 def enter_allowed(allowed: Any, cells: tuple[int, ...]) -> jax.Array:
