@@ -4,6 +4,7 @@ Lists and numbers become arrays; anything else is refused here, in three parts, 
 from deep inside. What lies behind trusts what came through.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -143,17 +144,25 @@ def check_same_shape(**arrays: Any) -> tuple[int, ...]:
     return next(iter(shapes.values()))
 
 
-def check_optimizer_state(state: Any, optimizer: Any, parameters: Any) -> None:
-    """Raise unless a state has the structure and shapes of what ``optimizer.init`` gives.
+def check_optimizer_state(
+    state: Any, init: Callable[[Any], Any], parameters: Any, named: str = "optimizer.init"
+) -> None:
+    """Raise unless a state has the structure and shapes of what ``init`` of an optimizer gives.
+
+    Args:
+        state: what was passed.
+        init: makes the state of parameters.
+        parameters: those of the call.
+        named: what the caller knows ``init`` by.
 
     Raises:
         ValueError: that of another optimizer, or of other parameters.
     """
-    expected = jax.eval_shape(optimizer.init, parameters)
+    expected = jax.eval_shape(init, parameters)
     found, wanted = (jax.tree.map(np.shape, tree) for tree in (state, expected))
     require(
         found == wanted,
         f"an optimizer state of shapes {found!s:.200}",
         f"that of this optimizer and these parameters, of shapes {wanted!s:.200}",
-        "begin with what optimizer.init gives for them",
+        f"begin with what {named} gives for them",
     )

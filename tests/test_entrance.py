@@ -165,6 +165,6 @@ def test_numbers_that_32_bits_do_not_hold_stay_outside():
 
 def test_a_state_of_another_optimizer_or_of_other_parameters_is_refused():
     weights, adam = {"w": jnp.ones(3)}, optax.adam(0.1)
-    check_optimizer_state(adam.init(weights), adam, weights)
-    refused(check_optimizer_state, optax.sgd(0.1).init(weights), adam, weights)
-    refused(check_optimizer_state, adam.init({"w": jnp.ones(4)}), adam, weights)
+    check_optimizer_state(adam.init(weights), adam.init, weights)
+    refused(check_optimizer_state, optax.sgd(0.1).init(weights), adam.init, weights)
+    refused(check_optimizer_state, adam.init({"w": jnp.ones(4)}), adam.init, weights)

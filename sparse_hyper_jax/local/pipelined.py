@@ -93,7 +93,7 @@ def pipelined_steps(
     check_instance("optimizer", optimizer, optax.GradientTransformation)
     _check(makes, parameters, states, xs, targets)
     for own, state in zip(parameters, states, strict=True):
-        check_optimizer_state(state, optimizer, own)
+        check_optimizer_state(state, optimizer.init, own)
     count, depth = len(xs), len(makes)
 
     def work(number: int, parameters: Any, state: Any, s: jax.Array, t: jax.Array) -> Any:

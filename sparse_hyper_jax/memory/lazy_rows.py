@@ -15,10 +15,18 @@ import jax.numpy as jnp
 import optax
 
 from sparse_hyper_jax import checks
-from sparse_hyper_jax.entrance import as_array, check_instance, check_same_shape
+from sparse_hyper_jax.entrance import (
+    as_array,
+    check_instance,
+    check_optimizer_state,
+    check_same_shape,
+)
 from sparse_hyper_jax.memory.reads import enter_table, keep_inside
 from sparse_hyper_jax.ops.device_axes import spread_by
 from sparse_hyper_jax.precision import wide_dtype
+
+NAMED = "lazy_rows(inner).init"
+"""What makes the state of rows, as errors call it."""
 
 
 def lazy_rows(inner: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:
@@ -78,7 +86,7 @@ def lazy_rows(inner: optax.GradientTransformation) -> optax.GradientTransformati
         if not leaves:
             return inner.update(updates, state, params, **extra)
         leaves = [_enter_rows("updates", leaf) for leaf in leaves]
-        _check_state(state, jax.eval_shape(init, updates))
+        check_optimizer_state(state, init, updates, NAMED)
         row = jax.ShapeDtypeStruct(leaves[0].shape[-1:], leaves[0].dtype)
         states = _apart(structure, state, jax.tree.structure(jax.eval_shape(inner.init, row)))
         given = [None] * len(leaves) if params is None else _enter_params(structure, params)
@@ -135,7 +143,7 @@ def update_rows(
     rows, gradients = as_array("rows", rows, "integers"), as_array("gradients", gradients)
     width, cells = table.shape[-1], math.prod(table.shape[:-1])
     checks.check_shape("gradients", gradients, (*rows.shape, width), "one row for every number")
-    _check_state(state, jax.eval_shape(lazy_rows(inner).init, table))
+    check_optimizer_state(state, lazy_rows(inner).init, table, NAMED)
     count = math.prod(rows.shape)
     dtype = wide_dtype(table, gradients)
     names, sums = _add_equal(
@@ -231,21 +239,6 @@ def _apart(structure: Any, state: Any, one: Any) -> list[Any]:
     parts = [structure.flatten_up_to(part) for part in one.flatten_up_to(state)]
     numbers = range(structure.num_leaves)
     return [one.unflatten([part[number] for part in parts]) for number in numbers]
-
-
-def _check_state(state: Any, expected: Any) -> None:
-    """Raise unless a state is that of rows."""
-
-    def shape(leaf: Any) -> Any:
-        return getattr(leaf, "shape", None)
-
-    shapes = [jax.tree.map(shape, tree) for tree in (state, expected)]
-    checks.require(
-        shapes[0] == shapes[1],
-        f"a state of shapes {shapes[0]!s:.200}",
-        f"that of rows, of shapes {shapes[1]!s:.200}",
-        "begin with what lazy_rows(inner).init gives",
-    )
 
 
 def _cast(leaf: jax.Array, dtype: jax.typing.DTypeLike) -> jax.Array:

@@ -118,7 +118,7 @@ def membrane_loss_scan(
     """
     check_instance("optimizer", optimizer, optax.GradientTransformation)
     weights, spikes, targets = enter(weights, spikes, targets, rule, over_time=True)
-    check_optimizer_state(optimizer_state, optimizer, weights)
+    check_optimizer_state(optimizer_state, optimizer.init, weights)
 
     def step(carry: Any, now: Any) -> tuple[Any, Any]:
         weights, moments, state = carry
