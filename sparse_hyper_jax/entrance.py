@@ -162,7 +162,7 @@ def check_optimizer_state(
     found, wanted = (jax.tree.map(np.shape, tree) for tree in (state, expected))
     require(
         found == wanted,
-        f"an optimizer state of shapes {found!s:.200}",
+        f"a state of shapes {found!s:.200}",
         f"that of this optimizer and these parameters, of shapes {wanted!s:.200}",
         f"begin with what {named} gives for them",
     )

@@ -103,14 +103,7 @@ def make_canvases(
         for name, part in splits._asdict().items()
     }
     digit = max(parts["train"].images.shape[1:])
-    side = (32 if small else 60) if canvas is None else canvas
-    least = max(digit, SMALLEST_IMAGE)
-    checks.require(
-        least <= side <= LARGEST_IMAGE,
-        f"--canvas {side} for digits of {digit} pixels",
-        f"a side from {least} to {LARGEST_IMAGE}",
-        "pass another --canvas",
-    )
+    side = _side((32 if small else 60) if canvas is None else canvas, digit)
     options: dict[str, Any] = {"canvas": side, "distractors": distractors}
     if not rotated:
         options["distractor_size"] = distractor_size or (5 if small else 8)
@@ -139,6 +132,22 @@ def make_canvases(
 
     classes = len(parts["train"].counts)
     return Canvases(side, looked, classes, parts, draw, make)
+
+
+def _side(side: int, digit: int) -> int:
+    """Return the side of a canvas.
+
+    Raises:
+        ValueError: it does not hold a digit, or is larger than the networks take.
+    """
+    least = max(digit, SMALLEST_IMAGE)
+    checks.require(
+        least <= side <= LARGEST_IMAGE,
+        f"--canvas {side} for digits of {digit} pixels",
+        f"a side from {least} to {LARGEST_IMAGE}",
+        "pass another --canvas",
+    )
+    return side
 
 
 def cut_out(images: jax.Array, centres: jax.Array, side: int) -> jax.Array:

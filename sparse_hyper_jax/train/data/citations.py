@@ -75,20 +75,8 @@ def read_citations(path: Path) -> Citations:
     pointers, columns = arrays["feat_indptr"], arrays["feat_indices"]
     edges, labels = arrays["edges"], arrays["labels"]
     splits = [arrays[name].reshape(-1) for name in ("train_idx", "val_idx", "test_idx")]
-    fits = (
-        pointers.shape == (nodes + 1,)
-        and columns.ndim == 1
-        and edges.ndim == 2
-        and edges.shape[0] == 2
-        and labels.shape == (nodes,)
-        and np.all(np.diff(pointers.astype(np.int64)) >= 0)
-        and pointers[0] == 0
-        and pointers[-1] == columns.size
-        and _within(columns, words)
-        and all(_within(part, nodes) for part in (edges, *splits))
-        and all(part.size and labels[part].min() >= 0 for part in splits)
-    )
-    require(bool(fits), f"arrays that do not fit each other in {path}", "one graph", CHANGE)
+    fits = _is_csr(pointers, columns, (nodes, words)) and _is_graph(edges, labels, splits, nodes)
+    require(fits, f"arrays that do not fit each other in {path}", "one graph", CHANGE)
     paper = np.repeat(np.arange(nodes), np.diff(pointers.astype(np.int64)))
     _check_once(path, paper * words + columns.astype(np.int64), edges, splits, nodes)
     require(
@@ -102,6 +90,29 @@ def read_citations(path: Path) -> Citations:
         words,
         int(labels.max()) + 1,
         *(part.astype(np.int32) for part in (paper, columns, edges, labels, *splits)),
+    )
+
+
+def _is_csr(pointers: np.ndarray, columns: np.ndarray, shape: tuple[int, int]) -> bool:
+    """Tell whether these are the words of papers, row after row."""
+    return bool(
+        pointers.shape == (shape[0] + 1,)
+        and columns.ndim == 1
+        and np.all(np.diff(pointers.astype(np.int64)) >= 0)
+        and pointers[0] == 0
+        and pointers[-1] == columns.size
+        and _within(columns, shape[1])
+    )
+
+
+def _is_graph(edges: np.ndarray, labels: np.ndarray, splits: list[np.ndarray], nodes: int) -> bool:
+    """Tell whether edges, labels and splits are of so many papers."""
+    return bool(
+        edges.ndim == 2
+        and edges.shape[0] == 2
+        and labels.shape == (nodes,)
+        and all(_within(part, nodes) for part in (edges, *splits))
+        and all(part.size and labels[part].min() >= 0 for part in splits)
     )
 
 

@@ -221,13 +221,9 @@ def make_step(recipe: AudioToImageRecipe) -> Callable[..., tuple[EpochState, Met
         def of_sounds(state: EpochState) -> tuple[EpochState, jax.Array]:
             order, (heard, labels) = take(state.order, state.count - first, sounds)
             spikes = poisson_spikes(spike_key, recipe.peak * heard, steps=recipe.time_steps)
-            known = hidden_spikes(
-                state.parameters["images"][0],
-                pictures,
-                peak=recipe.image_peak,
-                steps=recipe.image_time_steps,
-                rule=rule,
-            )
+            peak, steps = recipe.image_peak, recipe.image_time_steps
+            encoder = state.parameters["images"][0]
+            known = hidden_spikes(encoder, pictures, peak=peak, steps=steps, rule=rule)
             targets = repeated(known, recipe.time_steps)[:, labels]
             weights, loss = learn_online(
                 state.parameters["sounds"], spikes, targets, rate=recipe.learning_rate, rule=rule
