@@ -1,7 +1,7 @@
 """Classifiers of large images, by name: with glimpses, with baselines of them, or without."""
 
 from collections.abc import Sequence
-from typing import Literal, TypedDict, Unpack, cast, get_args
+from typing import Any, Literal, TypedDict, Unpack, cast, get_args
 
 from flax import nnx
 
@@ -103,20 +103,12 @@ def glimpse_classifier(
         (2, 3)
     """
     checks.check_choice("model", model, MODELS)
+    shared: dict[str, Any] = {"inputs": inputs, "features": features, "rngs": rngs}
+    shared |= {"coordinates": coordinates, "shrink": shrink}
     if model == "conv":
         _check_taken(model, options, tuple(EncoderOptions.__annotations__))
-        return ConvClassifier(
-            height,
-            width,
-            classes,
-            inputs=inputs,
-            features=features,
-            channels=options.get("channels"),
-            strides=options.get("strides"),
-            coordinates=coordinates,
-            shrink=shrink,
-            rngs=rngs,
-        )
+        shared |= {name: options.get(name) for name in ("channels", "strides")}
+        return ConvClassifier(height, width, classes, **shared)
     if model in BASELINES:
         _check_taken(model, options, tuple(set(AttentionOptions.__annotations__) - {"reader"}))
         options["reader"] = "bilinear"
@@ -127,11 +119,7 @@ def glimpse_classifier(
         # What is left of the models is named by its grid.
         grid=cast(GridName, BASELINES.get(model, model)),
         glimpses=glimpses,
-        inputs=inputs,
-        features=features,
-        coordinates=coordinates,
-        shrink=shrink,
-        rngs=rngs,
+        **shared,
         **options,
     )
     reading = Head(
