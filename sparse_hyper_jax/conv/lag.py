@@ -3,12 +3,20 @@
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from sparse_hyper_jax import checks
-from sparse_hyper_jax.conv.entrance import enter_lags, enter_sequences, enter_weights, widened
+from sparse_hyper_jax.conv.entrance import (
+    LiveLags,
+    enter_lags,
+    enter_sequences,
+    enter_weights,
+    widened,
+)
 from sparse_hyper_jax.conv.reads import mix_reads, ready_weights, shifted_reads
+from sparse_hyper_jax.conv.sequence import convolve_sequence
 
-CACHE_BYTES = 2**23
+CACHE_BYTES = 2**22
 """What reading all at once may take on a CPU; measured by ``benchmarks/lags_speed.py``."""
 
 
@@ -61,18 +69,28 @@ def lag_conv(
     taps = enter_lags(lags, placed, channels=x.shape[-1], reach=reach, strict=strict)
     weights = enter_weights(weights, taps.lags.shape[0], x.shape[-1])
     x, weights = widened(x, weights)
-    weights = ready_weights(weights, taps.live)
-
-    def convolved(x: jax.Array) -> jax.Array:
-        return mix_reads(shifted_reads(x, taps, reach), weights)
-
     if one_by_one is None:
         one_by_one = _is_large(taps.lags.shape[0] * x.size * x.dtype.itemsize)
     if not checks.check_flag("one_by_one", one_by_one) or x.ndim == 2:
-        return convolved(x)
-    # The gradient reads again instead of keeping all that was read.
-    y = jax.lax.map(jax.checkpoint(convolved), x.reshape(-1, *x.shape[-2:]))
+        return mix_reads(shifted_reads(x, taps), ready_weights(weights, taps.live))
+    y = _one_by_one(x.reshape(-1, *x.shape[-2:]), weights, taps)
     return y.reshape(*x.shape[:-1], y.shape[-1])
+
+
+def _one_by_one(x: jax.Array, weights: jax.Array, taps: LiveLags) -> jax.Array:
+    """Convolve sequences ``(B, T, C)`` in turn; the gradient reads again what else were kept."""
+    if weights.ndim == 3 and taps.lags.ndim == 1:
+        used = jnp.where(taps.live[:, None, None], weights, 0)
+
+        def convolved(x: jax.Array) -> jax.Array:
+            return convolve_sequence(x, used, taps)
+    else:
+        used = ready_weights(weights, taps.live)
+
+        def convolved(x: jax.Array) -> jax.Array:
+            return mix_reads(shifted_reads(x, taps), used)
+
+    return jax.lax.map(jax.checkpoint(convolved), x)
 
 
 def _is_large(size: int) -> bool:

@@ -4,35 +4,32 @@ import jax
 import jax.numpy as jnp
 
 from sparse_hyper_jax.conv.entrance import LiveLags
+from sparse_hyper_jax.conv.shift import shift
 
 
-def shifted_reads(x: jax.Array, taps: LiveLags, reach: int | None) -> list[jax.Array]:
+def shifted_reads(x: jax.Array, taps: LiveLags) -> list[jax.Array]:
     """Give ``x[..., t - lag, c]`` for every tap; 0 before the first step, and for empty taps.
 
     Args:
         x: ``(..., T, C)``.
         taps: ``(k,)``, or ``(k, C)`` with a lag for each channel.
-        reach: all live lags are below; None for no limit.
 
     Returns:
         ``k`` arrays of the shape of ``x``.
     """
-    steps = x.shape[-2]
-    # Nothing is left of a sequence that is read further back than it is long.
-    pad = steps if reach is None else min(reach - 1, steps)
-    starts = pad - jnp.clip(taps.lags, 0, pad)
-    width = [(0, 0)] * (x.ndim - 2)
-    padded = jnp.pad(x, [*width, (pad, 0), (0, 0)])
-    reads = []
-    for start, live in zip(starts, taps.live, strict=True):
-        if start.ndim == 0:
-            read, kept = jax.lax.dynamic_slice_in_dim(padded, start, steps, axis=-2), live
-        else:
-            read = jax.vmap(_column, in_axes=(-1, 0, None), out_axes=-1)(padded, start, steps)
-            kept = live.reshape((1,) * (x.ndim - 1) + live.shape)
-        # Not by a weight of 0: a NaN that an empty tap reads would come through.
-        reads.append(jnp.where(kept, read, 0))
-    return reads
+    lags = reading_lags(taps, x.shape[-2])
+    if lags.ndim == 1:
+        return [shift(x, lag) for lag in lags]
+    over_channels = jax.vmap(shift, in_axes=-1, out_axes=-1)
+    return [over_channels(x[..., None, :], lag)[..., 0, :] for lag in lags]
+
+
+def reading_lags(taps: LiveLags, steps: int) -> jax.Array:
+    """Give lags at which :func:`shift` reads nothing for an empty tap: those beyond all steps.
+
+    Not zeros by a weight of 0, through which a NaN that an empty tap reads would come.
+    """
+    return jnp.where(taps.live, taps.lags, steps)
 
 
 def ready_weights(weights: jax.Array, live: jax.Array) -> jax.Array:
@@ -70,8 +67,3 @@ def mix_reads(reads: list[jax.Array], weights: jax.Array) -> jax.Array:
     for read, row in zip(reads[1:], rows[1:], strict=True):
         total = total + read * row
     return total
-
-
-def _column(channel: jax.Array, start: jax.Array, steps: int) -> jax.Array:
-    """Cut the steps of one channel ``(..., pad + T)`` out."""
-    return jax.lax.dynamic_slice_in_dim(channel, start, steps, axis=-1)

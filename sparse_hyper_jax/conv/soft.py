@@ -191,7 +191,7 @@ def soft_lag_conv(
     every = jnp.broadcast_to(live[None], lags.shape).reshape(flat.shape)
     x, weights, portions = widened(x, weights, portions)
     portions = jnp.where(taps.live & every, portions.reshape(flat.shape), 0)
-    reads = shifted_reads(x, LiveLags(taps.lags, taps.live & every), reach)
+    reads = shifted_reads(x, LiveLags(taps.lags, taps.live & every))
     parts = [read * _last(share, x.ndim) for read, share in zip(reads, portions, strict=True)]
     mixed = [sum(parts[tap + count :: count], parts[tap]) for tap in range(count)]
     return mix_reads(mixed, ready_weights(weights, live))

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from sparse_hyper_jax import conv
+from sparse_hyper_jax.conv.shift import shift
 from tests.conv.examples import naive_lag_conv, normal
 from tests.folding import folded
 from tests.ops.examples import assert_names_itself_and_its_cure
@@ -89,24 +90,68 @@ def test_arithmetic_lags_are_a_dilated_convolution(dilation):
         np.testing.assert_allclose(one, two, atol=1e-5)
 
 
-def test_one_by_one_gives_the_numbers_of_all_at_once():
-    x, weights = normal(2, 3, STEPS, CHANNELS), normal(3, CHANNELS, OUT, seed=2)
+ORDERS = {"fewer outputs": 2, "as many": 3, "more outputs": 5, "each channel": None}
 
-    def loss(one_by_one, x, weights):
-        y = conv.lag_conv(x, weights, [0, 2, 7], reach=8, one_by_one=one_by_one)
-        return jnp.sum(jnp.sin(y)), y
+
+@folded
+def derivatives():
+    """Value, gradient, tangent and product with the Hessian: all at once, one by one, many lags."""
+
+    def everything(x, weights, by_x, by_weights):
+        placed = np.array([True, True, False, True])
+        by = by_x, by_weights.at[2].set(0)
+
+        def found(one_by_one, lags):
+            def loss(x, weights):
+                y = conv.lag_conv(x, weights, lags, placed, reach=8, one_by_one=one_by_one)
+                return jnp.sum(jnp.sin(y)), y
+
+            slope = jax.grad(loss, (0, 1), has_aux=True)
+            return (
+                *slope(x, weights),
+                jax.jvp(loss, (x, weights), by),
+                jax.jvp(slope, (x, weights), by),
+            )
+
+        lags = jnp.array([0, 2, 1, 7]), jnp.array([3, 3, 0, 12])
+        apart = [found(False, one) for one in lags]
+        return apart, jax.vmap(partial(found, True))(jnp.stack(lags))
+
+    x, by_x = normal(2, 3, STEPS, CHANNELS), normal(2, 3, STEPS, CHANNELS, seed=4)
+    cases = {}
+    for name, outputs in ORDERS.items():
+        shape = (4, CHANNELS) if outputs is None else (4, CHANNELS, outputs)
+        weights = normal(*shape, seed=2)
+        weights[2] = np.nan  # an empty slot
+        cases[name,] = everything, x, weights, by_x, normal(*shape, seed=3)
+    return cases
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_one_by_one_gives_the_numbers_of_all_at_once(order):
+    apart, together = derivatives(order)
+    for number, one in enumerate(apart):
+        for expected, stacked in zip(*map(jax.tree.leaves, (one, together)), strict=True):
+            assert np.isfinite(expected).all()
+            np.testing.assert_allclose(stacked[number], expected, rtol=1e-4, atol=1e-4)
+
+
+def test_a_shift_of_each_direction_is_the_transpose_of_the_other():
+    x, y = normal(2, STEPS, CHANNELS), normal(2, STEPS, CHANNELS, seed=5)
 
     @jax.jit
-    def both(x, weights):
-        return [
-            jax.grad(lambda *its, one=one: loss(one, *its), (0, 1), has_aux=True)(x, weights)
-            for one in (False, True)
-        ]
+    def both(lag):
+        late, back = jax.vjp(lambda x: shift(x, lag), x)
+        (early,) = back(y)
+        (again,) = jax.linear_transpose(lambda y: back(y)[0], y)(x)
+        return late, early, again
 
-    (slopes, whole), (their_slopes, theirs) = both(x, weights)
-    np.testing.assert_allclose(theirs, whole, atol=1e-6)
-    for one, two in zip(their_slopes, slopes, strict=True):
-        np.testing.assert_allclose(one, two, atol=1e-5)
+    for lag in (0, 1, 5, STEPS - 1, STEPS, STEPS + 4):
+        late, early, again = both(lag)
+        padded = np.pad(x, ((0, 0), (STEPS + 4, 0), (0, 0)))
+        np.testing.assert_array_equal(late, padded[:, STEPS + 4 - lag :][:, :STEPS])
+        np.testing.assert_array_equal(again, late)
+        np.testing.assert_allclose(np.vdot(late, y), np.vdot(x, early), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("strict", [False, True])
