@@ -43,8 +43,8 @@ def lag_conv(
         weights: ``(k, C, O)``; or ``(k, C)`` where every channel stays by itself.
         lags: integers ``(k,)`` in steps, shared by all channels; or ``(k, C)``, each channel's own.
         placed: bool, of the shape of ``lags``; false marks an empty slot. None for all true.
-        reach: number of lags that may be read, 0 to ``reach - 1``, static; less memory if it is
-            known. None for all of the past.
+        reach: number of lags that may be read, 0 to ``reach - 1``, static. None for all of the
+            past.
         strict: the present is excluded: ``y[t]`` depends on ``x`` before ``t`` alone, as what
             predicts ``x[t]`` must. Lags keep their meaning.
         one_by_one: sequences of the batch follow each other, in the memory of one: ``k`` copies of
