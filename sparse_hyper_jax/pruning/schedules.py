@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from sparse_hyper_jax import checks
+from sparse_hyper_jax.entrance import as_int32
 
 
 class Schedule(NamedTuple):
@@ -90,7 +91,8 @@ def gradual(begin: int, end: int, *, every: int = 100, power: float = 3.0) -> Sc
     checks.check_number("power", power, above=0)
     share = optax.polynomial_schedule(0.0, 1.0, power, end - begin, begin)
     return Schedule(
-        lambda steps: inside(steps) | (steps == end), lambda steps: jnp.asarray(share(steps))
+        lambda steps: inside(steps) | (steps == end),
+        lambda steps: jnp.asarray(share(as_int32("steps", steps))),
     )
 
 

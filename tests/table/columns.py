@@ -199,6 +199,26 @@ def indices_outside_count_for_nothing(row: Row, results: Results):
             close(other, seen[0])
 
 
+def integers_beyond_32_bits_do_not_wrap(row: Row, results: Results):
+    """They are refused, or count as others do that are far outside."""
+    function = with_key(row, jax.random.key(0))
+    for number in row.whole:
+        first = int(row.arguments[number].reshape(-1)[0])
+        for entry in (2**32 + first, first - 2**40):
+            wide = row.arguments[number].astype(np.int64)
+            wide.reshape(-1)[0] = entry
+            far = np.clip(wide, -(2**30), 2**30).astype(np.int32)
+            given = [
+                [one if n == number else leaf for n, leaf in enumerate(row.arguments)]
+                for one in (wide, far)
+            ]
+            try:
+                outputs = function(*given[0])
+            except ValueError:
+                continue
+            close(outputs, function(*given[1]))
+
+
 def key_is_used_once_and_counts(row: Row, results: Results):
     """A backward pass may be the only one that draws, so it is part of what is tried."""
 
@@ -245,6 +265,7 @@ COLUMNS: dict[str, Callable[[Row, Results], None]] = {
     "lists": lists_and_numpy_scalars,
     "nan": nan_comes_out,
     "outside": indices_outside_count_for_nothing,
+    "wide": integers_beyond_32_bits_do_not_wrap,
     "key": key_is_used_once_and_counts,
 }
 
@@ -263,6 +284,7 @@ def applies(row: Row, column: str) -> bool:
         "slopes": bool(row.exact),
         "nan": bool(row.floats),
         "outside": bool(row.integers),
+        "wide": bool(row.whole),
         "key": row.keyed,
     }.get(column, True)
 

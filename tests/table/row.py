@@ -61,6 +61,15 @@ class Row:
         """Numbers of the other arguments."""
         return tuple(n for n, leaf in enumerate(self.arguments) if leaf.dtype.kind != "f")
 
+    @property
+    def whole(self) -> tuple[int, ...]:
+        """Numbers of the integer arguments that are no flags and not empty."""
+        return tuple(
+            n
+            for n in self.integers
+            if self.arguments[n].dtype.kind in "iu" and self.arguments[n].size
+        )
+
     def why_dropped(self, number: int) -> str | None:
         """Why a NaN in this argument does not come out, if it does not."""
         return self.dropped if isinstance(self.dropped, str) else self.dropped.get(number)
