@@ -143,7 +143,8 @@ def routes(rng):
 def balance_loss(rng):
     arguments = {
         "logits": array(reals(rng, 4, 3), lengths=True),
-        "index": array([0, 1, 2, 0], "integers"),
+        # Another axis behind is one of choices.
+        "index": array([0, 1, 2, 0], "integers", ranks=False, bad=[np.zeros((1, 4), np.int32)]),
     }
     return Call("estimators.balance_loss", estimators.balance_loss, arguments, 2)
 

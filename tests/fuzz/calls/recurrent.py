@@ -1,5 +1,7 @@
 """Calls of ``recurrent``."""
 
+from dataclasses import replace
+
 import jax.numpy as jnp
 import numpy as np
 
@@ -142,7 +144,8 @@ def scans(rng):
     if rng.random() < 0.5:
         arguments["lag"] = lag()
         return Call("recurrent.tbptt_scan", bound(recurrent.tbptt_scan), arguments, 3)
-    arguments["weights"] = array(np.ones(T))
+    # In the place of a state they are one, of whose shape the caller's cell makes what it will.
+    arguments["weights"] = replace(array(np.ones(T)), family="state")
     return Call("recurrent.weighted_scan", bound(recurrent.weighted_scan), arguments, 4)
 
 

@@ -38,8 +38,8 @@ def soft_sort(rng):
 
 
 def weights():
-    """Numbers or flags, one for every element."""
-    return array(np.ones(N), optional=True)
+    """Numbers or flags, one for every element: keys may stand in their place."""
+    return replace(array(np.ones(N), optional=True), family="array")
 
 
 def mask():
