@@ -12,6 +12,8 @@ import jax.numpy as jnp
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
+from sparse_hyper_jax.ops.device_axes import vary_alike
+
 
 def shift(x: jax.Array, lag: jax.Array) -> jax.Array:
     """Give ``x[..., t - lag, c]``, and 0 before the first step.
@@ -20,7 +22,11 @@ def shift(x: jax.Array, lag: jax.Array) -> jax.Array:
         x: ``(..., T, C)``.
         lag: int32 ``()``, at least 0. From ``T`` on there is nothing but zeros.
     """
-    return _shift.bind(x, lag, early=False)
+    return _bound(x, lag, early=False)
+
+
+def _bound(x: jax.Array, lag: jax.Array, *, early: bool) -> jax.Array:
+    return _shift.bind(*vary_alike(x, lag), early=early)
 
 
 def _sliced(x: jax.Array, lag: jax.Array, *, early: bool) -> jax.Array:
@@ -34,17 +40,17 @@ def _sliced(x: jax.Array, lag: jax.Array, *, early: bool) -> jax.Array:
 
 def _jvp(primals: Any, tangents: Any, **options: Any) -> Any:
     """Shift the tangent too; a lag has none."""
-    x, lag = primals
-    tangent = tangents[0]
-    if type(tangent) is not ad.Zero:
-        tangent = _shift.bind(tangent, lag, **options)
-    return _shift.bind(x, lag, **options), tangent
+    (x, lag), (tangent, _) = primals, tangents
+    y = _bound(x, lag, **options)
+    if type(tangent) is ad.Zero:
+        return y, ad.Zero(jax.typeof(y).to_tangent_aval())
+    return y, _bound(tangent, lag, **options)
 
 
 def _transpose(cotangent: Any, _: Any, lag: Any, *, early: bool) -> list[Any]:
     """Shift the cotangent the other way."""
     if type(cotangent) is not ad.Zero:
-        cotangent = _shift.bind(cotangent, lag, early=not early)
+        cotangent = _bound(cotangent, lag, early=not early)
     return [cotangent, None]
 
 
@@ -52,7 +58,7 @@ def _batched(arguments: Any, axes: Any, **options: Any) -> tuple[jax.Array, int]
     """Let an axis of sequences lead; with a lag for each, take the slices as they are."""
     x, lag = arguments
     if axes[1] is None:
-        return _shift.bind(jnp.moveaxis(x, axes[0], 0), lag, **options), 0
+        return _bound(jnp.moveaxis(x, axes[0], 0), lag, **options), 0
     return jax.vmap(lambda x, lag: _sliced(x, lag, **options), axes)(x, lag), 0
 
 

@@ -182,6 +182,31 @@ def test_empty_slots_hold_and_read_nothing_whatever_lies_there():
     assert np.all(of_weights[::2] != 0)
 
 
+def test_devices_may_have_lags_of_their_own_for_a_sequence_that_they_share():
+    mesh = jax.make_mesh((4,), ("devices",), axis_types=(jax.sharding.AxisType.Auto,))
+    x, weights, y = normal(STEPS, 1), normal(4, 1, 1, 1), normal(4, STEPS, 1, seed=6)
+    lags = np.arange(4, dtype=np.int32)[:, None]
+
+    def loss(x, weights, lags, y):
+        return jnp.sum(y[0] * conv.lag_conv(x, weights[0], lags[0]))[None]
+
+    spread = jax.P("devices")
+    apart = jax.shard_map(
+        loss, mesh=mesh, in_specs=(jax.P(), spread, spread, spread), out_specs=spread
+    )
+
+    @jax.jit
+    def both(x):
+        found = jax.grad(lambda x: apart(x, weights, lags, y).sum())(x)
+        return found, jax.grad(
+            lambda x: jax.vmap(partial(loss, x))(
+                *(part[:, None] for part in (weights, lags, y))
+            ).sum()
+        )(x)
+
+    np.testing.assert_allclose(*both(x), rtol=1e-5, atol=1e-6)
+
+
 def test_steps_before_a_step_do_not_hang_on_it_not_even_by_rounding():
     weights, lags = normal(3, CHANNELS, OUT, seed=2), np.array([0, 2, 5])
     later = X.copy()
