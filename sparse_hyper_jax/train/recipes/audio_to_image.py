@@ -75,8 +75,9 @@ class AudioToImageRecipe(Recipe):
     image_time_steps: Count = 15
     """Steps for which an image is shown; its spikes are repeated from the beginning for a sound."""
 
-    peak: Share = 0.15
-    """Probability with which the loudest band fires in a step."""
+    peak: Share | None = None
+    """Probability with which the loudest band fires in a step, or the whitest pixel of a half; by
+    default 0.15 for sounds, and 1 for halves, which have few pixels."""
 
     image_peak: Share = 0.3
     """Probability with which a white pixel fires."""
@@ -147,7 +148,8 @@ class AudioToImageRecipe(Recipe):
             f"raise --steps above {first}, or lower --image-steps",
         )
         width = self.width or max(49, pixels // 4)
-        settled = {"steps": steps, "image_steps": first, "width": width}
+        peak = self.peak or (1.0 if self.task == "halves" else 0.15)
+        settled = {"steps": steps, "image_steps": first, "width": width, "peak": peak}
         return replace(self, **settled, held_out=self._speaker)
 
     @property
@@ -162,7 +164,7 @@ class AudioToImageRecipe(Recipe):
 
     def plan(self, data: Pairs) -> Plan:
         """Judge by which class's picture a synthesis is nearest to."""
-        assert self.width, "settled"
+        assert self.width and self.peak, "settled"
         pixels, features = data.images[0].shape[1], data.train[0].shape[1]
         keys = jax.random.split(jax.random.key(self.seed))
         parameters = {
@@ -196,8 +198,8 @@ class AudioToImageRecipe(Recipe):
 
 def make_step(recipe: AudioToImageRecipe) -> Callable[..., tuple[EpochState, Metrics]]:
     """Make the pure step: of images at first, then of sounds, for which images stay as learned."""
-    assert recipe.image_steps, "settled"
-    first, rule = recipe.image_steps, recipe.rule
+    assert recipe.image_steps and recipe.peak, "settled"
+    first, loudest, rule = recipe.image_steps, recipe.peak, recipe.rule
 
     def step(
         state: EpochState, key: jax.Array, images: Arrays, sounds: Arrays, pictures: jax.Array
@@ -220,7 +222,7 @@ def make_step(recipe: AudioToImageRecipe) -> Callable[..., tuple[EpochState, Met
 
         def of_sounds(state: EpochState) -> tuple[EpochState, jax.Array]:
             order, (heard, labels) = take(state.order, state.count - first, sounds)
-            spikes = poisson_spikes(spike_key, recipe.peak * heard, steps=recipe.time_steps)
+            spikes = poisson_spikes(spike_key, loudest * heard, steps=recipe.time_steps)
             peak, steps = recipe.image_peak, recipe.image_time_steps
             encoder = state.parameters["images"][0]
             known = hidden_spikes(encoder, pictures, peak=peak, steps=steps, rule=rule)
