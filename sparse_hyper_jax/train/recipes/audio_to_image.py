@@ -164,7 +164,8 @@ class AudioToImageRecipe(Recipe):
 
     def plan(self, data: Pairs) -> Plan:
         """Judge by which class's picture a synthesis is nearest to."""
-        assert self.width and self.peak, "settled"
+        assert self.width, "settled"
+        assert self.peak, "settled"
         pixels, features = data.images[0].shape[1], data.train[0].shape[1]
         keys = jax.random.split(jax.random.key(self.seed))
         parameters = {
@@ -198,7 +199,8 @@ class AudioToImageRecipe(Recipe):
 
 def make_step(recipe: AudioToImageRecipe) -> Callable[..., tuple[EpochState, Metrics]]:
     """Make the pure step: of images at first, then of sounds, for which images stay as learned."""
-    assert recipe.image_steps and recipe.peak, "settled"
+    assert recipe.image_steps, "settled"
+    assert recipe.peak, "settled"
     first, loudest, rule = recipe.image_steps, recipe.peak, recipe.rule
 
     def step(
