@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
-from sparse_hyper_jax.ops.device_axes import vary_alike
+from sparse_hyper_jax.ops.device_axes import spread_by, vary_alike
 
 
 def shift(x: jax.Array, lag: jax.Array) -> jax.Array:
@@ -59,7 +59,7 @@ def _batched(arguments: Any, axes: Any, **options: Any) -> tuple[jax.Array, int]
     x, lag = arguments
     if axes[1] is None:
         return _bound(jnp.moveaxis(x, axes[0], 0), lag, **options), 0
-    return jax.vmap(lambda x, lag: _sliced(x, lag, **options), axes)(x, lag), 0
+    return jax.vmap(lambda x, lag: _sliced(spread_by(x, lag), lag, **options), axes)(x, lag), 0
 
 
 _shift = Primitive("sparse_hyper_jax.shift")
