@@ -50,7 +50,8 @@ def lag_conv(
         one_by_one: sequences of the batch follow each other, in the memory of one: ``k`` copies of
             a sequence, where else there are ``k`` of the batch. Not for accelerators, nor for
             batches that are spread over devices. None does so where it is faster: on a CPU that is
-            the only device, if all copies are larger than a cache.
+            the only device, if all copies are larger than a cache. A weight of NaN then shows from
+            the step on that its tap reads first.
 
     Returns:
         ``(..., T, O)`` or ``(..., T, C)``, float32 or wider.

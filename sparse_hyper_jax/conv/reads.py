@@ -59,7 +59,8 @@ def mix_reads(reads: list[jax.Array], weights: jax.Array) -> jax.Array:
         ``(..., O)`` or ``(..., C)``.
     """
     if weights.ndim == 3:
-        every, matrix = jnp.concatenate(reads, -1), weights.reshape(weights.shape[0], -1)
+        outputs, taps, channels = weights.shape
+        every, matrix = jnp.concatenate(reads, -1), weights.reshape(outputs, taps * channels)
         return jax.lax.dot_general(every, matrix, (((every.ndim - 1,), (1,)), ((), ())))
     lead = (1,) * (reads[0].ndim - 1)
     rows = [row.reshape(*lead, -1) for row in weights]

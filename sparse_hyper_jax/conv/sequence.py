@@ -38,15 +38,12 @@ def _jvp(primals: Any, tangents: Any) -> tuple[jax.Array, jax.Array]:
     """Choose the order for each of the two products, as the cotangent will meet it."""
     x, weights, taps = primals
     by_x, by_weights, _ = tangents
-    if weights.shape[1] > weights.shape[2]:
-        along_x = _multiply_first(by_x, weights, taps)
-        along_weights = _multiply_first(x, by_weights, taps)
-    else:
-        along_x = _shift_first(by_x, weights, taps)
-        # Tap by tap: the cotangent of the weights needs no copy of all reads side by side.
-        reads = shifted_reads(x, taps)
-        along_weights = sum(read @ one for read, one in zip(reads, by_weights, strict=True))
-    return convolve_sequence(x, weights, taps), along_x + along_weights
+    order = _shift_first if weights.shape[1] <= weights.shape[2] else _multiply_first
+    # Tap by tap: the cotangent of the weights needs no copy of all reads side by side, and nothing
+    # of steps that no tap reads, whatever they hold.
+    reads = shifted_reads(x, taps)
+    along_weights = sum(read @ one for read, one in zip(reads, by_weights, strict=True))
+    return convolve_sequence(x, weights, taps), order(by_x, weights, taps) + along_weights
 
 
 def _shift_first(x: jax.Array, weights: jax.Array, taps: LiveLags) -> jax.Array:
@@ -57,10 +54,9 @@ def _shift_first(x: jax.Array, weights: jax.Array, taps: LiveLags) -> jax.Array:
 
 def _multiply_first(x: jax.Array, weights: jax.Array, taps: LiveLags) -> jax.Array:
     """Give every tap its part of one product, and add the parts up shifted."""
-    count, channels, outputs = weights.shape
-    parts = x @ jnp.moveaxis(weights, 0, 1).reshape(channels, -1)
+    parts = jnp.einsum("tc,kco->tko", x, weights)
     lags = reading_lags(taps, x.shape[0])
     total = jnp.zeros((), parts.dtype)
-    for tap in range(count):
-        total += shift(parts[:, tap * outputs : (tap + 1) * outputs], lags[tap])
+    for tap, lag in enumerate(lags):
+        total += shift(parts[:, tap], lag)
     return total

@@ -2,7 +2,8 @@
 
 The derivative rule of ``dynamic_slice`` writes every cotangent into an array of zeros of its own
 and adds these up. Shifts are slices in both directions, which XLA fuses with the sum over taps:
-that is what makes gradients of convolutions at few lags cheap, hence a primitive.
+that is what makes gradients of convolutions at few lags cheap, hence a primitive. Where sequences
+or channels have lags of their own, slices become gathers, and their cotangents are added up.
 """
 
 from typing import Any

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from sparse_hyper_jax import checks
-from sparse_hyper_jax.entrance import as_int32
+from sparse_hyper_jax.entrance import as_array, as_int32
 
 
 class Schedule(NamedTuple):
@@ -89,11 +89,16 @@ def gradual(begin: int, end: int, *, every: int = 100, power: float = 3.0) -> Sc
     inside = _every(every, begin, end)
     checks.require(end > begin, f"begin={begin}, end={end}", "an end after it", "change them")
     checks.check_number("power", power, above=0)
-    share = optax.polynomial_schedule(0.0, 1.0, power, end - begin, begin)
-    return Schedule(
-        lambda steps: inside(steps) | (steps == end),
-        lambda steps: jnp.asarray(share(as_int32("steps", steps))),
-    )
+    rising = optax.polynomial_schedule(0.0, 1.0, power, end - begin, begin)
+
+    def share(steps: jax.Array) -> jax.Array:
+        steps = as_array("steps", steps)
+        if not jnp.issubdtype(steps.dtype, jnp.floating) and steps.dtype.itemsize < 8:
+            steps = as_int32("steps", steps)
+        # Clipped before anything is subtracted: integers wrap.
+        return jnp.asarray(rising(jnp.clip(steps, begin, end)))
+
+    return Schedule(lambda steps: inside(steps) | (steps == end), share)
 
 
 def _every(every: int, begin: int, end: int | None) -> Callable[[jax.Array], jax.Array]:

@@ -136,6 +136,24 @@ def test_one_by_one_gives_the_numbers_of_all_at_once(order):
             np.testing.assert_allclose(stacked[number], expected, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("outputs", [2, 3, 5])
+def test_steps_that_no_tap_reads_may_hold_anything(outputs):
+    x, weights = normal(2, STEPS, CHANNELS), normal(3, CHANNELS, outputs, seed=2)
+    x[:, -1] = np.nan  # which only lag 0 would read
+
+    @jax.jit
+    def slopes(x, weights):
+        def loss(weights):
+            return jnp.sum(conv.lag_conv(x, weights, [1, 2, STEPS], one_by_one=True) ** 2)
+
+        return jax.value_and_grad(loss)(weights)
+
+    value, slope = slopes(x, weights)
+    assert np.isfinite(value)
+    assert np.isfinite(slope).all()
+    np.testing.assert_array_equal(slope[2], 0)
+
+
 def test_a_shift_of_each_direction_is_the_transpose_of_the_other():
     x, y = normal(2, STEPS, CHANNELS), normal(2, STEPS, CHANNELS, seed=5)
 

@@ -51,6 +51,26 @@ def test_gradual(begin, end, every, power):
     assert (share[end:] == 1).all()
 
 
+@pytest.mark.parametrize("x64", [False, True])
+def test_shares_of_steps_of_any_integers_and_floats(x64):
+    schedule = gradual(100, 400)
+    with jax.enable_x64(x64):
+        seen = {200: [np.uint8(200), np.int16(200), 200, 200.0, jnp.float32(200), np.uint32(200)]}
+        seen |= {500: [500, np.uint16(500)], -5: [-5, np.int8(-5)]}
+        seen[500] += [np.uint32(2**31 + 7), *([np.int64(2**33), np.uint64(2**63)] if x64 else [])]
+        seen[-5] += [np.int32(-(2**31)), *([np.int64(-(2**40))] if x64 else [])]
+        for expected, kinds in seen.items():
+            for steps in kinds:
+                share = np.clip((expected - 100) / 300, 0, 1)
+                np.testing.assert_allclose(schedule.share(steps), 1 - (1 - share) ** 3, rtol=1e-5)
+        if x64:
+            late = gradual(2**33, 2**34)
+            assert late.share(2**34) == late.share(np.int64(2**35)) == 1
+        else:
+            with pytest.raises(ValueError, match="integers that fit into int32"):
+                schedule.share(np.int64(2**33))
+
+
 def test_counts_may_be_python_ints():
     schedule = gradual(2, 10, every=4)
     assert [count for count in range(13) if schedule.due(count)] == [2, 6, 10]

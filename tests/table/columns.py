@@ -214,9 +214,12 @@ def integers_beyond_32_bits_do_not_wrap(row: Row, results: Results):
             ]
             try:
                 outputs = function(*given[0])
-            except ValueError:
-                continue
-            close(outputs, function(*given[1]))
+            except ValueError as error:
+                refusal = str(error)
+            else:
+                refusal = None
+                close(outputs, function(*given[1]))
+            assert refusal is None or "integers that fit into int32" in refusal
 
 
 def key_is_used_once_and_counts(row: Row, results: Results):
