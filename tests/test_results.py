@@ -16,7 +16,7 @@ from benchmarks.lines import ROOT, Lines
 WITHOUT_TABLE = ("sparse_backprop_speed", "gpu")
 UNFINISHED = (
     *("gpu", "sort_quality", "glimpse_table", "shard"),
-    *("spiking", "wiring"),
+    "wiring",
 )
 """Benchmarks of which not all settings were measured."""
 
