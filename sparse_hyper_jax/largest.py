@@ -8,7 +8,7 @@ import numpy as np
 from jax.core import Tracer
 
 from sparse_hyper_jax import checks
-from sparse_hyper_jax.entrance import as_array
+from sparse_hyper_jax.entrance import as_array, as_int32
 
 
 def top_k_mask(array: jax.Array, k: int | jax.Array) -> jax.Array:
@@ -64,9 +64,9 @@ def count_array(name: str, count: Any, most: int | None = None) -> jax.Array:
     if not isinstance(count, Tracer):
         number = checks.check_count(name, count, most=most)
         return jnp.asarray(min(number, checks.INT32_CELLS - 1), jnp.int32)
-    count = as_array(name, count, "integers")
+    count = as_int32(name, count)
     checks.check_shape(name, count, (), "one number")
-    return count.astype(jnp.int32)
+    return count
 
 
 def _budgets(k: Any, shape: tuple[int, ...]) -> jax.Array:
@@ -74,7 +74,7 @@ def _budgets(k: Any, shape: tuple[int, ...]) -> jax.Array:
     *lead, n = shape
     if not isinstance(k, list | tuple) and not np.ndim(k):
         return jnp.broadcast_to(jnp.clip(count_array("k", k, n), 0, n), lead)
-    k = as_array("k", k, "integers")
+    k = as_int32("k", k)
     fits = k.ndim <= len(lead) and all(
         have in (1, want) for have, want in zip(k.shape[::-1], lead[::-1], strict=False)
     )
@@ -84,7 +84,7 @@ def _budgets(k: Any, shape: tuple[int, ...]) -> jax.Array:
         "one number, or one for each row",
         "reshape k",
     )
-    return jnp.clip(jnp.broadcast_to(k.astype(jnp.int32), lead), 0, n)
+    return jnp.clip(jnp.broadcast_to(k, lead), 0, n)
 
 
 @jax.jit  # so that calls outside jit do not compile the loops again and again

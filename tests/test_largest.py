@@ -163,3 +163,12 @@ MISTAKES = {
 @pytest.mark.parametrize(("call", "found", "expected", "change"), MISTAKES.values(), ids=MISTAKES)
 def test_a_mistake_names_itself_and_its_cure(call, found, expected, change):
     assert_names_itself_and_its_cure(call, found, expected, change)
+
+
+def test_budgets_of_64_bits_do_not_wrap():
+    values = np.array([[3.0, 1.0, 2.0], [1.0, 2.0, 3.0]])
+    with jax.enable_x64(True):
+        found = top_k_mask(values, np.array([2**32 + 1, -(2**40) + 1]))
+        traced = jax.jit(lambda k: top_k_mask(values, k))(np.int64(2**32 + 1))
+    np.testing.assert_array_equal(found, [[True] * 3, [False] * 3])
+    assert np.all(traced)

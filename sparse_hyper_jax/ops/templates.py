@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from sparse_hyper_jax import checks
-from sparse_hyper_jax.entrance import as_array, check_instance
+from sparse_hyper_jax.entrance import as_int32, check_instance
 
 
 @jax.tree_util.register_static
@@ -142,10 +142,9 @@ def stitch(template: Template, points: jax.Array) -> jax.Array:
     meaning = "(k, q, r): k rows and r learned columns, as in the template"
     check_instance("template", template, Template)
     size = (len(template.rows), None, len(template.columns))
-    points = as_array("points", points)
+    points = as_int32("points", points)
     checks.check_shape("points", points, size, meaning)
-    checks.check_integers("points", points)
-    return with_template(points.astype(jnp.int32), template)
+    return with_template(points, template)
 
 
 def with_template(points: jax.Array, template: Template | None) -> jax.Array:

@@ -9,7 +9,7 @@ from jax.core import Tracer
 
 from sparse_hyper_jax import checks
 from sparse_hyper_jax.diagnostics import norm_ratio
-from sparse_hyper_jax.entrance import check_function
+from sparse_hyper_jax.entrance import as_int32, check_function
 from sparse_hyper_jax.precision import at_least_float32, wide_dtype
 from sparse_hyper_jax.recurrent.cells import (
     Cell,
@@ -125,7 +125,7 @@ def as_lag(name: str, lag: Any) -> jax.Array:
         ValueError: no integer, or below 1.
     """
     if isinstance(lag, Tracer):
-        checks.check_integers(name, lag)
+        lag = as_int32(name, lag)
         checks.check_shape(name, lag, (), "one number of steps")
-        return lag.astype(jnp.int32)
+        return lag
     return jnp.asarray(checks.check_count(name, lag, least=1, most=2**31 - 1), jnp.int32)
