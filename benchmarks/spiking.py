@@ -24,6 +24,9 @@ SPEAKERS = range(6)
 NETS = (("erbp", 16), ("erbp", 0), ("decolle", 16))
 """Method and window of classifiers of events."""
 
+HALVES_PEAKS = (1.0, 0.15)
+"""How often the whitest pixels of halves fire: the default there, and that of sounds."""
+
 RATE_SEED = 100
 SOUND_RATES = (2.5e-4, 5e-4, 1e-3)
 EVENT_RATES = {"decolle": (5e-4, 1e-3, 2e-3), "erbp": (1e-3, 2e-3, 4e-3)}
@@ -35,8 +38,8 @@ def settings(asked: Asked, lines: Lines) -> Iterator[Facts]:
     """Give what needs no file, then what the folders allow."""
     for (method, mask), seed in product(RULES, asked.seeds):
         yield {"kind": "image", "data": "digits", "method": method, "mask": mask, "seed": seed}
-    for seed in asked.seeds:
-        yield {"kind": "picture", "task": "halves", "seed": seed}
+    for peak, seed in product(HALVES_PEAKS, asked.seeds):
+        yield {"kind": "picture", "task": "halves", "peak": peak, "seed": seed}
     for (method, window), seed in product(NETS, asked.seeds):
         yield {"kind": "events", "task": "disc", "method": method, "window": window, "seed": seed}
     if asked.mnist:
@@ -102,7 +105,8 @@ def write(lines: Lines) -> str:
     written = ["images rebuilt:", table(["images", "method", "mask"], rows, IMAGE)]
     found = lines.where(kind="picture")
     splits: list[tuple[str, Facts]] = [
-        ("halves of digits", {"task": "halves"}),
+        ("halves of digits", {"task": "halves", "peak": 1.0}),
+        ("halves of digits, firing as sounds do", {"task": "halves", "peak": 0.15}),
         ("spoken digits, official split", {"task": "fsdd", "split": "official"}),
         ("spoken digits, a speaker left out", {"task": "fsdd", "split": "speaker"}),
     ]

@@ -268,7 +268,7 @@ COLUMNS: dict[str, Callable[[Row, Results], None]] = {
     "lists": lists_and_numpy_scalars,
     "nan": nan_comes_out,
     "outside": indices_outside_count_for_nothing,
-    "wide": integers_beyond_32_bits_do_not_wrap,
+    "int64": integers_beyond_32_bits_do_not_wrap,
     "key": key_is_used_once_and_counts,
 }
 
@@ -287,7 +287,7 @@ def applies(row: Row, column: str) -> bool:
         "slopes": bool(row.exact),
         "nan": bool(row.floats),
         "outside": bool(row.integers),
-        "wide": bool(row.whole),
+        "int64": bool(row.whole),
         "key": row.keyed,
     }.get(column, True)
 
