@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests import compiling
+from tests import compiling, sampling
 
 # Linux kills a process with more than 65,530 maps of memory; every compiled program takes some.
 MANY_MAPS = 30_000
@@ -22,15 +22,26 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--notebooks", action="store_true", help="run the notebooks too; so does --full"
     )
+    parser.addoption(
+        "--part",
+        metavar="K/N",
+        type=sampling.part_of,
+        default=(1, 1),
+        help="run the K-th of N parts, which together are the suite",
+    )
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what trains for minutes unless it is asked for."""
-    if config.getoption("--notebooks") or config.getoption("--full"):
-        return
-    minutes = [item for item in items if item.get_closest_marker("minutes")]
-    config.hook.pytest_deselected(items=minutes)
-    items[:] = [item for item in items if item not in minutes]
+    """Leave out what trains for minutes unless it is asked for, and what is in other parts."""
+    minutes = config.getoption("--notebooks") or config.getoption("--full")
+    part = config.getoption("--part")
+
+    def is_run(item: pytest.Item) -> bool:
+        wanted = minutes or not item.get_closest_marker("minutes")
+        return bool(wanted) and sampling.belongs(item, part)
+
+    config.hook.pytest_deselected(items=[item for item in items if not is_run(item)])
+    items[:] = filter(is_run, items)
 
 
 def pytest_make_parametrize_id(val: object) -> str | None:
