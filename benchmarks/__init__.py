@@ -61,7 +61,7 @@ PAGES = {
     "docs/lags.md": ("lags_files", "lags_quality"),
     "docs/recurrent.md": ("tbptt", "recurrent_memory", "online_rules"),
     "docs/remat.md": ("remat",),
-    "docs/conv.md": ("lags_speed", "delays", "spoken_delays"),
+    "docs/conv.md": ("lags_speed", "delays", "delay_methods", "spoken_delays"),
     "docs/local.md": ("associated",),
     "docs/spiking.md": ("spiking",),
     "docs/lag_attention.md": ("lag_attention",),
