@@ -39,6 +39,7 @@ IMAGES = {
     "addresses": "learned addresses, 2 heads, decoder",
     "sampled": "the same, points drawn, spread annealed",
     "offsets": "learned offsets from the place, decoder",
+    "keys": "product keys, 2 heads of 8 rows, decoder",
 }
 EMBEDDINGS = {
     "dense": "dense",
@@ -110,7 +111,7 @@ BENCHMARK = Benchmark(
     measure=measure,
     tiny=[
         {"part": "speed", "reads": 8, "features": 2, "cells": [4, 8]},
-        *grid(part=["image"], seed=[0], method=["network", "sampled"]),
+        *grid(part=["image"], seed=[0], method=["network", "sampled", "keys"]),
         *grid(part=["characters"], seed=[0], method=["narrow", "relocated"]),
     ],
     table=write,

@@ -25,8 +25,12 @@ SIZES = {
     "addresses": (35, 35),
     "sampled": (35, 35),
     "offsets": (29, 44),
+    "keys": (32, 32),
 }
 """Grids that leave every method about 6,000 numbers."""
+
+QUERY, NEAREST = 4, 8
+"""Numbers of a query for each axis; rows that a head reads by product keys."""
 
 WIDTH = 67
 """Of the network alone, for the same reason."""
@@ -83,7 +87,7 @@ class Model:
     def __init__(self, method: str):
         self.method = method
         self.shape = SIZES.get(method)
-        self.heads = 2 if method in ("addresses", "sampled") else 1
+        self.heads = 2 if method in ("addresses", "sampled", "keys") else 1
 
     def init(self, key: jax.Array) -> Parameters:
         """Draw parameters; offsets begin at 0."""
@@ -97,8 +101,11 @@ class Model:
             "table": 0.1 * jax.random.normal(keys[0], (*SIZES[self.method], FEATURES)),
             "decoder": perceptron(keys[1], (width, HIDDEN, 3)),
         }
+        if self.method == "keys":
+            size = (self.heads, 2, SIZES["keys"][0], QUERY)
+            made["keys"] = jax.random.normal(jax.random.fold_in(key, 0), size) / QUERY**0.5
         if self.method != "decoded":
-            numbers = 2 * self.heads
+            numbers = 2 * self.heads * (QUERY if self.method == "keys" else 1)
             source = perceptron(keys[2], (4 * WAVES, HIDDEN, numbers))
             if self.method == "offsets":
                 source[-1] = jax.tree.map(jnp.zeros_like, source[-1])
@@ -120,6 +127,9 @@ class Model:
         self, parameters: Parameters, places: jax.Array, key: Any = None, spread: Any = None
     ) -> memory.Reads:
         """Give the reads of all heads, ``(b * heads, q)``."""
+        if self.method == "keys":
+            queries = apply(parameters["source"], waves(places))
+            return product_reads(queries, parameters["keys"])
         addresses = self.addresses(parameters, places).reshape(-1, 2)
         if self.method != "sampled" or key is None:
             return memory.grid_shares(None, addresses, self.shape)
@@ -138,6 +148,30 @@ class Model:
         reads = self.reads(parameters, places, key, spread)
         y = memory.read_rows(parameters["table"], reads).reshape(len(places), -1)
         return apply(parameters["decoder"], y) if "decoder" in parameters else y
+
+
+def product_reads(queries: jax.Array, keys: jax.Array) -> memory.Reads:
+    """Find the rows whose two keys agree most with a query, for each of ``h`` heads.
+
+    Product keys (Lample et al. 2019, https://arxiv.org/abs/1907.05242): the score of row
+    ``(i, j)`` is that of key ``i`` of one half of the query and of key ``j`` of the other, so that
+    the best of ``n * n`` rows are among the pairs of the best of both. Queries are normalized over
+    the batch.
+
+    Args:
+        queries: ``(b, h * 2 * d)``.
+        keys: ``(h, 2, n, d)``.
+    """
+    heads, _, count, width = keys.shape
+    queries = queries.reshape(-1, heads, 2, width)
+    centred = queries - jnp.mean(queries, axis=0)
+    queries = centred / jnp.sqrt(jnp.mean(centred**2, axis=0) + 1e-5)
+    best, at = jax.lax.top_k(jnp.einsum("bhad,hand->bhan", queries, keys), NEAREST)
+    pairs = (best[:, :, 0, :, None] + best[:, :, 1, None, :]).reshape(-1, NEAREST**2)
+    rows = (count * at[:, :, 0, :, None] + at[:, :, 1, None, :]).reshape(-1, NEAREST**2)
+    scores, chosen = jax.lax.top_k(pairs, NEAREST)
+    rows = jnp.take_along_axis(rows, chosen, axis=1)
+    return memory.Reads(rows, jax.nn.softmax(scores))
 
 
 def fit(
