@@ -1,6 +1,7 @@
 """Attention whose queries say where they look: positions of their own, which a gradient moves."""
 
 import math
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -283,6 +284,7 @@ def _attend(reads: _Reads, points: OwnPoints) -> jax.Array:
     return out.swapaxes(0, 1)
 
 
+@partial(jax.jit, inline=True)  # outside of jit one program, not many
 def _attend_head(
     query: jax.Array, cells: jax.Array, logs: jax.Array, key: jax.Array, value: jax.Array
 ) -> jax.Array:

@@ -9,6 +9,8 @@ from jax import lax
 from sparse_hyper_jax.attention.entrance import HeadTaps
 
 
+# Compiled once outside of jit: the loops inside are made anew by every call.
+@partial(jax.jit, inline=True)
 def head_weights(query: jax.Array, key: jax.Array, taps: HeadTaps) -> tuple[jax.Array, jax.Array]:
     """Give the weights of all taps, and the logarithm of what they were divided by.
 
@@ -34,6 +36,7 @@ def head_weights(query: jax.Array, key: jax.Array, taps: HeadTaps) -> tuple[jax.
     return masked_softmax(scores, times[None] + reads[:, None] >= len(query))
 
 
+@partial(jax.jit, inline=True)
 def head_values(weights: jax.Array, value: jax.Array, taps: HeadTaps) -> jax.Array:
     """Add up the values ``(T, e)`` at all taps, with weights ``(n, T)``."""
 
@@ -50,6 +53,7 @@ def head_values(weights: jax.Array, value: jax.Array, taps: HeadTaps) -> jax.Arr
     return total
 
 
+@partial(jax.jit, inline=True)
 def masked_softmax(scores: jax.Array, live: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Give the softmax over the first axis of what is live, and the logarithm of its divisor.
 

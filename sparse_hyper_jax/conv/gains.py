@@ -51,7 +51,7 @@ def lag_gains(
     check_cotangent(cotangent, x, sharing)
     x, cotangent = widened(x, cotangent)
     # A lag is a difference to the past.
-    gains = jnp.flip(correlation(x, cotangent, [(1 - reach, 0)], sharing=sharing), axis=0)
+    gains = jnp.flip(correlation(x, cotangent, ((1 - reach, 0),), sharing=sharing), axis=0)
     return gains if first == 0 else gains.at[0].set(0)
 
 
@@ -87,6 +87,6 @@ def autocovariance(x: jax.Array, reach: int, *, sharing: str = "shared") -> jax.
     reach = checks.check_count("reach", reach, least=1, most=INT32_MAX)
     (x,) = widened(enter_sequences("x", x))
     centred = x - jnp.mean(x, tuple(range(x.ndim - 1)), keepdims=True)
-    of_channels = correlation(centred, centred, [(0, reach - 1)], sharing="channel")
+    of_channels = correlation(centred, centred, ((0, reach - 1),), sharing="channel")
     of_channels = of_channels * (x.shape[-1] / x.size)
     return of_channels if sharing == "channel" else jnp.mean(of_channels, axis=-1)

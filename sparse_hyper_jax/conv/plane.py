@@ -155,7 +155,7 @@ def offset_autocovariance(x: jax.Array, window: Sequence[int], *, wrap: bool = F
     _check_once_around((2 * height - 1, 2 * width - 1), x, wrap=wrap)
     (x,) = widened(x)
     centred = x - jnp.mean(x, tuple(range(x.ndim - 1)), keepdims=True)
-    spans = [(1 - height, height - 1), (1 - width, width - 1)]
+    spans = ((1 - height, height - 1), (1 - width, width - 1))
     of_channels = correlation(centred, centred, spans, sharing="channel", circular=wrap)
     return jnp.sum(of_channels, axis=-1) / x.size
 
@@ -184,9 +184,9 @@ def window_offsets(positions: jax.Array, window: Sequence[int]) -> jax.Array:
     return positions - jnp.array([[height // 2, width // 2]], jnp.int32)
 
 
-def window_spans(window: tuple[int, int]) -> list[tuple[int, int]]:
+def window_spans(window: tuple[int, int]) -> tuple[tuple[int, int], ...]:
     """Smallest and largest offset of a window along both axes."""
-    return [(-(size // 2), size - 1 - size // 2) for size in window]
+    return tuple((-(size // 2), size - 1 - size // 2) for size in window)
 
 
 def _reads(

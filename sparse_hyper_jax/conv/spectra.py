@@ -1,7 +1,7 @@
 """Correlations at all lags or offsets by FFT, summed over the batch."""
 
 import math
-from collections.abc import Sequence
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -19,10 +19,11 @@ Example:
 """
 
 
+@partial(jax.jit, static_argnames=("spans", "sharing", "circular"), inline=True)
 def correlation(
     x: jax.Array,
     y: jax.Array,
-    spans: Sequence[tuple[int, int]],
+    spans: tuple[tuple[int, int], ...],
     *,
     sharing: str,
     circular: bool = False,

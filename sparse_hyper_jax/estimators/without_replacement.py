@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from math import prod
 
 import jax
@@ -96,6 +97,7 @@ def _log_rest(logits: jax.Array, samples: jax.Array, log_p: jax.Array) -> jax.Ar
     return jnp.log(jnp.maximum(-jnp.expm1(known), 0))
 
 
+@partial(jax.jit, inline=True)  # outside of jit one program, not many
 def leave_out_ratios(log_p: jax.Array, log_rest: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Give the logarithms of ``R(s)`` and ``R(s, t)`` for a set of distinct samples.
 

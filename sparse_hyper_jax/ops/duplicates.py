@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -45,6 +46,7 @@ def first_occurrence(points: jax.Array, shape: Sequence[int], *, debug: bool = F
     return mark_first(jnp.where(inside[:, None], points.astype(jnp.int32), nowhere), shape) & inside
 
 
+@partial(jax.jit, static_argnames="shape", inline=True)  # outside of jit one program, not many
 def mark_first(points: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     """Do what :func:`first_occurrence` says for int32 points inside, without checks."""
     if math.prod(shape) < checks.INT32_CELLS:

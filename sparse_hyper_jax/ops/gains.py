@@ -15,6 +15,7 @@ of inputs along the cells, the score is the decrease of the squared error by the
 """
 
 import math
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -82,6 +83,12 @@ def whiten_cotangent(
     )
     count = min(checks.check_count("count", count, least=1), cotangent.shape[-1])
     checks.check_number("ridge", ridge, above=0)
+    return _whitened(cotangent, ridge, count)
+
+
+@partial(jax.jit, static_argnames="count", inline=True)
+def _whitened(cotangent: jax.Array, ridge: float | jax.Array, count: int) -> jax.Array:
+    """See :func:`whiten_cotangent`."""
     samples = cotangent.reshape(-1, cotangent.shape[-1])
     mean = samples.mean(axis=0, keepdims=True)
     centred = jax.lax.stop_gradient(samples - mean)
@@ -134,7 +141,13 @@ def decorrelated_gains(
     checks.check_shape("covariance", covariance, (channels, channels), "(C, C) as in gains")
     checks.check_number("ridge", ridge, above=0)
     dtype = jnp.promote_types(gains.dtype, covariance.dtype)
-    gains, covariance = gains.astype(dtype), covariance.astype(dtype)
+    return _decorrelated(gains.astype(dtype), covariance.astype(dtype), ridge)
+
+
+@partial(jax.jit, inline=True)
+def _decorrelated(gains: jax.Array, covariance: jax.Array, ridge: float | jax.Array) -> jax.Array:
+    """See :func:`decorrelated_gains`."""
+    channels, dtype = gains.shape[-2], gains.dtype
     added = _at_least_tiny(jnp.asarray(ridge, dtype) * jnp.trace(covariance) / channels)
     factor = jnp.linalg.cholesky(covariance + added * jnp.eye(channels, dtype=dtype))
     columns = jnp.moveaxis(gains, -2, 0)
@@ -218,6 +231,8 @@ def z_scores(scores: jax.Array, *, allowed: jax.Array | None = None) -> jax.Arra
     return standing_out(scores, enter_allowed(allowed, scores.shape))
 
 
+# Outside of jit one program for each of these, not one for every operation.
+@partial(jax.jit, inline=True)
 def standing_out(scores: jax.Array, allowed: jax.Array) -> jax.Array:
     """See :func:`z_scores`."""
     counted = allowed & jnp.isfinite(scores)
@@ -233,6 +248,7 @@ def standing_out(scores: jax.Array, allowed: jax.Array) -> jax.Array:
     return jnp.where(jnp.isfinite(scores), z, scores)
 
 
+@partial(jax.jit, inline=True)
 def residual(
     gains: jax.Array,
     taps: Taps,
@@ -262,6 +278,7 @@ def residual(
     return Residual((flat - beta @ at_taps).reshape(gains.shape), share.reshape(cells))
 
 
+@partial(jax.jit, inline=True)
 def scores_of(left: Residual, taps: Taps) -> jax.Array:
     """Give scores ``(*cells)``, -inf on taps."""
     scores = (left.gains**2).sum(axis=-1) / left.share

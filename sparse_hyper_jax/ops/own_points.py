@@ -5,6 +5,7 @@ is scattered; here each tuple keeps its ``q`` points, and what they read is summ
 """
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -101,6 +102,7 @@ def _within(means: jax.Array, last: jax.Array | None) -> jax.Array:
     return jnp.minimum(means, last[:, None].astype(means.dtype))
 
 
+@partial(jax.jit, inline=True)  # outside of jit one program, not many
 def masked_log_softmax(logits: jax.Array, kept: jax.Array) -> jax.Array:
     """Give the log-softmax over the last axis of what is kept, -inf for the rest."""
     top = jnp.max(jnp.where(kept, jax.lax.stop_gradient(logits), -jnp.inf), axis=-1, keepdims=True)

@@ -15,6 +15,7 @@ Slots are static, so an empty one has a position too: it is 0 and means nothing.
 has to mask by ``placed``, or the empty slots are live: weight 0, and no gradient.
 """
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -157,6 +158,8 @@ def drop_taps(taps: Taps, importance: jax.Array, count: int = 1) -> Taps:
     return masked(Taps(taps.positions, taps.placed & ~chosen.any(axis=1)))
 
 
+# Outside of jit one program, not one for every operation of every tap.
+@partial(jax.jit, static_argnames=("count", "apart"), inline=True)
 def place(scores: jax.Array, taps: Taps, count: int, apart: int) -> Taps:
     """Fill empty slots with the best cells; NaN and -inf mark cells that are closed."""
     closed = jnp.isnan(scores) | taken(taps, scores.shape, apart)
@@ -181,6 +184,7 @@ def near(position: jax.Array, cells: tuple[int, ...], apart: int) -> jax.Array:
     return marked
 
 
+@partial(jax.jit, static_argnames=("cells", "apart"), inline=True)
 def taken(taps: Taps, cells: tuple[int, ...], apart: int = 0) -> jax.Array:
     """Mark the cells ``(*cells)`` within ``apart`` of a placed tap that lies inside."""
     counts = taps.placed & inside(taps, cells)

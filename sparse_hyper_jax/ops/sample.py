@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -210,6 +211,7 @@ def nearest_cells(means: jax.Array, shape: tuple[int, ...], *, wrap: bool) -> ja
     return _inside(jnp.round(jax.lax.stop_gradient(means)), shape, wrap=wrap)
 
 
+@partial(jax.jit, static_argnames=("shape", "wrap"), inline=True)
 def _inside(cells: jax.Array, shape: tuple[int, ...], *, wrap: bool) -> jax.Array:
     """Turn whole floats into int32 indices, round the circle or at the nearest end."""
     # Saturate before the cast: what a float outside int32 becomes differs between backends.
@@ -220,6 +222,7 @@ def _inside(cells: jax.Array, shape: tuple[int, ...], *, wrap: bool) -> jax.Arra
     return jnp.mod(cells, sizes) if wrap else jnp.clip(cells, jnp.zeros_like(sizes), sizes - 1)
 
 
+@partial(jax.jit, static_argnames=("shape", "wrap"), inline=True)
 def _neighbours(means: jax.Array, shape: tuple[int, ...], *, wrap: bool) -> jax.Array:
     corners = np.asarray(list(itertools.product((0, 1), repeat=len(shape))), np.int32)
     low = _inside(jnp.floor(means), shape, wrap=wrap)[:, None]

@@ -51,6 +51,7 @@ def share_values(
     return share_among([axis[None] for axis in axes], mask[None], tuples, origins, **options)
 
 
+@partial(jax.jit, static_argnames=("density", "period", "summed"), inline=True)
 def share_among(
     places: Sequence[jax.Array],
     mask: jax.Array,
