@@ -22,10 +22,7 @@ from benchmarks.tables import Column, percent, table
 
 # Not softjax's transport, "ot": the linear solver in its gradient fails at such softness.
 PEERS = ("softjax softsort", "softjax neuralsort", "softjax sorting_network")
-METHODS = (
-    *("order_loss", "quicksort"),
-    *(PEERS if importlib.util.find_spec("softjax") else ["NeuralSort"]),
-)
+METHODS = ("order_loss", "quicksort", *(PEERS if importlib.util.find_spec("softjax") else ()))
 SIZES, CERTAINTIES, TESTED = (4, 8), (3.0, 6.0, 12.0), (4, 8, 16, 32)
 COMMON = {"steps": 1_000, "batch": 16, "digits": 3}
 

@@ -11,7 +11,7 @@ from benchmarks.lines import Facts, Line
 from benchmarks.recipes import recipe_of
 from benchmarks.runner import Asked
 from benchmarks.sort_quality import TESTED
-from sparse_hyper_jax.sort import exact_match, neural_sort, standardise
+from sparse_hyper_jax.sort import exact_match, standardise
 from sparse_hyper_jax.train.data import ClassIndex, make_sequences
 from sparse_hyper_jax.train.recipes.sort import TEST_SEED, Keys, make_model, make_step
 
@@ -30,9 +30,7 @@ Matrix = Callable[[jax.Array, float], jax.Array]
 
 
 def matrix_of(method: str) -> Matrix:
-    """Give a relaxation that makes a matrix."""
-    if method == "NeuralSort":
-        return lambda keys, certainty: neural_sort(keys, temperature=1 / certainty)
+    """Give a relaxation of softjax that makes a matrix."""
     import softjax
 
     options = {"method": method.removeprefix("softjax "), "standardize": False}
