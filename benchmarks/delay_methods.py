@@ -1,11 +1,12 @@
 """How far may a delay be for it to be found by gradients? Reaches of 25, 250 and 1,000 lags.
 
 The system of ``delays``: 32 channels, each delayed by its own number of steps, mixed by a matrix
-that is learned too. Pursuit places the delays by 8 probes; a dense kernel has a weight for every
-lag. The others have one position per channel, anywhere at first: a kernel of all lags that is a
-Gaussian around it, interpolation between its two neighbours, or lags drawn from a Gaussian. All
-that is trained has two rates (of positions: in shares of the reach, at first), and as many seconds
-as pursuit took with the same seed, but at least two. Found is a channel whose lag is the true one.
+that is learned too. Pursuit places the delays by 8 probes, once they stand out from the other lags
+by five deviations, or all by the first probe; a dense kernel has a weight for every lag. The others
+have one position per channel, anywhere at first: a kernel of all lags that is a Gaussian around it,
+interpolation between its two neighbours, or lags drawn from a Gaussian. All that is trained has two
+rates (of positions: in shares of the reach, at first), and as many seconds as pursuit took with the
+same seed, but at least two. Found is a channel whose lag is the true one.
 """
 
 from collections.abc import Iterator
@@ -25,7 +26,8 @@ NAMES = {
 }
 RATES = (0.001, 0.01)
 LEAST_SECONDS = 2.0
-METHODS = ("pursuit", *(f"{name}, rate {rate}" for name in NAMES for rate in RATES))
+PURSUITS = ("pursuit", "pursuit without a threshold")
+METHODS = (*PURSUITS, *(f"{name}, rate {rate}" for name in NAMES for rate in RATES))
 
 
 def settings(asked: Asked, lines: Lines) -> Iterator[Facts]:
@@ -33,7 +35,7 @@ def settings(asked: Asked, lines: Lines) -> Iterator[Facts]:
     asked_for = grid(channels=(32,), reach=REACHES, inputs=INPUTS, method=METHODS, seed=asked.seeds)
     for facts in asked_for:
         pursued = lines.where(**facts | {"method": "pursuit"})
-        if facts["method"] == "pursuit":
+        if facts["method"] in PURSUITS:
             yield facts
         elif pursued:
             yield facts | {"seconds": max(pursued[0]["took"], LEAST_SECONDS)}

@@ -30,6 +30,7 @@ from benchmarks.runner import Asked
 from benchmarks.timing import compiled, temporary_bytes
 from sparse_hyper_jax import conv
 
+THRESHOLDS = {"pursuit": 5.0, "pursuit without a threshold": None}
 BATCH, AT_ONCE = 2, 10
 WIDEST, NARROWEST = 0.25, 0.3
 DRAWN_FROM_ALL, DRAWN_NEARBY = 4, 2
@@ -45,8 +46,9 @@ def measure(facts: Facts, asked: Asked) -> Line:
     system = make_system(facts["seed"], channels, reach, DECAY[facts["inputs"]])
     readout = jax.random.normal(jax.random.key(facts["seed"] + 1000), (channels, channels))
     readout *= 0.1 / channels**0.5
-    if method == "pursuit":
-        return pursued(system, readout, reach, 2 if asked.tiny else PROBES)
+    if method in THRESHOLDS:
+        probes = 2 if asked.tiny else PROBES
+        return pursued(system, readout, reach, probes, THRESHOLDS[method])
     if method == "dense kernel":
         return by_kernel(system, readout, reach, float(rate), facts["seconds"])
     generator = np.random.default_rng(facts["seed"] + 2000)

@@ -81,7 +81,9 @@ def trained(
     return jax.lax.scan(step, state, jax.random.split(key, steps))[0]
 
 
-def pursued(system: System, readout: jax.Array, reach: int, probes: int) -> Line:
+def pursued(
+    system: System, readout: jax.Array, reach: int, probes: int, min_z: float | None = 5.0
+) -> Line:
     """Place delays where they stand out, and train the readout in between."""
     channels = readout.shape[0]
     optimizer = optax.adam(READOUT_RATE)
@@ -97,7 +99,7 @@ def pursued(system: System, readout: jax.Array, reach: int, probes: int) -> Line
         probe_key, key = jax.random.split(key)
         x, y = batches(probe_key, system, 8)
         cotangent = mixed(state[0], taps, x) - y  # of half the sum of squares
-        taps = conv.probe_delays(x, cotangent, taps, reach=reach, mixed=True)
+        taps = conv.probe_delays(x, cotangent, taps, reach=reach, mixed=True, min_z=min_z)
         of_readout = lambda readout, x, y: loss(readout, taps, x, y)  # noqa: E731
         return trained((of_readout, optimizer, EVERY), state, key, system), taps
 

@@ -162,7 +162,9 @@ def probe_delays(
             channels. Then a delay is found whatever the weights of its channel are.
         directions: of the cotangent, if mixed; see :func:`probe_lags`.
         min_z: standard deviations; 5 places noise in fewer than one of 1,000 channels with 1,000
-            candidates. None places ``count`` delays whatever they gain. May be traced.
+            candidates. None places ``count`` delays whatever they gain: right where every channel
+            has one, and where candidates are few and inputs correlated, so that nothing stands
+            out from its neighbours. May be traced.
         apart: see :func:`~sparse_hyper_jax.ops.pursue`.
 
     Returns:
