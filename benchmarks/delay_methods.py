@@ -58,7 +58,7 @@ def write(lines: Lines) -> str:
             Column(f"{inputs}: loss", "loss", lambda its: f"{median(its):.3f}", {"inputs": inputs})
             for inputs in INPUTS
         ),
-        Column("seconds", "took", lambda values: f"{median(values):.1f}"),
+        Column("seconds", "took", lambda values: f"{median(values):.2g}"),
         Column("ms per step", _per_step, lambda values: f"{median(values):.3g}"),
         Column("MiB", lambda line: line["temporary_bytes"] / 2**20, lambda its: f"{its[0]:.3g}"),
     ]
