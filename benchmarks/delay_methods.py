@@ -6,7 +6,7 @@ by five deviations, or all by the first probe; a dense kernel has a weight for e
 have one position per channel, anywhere at first: a kernel of all lags that is a Gaussian around it,
 interpolation between its two neighbours, or lags drawn from a Gaussian. All that is trained has two
 rates (of positions: in shares of the reach, at first), and as many seconds as pursuit took with the
-same seed, but at least two. Found is a channel whose lag is the true one.
+same seed, but at least two. Found is a channel whose lag is the true one, rounded or the largest.
 """
 
 from collections.abc import Iterator

@@ -1,8 +1,9 @@
 """A part of the suite: `pytest --part 2/4` runs the second of four, which together are the suite.
 
 What shares a compiled program stays together, or every part would compile all of them: the columns
-of the table that one program answers, and the cases of a test whose file folds them. All else is
-dealt out case by case. Names decide, so that a part is the same on every machine.
+of the table that one program answers, and the cases of a test whose file folds them. (The first
+program of a row, with which the others are compared, may be in several parts.) All else is dealt
+out case by case. Names decide, so that a part is the same on every machine.
 """
 
 import argparse
@@ -22,7 +23,7 @@ def part_of(text: str) -> tuple[int, int]:
 def belongs(item: pytest.Item, part: tuple[int, int]) -> bool:
     """Whether a test is in this part of the suite."""
     number, parts = part
-    return crc32(_kept_together(item).encode()) % parts == number - 1
+    return parts == 1 or crc32(_kept_together(item).encode()) % parts == number - 1
 
 
 def _kept_together(item: pytest.Item) -> str:

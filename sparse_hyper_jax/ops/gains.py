@@ -83,11 +83,11 @@ def whiten_cotangent(
     )
     count = min(checks.check_count("count", count, least=1), cotangent.shape[-1])
     checks.check_number("ridge", ridge, above=0)
-    return _whitened(cotangent, ridge, count)
+    return _whitened(cotangent, jnp.asarray(ridge, cotangent.dtype), count)
 
 
 @partial(jax.jit, static_argnames="count", inline=True)
-def _whitened(cotangent: jax.Array, ridge: float | jax.Array, count: int) -> jax.Array:
+def _whitened(cotangent: jax.Array, ridge: jax.Array, count: int) -> jax.Array:
     """See :func:`whiten_cotangent`."""
     samples = cotangent.reshape(-1, cotangent.shape[-1])
     mean = samples.mean(axis=0, keepdims=True)
@@ -95,7 +95,7 @@ def _whitened(cotangent: jax.Array, ridge: float | jax.Array, count: int) -> jax
     covariance = centred.T @ centred / jnp.asarray(len(samples), centred.dtype)
     values, vectors = jnp.linalg.eigh(covariance)
     values, vectors = values[::-1][:count], vectors[:, ::-1][:, :count]
-    floor = jnp.asarray(ridge, values.dtype) * jnp.trace(covariance) / covariance.shape[0]
+    floor = ridge * jnp.trace(covariance) / covariance.shape[0]
     scale = jax.lax.rsqrt(_at_least_tiny(jnp.maximum(values, 0) + floor))
     sign = jnp.where(vectors.max(axis=0) >= -vectors.min(axis=0), scale, -scale)
     white = (samples - jax.lax.stop_gradient(mean)) @ (vectors * sign[None])
@@ -141,14 +141,15 @@ def decorrelated_gains(
     checks.check_shape("covariance", covariance, (channels, channels), "(C, C) as in gains")
     checks.check_number("ridge", ridge, above=0)
     dtype = jnp.promote_types(gains.dtype, covariance.dtype)
+    ridge = jnp.asarray(ridge, dtype)
     return _decorrelated(gains.astype(dtype), covariance.astype(dtype), ridge)
 
 
 @partial(jax.jit, inline=True)
-def _decorrelated(gains: jax.Array, covariance: jax.Array, ridge: float | jax.Array) -> jax.Array:
+def _decorrelated(gains: jax.Array, covariance: jax.Array, ridge: jax.Array) -> jax.Array:
     """See :func:`decorrelated_gains`."""
     channels, dtype = gains.shape[-2], gains.dtype
-    added = _at_least_tiny(jnp.asarray(ridge, dtype) * jnp.trace(covariance) / channels)
+    added = _at_least_tiny(ridge * jnp.trace(covariance) / channels)
     factor = jnp.linalg.cholesky(covariance + added * jnp.eye(channels, dtype=dtype))
     columns = jnp.moveaxis(gains, -2, 0)
     flat = solve_triangular(factor, columns.reshape(channels, -1), lower=True)
@@ -248,7 +249,6 @@ def standing_out(scores: jax.Array, allowed: jax.Array) -> jax.Array:
     return jnp.where(jnp.isfinite(scores), z, scores)
 
 
-@partial(jax.jit, inline=True)
 def residual(
     gains: jax.Array,
     taps: Taps,
@@ -257,6 +257,20 @@ def residual(
     floor: float | jax.Array,
 ) -> Residual:
     """Take from gains ``(*cells, f)`` what the taps explain; see :func:`residual_scores`."""
+    # Floats before they are arguments of a program, which would cut a wide integer.
+    ridge, floor = (jnp.asarray(number, gains.dtype) for number in (ridge, floor))
+    return _residual(gains, taps, correlation, ridge, floor)
+
+
+@partial(jax.jit, inline=True)
+def _residual(
+    gains: jax.Array,
+    taps: Taps,
+    correlation: jax.Array | None,
+    ridge: jax.Array,
+    floor: jax.Array,
+) -> Residual:
+    """See :func:`residual`."""
     cells = gains.shape[:-1]
     if correlation is None or len(taps.placed) == 0:
         return Residual(gains, jnp.ones(cells, gains.dtype))
@@ -270,9 +284,9 @@ def residual(
     both = counts[:, None] & counts[None]
     among = jnp.where(both, _between(correlation, positions, positions, cells), 0)
     # An empty slot is a tap without correlation to anything.
-    diagonal = jnp.where(counts, jnp.asarray(ridge, gains.dtype), 1)
+    diagonal = jnp.where(counts, ridge, 1)
     beta = jnp.linalg.solve(among + jnp.diag(diagonal), to_taps.T).T
-    share = jnp.maximum(1 - (beta * to_taps).sum(axis=1), jnp.asarray(floor, gains.dtype))
+    share = jnp.maximum(1 - (beta * to_taps).sum(axis=1), floor)
     flat = gains.reshape(-1, gains.shape[-1])
     at_taps = jnp.where(counts[:, None], flat[_flat(positions, cells)], 0)
     return Residual((flat - beta @ at_taps).reshape(gains.shape), share.reshape(cells))

@@ -158,21 +158,26 @@ def drop_taps(taps: Taps, importance: jax.Array, count: int = 1) -> Taps:
     return masked(Taps(taps.positions, taps.placed & ~chosen.any(axis=1)))
 
 
-# Outside of jit one program, not one for every operation of every tap.
-@partial(jax.jit, static_argnames=("count", "apart"), inline=True)
 def place(scores: jax.Array, taps: Taps, count: int, apart: int) -> Taps:
     """Fill empty slots with the best cells; NaN and -inf mark cells that are closed."""
     closed = jnp.isnan(scores) | taken(taps, scores.shape, apart)
     scores = jnp.where(closed, -jnp.inf, scores)
-    slots = jnp.arange(len(taps.placed))
     # A loop of XLA would refuse taps that all instances of a sharded batch share.
-    for _ in range(min(count, len(slots))):
-        position = jnp.stack(jnp.unravel_index(jnp.argmax(scores), scores.shape)).astype(jnp.int32)
-        filled = (scores.max() > -jnp.inf) & ~taps.placed.all()
-        here = (slots == jnp.argmin(taps.placed)) & filled
-        taps = Taps(jnp.where(here[:, None], position[None], taps.positions), taps.placed | here)
-        scores = jnp.where(near(position, scores.shape, apart) & filled, -jnp.inf, scores)
+    for _ in range(min(count, len(taps.placed))):
+        scores, taps = _place_one(scores, taps, apart)
     return taps
+
+
+# Outside of jit one program for a tap: not one for every operation, nor one for all taps, which
+# would take minutes to compile.
+@partial(jax.jit, static_argnames="apart", inline=True)
+def _place_one(scores: jax.Array, taps: Taps, apart: int) -> tuple[jax.Array, Taps]:
+    """Fill the first empty slot; give the scores without the cells that it closes, and the taps."""
+    position = jnp.stack(jnp.unravel_index(jnp.argmax(scores), scores.shape)).astype(jnp.int32)
+    filled = (scores.max() > -jnp.inf) & ~taps.placed.all()
+    here = (jnp.arange(len(taps.placed)) == jnp.argmin(taps.placed)) & filled
+    taps = Taps(jnp.where(here[:, None], position[None], taps.positions), taps.placed | here)
+    return jnp.where(near(position, scores.shape, apart) & filled, -jnp.inf, scores), taps
 
 
 def near(position: jax.Array, cells: tuple[int, ...], apart: int) -> jax.Array:

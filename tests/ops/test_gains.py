@@ -164,6 +164,24 @@ def test_z_is_by_median_and_median_deviation(size):
         assert_close(found, np.where(np.isfinite(one), expected, one), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("number", [10**30, np.int64(2**40), np.float64(3e38)])
+def test_options_that_32_bits_do_not_hold_are_not_cut(number):
+    """They are floats before they are arguments of a program."""
+    generator = np.random.default_rng(0)
+    cotangent = generator.normal(size=(8, 2)).astype(np.float32)
+    gains, taps = np.abs(generator.normal(size=5)).astype(np.float32), ops.Taps([[1]], [True])
+    correlation = 0.5 ** np.arange(5, dtype=np.float32)
+    calls = (
+        lambda number: ops.whiten_cotangent(cotangent, ridge=number),
+        lambda number: ops.decorrelated_gains(np.ones((3, 2, 1)), np.eye(2), ridge=number),
+        lambda number: ops.residual_scores(
+            gains, taps, autocorrelation=correlation, ridge=number, floor=number
+        ),
+    )
+    for call in calls:
+        assert_close(call(number), jax.jit(call)(jnp.float32(number)))
+
+
 EMPTY = ops.empty_taps(2)
 
 

@@ -169,3 +169,19 @@ def test_taps_can_be_exported():
     exported = jax.export.export(jax.jit(move))(jnp.ones(4))
     again = jax.export.deserialize(exported.serialize())
     assert again.call(jnp.array([1.0, 3.0, 2.0, 0.0])).positions.tolist() == [[1], [2]]
+
+
+def test_more_taps_compile_nothing_more_outside_of_jit():
+    """One program for a tap: one for all of them would take minutes to compile."""
+    scores, taps, compiled = jnp.arange(60.0), ops.empty_taps(50), []
+    jax.monitoring.register_event_duration_secs_listener(
+        lambda name, *_, **__: compiled.append(name) if "backend_compile" in name else None
+    )
+    try:
+        ops.pursue(scores, taps, 2)
+        del compiled[:]
+        found = ops.pursue(scores, taps, 50)
+    finally:
+        jax.monitoring.clear_event_listeners()
+    assert compiled == []
+    assert found.positions[:, 0].tolist() == [*range(59, 9, -1)]
