@@ -12,7 +12,8 @@ same seed, but at least two. Found is a channel whose lag is the true one, round
 from collections.abc import Iterator
 from statistics import median
 
-from benchmarks.lines import Facts, Line, Lines
+from benchmarks.delays import COSTS, listed
+from benchmarks.lines import Facts, Lines
 from benchmarks.runner import Asked, Benchmark, grid, program
 from benchmarks.tables import Column, table
 
@@ -51,16 +52,14 @@ def write(lines: Lines) -> str:
     ]
     columns = [
         *(
-            Column(f"{inputs}: found of 32, by seed", "found", _listed, {"inputs": inputs})
+            Column(f"{inputs}: found of 32, by seed", "found", listed, {"inputs": inputs})
             for inputs in INPUTS
         ),
         *(
             Column(f"{inputs}: loss", "loss", lambda its: f"{median(its):.3f}", {"inputs": inputs})
             for inputs in INPUTS
         ),
-        Column("seconds", "took", lambda values: f"{median(values):.2g}"),
-        Column("ms per step", _per_step, lambda values: f"{median(values):.3g}"),
-        Column("MiB", lambda line: line["temporary_bytes"] / 2**20, lambda its: f"{its[0]:.3g}"),
+        *COSTS,
     ]
     return table(("reach", "method"), rows, columns)
 
@@ -68,14 +67,6 @@ def write(lines: Lines) -> str:
 def _named(method: str) -> str:
     name, comma, rate = method.partition(", rate ")
     return NAMES.get(name, name) + comma + rate
-
-
-def _listed(values: list[int]) -> str:
-    return ", ".join(map(str, values))
-
-
-def _per_step(line: Line) -> float:
-    return 1e3 * line["took"] / line["steps"]
 
 
 TINY: Facts = {"channels": 3, "reach": 20, "inputs": "white", "seed": 0}

@@ -19,6 +19,17 @@ INPUTS = ("white", "coloured")
 SIZES: Facts = {"channels": 32, "reach": 1_000}
 
 
+def _per_step(line: Line) -> float:
+    return 1e3 * line["took"] / line["steps"]
+
+
+COSTS = (
+    Column("seconds", "took", lambda values: f"{median(values):.2g}"),
+    Column("ms per step", _per_step, lambda values: f"{median(values):.3g}"),
+    Column("MiB", lambda line: line["temporary_bytes"] / 2**20, lambda its: f"{its[0]:.3g}"),
+)
+
+
 def settings(asked: Asked, lines: Lines) -> Iterator[Facts]:
     """Pursue first: the others take as long."""
     for facts in grid(inputs=INPUTS, method=METHODS, seed=asked.seeds):
@@ -46,15 +57,9 @@ def write(lines: Lines) -> str:
     columns = [
         Column("found of 32, by seed", "found", listed),
         Column("loss (noise 0.25)", "loss", lambda values: f"{mean(values):.3f}"),
-        Column("seconds", "took", lambda values: f"{median(values):.1f}"),
-        Column("ms per step", _per_step, lambda values: f"{median(values):.3g}"),
-        Column("MiB", lambda line: line["temporary_bytes"] / 2**20, lambda its: f"{its[0]:.3g}"),
+        *COSTS,
     ]
     return table(("inputs", "method"), rows, columns)
-
-
-def _per_step(line: Line) -> float:
-    return 1e3 * line["took"] / line["steps"]
 
 
 TINY: Facts = {"channels": 3, "reach": 20, "inputs": "white", "seed": 0}

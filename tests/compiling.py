@@ -5,7 +5,8 @@ a cache of compiled programs on disk. With `pytest --full` everything is compile
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -66,6 +67,21 @@ def default_cache() -> Path:
     """The user's cache, as desktops define it."""
     home = os.environ.get("XDG_CACHE_HOME")
     return (Path(home) if home else Path.home() / ".cache") / "sparse_hyper_jax" / "tests"
+
+
+@contextmanager
+def programs_compiled() -> Iterator[list[str]]:
+    """List an entry for every program that is compiled inside."""
+    import jax  # set up by then
+
+    compiled: list[str] = []
+    jax.monitoring.register_event_duration_secs_listener(
+        lambda name, *_, **__: compiled.append(name) if "backend_compile" in name else None
+    )
+    try:
+        yield compiled
+    finally:
+        jax.monitoring.clear_event_listeners()
 
 
 def trim(folder: Path, largest: int = LARGEST_CACHE) -> None:

@@ -16,22 +16,13 @@ import numpy as np
 import optax
 
 from benchmarks.lines import Facts, Line
-from benchmarks.programs.delays import (
-    DECAY,
-    PROBES,
-    READOUT_RATE,
-    System,
-    batches,
-    by_kernel,
-    make_system,
-    pursued,
-)
+from benchmarks.programs import delays
+from benchmarks.programs.delays import BATCH, READOUT_RATE, System, batches
 from benchmarks.runner import Asked
 from benchmarks.timing import compiled, temporary_bytes
 from sparse_hyper_jax import conv
 
-THRESHOLDS = {"pursuit": 5.0, "pursuit without a threshold": None}
-BATCH, AT_ONCE = 2, 10
+AT_ONCE = 10
 WIDEST, NARROWEST = 0.25, 0.3
 DRAWN_FROM_ALL, DRAWN_NEARBY = 4, 2
 
@@ -42,15 +33,10 @@ Read = Callable[[jax.Array, jax.Array, jax.Array, jax.Array, jax.Array], jax.Arr
 def measure(facts: Facts, asked: Asked) -> Line:
     """Find the delays of one system by one method."""
     method, _, rate = facts["method"].partition(", rate ")
+    if method not in READS:
+        return delays.measure(facts, asked)
+    system, readout = delays.start(facts)
     channels, reach = facts["channels"], facts["reach"]
-    system = make_system(facts["seed"], channels, reach, DECAY[facts["inputs"]])
-    readout = jax.random.normal(jax.random.key(facts["seed"] + 1000), (channels, channels))
-    readout *= 0.1 / channels**0.5
-    if method in THRESHOLDS:
-        probes = 2 if asked.tiny else PROBES
-        return pursued(system, readout, reach, probes, THRESHOLDS[method])
-    if method == "dense kernel":
-        return by_kernel(system, readout, reach, float(rate), facts["seconds"])
     generator = np.random.default_rng(facts["seed"] + 2000)
     positions = jnp.asarray(generator.uniform(0, reach - 1, channels), jnp.float32)
     parameters = {"positions": positions, "readout": readout}

@@ -18,6 +18,7 @@ from sparse_hyper_jax import conv, ops
 DECAY = {"white": 0.0, "coloured": 0.9}
 NOISE, PROBES, EVERY, BATCH, SEQUENCES = 0.25, 8, 50, 2, 16
 READOUT_RATE = 0.02
+THRESHOLDS = {"pursuit": 5.0, "pursuit without a threshold": None}
 
 
 class System(NamedTuple):
@@ -36,13 +37,19 @@ class System(NamedTuple):
 def measure(facts: Facts, asked: Asked) -> Line:
     """Find the delays of one system by one method."""
     method, _, rate = facts["method"].partition(", rate ")
-    channels, reach = facts["channels"], facts["reach"]
-    system = make_system(facts["seed"], channels, reach, DECAY[facts["inputs"]])
-    readout = jax.random.normal(jax.random.key(facts["seed"] + 1000), (channels, channels))
-    readout *= 0.1 / channels**0.5
-    if method == "pursuit":
-        return pursued(system, readout, reach, 2 if asked.tiny else PROBES)
-    return by_kernel(system, readout, reach, float(rate), facts["seconds"])
+    system, readout = start(facts)
+    if method in THRESHOLDS:
+        probes = 2 if asked.tiny else PROBES
+        return pursued(system, readout, facts["reach"], probes, THRESHOLDS[method])
+    return by_kernel(system, readout, facts["reach"], float(rate), facts["seconds"])
+
+
+def start(facts: Facts) -> tuple[System, jax.Array]:
+    """Draw a system, and the readout ``(C, C)`` that every method begins with."""
+    seed, channels = facts["seed"], facts["channels"]
+    readout = jax.random.normal(jax.random.key(seed + 1000), (channels, channels))
+    system = make_system(seed, channels, facts["reach"], DECAY[facts["inputs"]])
+    return system, readout * (0.1 / channels**0.5)
 
 
 def make_system(seed: int, channels: int, reach: int, decay: float) -> System:
@@ -82,7 +89,7 @@ def trained(
 
 
 def pursued(
-    system: System, readout: jax.Array, reach: int, probes: int, min_z: float | None = 5.0
+    system: System, readout: jax.Array, reach: int, probes: int, min_z: float | None
 ) -> Line:
     """Place delays where they stand out, and train the readout in between."""
     channels = readout.shape[0]

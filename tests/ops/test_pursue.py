@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from sparse_hyper_jax import ops
+from tests.compiling import programs_compiled
 from tests.ops.examples import assert_names_itself_and_its_cure
 
 CASES = 60
@@ -173,15 +174,9 @@ def test_taps_can_be_exported():
 
 def test_more_taps_compile_nothing_more_outside_of_jit():
     """One program for a tap: one for all of them would take minutes to compile."""
-    scores, taps, compiled = jnp.arange(60.0), ops.empty_taps(50), []
-    jax.monitoring.register_event_duration_secs_listener(
-        lambda name, *_, **__: compiled.append(name) if "backend_compile" in name else None
-    )
-    try:
-        ops.pursue(scores, taps, 2)
-        del compiled[:]
+    scores, taps = jnp.arange(60.0), ops.empty_taps(50)
+    ops.pursue(scores, taps, 2)
+    with programs_compiled() as compiled:
         found = ops.pursue(scores, taps, 50)
-    finally:
-        jax.monitoring.clear_event_listeners()
     assert compiled == []
     assert found.positions[:, 0].tolist() == [*range(59, 9, -1)]

@@ -22,6 +22,7 @@ from sparse_hyper_jax.sort import (
 )
 from sparse_hyper_jax.sort.recurrence import decaying_sums, decaying_sums_ahead
 from sparse_hyper_jax.sort.split import half_split, mix
+from tests.compiling import programs_compiled
 from tests.ops.examples import all_finite
 from tests.sort import dense
 
@@ -155,20 +156,13 @@ def test_certainties_and_temperatures_follow_a_schedule():
 
 def test_nothing_is_compiled_again_by_a_second_eager_call():
     decays, split = jnp.full(4, 0.5), half_split(KEY, jnp.arange(4.0), None, num_candidates=2)[2]
-    compiled = []
-    jax.monitoring.register_event_duration_secs_listener(
-        lambda name, *_, **__: compiled.append(name) if "backend_compile" in name else None
-    )
 
     def calls():
         mix(decays, split), decaying_sums(decays, decays), decaying_sums_ahead(decays, decays)
 
-    try:
+    calls()
+    with programs_compiled() as compiled:
         calls()
-        del compiled[:]
-        calls()
-    finally:
-        jax.monitoring.clear_event_listeners()
     assert compiled == []
 
 
