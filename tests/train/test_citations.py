@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from sparse_hyper_jax.train.data.citations import draw_citations, keep_edges, read_citations
-from sparse_hyper_jax.train.models import gcn
+from sparse_hyper_jax.train.models import gcn, paper_edges
 from sparse_hyper_jax.train.recipes.citations import share_within_classes
 from tests.ops.examples import assert_names_itself_and_its_cure
 
@@ -100,32 +100,61 @@ def test_edges_are_kept_in_shares():
 
 
 def test_topics_are_the_leading_singular_vectors_of_the_words():
-    rows = gcn.word_rows(draw_citations(0))[:40]
+    rows = paper_edges.word_rows(draw_citations(0))[:40]
     left, sizes, _ = np.linalg.svd(rows, full_matrices=False)
     expected = left[:, :3] * sizes[:3]
     expected /= np.linalg.norm(expected, axis=1, keepdims=True)
-    found = gcn.topic_rows(rows, 3)
+    found = paper_edges.topic_rows(rows, 3)
     # Signs of singular vectors are free, cosines are not.
     np.testing.assert_allclose(found @ found.T, expected @ expected.T, atol=1e-4)
-    assert not gcn.topic_rows(
+    assert not paper_edges.topic_rows(
         np.eye(4, 5, dtype=np.float32)[[0, 0, 1, 2]] * [[1], [1], [0], [1]], 2
     )[2].any()
 
 
+def test_the_denoiser_is_the_least_squares_fit_to_every_way_of_leaving_words_out(tmp_path):
+    data, kept = read_citations(write(tmp_path)), 0.25
+    whole = np.zeros((4, 3))
+    whole[data.paper, data.word] = 1
+    masks = np.array(list(np.ndindex(2, 2, 2)))
+    chances = np.sqrt(np.prod(np.where(masks, kept, 1 - kept), axis=1))
+    seen = np.concatenate([np.column_stack([whole * mask, np.ones(4)]) for mask in masks])
+    seen = np.concatenate(
+        [seen * np.repeat(chances, 4)[:, None], np.sqrt(paper_edges.RIDGE) * np.eye(4)]
+    )
+    told = np.concatenate([np.kron(chances[:, None], whole), np.zeros((4, 3))])
+    weights = np.linalg.lstsq(seen, told)[0]
+    expected = np.tanh(np.column_stack([whole, np.ones(4)]) @ weights)
+    found = paper_edges.denoised_rows(data, 1 - kept)
+    np.testing.assert_allclose(found, expected - expected.mean(axis=0), atol=1e-6)
+
+
+def test_papers_without_a_common_word_are_near_if_their_words_occur_together(tmp_path):
+    words = [[0], [1], [2], *[[0, 1]] * 4, *[[2, 3]] * 4]
+    file = {
+        "feat_indptr": np.cumsum([0, *map(len, words)]),
+        "feat_indices": np.concatenate(words),
+        "feat_shape": np.array([11, 4]),
+        "labels": np.array([1, 0, *[1] * 9]),
+    }
+    rows = paper_edges.denoised_rows(read_citations(write(tmp_path, **file)), 0.5)
+    assert rows[0] @ rows[1] > 0 > rows[0] @ rows[2]
+
+
 def test_nearest_papers_have_the_largest_cosine_and_pursuit_explains_what_is_left():
     data = draw_citations(0)
-    rows = gcn.word_rows(data)[:60]
+    rows = paper_edges.word_rows(data)[:60]
     np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1, rtol=1e-5)
     cosine = rows @ rows.T - 9 * np.eye(60)
-    senders, receivers = gcn.nearest_papers(rows, 2)
+    senders, receivers = paper_edges.nearest_papers(rows, 2)
     expected = np.argsort(-cosine, axis=1, kind="stable")[:, :2]
     assert np.array_equal(receivers, np.repeat(np.arange(60), 2))
     assert np.mean(senders.reshape(60, 2) == expected) > 0.95  # but for ties
-    first, second = gcn.pursued_papers(rows, 2)[0].reshape(60, 2).T
+    first, second = paper_edges.pursued_papers(rows, 2)[0].reshape(60, 2).T
     assert np.mean(first == expected[:, 0]) > 0.95
     node = 7
     read = rows[first[node]]
-    left = rows[node] - read * (read @ rows[node]) / (read @ read + gcn.RIDGE)
+    left = rows[node] - read * (read @ rows[node]) / (read @ read + paper_edges.RIDGE)
     gains = rows @ left
     gains[[node, first[node]]] = -9
     assert second[node] == gains.argmax()

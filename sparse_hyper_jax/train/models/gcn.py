@@ -1,4 +1,4 @@
-"""A graph convolution network of two layers for papers, and edges that their words ask for."""
+"""A graph convolution network of two layers for papers."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -13,9 +13,6 @@ from sparse_hyper_jax.train.data.citations import Citations
 from sparse_hyper_jax.train.epoch_state import Metrics
 
 Parameters = dict[str, jax.Array]
-
-RIDGE = 1e-2
-"""Of the fit of a paper by those that it receives from; rows of words have length 1."""
 
 
 class Papers(NamedTuple):
@@ -135,70 +132,6 @@ def make_papers(data: Citations, edges: np.ndarray) -> Papers:
         senders, receivers
     )
     return Papers(words, weighted, *map(jnp.asarray, (data.labels, data.train, data.validation)))
-
-
-def word_rows(data: Citations) -> np.ndarray:
-    """Give rows ``(n, words)`` of length 1, in which rare words weigh more."""
-    rows = np.zeros((data.nodes, data.words), np.float32)
-    rows[data.paper, data.word] = 1
-    rows *= np.log(data.nodes / np.maximum(rows.sum(axis=0), 1))
-    sizes = np.linalg.norm(rows, axis=1, keepdims=True)
-    return rows / np.where(sizes > 0, sizes, 1)
-
-
-def topic_rows(rows: np.ndarray, topics: int) -> np.ndarray:
-    """Give rows ``(n, topics)`` of length 1: words that occur in the same papers count as alike.
-
-    The leading singular vectors of the rows of words: latent semantic analysis, Deerwester et al.
-    1990.
-    """
-    _, vectors = np.linalg.eigh(rows.T @ rows)
-    found = rows @ vectors[:, : -topics - 1 : -1]
-    sizes = np.linalg.norm(found, axis=1, keepdims=True)
-    return found / np.where(sizes > 0, sizes, 1)
-
-
-def nearest_papers(rows: np.ndarray, count: int) -> np.ndarray:
-    """Give edges ``(2, n count)`` from the papers of the largest cosine.
-
-    They are the edges of the largest gain if nothing is explained yet.
-    """
-    found = jax.jit(lambda x: graph.edge_gains(x, -x, count))(jnp.asarray(rows))
-    return _listed(found.senders, found.gains > 0)
-
-
-def pursued_papers(rows: np.ndarray, count: int) -> np.ndarray:
-    """Give edges ``(2, n count)`` that pursuit places to explain each paper's words by others'.
-
-    Of the loss ``||sum_s v_is x[s] - x[i]||^2``, whose values ``v`` are fitted anew before every
-    probe: a paper is chosen for the words that those before it lack.
-    """
-
-    @jax.jit
-    def place(edges: graph.InEdges, x: jax.Array) -> graph.InEdges:
-        def error_of(node: tuple[jax.Array, jax.Array, jax.Array]) -> jax.Array:
-            senders, placed, own = node
-            read = jnp.where(placed[:, None], x[senders], 0)
-            gram = read @ read.T + RIDGE * jnp.eye(count)
-            return jnp.linalg.solve(gram, read @ own) @ read - own
-
-        # Some papers at a time: the words of all senders of all papers would fill the memory.
-        error = jax.lax.map(error_of, (*edges, x), batch_size=64)
-        senders, receivers = graph.edge_list(edges)
-        gains = graph.edge_gains(x, error, senders=senders, receivers=receivers)
-        return graph.place_edges(edges, gains, min_z=0.0)
-
-    edges, x = graph.empty_edges(len(rows), count), jnp.asarray(rows)
-    for _ in range(count):
-        edges = place(edges, x)
-    return _listed(edges.senders, edges.placed)
-
-
-def _listed(senders: jax.Array, placed: jax.Array) -> np.ndarray:
-    """Give the edges that are there, ``(2, E)``."""
-    nodes = np.broadcast_to(np.arange(len(senders))[:, None], senders.shape)
-    kept = np.asarray(placed)
-    return np.stack([np.asarray(senders)[kept], nodes[kept]])
 
 
 def _cross_entropy(logits: jax.Array, labels: jax.Array, papers: jax.Array) -> jax.Array:

@@ -32,14 +32,20 @@ from sparse_hyper_jax.train.models.gcn import (
     init_gcn,
     make_papers,
     make_step,
+    start_gcn,
+)
+from sparse_hyper_jax.train.models.paper_edges import (
+    denoised_rows,
     nearest_papers,
     pursued_papers,
-    start_gcn,
     topic_rows,
     word_rows,
 )
 from sparse_hyper_jax.train.recipe import Plan, Recipe
 from sparse_hyper_jax.train.run_folder import RunFolder
+
+TOPICAL = ("topics", "denoised")
+"""Methods that compare papers by topics."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,9 +60,10 @@ class CitationsRecipe(Recipe):
     data_dir: Path | None = None
     """Folder of that file."""
 
-    method: Literal["given", "nearest", "topics", "pursuit"] = "given"
+    method: Literal["given", "nearest", "topics", "denoised", "pursuit"] = "given"
     """Which edges there are: those given, as far as kept; besides, from papers with the nearest
-    words, or the nearest topics; or from papers placed by exact gains of explaining the words."""
+    words, the nearest topics, or the nearest topics of words that a trained denoiser fills in; or
+    from papers placed by exact gains of explaining the words."""
 
     keep: Annotated[float, at_least(0), at_most(1)] = 1.0
     """Share of the given edges that is kept."""
@@ -66,6 +73,9 @@ class CitationsRecipe(Recipe):
 
     topics: Count = 16
     """Number of topics that sum up the words: leading singular vectors."""
+
+    corruption: Annotated[float, at_least(0), below(1)] = 0.9
+    """Share of the words that the denoiser learns to fill in."""
 
     width: Count = 16
     """Units of the hidden layer."""
@@ -101,8 +111,10 @@ class CitationsRecipe(Recipe):
             yield "task", ("data_dir",)
         if self.method == "given":
             yield "method", ("neighbours",)
-        if self.method != "topics":
+        if self.method not in TOPICAL:
             yield "method", ("topics",)
+        if self.method != "denoised":
+            yield "method", ("corruption",)
 
     def load(self) -> Citations:
         """Draw or read the graph."""
@@ -117,7 +129,7 @@ class CitationsRecipe(Recipe):
             "lower --neighbours",
         )
         require(
-            self.method != "topics" or self.topics <= data.words,
+            self.method not in TOPICAL or self.topics <= data.words,
             f"{said(self, 'topics')} of {data.words} words",
             "at most as many as there are words",
             "lower --topics",
@@ -129,8 +141,9 @@ class CitationsRecipe(Recipe):
         kept = keep_edges(data.edges, self.keep, self.seed)
         if self.method == "given":
             return kept
-        rows = word_rows(data)
-        if self.method == "topics":
+        denoised = self.method == "denoised"
+        rows = denoised_rows(data, self.corruption) if denoised else word_rows(data)
+        if self.method in TOPICAL:
             rows = topic_rows(rows, self.topics)
         more = pursued_papers if self.method == "pursuit" else nearest_papers
         return np.concatenate([kept, more(rows, self.neighbours)], axis=1)
