@@ -6,7 +6,9 @@ Runs of the recipe ``glimpse``, with ``--mnist DIR``, ``--cluttered DIR`` or bot
   on the ready-made set of 40 x 40;
 * what the readers of the hyperlayer cost in quality: draws, number of points, randomness; and what
   cheaper steps cost;
-* one model trained for long.
+* one model trained for long;
+* on one seed, windows that turn and what reads without a window, where digits and distractors are
+  rotated and scaled, up to four times as long, or have random colours.
 
 All models have the same preprocessing network and head; one window of 28 x 28.
 """
@@ -24,6 +26,11 @@ TASKS: dict[str, dict[str, Any]] = {
     "60 x 60": {"data": "mnist", "canvas": 60},
     "40 x 40": {"data": "cluttered"},
 }
+HARDER: dict[str, dict[str, Any]] = {
+    "100 x 100, rotated and scaled": {"canvas": 100, "distractors": 10, "rotated": True},
+    "60 x 60, in colour": {"canvas": 60, "coloured": True},
+}
+TURNING = ("affine", "quad", "stn", "conv")
 READERS: dict[str, dict[str, Any]] = {
     "upright": {},
     "sampled, draws='pixel'": {"reader": "sampled", "points_per": "pixel"},
@@ -50,11 +57,16 @@ def settings(asked: Asked, lines: Lines) -> Iterator[Facts]:
             yield UPRIGHT | {"steps": steps, "seed": seed}
         for reader in list(READERS)[1:] if "60 x 60" in tasks else ():
             yield UPRIGHT | {"reader": reader, "steps": STEPS, "seed": seed}
+    for task in HARDER if asked.mnist else ():
+        for model in TURNING:
+            facts = {"task": task, "method": model, "reader": None}
+            yield facts | {"steps": STEPS, "seed": asked.seeds[0]}
 
 
 def measure(facts: Facts, asked: Asked) -> Line:
     """Train once."""
-    options = TASKS[facts["task"]] | READERS[facts["reader"] or "upright"]
+    tasks = TASKS | {task: options | {"data": "mnist"} for task, options in HARDER.items()}
+    options = tasks[facts["task"]] | READERS[facts["reader"] or "upright"]
     options |= {name: facts[name] for name in ("method", "steps", "seed")}
     return train("glimpse", asked, seconds=True, **options)
 
@@ -69,6 +81,9 @@ def write(lines: Lines) -> str:
     columns = [Column(f"{task}, test error", error, percent(), {"task": task}) for task in TASKS]
     equal = lines.where(reader=None, steps=STEPS)
     models = (([model], equal.where(method=model)) for model in MODELS)
+    hard = Lines(line for line in equal if line["task"] in HARDER)
+    turning = (([model], hard.where(method=model)) for model in TURNING)
+    harder = [Column(f"{task}, test error", error, percent(), {"task": task}) for task in HARDER]
     long = sorted(set(lines.values("steps")) - {STEPS})
     ways = [*((reader, STEPS) for reader in READERS), *(("upright", steps) for steps in long)]
     readers = (
@@ -83,6 +98,7 @@ def write(lines: Lines) -> str:
         [
             table(["model"], measured(models), columns),
             table(["reader", "steps"], measured(readers), heads),
+            table(["model, one seed"], measured(turning), harder),
         ]
     )
 

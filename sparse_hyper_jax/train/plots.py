@@ -351,10 +351,10 @@ def plot_glimpses(images: np.ndarray, corners: np.ndarray, windows: np.ndarray) 
     The side that is up in a window is drawn thicker.
 
     Args:
-        images: ``(n, H, W)``, values in [0, 1].
+        images: ``(n, H, W)``, values in [0, 1]; or ``(n, H, W, 3)``, in colour.
         corners: ``(n, g, 4, 2)`` rows and columns of upper left, upper right, lower right and lower
             left corners.
-        windows: ``(n, g, h, w)``.
+        windows: ``(n, g, h, w)``, or with channels.
 
     Returns:
         the figure.
@@ -370,7 +370,8 @@ def plot_glimpses(images: np.ndarray, corners: np.ndarray, windows: np.ndarray) 
             closed = np.concatenate([quad, quad[:1]])
             axes[0, column].plot(closed[:, 1], closed[:, 0], color=color, linewidth=1)
             axes[0, column].plot(quad[:2, 1], quad[:2, 0], color=color, linewidth=2.4)
-            axes[1 + row, column].imshow(read, cmap="gray_r", vmin=0, vmax=1)
+            # Matplotlib warns of colours above 1, if only by a rounding error.
+            axes[1 + row, column].imshow(np.clip(read, 0, 1), cmap="gray_r", vmin=0, vmax=1)
             axes[1 + row, column].spines[:].set_color(color)
     for ax in axes.flat:
         ax.set(xticks=[], yticks=[])

@@ -18,7 +18,9 @@ GOLDEN = "50714790f5171607d3540792f4501139e46f0bf57879eb86a286ad36f9843448"
 
 draw_jit = jax.jit(
     make_cluttered,
-    static_argnames=("batch", "canvas", "distractors", "distractor_size", "border", "digits"),
+    static_argnames=(
+        *("batch", "canvas", "distractors", "distractor_size", "border", "digits", "coloured"),
+    ),
 )
 
 
@@ -113,6 +115,23 @@ def test_same_key_same_bytes_without_jit():
     plain = make_cluttered(jax.random.key(0), digits_index(), batch=4, **SMALL)
     jitted = draw_jit(jax.random.key(0), digits_index(), batch=4, **SMALL)
     jax.tree.map(np.testing.assert_array_equal, plain, jitted)
+
+
+def test_colours_are_those_of_each_piece_and_leave_places_as_they_are():
+    grey, coloured = (
+        draw_jit(jax.random.key(0), digits_index(), batch=6, **SMALL, coloured=coloured)
+        for coloured in (False, True)
+    )
+    assert coloured.images.shape == (6, 20, 20, 3)
+    jax.tree.map(np.testing.assert_array_equal, grey[1:], coloured[1:])
+    one, other = np.asarray(grey.images), np.asarray(coloured.images)
+    assert np.array_equal(one > 0, other.max(axis=-1) > 0)
+    assert (other <= one[..., None]).all()
+    # Where one piece lies alone its brightest channel is that of the grey canvas.
+    assert np.mean(np.isclose(other.max(axis=-1), one)[one > 0]) > 0.5
+    shares = other[one > 0] / other.max(axis=-1)[one > 0][:, None]
+    found = {tuple(share) for share in shares.round(3).tolist()}
+    assert len(found) > 6  # several colours on a canvas
 
 
 def test_same_bytes_under_vmap():

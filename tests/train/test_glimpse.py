@@ -19,19 +19,36 @@ def test_rotated_digits():
     assert labels.shape == (2,)
 
 
+@pytest.mark.parametrize("options", [{}, {"rotated": True}, {"warped": "digit"}])
+def test_coloured_images_have_three_channels_that_are_warped_alike(options):
+    canvases = replace(SMALL, coloured=True, distractors=0, warp=1.0, **options).load()
+    images, _ = canvases.draw(jax.random.key(0), canvases.parts["train"], 3)
+    assert images.shape == (3, 28, 28, 3)
+    assert canvases.channels == 3
+    # One digit of one colour: all pixels are multiples of it, the largest channel of which is 1.
+    for image in np.asarray(images):
+        colour = image.sum(axis=(0, 1)) / image.sum(axis=(0, 1)).max()
+        np.testing.assert_allclose(image, image.max(axis=-1, keepdims=True) * colour, atol=1e-5)
+        assert colour.min() < 0.99
+
+
 def test_a_place_that_is_given_is_that_of_the_digit():
     rows = np.arange(0, 200, 40, dtype=np.int32)
-    for window, margin in ((16, 0), (20, 2)):
+    for window, margin, coloured in ((16, 0, False), (20, 2, False), (16, 0, True)):
         recipe = replace(SMALL, method="given", canvas=30, window=window, distractors=0)
+        recipe = replace(recipe, coloured=coloured)
         canvases = recipe.load()
         source = canvases.parts["test"]
         images, labels = canvases.make(jax.random.key(0), source, rows)
+        if coloured:
+            assert images.shape == (5, window, window, 3)
+            images = images.max(axis=-1)
         assert images.shape == (5, window, window)
         assert (recipe.settle(canvases).canvas, canvases.window) == (30, window)
         expected = np.asarray(source.images)[rows]
         # At an edge of the canvas a larger window moves inwards, with the digit still whole.
         np.testing.assert_allclose(images.sum(axis=(1, 2)), expected.sum(axis=(1, 2)), rtol=1e-5)
-        if not margin:
+        if not (margin or coloured):
             np.testing.assert_array_equal(images, expected)
         assert labels.shape == (5,)
 
@@ -60,7 +77,8 @@ def test_warps_of_digits_leave_the_pieces_of_others_as_they_are():
 def test_the_loss_reaches_every_parameter(model):
     few = {"num_global": 1, "num_local": 1} if model in ("affine", "quad") else {}
     several = {"head": "conv"} if model == "conv" else {"glimpses": 2}
-    recipe = replace(SMALL, method=model, **few, **several)
+    coloured = model in ("quad", "stn", "given")
+    recipe = replace(SMALL, method=model, coloured=coloured, **few, **several)
     canvases = recipe.load()
     apply, state = make_model(recipe, canvases)
     step = jax.jit(make_step(recipe, canvases, apply))

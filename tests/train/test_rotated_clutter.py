@@ -30,7 +30,7 @@ GOLDEN_SUMS = [94.47254, 149.98477, 129.35710, 181.17206]
 
 draw_jit = jax.jit(
     make_rotated_cluttered,
-    static_argnames=("batch", "canvas", "distractors", "max_scale", "max_aspect"),
+    static_argnames=("batch", "canvas", "distractors", "max_scale", "max_aspect", "coloured"),
 )
 
 
@@ -104,6 +104,23 @@ def test_same_key_same_bytes():
     jax.tree.map(np.testing.assert_array_equal, again, golden())
     for first, second in zip(golden(), other, strict=True):
         assert not np.array_equal(first, second)
+
+
+def test_colours_leave_places_and_shapes_as_they_are():
+    alone = {"canvas": 40, "distractors": 0, "batch": 6}
+    grey, coloured = (
+        draw_jit(jax.random.key(0), digits_index(), **alone, coloured=coloured)
+        for coloured in (False, True)
+    )
+    jax.tree.map(np.testing.assert_array_equal, grey[1:], coloured[1:])
+    assert coloured.images.shape == (6, 40, 40, 3)
+    np.testing.assert_allclose(coloured.images.max(axis=-1), grey.images, atol=1e-6)
+    tints = np.array(coloured.images.sum(axis=(1, 2)))
+    tints /= tints.max(axis=1, keepdims=True)
+    assert len({tuple(tint) for tint in tints.round(3).tolist()}) == 6
+    # Pieces have colours of their own: with them, a canvas is no multiple of one colour.
+    image = draw_jit(jax.random.key(0), digits_index(), batch=1, canvas=40, coloured=True).images[0]
+    assert np.linalg.matrix_rank(np.asarray(image).reshape(-1, 3), tol=1e-2) == 3
 
 
 def test_key_is_used_once():

@@ -17,13 +17,13 @@ def warp(images: jax.Array, matrices: jax.Array, shifts: jax.Array) -> jax.Array
     Output pixel ``p`` shows the input at ``A (p - c) + c - t``, where ``c = ((h, w) - 1) / 2``.
 
     Args:
-        images: ``(b, h, w)`` float.
+        images: ``(b, h, w)`` float, or ``(b, h, w, C)``: all channels are warped alike.
         matrices: ``(b, 2, 2)`` float, ``A``: from output to input offsets, in (row, column).
         shifts: ``(b, 2)`` float, ``t``: pixels by which the content moves down and right when ``A``
             is the identity.
 
     Returns:
-        ``(b, h, w)``, of the type of ``images``.
+        as ``images``.
 
     Raises:
         ValueError: a wrong shape, or images that are no floats.
@@ -34,7 +34,7 @@ def warp(images: jax.Array, matrices: jax.Array, shifts: jax.Array) -> jax.Array
         >>> warp(images, matrices=jnp.eye(2)[None], shifts=jnp.array([[0.0, 1.0]]))[0].tolist()
         [[0.0, 0.0, 0.0], [0.0, 0.0, 1.0], [0.0, 0.0, 0.0]]
     """
-    check_shape("images", images, (None, None, None), "(b, h, w): one image per row")
+    _check_images(images)
     check_shape("matrices", matrices, (images.shape[0], 2, 2), "(b, 2, 2): one map per image")
     check_shape("shifts", shifts, (images.shape[0], 2), "(b, 2): one shift per image")
     require(
@@ -43,7 +43,7 @@ def warp(images: jax.Array, matrices: jax.Array, shifts: jax.Array) -> jax.Array
         "floats, which can hold what lies between two pixels",
         "divide the pixels by their largest value",
     )
-    rows, columns = images.shape[1:]
+    rows, columns = images.shape[1:3]
     grid = jnp.stack(jnp.meshgrid(jnp.arange(rows), jnp.arange(columns), indexing="ij"))
     # Halves are exact in floating point, so that the identity map reads every pixel unchanged.
     centre = jnp.array([(rows - 1) / 2, (columns - 1) / 2], jnp.float32)
@@ -55,7 +55,15 @@ def warp(images: jax.Array, matrices: jax.Array, shifts: jax.Array) -> jax.Array
         source = turned + (centre - shift)[:, None, None]
         return map_coordinates(image, list(source), order=1, mode="constant", cval=0.0)
 
+    if images.ndim == 4:
+        one = jax.vmap(one, in_axes=(2, None, None), out_axes=2)
     return jax.vmap(one)(images, matrices, shifts)
+
+
+def _check_images(images: jax.Array) -> None:
+    """Raise ValueError unless there is one image per row, with channels or without."""
+    shape = (None, None, None) if images.ndim != 4 else (None, None, None, None)
+    check_shape("images", images, shape, "(b, h, w) or (b, h, w, C): one image per row")
 
 
 def draw_affine(
@@ -109,7 +117,7 @@ def augment(
 
     Args:
         key: typed key.
-        images: ``(b, h, w)`` float in ``[0, 1]``.
+        images: ``(b, h, w)`` float in ``[0, 1]``, or with channels, ``(b, h, w, C)``.
         rotate: largest angle, in degrees.
         scale: largest relative change of size, below 1.
         shear: largest slant, in pixels per pixel.
@@ -119,7 +127,7 @@ def augment(
             ``[0, 1]``.
 
     Returns:
-        ``(b, h, w)``, of the type of ``images``.
+        as ``images``.
 
     Raises:
         ValueError: a wrong shape or type, a negative magnitude, or ``scale`` of 1 or more.
@@ -130,7 +138,7 @@ def augment(
         >>> augment(jax.random.key(0), images, noise=0.1).shape
         (2, 8, 8)
     """
-    check_shape("images", images, (None, None, None), "(b, h, w): one image per row")
+    _check_images(images)
     magnitudes = {"rotate": rotate, "scale": scale, "shear": shear, "shift": shift, "noise": noise}
     for name, size in magnitudes.items():
         limit = 1.0 if name == "scale" else math.inf

@@ -33,6 +33,7 @@ class Canvases:
         side: of a canvas, in pixels.
         window: side of a glimpse.
         classes: number of classes.
+        channels: of an image: 3 if it is coloured, whose last axis they are, else 1, without axis.
         parts: ``"train"``, ``"validation"`` and ``"test"``: what :attr:`draw` and :attr:`make`
             take, resident on the device.
         draw: ``draw(key, source, batch)`` gives a random batch, warped, of images and labels.
@@ -42,6 +43,7 @@ class Canvases:
     side: int
     window: int
     classes: int
+    channels: int
     parts: Mapping[str, Any]
     draw: Callable[[jax.Array, Any, int], tuple[jax.Array, jax.Array]]
     make: Callable[[jax.Array, Any, jax.Array], tuple[jax.Array, jax.Array]]
@@ -76,6 +78,7 @@ def make_canvases(
     distractors: int = 4,
     distractor_size: int | None = None,
     rotated: bool = False,
+    coloured: bool = False,
     warp: float = 0.0,
     warped: Warped = "image",
     given: bool = False,
@@ -90,6 +93,7 @@ def make_canvases(
         distractors: pieces of digits on every canvas.
         distractor_size: their side, by default 8, or 5 for small digits; none if rotated.
         rotated: rotate and scale digits and distractors at random.
+        coloured: give digits and distractors random colours.
         warp: strength of random warps of training images, see :func:`warp_canvases`.
         warped: whether whole images are warped, or digits alone before they are put on a canvas.
         given: images are the windows about the digits, cut out of the canvases: what attention
@@ -104,7 +108,7 @@ def make_canvases(
     }
     digit = max(parts["train"].images.shape[1:])
     side = _side((32 if small else 60) if canvas is None else canvas, digit)
-    options: dict[str, Any] = {"canvas": side, "distractors": distractors}
+    options: dict[str, Any] = {"canvas": side, "distractors": distractors, "coloured": coloured}
     if not rotated:
         options["distractor_size"] = distractor_size or (5 if small else 8)
     generate = partial(make_rotated_cluttered if rotated else make_cluttered, **options)
@@ -131,7 +135,7 @@ def make_canvases(
         return seen(drawn), drawn.labels
 
     classes = len(parts["train"].counts)
-    return Canvases(side, looked, classes, parts, draw, make)
+    return Canvases(side, looked, classes, 3 if coloured else 1, parts, draw, make)
 
 
 def _side(side: int, digit: int) -> int:
@@ -151,15 +155,20 @@ def _side(side: int, digit: int) -> int:
 
 
 def cut_out(images: jax.Array, centres: jax.Array, side: int) -> jax.Array:
-    """Cut squares out of images, ``(b, H, W)`` to ``(b, side, side)``.
+    """Cut squares out of images, ``(b, H, W, ...)`` to ``(b, side, side, ...)``.
 
     About the centres ``(b, 2)``, moved inside of the image where they would reach over an edge.
     """
     corners = jnp.round(centres - (side - 1) / 2).astype(jnp.int32)
     # Negative places would count from the far edge.
-    corners = jnp.clip(corners, 0, jnp.array(images.shape[1:], jnp.int32) - side)
-    cut = jax.vmap(lambda image, corner: jax.lax.dynamic_slice(image, corner, (side, side)))
-    return cut(images, corners)
+    corners = jnp.clip(corners, 0, jnp.array(images.shape[1:3], jnp.int32) - side)
+    channels = images.shape[3:]
+
+    def cut(image: jax.Array, corner: jax.Array) -> jax.Array:
+        start = (*corner, *(0 for _ in channels))
+        return jax.lax.dynamic_slice(image, start, (side, side, *channels))
+
+    return jax.vmap(cut)(images, corners)
 
 
 def _enlarge(dataset: Dataset, times: int) -> Dataset:
@@ -187,7 +196,7 @@ def ready_canvases(splits: Splits, *, window: int | None = None, warp: float = 0
     def make(key: jax.Array, source: Any, rows: jax.Array) -> tuple[jax.Array, jax.Array]:
         return source.images[rows], source.labels[rows]
 
-    return Canvases(parts["train"].images.shape[1], window or 28, 10, parts, draw, make)
+    return Canvases(parts["train"].images.shape[1], window or 28, 10, 1, parts, draw, make)
 
 
 def warp_canvases(key: jax.Array, images: jax.Array, *, strength: float, shift: float) -> jax.Array:

@@ -3,7 +3,7 @@
 The flow: key -> crops of random images, added -> whole digits, added -> canvases and labels.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
@@ -17,7 +17,8 @@ class ClutteredImages(NamedTuple):
     """A batch of canvases with digits somewhere in them.
 
     Attributes:
-        images: ``(batch, canvas, canvas)`` float32 in ``[0, 1]``, 0 is background.
+        images: ``(batch, canvas, canvas)`` float32 in ``[0, 1]``, 0 is background; ``(batch,
+            canvas, canvas, 3)``, red, green and blue, if they are coloured.
         labels: int32, the class of the digit ``(batch,)``, or of each of several ``(batch,
             digits)``.
         centres: ``(batch, digits, 2)`` float32, row and column of the middle of each digit, in
@@ -103,6 +104,12 @@ def _draw_crops(key: jax.Array, images: jax.Array, shape: tuple[int, int], size:
     return jax.vmap(jax.vmap(crop))(rows, corners)
 
 
+def draw_colours(key: jax.Array, shape: Sequence[int]) -> jax.Array:
+    """Draw bright colours ``(*shape, 3)``: uniform numbers over the largest of each three."""
+    parts = 1 - jax.random.uniform(key, (*shape, 3), jnp.float32)  # none is 0
+    return parts / parts.max(axis=-1, keepdims=True)
+
+
 def _add(canvases: jax.Array, patches: jax.Array, corners: jax.Array) -> jax.Array:
     """Add patches to canvases, one after another, then clamp to 1.
 
@@ -111,18 +118,20 @@ def _add(canvases: jax.Array, patches: jax.Array, corners: jax.Array) -> jax.Arr
     overlapping patches are summed in the same order, hence to the same bytes, on every device.
 
     Args:
-        canvases: ``(b, H, W)``.
-        patches: ``(b, k, h, w)``.
+        canvases: ``(b, H, W)``, or with channels ``(b, H, W, C)``.
+        patches: ``(b, k, h, w)``, or ``(b, k, h, w, C)``.
         corners: ``(b, k, 2)`` integers.
 
     Returns:
-        ``(b, H, W)``.
+        as ``canvases``.
     """
+    channels = (0,) * (canvases.ndim - 3)
 
     def step(canvas: jax.Array, piece: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
         patch, corner = piece
-        window = jax.lax.dynamic_slice(canvas, corner, patch.shape)
-        return jax.lax.dynamic_update_slice(canvas, window + patch, corner), None
+        start = (*corner, *channels)
+        window = jax.lax.dynamic_slice(canvas, start, patch.shape)
+        return jax.lax.dynamic_update_slice(canvas, window + patch, start), None
 
     def fill(canvas: jax.Array, patches: jax.Array, corners: jax.Array) -> jax.Array:
         return jax.lax.scan(step, canvas, (patches, corners))[0]
@@ -142,6 +151,7 @@ def make_cluttered(
     digits: int = 1,
     rows: jax.Array | None = None,
     change: Callable[[jax.Array, jax.Array], jax.Array] | None = None,
+    coloured: bool = False,
 ) -> ClutteredImages:
     """Hide whole digits among pieces of others, at random places of a black canvas.
 
@@ -173,6 +183,8 @@ def make_cluttered(
         change: ``change(key, images)`` is applied to the digits ``(batch * digits, h, w)`` before
             they are added, and keeps their shape: for instance a small warp, at a fraction of what
             warping canvases takes.
+        coloured: every digit and every crop has a colour of its own, three uniform numbers over
+            the largest of them, by which its pixels are multiplied.
 
     Returns:
         The canvases, with labels and places of the digits.
@@ -216,6 +228,15 @@ def make_cluttered(
     if change:
         flat = change(jax.random.fold_in(digit_key, 1), whole.reshape(-1, height, width))
         whole = flat.reshape(whole.shape)
+    if coloured:
+        black = jnp.zeros((*black.shape, 3), jnp.float32)
+        crops, whole = (
+            patches[..., None] * draw_colours(key, patches.shape[:2])[:, :, None, None]
+            for patches, key in (
+                (crops, jax.random.fold_in(crop_key, 1)),
+                (whole, jax.random.fold_in(digit_key, 2)),
+            )
+        )
     images = _add(_add(black, crops, places), whole, corners)
     # Halves are exact in floating point.
     centres = corners + jnp.array([(height - 1) / 2, (width - 1) / 2], jnp.float32)

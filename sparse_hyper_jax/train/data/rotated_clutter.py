@@ -7,7 +7,7 @@ The flow: key -> crops of other images -> each turned, stretched and placed -> l
 import functools
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +18,7 @@ from sparse_hyper_jax.train.data.cluttered import (
     ClutteredImages,
     check_source,
     choose_rows,
+    draw_colours,
     labels_of,
 )
 from sparse_hyper_jax.train.data.sequences import ClassIndex
@@ -111,20 +112,28 @@ def draw_crops(
     return jax.vmap(crop)(others, corners), size
 
 
-def lay_over(canvas: jax.Array, patch: jax.Array, pose: Pose, *, window: int) -> jax.Array:
+def lay_over(
+    canvas: jax.Array,
+    patch: jax.Array,
+    pose: Pose,
+    colour: jax.Array | None = None,
+    *,
+    window: int,
+) -> jax.Array:
     """Lay a patch over a canvas, bright pixels opaque: ``out = f * f + (1 - f) * canvas``.
 
     ``f`` is the patch resampled bilinearly in its pose, with 0 outside.
 
     Args:
-        canvas: ``(H, H)``.
+        canvas: ``(H, H)``, or with channels ``(H, H, C)`` if there is a colour.
         patch: ``(h, w)`` in ``[0, 1]``.
         pose: without leading axes.
+        colour: ``(C,)``, by which a coloured patch is multiplied where it is laid.
         window: side of the square around the middle, cut at the edges, that the patch may reach:
             no other pixel is touched, which halves the time.
 
     Returns:
-        ``(H, H)``.
+        as ``canvas``.
     """
     corner = jnp.round(pose.middles - (window - 1) / 2).astype(jnp.int32)
     corner = jnp.clip(corner, 0, len(canvas) - window)
@@ -134,8 +143,12 @@ def lay_over(canvas: jax.Array, patch: jax.Array, pose: Pose, *, window: int) ->
     matrix = pose.matrices[:, :, None, None]
     points = matrix[:, 0] * rows + matrix[:, 1] * columns + pose.centres[:, None, None]
     front = map_coordinates(patch, list(points), order=1, mode="constant", cval=0.0)
-    behind = jax.lax.dynamic_slice(canvas, corner, (window, window))
-    return jax.lax.dynamic_update_slice(canvas, front * front + (1.0 - front) * behind, corner)
+    shown, start, sides = front, (*corner,), (window, window)
+    if colour is not None:
+        front = front[:, :, None]
+        shown, start, sides = front * colour, (*start, 0), (*sides, len(colour))
+    behind = jax.lax.dynamic_slice(canvas, start, sides)
+    return jax.lax.dynamic_update_slice(canvas, front * shown + (1.0 - front) * behind, start)
 
 
 def _window(shape: Sequence[int], canvas: int, max_scale: float, max_aspect: float) -> int:
@@ -155,8 +168,9 @@ def _draw_image(
     distractors: int,
     max_scale: float,
     max_aspect: float,
+    coloured: bool,
 ) -> tuple[jax.Array, jax.Array]:
-    """Draw one canvas ``(canvas, canvas)``, and the middle ``(2,)`` of its digit."""
+    """Draw one canvas ``(canvas, canvas, ...)``, and the middle ``(2,)`` of its digit."""
     stretch_key, crop_key, poses_key, digit_key = jax.random.split(key, 4)
     stretch = draw_stretch(stretch_key, max_scale=max_scale, max_aspect=max_aspect)
     pose = functools.partial(draw_pose, stretch=stretch, canvas=canvas)
@@ -165,23 +179,30 @@ def _draw_image(
     poses = jax.vmap(pose, in_axes=(0, None))(jax.random.split(poses_key, distractors), size)
     side = window(crops.shape[1:])
 
-    def step(image: jax.Array, piece: tuple[jax.Array, Pose]) -> tuple[jax.Array, None]:
+    black = jnp.zeros((canvas, canvas, 3) if coloured else (canvas, canvas), jnp.float32)
+    colours, own = None, None
+    if coloured:
+        colours = draw_colours(jax.random.fold_in(crop_key, 1), (distractors,))
+        own = draw_colours(jax.random.fold_in(digit_key, 1), ())
+
+    def step(image: jax.Array, piece: tuple[Any, ...]) -> tuple[jax.Array, None]:
         return lay_over(image, *piece, window=side), None
 
-    black = jnp.zeros((canvas, canvas), jnp.float32)
-    clutter, _ = jax.lax.scan(step, black, (crops, poses))
+    clutter, _ = jax.lax.scan(step, black, (crops, poses, colours))
     digit = images[row]
     digit_pose = pose(digit_key, jnp.array(digit.shape, jnp.int32))
-    image = lay_over(clutter, digit, digit_pose, window=window(digit.shape))
+    image = lay_over(clutter, digit, digit_pose, own, window=window(digit.shape))
     return image, digit_pose.middles
 
 
 # Called outside jit, this would compile as more than a hundred small programs.
-@functools.partial(jax.jit, static_argnames=("canvas", "distractors", "max_scale", "max_aspect"))
+@functools.partial(
+    jax.jit, static_argnames=("canvas", "distractors", "max_scale", "max_aspect", "coloured")
+)
 def _draw_batch(
     key: jax.Array, images: jax.Array, rows: jax.Array, **options: float
 ) -> tuple[jax.Array, jax.Array]:
-    """Draw canvases ``(b, canvas, canvas)``, and the middles ``(b, 2)`` of their digits."""
+    """Draw canvases ``(b, canvas, canvas, ...)``, and the middles ``(b, 2)`` of their digits."""
     draw = functools.partial(_draw_image, images=images, **options)
     drawn, middles = jax.vmap(draw)(jax.random.split(key, len(rows)), rows)
     # Bilinear weights may sum to a rounding error more than 1.
@@ -198,6 +219,7 @@ def make_rotated_cluttered(
     max_scale: float = 2.0,
     max_aspect: float = 2.0,
     rows: jax.Array | None = None,
+    coloured: bool = False,
 ) -> ClutteredImages:
     """Hide one rotated, scaled digit among rotated, scaled pieces of other images.
 
@@ -219,6 +241,8 @@ def make_rotated_cluttered(
         max_scale: the largest scale, 1 or more.
         max_aspect: the largest further growth along one axis, 1 or more.
         rows: ``(batch, 1)`` integers, which source images to show, as in :func:`make_cluttered`.
+        coloured: the digit and every crop has a colour of its own, as there; ``f * f`` is
+            multiplied by it.
 
     Returns:
         The canvases, with labels ``(batch,)`` and centres ``(batch, 1, 2)``.
@@ -252,5 +276,7 @@ def make_rotated_cluttered(
     rows = choose_rows(row_key, index, rows, batch=batch, digits=1)
     options = {"canvas": canvas, "distractors": distractors}
     limits = {"max_scale": float(max_scale), "max_aspect": float(max_aspect)}
-    images, middles = _draw_batch(image_key, index.images, rows[:, 0], **options, **limits)
+    images, middles = _draw_batch(
+        image_key, index.images, rows[:, 0], **options, **limits, coloured=coloured
+    )
     return ClutteredImages(images, labels_of(index, rows), middles[:, None])

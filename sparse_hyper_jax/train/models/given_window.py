@@ -16,6 +16,7 @@ class GivenClassifier(nnx.Module):
     def __call__(
         self, images: jax.Array, *, deterministic: bool, rngs: jax.Array | None
     ) -> Classified:
-        """Classify windows ``(b, h, w)``; nothing is random."""
-        logits = self.head(images[:, None, ..., None])
+        """Classify windows ``(b, h, w)``, or ``(b, h, w, C)``; nothing is random."""
+        windows = images[..., None] if images.ndim == 3 else images
+        logits = self.head(windows[:, None])
         return Classified(logits, jnp.zeros_like(logits[:, 0]))

@@ -61,6 +61,9 @@ class GlimpseRecipe(ImageRecipe):
     rotated: bool = False
     """Whether digits and distractors are rotated and scaled at random."""
 
+    coloured: bool = False
+    """Whether every digit and every distractor has a random colour; images have three channels."""
+
     data: Literal["digits", "mnist", "idx", "cluttered"] = "digits"
     """Source of the digits: bundled 8x8 ones, enlarged to 16x16, MNIST in --data-dir, or any four
     idx files there; or the ready-made cluttered images of 40x40 there."""
@@ -167,7 +170,7 @@ class GlimpseRecipe(ImageRecipe):
         if not self.warp:
             yield "warp", ("warped",)
         if self.data == "cluttered":
-            made = ("distractors", "distractor_size", "canvas", "rotated", "warped")
+            made = ("distractors", "distractor_size", "canvas", "rotated", "coloured", "warped")
             yield "data", (*made, "download")
 
     def reads(self) -> Reader | None:
@@ -190,6 +193,7 @@ class GlimpseRecipe(ImageRecipe):
             distractors=self.distractors,
             distractor_size=self.distractor_size,
             rotated=self.rotated,
+            coloured=self.coloured,
             warp=self.warp,
             warped=self.warped,
             given=self.method == "given",
@@ -229,7 +233,9 @@ def draw(recipe: GlimpseRecipe, folder: RunFolder, canvases: Canvases, state: Tr
     attention = rebuild(recipe, canvases, state.parameters).attention
     corners = attention.corners(attention.numbers(images))
     windows = attention.read(images, corners, deterministic=True)
-    shown = map(np.asarray, (images, corners, windows[..., 0]))
+    if canvases.channels == 1:
+        windows = windows[..., 0]
+    shown = map(np.asarray, (images, corners, windows))
     figure = plots.plot_glimpses(*shown)
     folder.save_figure(figure, "glimpses")
 
@@ -244,7 +250,7 @@ def build(recipe: GlimpseRecipe, canvases: Canvases) -> nnx.Module:
     if recipe.method == "given":
         head = Head(
             window,
-            1,
+            canvases.channels,
             canvases.classes,
             kind=recipe.head,
             hidden=recipe.head_width,
@@ -270,6 +276,7 @@ def build(recipe: GlimpseRecipe, canvases: Canvases) -> nnx.Module:
         rngs=rngs,
         classes=canvases.classes,
         glimpses=recipe.glimpses,
+        inputs=canvases.channels,
         head=recipe.head,
         hidden=recipe.head_width,
         head_channels=recipe.head_channels,
