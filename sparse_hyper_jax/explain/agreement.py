@@ -77,22 +77,25 @@ def agreement(runs: Any, *, within: int = 1) -> np.ndarray:
     resemble their neighbours, which is what ``within`` is for. Runs on the host, too.
 
     Args:
-        runs: integers ``(s, k, r)``: positions of ``s`` runs.
+        runs: integers ``(s, k, r)``: positions of ``s`` runs; or a list of ``(k_i, r)``, where runs
+            have found different numbers of them. A share is that of the larger run of a pair.
         within: see :func:`match_positions`.
 
     Returns:
         ``(s, s)``, symmetric, 1 on the diagonal.
 
     Raises:
-        ValueError: no three axes, an empty one, traced runs, or ``(within + 1) k`` of 2**24 or
-            more.
+        ValueError: no three axes, an empty one, different ranks, traced runs, or ``(within + 1) k``
+            of 2**24 or more.
 
     Example:
         >>> from sparse_hyper_jax import explain
         >>> explain.agreement([[[1], [5]], [[5], [40]]]).tolist()
         [[1.0, 0.5], [0.5, 1.0]]
+        >>> explain.agreement([[[1], [5]], [[5]]]).tolist()
+        [[1.0, 0.5], [0.5, 1.0]]
     """
-    runs = _known("runs", runs, 3, "positions (s, k, r), none of them 0")
+    runs = _enter_runs(runs)
     within = checks.check_count("within", within)
     shares = np.eye(len(runs))
     for first, second in itertools.combinations(range(len(runs)), 2):
@@ -100,6 +103,21 @@ def agreement(runs: Any, *, within: int = 1) -> np.ndarray:
             runs[first], runs[second], within
         ).share
     return shares
+
+
+def _enter_runs(runs: Any) -> list[np.ndarray]:
+    """Check the positions of some runs, which are as many in each, or stand in a list."""
+    expected = "positions (s, k, r), none of them 0"
+    if not isinstance(runs, list | tuple) or not runs:
+        return list(_known("runs", runs, 3, expected))
+    found = [_known(f"runs[{number}]", run, 2, expected) for number, run in enumerate(runs)]
+    checks.require(
+        len({run.shape[1] for run in found}) == 1,
+        f"runs of positions of ranks {', '.join(str(run.shape[1]) for run in found)}",
+        "the same rank",
+        "compare positions of the same layer",
+    )
+    return found
 
 
 def _match(one: np.ndarray, other: np.ndarray, within: int) -> Matching:

@@ -37,7 +37,7 @@ def one_shot(step: int) -> Schedule:
         >>> [bool(schedule.due(steps)) for steps in range(5)], schedule.share(3).item()
         ([False, False, False, True, False], 1.0)
     """
-    step = checks.check_count("step", step)
+    step = _step("step", step)
     return Schedule(lambda steps: steps == step, lambda steps: _reached(steps, step))
 
 
@@ -85,7 +85,7 @@ def gradual(begin: int, end: int, *, every: int = 100, power: float = 3.0) -> Sc
         >>> [(steps, schedule.share(steps).item()) for steps in range(1000) if schedule.due(steps)]
         [(0, 0.0), (100, 0.578125), (200, 0.875), (300, 0.984375), (400, 1.0)]
     """
-    begin, end = checks.check_count("begin", begin), checks.check_count("end", end)
+    begin, end = _step("begin", begin), _step("end", end)
     inside = _every(every, begin, end)
     checks.require(end > begin, f"begin={begin}, end={end}", "an end after it", "change them")
     checks.check_number("power", power, above=0)
@@ -102,9 +102,9 @@ def gradual(begin: int, end: int, *, every: int = 100, power: float = 3.0) -> Sc
 
 
 def _every(every: int, begin: int, end: int | None) -> Callable[[jax.Array], jax.Array]:
-    every = checks.check_count("every", every, least=1)
-    begin = checks.check_count("begin", begin)
-    end = None if end is None else checks.check_count("end", end)
+    every = _step("every", every, least=1)
+    begin = _step("begin", begin)
+    end = None if end is None else _step("end", end)
     checks.require(
         end is None or end >= begin,
         f"begin={begin}, end={end}: masks would never change",
@@ -117,6 +117,12 @@ def _every(every: int, begin: int, end: int | None) -> Callable[[jax.Array], jax
         return (steps >= begin) & last & ((steps - begin) % every == 0)
 
     return due
+
+
+def _step(name: str, step: int, least: int = 0) -> int:
+    """Return a number of steps that counts of them, which are 32 bits wide or 64, can reach."""
+    most = jnp.iinfo(jax.dtypes.canonicalize_dtype(int)).max
+    return checks.check_count(name, step, least, most=int(most))
 
 
 def _reached(steps: jax.Array, step: int) -> jax.Array:

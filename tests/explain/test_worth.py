@@ -79,6 +79,8 @@ def test_agreement_is_symmetric_and_full_with_itself():
     assert shares[0, 1] == 1.0
     far = explain.agreement(runs + 100 * np.arange(4)[:, None, None])
     np.testing.assert_array_equal(far, np.eye(4))
+    fewer = explain.agreement([runs[0], runs[1][:2], runs[0][:1]])
+    np.testing.assert_allclose(fewer[0], [1, 2 / 5, 1 / 5])
 
 
 def test_effective_points_of_real_proportions():
@@ -129,7 +131,15 @@ WRONG = {
         lambda: jax.eval_shape(explain.agreement, jnp.zeros((2, 2, 1), int)),
         ("runs traced", "known", "outside of jax.jit"),
     ),
-    "no runs": (lambda: explain.agreement([[1, 2]]), ("shape (1, 2)", "(s, k, r)", "stack")),
+    "no runs": (lambda: explain.agreement([[1, 2]]), ("shape (2,)", "(s, k, r)", "stack")),
+    "runs of two ranks": (
+        lambda: explain.agreement([[[1]], [[1, 2]]]),
+        ("ranks 1, 2", "same rank", "same layer"),
+    ),
+    "an empty run": (
+        lambda: explain.agreement([[[1]], np.zeros((0, 1), int)]),
+        ("runs[1] of shape (0, 1)", "(s, k, r)", "stack"),
+    ),
     "one axis": (lambda: explain.effective_points([1.0]), ("shape (1,)", "(P, k)", "proportions")),
     "another rank": (
         lambda: explain.to_edges(SparseEntries(jnp.zeros((1, 2), int), jnp.ones(1)), (2, 2), (2,)),

@@ -78,17 +78,18 @@ def test_counts_may_be_python_ints():
 
 
 MISTAKES = {
-    "a negative step": (lambda: one_shot(-1), "step=-1", "at least 0", "pass a static int"),
+    "a negative step": (lambda: one_shot(-1), "step=-1", "from 0 to", "pass a static int"),
     "half a step": (lambda: one_shot(0.5), "step=0.5", "an int", "pass a static int"),
-    "no period": (lambda: periodic(0), "every=0", "at least 1", "pass a static int"),
-    "before time": (lambda: periodic(1, begin=-2), "begin=-2", "at least 0", "pass a static int"),
-    "an early end": (lambda: periodic(1, end=-2), "end=-2", "at least 0", "pass a static int"),
+    "no period": (lambda: periodic(0), "every=0", "from 1 to", "pass a static int"),
+    "before time": (lambda: periodic(1, begin=-2), "begin=-2", "from 0 to", "pass a static int"),
+    "an early end": (lambda: periodic(1, end=-2), "end=-2", "from 0 to", "pass a static int"),
+    "after all steps": (lambda: gradual(0, 2**31), f"end={2**31}", f"to {2**31 - 1}", "static"),
     "no time": (lambda: gradual(5, 5), "begin=5, end=5", "an end after it", "change them"),
     "backwards": (lambda: gradual(5, 3), "begin=5, end=3", "an end after", "change them"),
     "at once": (lambda: gradual(5, 5), "begin=5, end=5", "an end after it", "change them"),
     "never": (lambda: periodic(5, begin=10, end=3), "never change", "an end after", "change them"),
     "no power": (lambda: gradual(0, 9, power=0), "power=0", "above 0", "change power"),
-    "no period either": (lambda: gradual(1, 3, every=0), "every=0", "at least 1", "static"),
+    "no period either": (lambda: gradual(1, 3, every=0), "every=0", "from 1 to", "static"),
 }
 
 
