@@ -37,12 +37,9 @@ READERS: dict[str, dict[str, Any]] = {
     "sampled, draws='glimpse'": {"reader": "sampled"},
     "sampled, neighbours only": {"reader": "sampled", "num_global": 0, "num_local": 0},
     "upright, digits warped, seen at half size": {"warped": "digit", "shrink": 2},
-    "upright, larger head": {"head_channels": (32, 64, 128), "head_width": 128},
 }
 """Ways to read an upright window. The first is the recipe's; grids that turn are sampled. The last
-two are read as the first: in cheaper steps, see ``glimpse_step``; and by the head that read windows
-at the true place best, by validation digits of ``glimpse_headline``, at 1.8 times the work."""
-LARGER = "upright, larger head"
+is read as the first in cheaper steps, see ``glimpse_step``."""
 
 STEPS, LONG_STEPS = 2_000, (15_000, 30_000)
 UPRIGHT = {"task": "60 x 60", "method": "scale", "reader": None}
@@ -58,10 +55,8 @@ def settings(asked: Asked, lines: Lines) -> Iterator[Facts]:
                 yield facts | {"steps": STEPS, "seed": seed}
         for steps in LONG_STEPS[: 2 if seed == 0 else 1] if "60 x 60" in tasks else ():
             yield UPRIGHT | {"steps": steps, "seed": seed}
-        for reader in list(READERS)[1:-1] if "60 x 60" in tasks else ():
+        for reader in list(READERS)[1:] if "60 x 60" in tasks else ():
             yield UPRIGHT | {"reader": reader, "steps": STEPS, "seed": seed}
-    if "60 x 60" in tasks:
-        yield UPRIGHT | {"reader": LARGER, "steps": LONG_STEPS[0], "seed": asked.seeds[0]}
     for task in HARDER if asked.mnist else ():
         for model in TURNING:
             facts = {"task": task, "method": model, "reader": None}
@@ -91,7 +86,6 @@ def write(lines: Lines) -> str:
     harder = [Column(f"{task}, test error", error, percent(), {"task": task}) for task in HARDER]
     long = sorted(set(lines.values("steps")) - {STEPS})
     ways = [*((reader, STEPS) for reader in READERS), *(("upright", steps) for steps in long)]
-    ways += [(LARGER, steps) for steps in long]
     readers = (
         ([reader, f"{steps:,}"], lines.where(**UPRIGHT | facts_of(reader), steps=steps))
         for reader, steps in ways

@@ -47,7 +47,7 @@ FIXED = {"relocate_every": 0}
 SETTINGS: dict[str, tuple[dict[str, Any], Mapping[int, int], int]] = {
     "default": ({}, STEPS, 5),
     LARGE: ({"relocate_every": 50, "relocation_points": 64}, {1024: 14_000}, 1),
-    WRONG: (MOVES | {"move_wrong": True}, {1024: 2_500, 4096: 2_500}, 3),
+    WRONG: (MOVES | {"move_wrong": True}, {1024: 2_500}, 3),
     ALL: (ANYWHERE, EARLY, 3),
     ALL_WRONG: (ANYWHERE | {"move_wrong": True}, EARLY, 3),
     MOVES_ALONE: (ANYWHERE | STILL, EARLY, 3),
@@ -86,7 +86,6 @@ SIZE_COLOURS = {
     256: "#dd3497",
     512: "#ae017e",
     1024: "#49006a",
-    4096: "#1a0026",
 }
 RIGHT_PANEL = {
     "default": {"color": SIZE_COLOURS[16]},
@@ -101,7 +100,7 @@ def settings(asked: Asked, lines: Lines) -> Iterator[Facts]:
     """Give all sizes and seeds of every setting."""
     for setting, (_, steps_of, count) in SETTINGS.items():
         for size in steps_of:
-            for seed in asked.seeds[: 1 if size > 1024 else count]:
+            for seed in asked.seeds[:count]:
                 yield {"setting": setting, "size": size, "seed": seed}
 
 
