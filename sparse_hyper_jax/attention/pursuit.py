@@ -193,6 +193,8 @@ def swap_lag(
     """
     check_function("gains", gains, "a function of taps that gives the gains of all lags")
     taps = enter_lags(taps)
+    if not taps.placed.shape[1]:
+        return taps
     importance = jnp.where(taps.placed, lag_importance(loss, taps), jnp.inf)
     worst = jnp.argmin(importance, axis=1).astype(jnp.int32)
     chosen = jnp.arange(taps.placed.shape[1], dtype=jnp.int32)[None] == worst[:, None]

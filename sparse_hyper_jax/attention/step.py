@@ -117,7 +117,8 @@ def lag_attention_step(
         ``(..., h, e)`` in the dtype of ``value``, and the next cache.
 
     Raises:
-        ValueError: shapes that do not agree with each other or with the cache.
+        ValueError: shapes that do not agree with each other or with the cache, or ``near`` beyond
+            its reach.
 
     Example:
         >>> from sparse_hyper_jax import attention
@@ -136,11 +137,15 @@ def lag_attention_step(
     checks.check_shape(
         "cache.values", cache.values, _ring_shape(cache.keys, rows.value), "for this value"
     )
+    reach = cache.keys.shape[-3]
+    checks.require(
+        near <= reach, f"near={near} of a cache of reach={reach}", "at most its reach", "lower near"
+    )
     kept = LagCache(
         _written(cache.keys, rows.key, cache.slot),
         _written(cache.values, rows.value, cache.slot),
-        (cache.slot + 1) % cache.keys.shape[-3],
-        jnp.minimum(cache.filled + 1, cache.keys.shape[-3]),
+        (cache.slot + 1) % reach,
+        jnp.minimum(cache.filled + 1, reach),
     )
     found = over_instances(partial(_read, taps=taps), rows.query.ndim - 2)(
         rows.query, kept.keys, kept.values, cache.slot, kept.filled

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from sparse_hyper_jax import checks, graph
 from sparse_hyper_jax.entrance import as_array, check_instance
 from sparse_hyper_jax.graph.in_edges import enter_in_edges
+from sparse_hyper_jax.norms import norm
 from sparse_hyper_jax.ops import Taps, first_occurrence, round_means
 from sparse_hyper_jax.ops.device_axes import spread_by
 from sparse_hyper_jax.ops.pursue import enter_taps
@@ -223,9 +224,7 @@ def _order(importance: jax.Array) -> jax.Array:
 
 def _lengths(rows: jax.Array) -> jax.Array:
     """Give the length of every row, with slope 0 at length 0."""
-    squares = jnp.sum(jnp.square(rows), tuple(range(1, rows.ndim)))
-    safe = jnp.where(squares > 0, squares, 1)
-    return jnp.where(squares > 0, jnp.sqrt(safe), squares)
+    return norm(rows, tuple(range(1, rows.ndim))).reshape(len(rows))
 
 
 def _like(mask: jax.Array, array: jax.Array) -> jax.Array:

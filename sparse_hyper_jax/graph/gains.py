@@ -18,6 +18,7 @@ from sparse_hyper_jax.graph.probed import (
     enter_there,
     sent_by,
 )
+from sparse_hyper_jax.norms import norm
 from sparse_hyper_jax.ops.best import best_of_blocks, per_size
 
 
@@ -176,7 +177,7 @@ def _of_block(
     if weights == "matrix":
         there = sent.reshape(len(sent), cotangent.shape[1], sent.shape[-1])
         slopes = jnp.einsum("nso,bsc->nboc", cotangent, there, precision=lax.Precision.HIGHEST)
-        gains = jnp.sqrt(jnp.sum(slopes**2, axis=(2, 3)))
+        gains = norm(slopes, (2, 3))[:, :, 0, 0]
     else:
         there = sent.reshape(len(sent), -1).T
         slopes = jnp.matmul(cotangent, there, precision=lax.Precision.HIGHEST) - own[:, None]

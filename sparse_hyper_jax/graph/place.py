@@ -13,6 +13,7 @@ from sparse_hyper_jax.entrance import as_array, as_int32, check_function
 from sparse_hyper_jax.graph.entrance import enter_nodes
 from sparse_hyper_jax.graph.gains import EdgeGains
 from sparse_hyper_jax.graph.in_edges import InEdges, enter_in_edges
+from sparse_hyper_jax.norms import in_units, norm, unit_of
 from sparse_hyper_jax.ops.pursue import Taps, drop_taps, pursue
 from sparse_hyper_jax.precision import at_least_float32, wide_dtype
 
@@ -190,16 +191,22 @@ def edge_importance(edges: InEdges, values: Any, h: Any) -> jax.Array:
     used = jnp.zeros(len(h), bool).at[senders].set(True, mode="drop")
     h = jnp.where(_to_rank(used, h.ndim), h, 0)
     if values.ndim == 2:
-        size = jnp.sum(h.reshape(len(h), -1) ** 2, axis=1)[edges.senders] * values**2
-    else:
-        # The squares of all samples meet in one small matrix per node.
-        rows = h.reshape(len(h), math.prod(h.shape[1:-1]), features)
-        highest = jax.lax.Precision.HIGHEST
-        second = jnp.einsum("nsc,nsd->ncd", rows, rows, precision=highest)[edges.senders]
-        size = jnp.einsum("nkco,nkcd,nkdo->nk", values, second, values, precision=highest)
+        sizes = norm(h.reshape(len(h), -1), (1,))[:, 0]
+        return jnp.where(edges.placed, sizes[edges.senders] * jnp.abs(values), 0)
+    # The squares of all samples meet in one small matrix per node.
+    rows = h.reshape(len(h), math.prod(h.shape[1:-1]), features)
+    # Squares and products of four neither overflow nor vanish in units of the largest entries.
+    of_rows, of_values = (
+        unit_of(jnp.max(jnp.abs(one), (-2, -1), keepdims=True, initial=0)) for one in (rows, values)
+    )
+    rows, values = in_units(rows, of_rows), in_units(values, of_values)
+    highest = jax.lax.Precision.HIGHEST
+    second = jnp.einsum("nsc,nsd->ncd", rows, rows, precision=highest)[edges.senders]
+    size = jnp.einsum("nkco,nkcd,nkdo->nk", values, second, values, precision=highest)
     # Zeros first: a root has no slope at 0.
     positive = edges.placed & ~(size <= 0)
-    return jnp.where(positive, jnp.sqrt(jnp.where(positive, size, 1)), 0)
+    root = jnp.where(positive, jnp.sqrt(jnp.where(positive, size, 1)), 0)
+    return root * of_rows[edges.senders, 0, 0] * of_values[:, :, 0, 0]
 
 
 def _to_rank(flags: jax.Array, rank: int) -> jax.Array:

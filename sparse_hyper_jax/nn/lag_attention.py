@@ -102,7 +102,7 @@ class LagAttention(TapLayer):
         """
         rows = self._rows(x, 2)
         query, key, value = self._by_head(rows)
-        heads = attention.lag_attention(query, key, value, *self.taps.get_value(), near=self.near)
+        heads = attention.lag_attention(query, key, value, *self._placed(), near=self.near)
         return self.out(self.watched(rows, heads.reshape(*heads.shape[:-2], -1)))
 
     def init_cache(self, batch_shape: Sequence[int] = ()) -> attention.LagCache:
@@ -128,7 +128,7 @@ class LagAttention(TapLayer):
         Raises:
             ValueError: shapes that do not fit.
         """
-        lags, placed = self.taps.get_value()
+        lags, placed = self._placed()
         rows = self._by_head(self._rows(x, 1))
         heads, cache = attention.lag_attention_step(
             cache, *rows, lags, placed=placed, near=self.near
@@ -148,7 +148,7 @@ class LagAttention(TapLayer):
             key,
             value,
             cotangent.reshape(query.shape),
-            self.taps.get_value(),
+            self._placed(),
             reach=self.reach,
             near=self.near,
             scale=None,
@@ -157,11 +157,16 @@ class LagAttention(TapLayer):
 
     def next_taps(self, seen: Any, count: int, **options: Any) -> Any:
         """See :class:`TapLayer`."""
-        return place_observed(seen, self.taps.get_value(), count, near=self.near, **options)
+        return place_observed(seen, self._placed(), count, near=self.near, **options)
 
     def fresh_parameters(self, fresh: jax.Array) -> dict[str, jax.Array]:
         """See :class:`TapLayer`: lags have no weights of their own."""
         return {}
+
+    def _placed(self) -> attention.LagTaps:
+        """Give the lags; one that was set beyond the reach counts for nothing, as in a step."""
+        lags, placed = self.taps.get_value()
+        return attention.LagTaps(lags, placed & (lags < self.reach))
 
     def _rows(self, x: Any, least: int) -> jax.Array:
         """Give query, key and value in one array ``(..., features)``."""

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from sparse_hyper_jax.norms import norm
 from sparse_hyper_jax.ops.device_axes import spread_by
 
 
@@ -15,7 +16,9 @@ class _Best(NamedTuple):
 
     columns: jax.Array
     gains: jax.Array
-    squares: jax.Array
+    length: jax.Array
+    """Of all gains so far."""
+
     count: jax.Array
 
 
@@ -57,7 +60,7 @@ def best_of_blocks(
     zeros = jnp.zeros(rows, dtype)
     numbers = jnp.arange(-(-columns // block), dtype=jnp.int32)
     best, _ = lax.scan(step, _Best(none, lowest, zeros, zeros), numbers)
-    return best.columns, best.gains, jnp.sqrt(best.squares / jnp.maximum(best.count, 1))
+    return best.columns, best.gains, best.length / jnp.sqrt(jnp.maximum(best.count, 1))
 
 
 def per_size(gains: jax.Array, rows: jax.Array) -> jax.Array:
@@ -67,7 +70,7 @@ def per_size(gains: jax.Array, rows: jax.Array) -> jax.Array:
         gains: ``(n, block)``.
         rows: ``(block, F)``: one of zeros gains nothing.
     """
-    size = jnp.sqrt(jnp.sum(rows**2, axis=1))[None]
+    size = norm(rows, (1,)).T
     some = ~(size < jnp.finfo(size.dtype).tiny)  # NaN too
     return jnp.where(some, gains / jnp.where(some, size, 1), 0)
 
@@ -80,10 +83,10 @@ def _merge(best: _Best, gains: jax.Array, numbers: jax.Array, opened: jax.Array)
     names = jnp.concatenate([best.columns, jnp.broadcast_to(numbers[None], gains.shape)], axis=1)
     largest, places = lax.top_k(candidates, count)
     chosen = jnp.take_along_axis(spread_by(names, places), places, axis=1)
-    squares = jnp.sum(jnp.where(opened, gains, 0) ** 2, axis=1)
+    every = jnp.concatenate([best.length[:, None], jnp.where(opened, gains, 0)], axis=1)
     return _Best(
         jnp.where(largest > -jnp.inf, chosen, -1),
         largest,
-        best.squares + squares,
+        norm(every, (1,))[:, 0],
         best.count + opened.sum(axis=1).astype(best.count.dtype),
     )

@@ -273,10 +273,15 @@ def density_report(params: Any, masks: Masks) -> DensityReport:
     checks.require(bool(sizes), "no mask", "masks for at least one leaf", "check select=")
     of, all_of = sum(kept.values()), sum(sizes.values())
     return DensityReport(
-        of / all_of,
-        (of + other) / (all_of + other),
-        {name: count / sizes[name] for name, count in kept.items()},
+        _share(of, all_of),
+        _share(of + other, all_of + other),
+        {name: _share(count, sizes[name]) for name, count in kept.items()},
     )
+
+
+def _share(count: int, size: int) -> float:
+    """Of no entries all are kept."""
+    return count / size if size else 1.0
 
 
 def pack_masks(masks: Masks) -> Any:

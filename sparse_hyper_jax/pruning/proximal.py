@@ -17,7 +17,8 @@ SWEEPS = 100
 def penalty_2_to_4(weights: jax.Array, *, axis: int = -1) -> jax.Array:
     """Give the sum over groups of four of ``|abc| + |bcd| + |cda| + |dab|``.
 
-    It is 0 exactly if no group has more than two non-zeros.
+    It is 0 if no group has more than two non-zeros, and only then, but for products that are too
+    small for the type.
 
     Args:
         weights: floats, whose length on the axis is a multiple of 4.
@@ -36,7 +37,17 @@ def penalty_2_to_4(weights: jax.Array, *, axis: int = -1) -> jax.Array:
         [0.0, 6.0]
     """
     groups = jnp.abs(_groups(as_array("weights", weights), axis))
-    return jnp.sum(_triples(groups))
+    # In units of the largest of a group no product of two overflows; what is 0 comes first, for
+    # infinity times zero would be NaN.
+    unit = unit_of(jnp.max(groups, axis=-1, keepdims=True))
+    scaled = groups / unit
+    none = _triples((groups > 0).astype(groups.dtype)) == 0
+    none = none & ~jnp.isnan(groups).any(axis=-1, keepdims=True)
+    products = [
+        jnp.where(none[..., place, None], 1, scaled[..., jnp.array(triple)]).prod(axis=-1)
+        for place, triple in enumerate(TRIPLES)
+    ]
+    return jnp.sum(jnp.where(none, 0, jnp.stack(products, axis=-1)) * unit * unit * unit)
 
 
 def prox_2_to_4(weights: jax.Array, strength: float | jax.Array, *, axis: int = -1) -> jax.Array:

@@ -100,7 +100,8 @@ def proximal_training(
         )
         updates, inner_state = own.update(updates, state.inner, params, **extra)
         moved = [
-            (closer(leaf + step, state.steps) - leaf).astype(step.dtype)
+            # As wide as the parameter: else what is added would not be what is missing to zero.
+            (closer(leaf + step, state.steps) - leaf).astype(jnp.result_type(leaf, step))
             for leaf, step in zip(
                 selected_leaves(select, params), selected_leaves(select, updates), strict=True
             )

@@ -194,7 +194,8 @@ def _step(neuron: _Neuron, v: jax.Array, current: jax.Array) -> LIF:
         # An infinite potential fires, and inf * 0 would be NaN ever after.
         kept = jnp.where(v == jnp.inf, 0, v) * (1 - fired)
     else:
-        kept = v - neuron.threshold * fired
+        # What never fires is never reset: inf * 0 would be NaN ever after.
+        kept = v - jnp.where(neuron.threshold == jnp.inf, 0, neuron.threshold) * fired
     return LIF(kept, s, v)
 
 

@@ -107,6 +107,12 @@ def test_a_swap_mends_what_noise_has_placed():
     assert lags_of(swap(*right)) == lags_of(right)
 
 
+def test_without_a_slot_nothing_is_swapped():
+    taps = attention.empty_lags(2, 0)
+    found = attention.swap_lag(lambda taps: 0.0, lambda taps: jnp.ones((2, 5)), taps)
+    assert found.placed.shape == (2, 0)
+
+
 def test_pursuit_finds_both_lags_of_a_copy():
     _, gains = copies()
     taps = attention.empty_lags(1, 2)

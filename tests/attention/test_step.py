@@ -96,6 +96,7 @@ def test_wrong_arguments_are_told():
     refuse(lambda: step(empty, *row[:2], key[0], LAGS), "cache.values", "(4, 4, 3)", "")
     refuse(lambda: step(empty, *row, LAGS[:2]), "lags", "(4, any)", "")
     refuse(lambda: step(empty, row[0], row[1], 1.0, LAGS), "value", "(..., h, d)", "")
+    refuse(lambda: step(empty, *row, LAGS, near=5), "near=5 of a cache of reach=4", "most", "lower")
     cache = attention.lag_attention_cache
     refuse(lambda: cache(key, value, reach=0), "reach=0", "at least 1", "")
     refuse(lambda: cache(key, value[1:], reach=2), "key and value", "(..., T, g, d)", "")

@@ -127,6 +127,26 @@ def test_the_square_of_a_unit_gain_is_twice_what_least_squares_take_off():
         assert float(found.gains[node, sender]) ** 2 / 2 == pytest.approx(less, rel=1e-3, abs=1e-5)
 
 
+@pytest.mark.parametrize("weights", graph.NEW_WEIGHTS)
+def test_gains_and_noise_keep_their_size_and_gains_of_unit_senders_do_not_depend_on_it(weights):
+    h, cotangent = (SAMPLES, OUT) if weights == "matrix" else (H, COTANGENT)
+    gains = jax.jit(
+        lambda h, unit: graph.edge_gains(
+            h, cotangent, 3, weights=weights, unit_senders=unit, block=4
+        ),
+        static_argnums=1,
+    )
+    expected, unit = gains(h, False), gains(h, True)
+    for scale in (1e-24, 1e24):
+        for found, other, by in (
+            (gains(h * np.float32(scale), False), expected, scale),
+            (gains(h * np.float32(scale), True), unit, 1),
+        ):
+            np.testing.assert_array_equal(found.senders, other.senders)
+            np.testing.assert_allclose(found.gains / by, other.gains, rtol=1e-4)
+            np.testing.assert_allclose(found.noise / by, other.noise, rtol=1e-4)
+
+
 def test_numbers_of_nodes_mean_nothing():
     order = np.random.default_rng(10).permutation(NODES)
     names = np.argsort(order)

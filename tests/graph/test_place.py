@@ -92,6 +92,20 @@ def hidden_wiring():
     return x, senders, np.einsum("nk,nks->ns", values, x[senders]).astype(np.float32)
 
 
+@pytest.mark.parametrize("matrices", [False, True])
+def test_importance_keeps_its_size(matrices):
+    senders, placed, _ = slots()
+    shape = (NODES, 2, H.shape[-1], 2) if matrices else (NODES, 2)
+    values = np.random.default_rng(9).normal(size=shape).astype(np.float32)
+    importance = jax.jit(graph.edge_importance)
+    expected = importance((senders, placed), values, H)
+    for scale in (1e-25, 1e25):
+        found = importance((senders, placed), values, H * np.float32(scale))
+        np.testing.assert_allclose(found / scale, expected, rtol=1e-5)
+        found = importance((senders, placed), values * np.float32(scale), H)
+        np.testing.assert_allclose(found / scale, expected, rtol=1e-5)
+
+
 def test_pursuit_with_swaps_finds_a_hidden_wiring():
     x, senders, target = hidden_wiring()
     x = jnp.asarray(x)

@@ -185,6 +185,15 @@ def test_importance_keeps_its_size_and_empty_slots_have_no_slope():
     np.testing.assert_allclose(of_table, [[0, 0], [1.2, 1.6], [0.6, 0.8]], rtol=1e-6)
 
 
+@pytest.mark.parametrize("scale", [1e-25, 1e25])
+def test_gains_do_not_depend_on_the_size_of_the_table(scale):
+    gains = jax.jit(lambda table: memory.row_gains(table, SLOPES, ROWS, 3))
+    for found, expected in zip(gains(TABLE * np.float32(scale)), gains(TABLE), strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-4)
+    huge = memory.usage(memory.Reads(jnp.arange(M), jnp.full(M, 3e38)), M)
+    np.testing.assert_allclose(huge.perplexity, M, rtol=1e-5)
+
+
 def test_hashed_rows_lie_in_parts_of_their_own_and_reach_all():
     rows = np.asarray(computed()["rows"])
     ends = np.arange(K + 1) * M // K

@@ -50,6 +50,14 @@ def test_steps_are_the_call():
     assert_close(*run(inputs()), rtol=1e-5, atol=1e-5)
 
 
+def test_a_lag_beyond_the_reach_counts_for_nothing_in_steps_and_calls():
+    layer = layer_of()
+    far = attention.LagTaps(jnp.asarray(LAGS) + 12 * ~PLACED, jnp.ones_like(PLACED))
+    expected = layer(inputs())
+    layer.taps.set_value(far)
+    assert_close(layer(inputs()), expected)
+
+
 def test_lags_are_no_parameters():
     layer = nnx.eval_shape(layer_of)
     names = {path[0] for path, _ in nnx.to_flat_state(nnx.state(layer, nnx.Param))}

@@ -168,6 +168,14 @@ def test_a_report_counts_pruned_and_all_parameters():
     assert report.by_leaf == {"one/kernel": 10 / 42, "two/kernel": 5 / 35}
 
 
+def test_of_an_empty_leaf_everything_is_kept():
+    params = {"a": {"kernel": jnp.zeros((0, 3))}, "b": {"kernel": jnp.arange(4.0)[None]}}
+    report = density_report(params, magnitude_masks(params, 0.5))
+    assert (report.pruned, report.by_leaf) == (0.5, {"a/kernel": 1.0, "b/kernel": 0.5})
+    alone = {"a": params["a"]}
+    assert density_report(alone, magnitude_masks(alone, 0.5))[:2] == (1.0, 1.0)
+
+
 def test_masks_are_combined_entry_by_entry():
     one, two = (
         {"kernel": np.random.default_rng(seed).random((3, 4)) < 0.5, "bias": LEFT_OUT}

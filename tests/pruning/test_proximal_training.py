@@ -118,6 +118,16 @@ def test_masks_of_a_checkpoint_train_on(tmp_path):
     assert_close(found, apply_masks(jax.tree.map(lambda g: -0.1 * g, GRADIENT), state.masks))
 
 
+@pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16])
+def test_gradients_of_16_bits_leave_two_of_four(dtype):
+    optimizer = proximal_training(optax.set_to_zero(), 50.0)
+    updates, _ = optimizer.update(
+        jax.tree.map(lambda leaf: leaf.astype(dtype), GRADIENT), optimizer.init(PARAMS), PARAMS
+    )
+    kernel = optax.apply_updates(PARAMS, updates)["kernel"]
+    assert (np.count_nonzero(kernel.reshape(2, 4, 3), axis=1) == 2).all()
+
+
 MISTAKES = {
     "a negative strength": (
         lambda: proximal_training(optax.sgd(0.1), -1.0),

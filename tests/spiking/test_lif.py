@@ -80,6 +80,21 @@ def test_the_gradient_passes_the_reset_only_if_it_is_asked_to():
     assert whole.tolist() == [-0.5 * 1.5 / 4, 1.0]
 
 
+@pytest.mark.parametrize("reset", ["zero", "subtract"])
+def test_an_infinite_threshold_never_fires(reset):
+    def run(currents, threshold):
+        return lif(currents, decay=0.5, threshold=threshold, reset=reset)
+
+    threshold = jnp.array([jnp.inf, 1.25])
+    (found, slopes) = jax.jit(
+        lambda x: (run(x, threshold), jax.grad(lambda x: run(x, threshold).potentials.sum())(x))
+    )(jnp.ones((3, 2)))
+    assert found.potentials[:, 0].tolist() == [1, 1.5, 1.75]
+    assert found.spikes[:, 0].sum() == 0 < found.spikes[:, 1].sum()
+    assert slopes[:, 0].tolist() == [1.75, 1.5, 1]
+    assert np.isfinite(slopes).all()
+
+
 def test_an_infinite_current_is_forgotten_by_a_reset_to_zero():
     seen = lif(jnp.array([jnp.inf, 0.25, 1.0, -jnp.inf, 1.0]), decay=0.5)
     assert seen.spikes.tolist() == [1, 0, 1, 0, 0]
