@@ -37,17 +37,17 @@ def penalty_2_to_4(weights: jax.Array, *, axis: int = -1) -> jax.Array:
         [0.0, 6.0]
     """
     groups = jnp.abs(_groups(as_array("weights", weights), axis))
-    # In units of the largest of a group no product of two overflows; what is 0 comes first, for
-    # infinity times zero would be NaN.
-    unit = unit_of(jnp.max(groups, axis=-1, keepdims=True))
-    scaled = groups / unit
-    none = _triples((groups > 0).astype(groups.dtype)) == 0
-    none = none & ~jnp.isnan(groups).any(axis=-1, keepdims=True)
-    products = [
-        jnp.where(none[..., place, None], 1, scaled[..., jnp.array(triple)]).prod(axis=-1)
-        for place, triple in enumerate(TRIPLES)
-    ]
-    return jnp.sum(jnp.where(none, 0, jnp.stack(products, axis=-1)) * unit * unit * unit)
+    known = ~jnp.isnan(groups).any(axis=-1)
+    # In units of the largest of a group no product of two overflows.
+    unit = unit_of(jnp.max(groups, axis=-1))
+    total = jnp.zeros_like(unit)
+    for triple in TRIPLES:
+        three = [groups[..., place] / unit for place in triple]
+        # Zeros first: infinity times zero would be NaN.
+        none = known & ((three[0] == 0) | (three[1] == 0) | (three[2] == 0))
+        a, b, c = (jnp.where(none, 1, one) for one in three)
+        total += jnp.where(none, 0, a * b * c)
+    return jnp.sum(total * unit * unit * unit)
 
 
 def prox_2_to_4(weights: jax.Array, strength: float | jax.Array, *, axis: int = -1) -> jax.Array:
