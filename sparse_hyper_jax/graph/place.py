@@ -195,10 +195,12 @@ def edge_importance(edges: InEdges, values: Any, h: Any) -> jax.Array:
         return jnp.where(edges.placed, sizes[edges.senders] * jnp.abs(values), 0)
     # The squares of all samples meet in one small matrix per node.
     rows = h.reshape(len(h), math.prod(h.shape[1:-1]), features)
-    # Squares and products of four neither overflow nor vanish in units of the largest entries.
+    # In units of the largest entries squares and products of four do not overflow, nor vanish but
+    # beside larger ones.
     of_rows, of_values = (
         unit_of(jnp.max(jnp.abs(one), (-2, -1), keepdims=True, initial=0)) for one in (rows, values)
     )
+    endless = jnp.isinf(values).any((-2, -1)) | jnp.isinf(rows).any((-2, -1))[edges.senders]
     rows, values = in_units(rows, of_rows), in_units(values, of_values)
     highest = jax.lax.Precision.HIGHEST
     second = jnp.einsum("nsc,nsd->ncd", rows, rows, precision=highest)[edges.senders]
@@ -206,7 +208,9 @@ def edge_importance(edges: InEdges, values: Any, h: Any) -> jax.Array:
     # Zeros first: a root has no slope at 0.
     positive = edges.placed & ~(size <= 0)
     root = jnp.where(positive, jnp.sqrt(jnp.where(positive, size, 1)), 0)
-    return root * of_rows[edges.senders, 0, 0] * of_values[:, :, 0, 0]
+    found = root * of_rows[edges.senders, 0, 0] * of_values[:, :, 0, 0]
+    # In units infinity would be a large number.
+    return jnp.where(edges.placed & endless & ~jnp.isnan(found), jnp.inf, found)
 
 
 def _to_rank(flags: jax.Array, rank: int) -> jax.Array:

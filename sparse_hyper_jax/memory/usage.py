@@ -9,7 +9,7 @@ from jax import export
 
 from sparse_hyper_jax import checks
 from sparse_hyper_jax.memory.reads import Reads, enter_reads, keep_inside
-from sparse_hyper_jax.norms import in_units, unit_of
+from sparse_hyper_jax.norms import unit_of
 from sparse_hyper_jax.ops.device_axes import spread_by
 from sparse_hyper_jax.precision import at_least_float32
 
@@ -68,7 +68,7 @@ def usage(reads: Reads, num_rows: int) -> Usage:
     sizes = jnp.where(kept, jnp.abs(shares), 0).reshape(math.prod(rows.shape))
     flat = rows.reshape(math.prod(rows.shape))
     weights = spread_by(jax.ops.segment_sum(sizes, flat, count), flat)
-    scaled = in_units(weights, unit_of(jnp.max(weights)))  # so that their sum does not overflow
+    scaled = weights / unit_of(jnp.max(weights))  # so that their sum does not overflow
     total = jnp.sum(scaled)
     # Zeros first: 0 log 0 has no slope. NaN is not 0.
     some = ~(total == 0)

@@ -42,7 +42,7 @@ def best_of_blocks(
         columns: their number.
         count: how many to give, ``c``.
         block: number of columns that are looked at together.
-        dtype: of the gains.
+        dtype: of the gains, float32 or wider.
 
     Returns:
         columns int32 ``(rows, c)``, best first, of equal gains the first, -1 where there are no

@@ -25,7 +25,7 @@ def penalty_2_to_4(weights: jax.Array, *, axis: int = -1) -> jax.Array:
         axis: along which four neighbours are a group.
 
     Returns:
-        scalar, float32 or wider.
+        scalar, float32 or wider; the slope at an entry of 0 is 0.
 
     Raises:
         ValueError: the axis does not fit.
@@ -38,16 +38,16 @@ def penalty_2_to_4(weights: jax.Array, *, axis: int = -1) -> jax.Array:
     """
     groups = jnp.abs(_groups(as_array("weights", weights), axis))
     known = ~jnp.isnan(groups).any(axis=-1)
-    # In units of the largest of a group no product of two overflows.
-    unit = unit_of(jnp.max(groups, axis=-1))
-    total = jnp.zeros_like(unit)
+    falling = -jnp.sort(-groups, axis=-1)
+    total = jnp.zeros_like(falling[..., 0])
     for triple in TRIPLES:
-        three = [groups[..., place] / unit for place in triple]
+        three = [falling[..., place] for place in triple]
         # Zeros first: infinity times zero would be NaN.
-        none = known & ((three[0] == 0) | (three[1] == 0) | (three[2] == 0))
-        a, b, c = (jnp.where(none, 1, one) for one in three)
-        total += jnp.where(none, 0, a * b * c)
-    return jnp.sum(total * unit * unit * unit)
+        none = known & (three[2] == 0)
+        large, middle, small = (jnp.where(none, 1, one) for one in three)
+        # The largest times the smallest overflows or vanishes only if all three do.
+        total += jnp.where(none, 0, large * small * middle)
+    return jnp.sum(total)
 
 
 def prox_2_to_4(weights: jax.Array, strength: float | jax.Array, *, axis: int = -1) -> jax.Array:

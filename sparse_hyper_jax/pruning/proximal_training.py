@@ -61,7 +61,7 @@ def proximal_training(
         select: which leaves; the length of their axis has to be a multiple of 4.
 
     Returns:
-        a transformation whose ``update`` needs the parameters.
+        a transformation whose ``update`` needs the parameters; its updates are as wide as these.
 
     Raises:
         ValueError: a strength that is known and negative, or an axis that does not fit.

@@ -194,7 +194,7 @@ def _step(neuron: _Neuron, v: jax.Array, current: jax.Array) -> LIF:
         # An infinite potential fires, and inf * 0 would be NaN ever after.
         kept = jnp.where(v == jnp.inf, 0, v) * (1 - fired)
     else:
-        # What never fires is never reset: inf * 0 would be NaN ever after.
+        # A threshold of infinity times a spike that never comes would be NaN.
         kept = v - jnp.where(neuron.threshold == jnp.inf, 0, neuron.threshold) * fired
     return LIF(kept, s, v)
 

@@ -106,6 +106,16 @@ def test_importance_keeps_its_size(matrices):
         np.testing.assert_allclose(found / scale, expected, rtol=1e-5)
 
 
+def test_an_edge_that_carries_infinity_stays_the_most_important():
+    edges = graph.InEdges(jnp.array([[1], [0]]), jnp.ones((2, 1), bool))
+    values = np.ones((2, 1, 2, 2), np.float32)
+    found = graph.edge_importance(edges, values, jnp.array([[jnp.inf, 1.0], [1, 2]]))
+    assert found[0] < 10
+    assert jnp.isinf(found[1])
+    values[0, 0, 0, 0] = np.inf
+    assert jnp.isinf(graph.edge_importance(edges, values, jnp.ones((2, 2)))[0])
+
+
 def test_pursuit_with_swaps_finds_a_hidden_wiring():
     x, senders, target = hidden_wiring()
     x = jnp.asarray(x)

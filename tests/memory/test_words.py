@@ -192,6 +192,9 @@ def test_gains_do_not_depend_on_the_size_of_the_table(scale):
         np.testing.assert_allclose(found, expected, rtol=1e-4)
     huge = memory.usage(memory.Reads(jnp.arange(M), jnp.full(M, 3e38)), M)
     np.testing.assert_allclose(huge.perplexity, M, rtol=1e-5)
+    assert np.isnan(
+        memory.usage(memory.Reads(jnp.arange(2), jnp.array([jnp.inf, 2])), 2).perplexity
+    )
 
 
 def test_hashed_rows_lie_in_parts_of_their_own_and_reach_all():

@@ -139,9 +139,17 @@ def test_the_penalty_is_zero_for_two_of_four_alone():
     assert penalty_2_to_4(jnp.array([[1.0, 0, 0, -2], [0, 3, 3, 0]])) == 0
     assert penalty_2_to_4(jnp.array([1.0, -2, 0, 3, 0, 0, 0, 1])) == 6
     assert penalty_2_to_4(jnp.array([1.0, -2, -3, 4])) == 6 + 8 + 12 + 24
-    large = jnp.array([[1e20, -1e20, 0, 0], [jnp.inf, 1, 0, 0], [1e20, 1e20, 1e-10, 0]])
-    np.testing.assert_allclose(jax.vmap(penalty_2_to_4)(large), [0, 0, 1e30], rtol=1e-5)
-    assert not jax.vmap(jax.grad(penalty_2_to_4))(large[:2]).any()
+    large = jnp.array(
+        [
+            *([1e20, -1e20, 0, 0], [jnp.inf, 1, 0, 0], [1e20, 1e20, 1e-10, 0]),
+            *([1e25, 1, 1, 0], [1e-10, 1e30, 1e-10, 0], [2e13, 1, 1, 1]),
+        ]
+    )
+    costs, slopes = jax.vmap(jax.value_and_grad(penalty_2_to_4))(large)
+    np.testing.assert_allclose(costs, [0, 0, 1e30, 1e25, 1e10, 6e13], rtol=1e-5)
+    assert not slopes[:2].any()
+    np.testing.assert_allclose(slopes[3], [1, 1e25, 1e25, 0], rtol=1e-5)
+    np.testing.assert_allclose(slopes[5], [3, 4e13, 4e13, 4e13], rtol=1e-5)
     assert penalty_2_to_4(jnp.array([jnp.inf, 1, 1, 0])) == jnp.inf
     assert np.isnan(penalty_2_to_4(jnp.array([jnp.nan, 0, 0, 0])))
 

@@ -123,6 +123,18 @@ def test_colours_leave_places_and_shapes_as_they_are():
     assert np.linalg.matrix_rank(np.asarray(image).reshape(-1, 3), tol=1e-2) == 3
 
 
+def test_colours_do_not_tell_places():
+    draw = draw_jit(
+        jax.random.key(0),
+        digits_index(),
+        **{"batch": 300, "canvas": 40, "distractors": 0, "max_scale": 1.0, "max_aspect": 1.0},
+        coloured=True,
+    )
+    tints = np.asarray(draw.images.sum(axis=(1, 2)))
+    told = np.corrcoef((tints / tints.sum(1, keepdims=True)).T, np.asarray(draw.centres[:, 0]).T)
+    assert np.abs(told[:3, 3:]).max() < 0.2
+
+
 def test_key_is_used_once():
     with jax.debug_key_reuse(True):
         key = jax.random.key(0)

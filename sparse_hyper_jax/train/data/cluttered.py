@@ -104,6 +104,15 @@ def _draw_crops(key: jax.Array, images: jax.Array, shape: tuple[int, int], size:
     return jax.vmap(jax.vmap(crop))(rows, corners)
 
 
+def colour_keys(key: jax.Array) -> jax.Array:
+    """Give keys for the colours of crops and of digits, of a key that is split into four.
+
+    ``fold_in(key, n)`` may be the n-th of the keys into which it is split: colours drawn with one
+    of those would tell places. Four is none of them.
+    """
+    return jax.random.split(jax.random.fold_in(key, 4))
+
+
 def draw_colours(key: jax.Array, shape: Sequence[int]) -> jax.Array:
     """Draw bright colours ``(*shape, 3)``: uniform numbers over the largest of each three."""
     parts = 1 - jax.random.uniform(key, (*shape, 3), jnp.float32)  # none is 0
@@ -230,12 +239,10 @@ def make_cluttered(
         whole = flat.reshape(whole.shape)
     if coloured:
         black = jnp.zeros((*black.shape, 3), jnp.float32)
+        keys = colour_keys(key)
         crops, whole = (
             patches[..., None] * draw_colours(key, patches.shape[:2])[:, :, None, None]
-            for patches, key in (
-                (crops, jax.random.fold_in(crop_key, 1)),
-                (whole, jax.random.fold_in(digit_key, 2)),
-            )
+            for patches, key in zip((crops, whole), keys, strict=True)
         )
     images = _add(_add(black, crops, places), whole, corners)
     # Halves are exact in floating point.

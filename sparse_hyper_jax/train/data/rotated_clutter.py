@@ -18,6 +18,7 @@ from sparse_hyper_jax.train.data.cluttered import (
     ClutteredImages,
     check_source,
     choose_rows,
+    colour_keys,
     draw_colours,
     labels_of,
 )
@@ -182,8 +183,8 @@ def _draw_image(
     black = jnp.zeros((canvas, canvas, 3) if coloured else (canvas, canvas), jnp.float32)
     colours, own = None, None
     if coloured:
-        colours = draw_colours(jax.random.fold_in(crop_key, 1), (distractors,))
-        own = draw_colours(jax.random.fold_in(digit_key, 1), ())
+        of_crops, of_digit = colour_keys(key)
+        colours, own = draw_colours(of_crops, (distractors,)), draw_colours(of_digit, ())
 
     def step(image: jax.Array, piece: tuple[Any, ...]) -> tuple[jax.Array, None]:
         return lay_over(image, *piece, window=side), None

@@ -35,11 +35,12 @@ def denoised_rows(data: Citations, corruption: float) -> np.ndarray:
     The denoiser is trained on all papers, without labels: each word is told from a paper's words,
     of which a share ``corruption`` is left out at random,
 
-        W = argmin E ||x - W (keep * x, 1)||^2,    row = tanh(W (x, 1)) - mean,
+        W = argmin E sum_papers ||x - W (keep * x, 1)||^2 + RIDGE ||W||^2,
+        row = tanh(W (x, 1)) - mean,
 
     in closed form, as if on infinitely many corrupted papers: the marginalised denoising
     autoencoder, Chen et al. 2012. Words that stand for each other become alike, so that papers
-    may be near that share none.
+    may be near that share none. Rows have no common length; those of their topics have.
     """
     ones = np.zeros((data.nodes, data.words + 1))
     ones[data.paper, data.word], ones[:, -1] = 1, 1
