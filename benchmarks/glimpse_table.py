@@ -8,7 +8,7 @@ Runs of the recipe ``glimpse``, with ``--mnist DIR``, ``--cluttered DIR`` or bot
   cheaper steps cost;
 * one model trained for long;
 * on one seed, windows that turn and what reads without a window, where digits and distractors are
-  rotated and scaled, up to four times as long, or have random colours.
+  rotated and scaled, at most to four times their length, or have random colours.
 
 All models have the same preprocessing network and head; one window of 28 x 28.
 """

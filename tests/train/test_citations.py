@@ -183,6 +183,10 @@ def test_what_does_not_fit_is_told(tmp_path):
         "have an effect",
         "leave",
     )
+    for wrong in ({"neighbours": 800}, {"topics": 201}):
+        ((name, number),) = wrong.items()
+        recipe = tiny("citations", method="denoised", **wrong)
+        assert_names_itself_and_its_cure(recipe.load, f"--{name} {number}", "", f"lower --{name}")
     write(tmp_path)
     assert_names_itself_and_its_cure(
         tiny("citations", task="cora", data_dir=tmp_path, method="nearest", neighbours=4).load,

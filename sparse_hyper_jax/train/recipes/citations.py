@@ -119,9 +119,10 @@ class CitationsRecipe(Recipe):
     def load(self) -> Citations:
         """Draw or read the graph."""
         if self.task == "generated":
-            return draw_citations(self.seed)
-        assert self.data_dir is not None, "checked"
-        data = read_citations(self.data_dir / f"{self.task}.npz")
+            data = draw_citations(self.seed)
+        else:
+            assert self.data_dir is not None, "checked"
+            data = read_citations(self.data_dir / f"{self.task}.npz")
         require(
             self.method == "given" or self.neighbours < data.nodes,
             f"{said(self, 'neighbours')} among {data.nodes} papers",
