@@ -8,7 +8,7 @@ Runs of the recipe ``glimpse``, with ``--mnist DIR``, ``--cluttered DIR`` or bot
   cheaper steps cost;
 * one model trained for long;
 * on one seed, windows that turn and what reads without a window, where digits and distractors are
-  rotated and scaled, at most to four times their length.
+  rotated and scaled, at most to four times their length, or have random colours.
 
 All models have the same preprocessing network and head; one window of 28 x 28.
 """
@@ -28,6 +28,7 @@ TASKS: dict[str, dict[str, Any]] = {
 }
 HARDER: dict[str, dict[str, Any]] = {
     "100 x 100, rotated and scaled": {"canvas": 100, "distractors": 10, "rotated": True},
+    "60 x 60, in colour": {"canvas": 60, "coloured": True},
 }
 TURNING = ("affine", "quad", "stn", "conv")
 READERS: dict[str, dict[str, Any]] = {
