@@ -18,7 +18,7 @@ from typing import Any
 
 from benchmarks.lines import Facts, Line, Lines
 from benchmarks.recipes import train
-from benchmarks.runner import Asked, Benchmark
+from benchmarks.runner import Asked, Benchmark, grid
 from benchmarks.tables import Column, markdown, percent, table
 
 TASKS: dict[str, dict[str, Any]] = {
@@ -41,12 +41,15 @@ TRAINED = (
 )
 """Canvases and steps, with the place given and with the place learned."""
 LEARNED = ("60 x 60", "100 x 100")
-RIVALS: dict[str, dict[str, Any]] = {
-    "eight windows of 12 x 12": {"window": 12, "glimpses": 8},
-    "spatial transformer": {"method": "stn"},
-    "no window": {"method": "conv", "window": None},
+RIVALS: dict[str, tuple[dict[str, Any], tuple[int, ...]]] = {
+    "eight windows of 12 x 12": ({"window": 12, "glimpses": 8}, (15_000, LONGEST)),
+    "spatial transformer": ({"method": "stn"}, (15_000,)),
+    "no window": ({"method": "conv", "window": None}, (15_000,)),
 }
-COMPARED = {"task": "100 x 100", "steps": 15_000}
+"""Their options, and steps."""
+
+LOOKED = {"one window of 32 x 32": "learned", **{rival: rival for rival in RIVALS}}
+LOOKED |= {"a window where the digit is": "floor"}
 REPORTED = {
     "one of 32 x 32": ("learned", 0.0085),
     "eight of 12 x 12": ("eight windows of 12 x 12", 0.0101),
@@ -64,9 +67,8 @@ def settings(asked: Asked, lines: Lines) -> Iterator[Facts]:
         yield {"kind": "floor", "task": task, "steps": steps, "seed": 0}
         if task in LEARNED:
             yield {"kind": "learned", "task": task, "steps": steps, "seed": 0}
-    for rival in RIVALS:
-        yield {"kind": rival, **COMPARED, "seed": 0}
-    yield {"kind": next(iter(RIVALS)), **COMPARED, "steps": LONGEST, "seed": 0}
+    for rival, (_, trained) in RIVALS.items():
+        yield from grid(kind=[rival], task=["100 x 100"], steps=trained, seed=[0])
 
 
 def measure(facts: Facts, asked: Asked) -> Line:
@@ -74,7 +76,8 @@ def measure(facts: Facts, asked: Asked) -> Line:
     options = TASKS[facts["task"]] | {"data": "mnist", "warped": "digit"}
     options |= {name: facts[name] for name in ("steps", "seed")}
     if facts["kind"] == "learned" or facts["kind"] in RIVALS:
-        options |= BEST | RIVALS.get(facts["kind"], {})
+        own, _ = RIVALS.get(facts["kind"], ({}, ()))
+        options |= BEST | own
         return train("glimpse", asked, seconds=True, shrink=2, **options)
     options |= HEADS[facts["reading"]] if facts["kind"] == "head" else BEST
     line = train("glimpse", asked, seconds=True, method="given", **options)
@@ -107,21 +110,21 @@ def write(lines: Lines) -> str:
         errors("train", "place given: train error", kind="floor"),
         errors("test", "test error, the floor", kind="floor"),
     )
-    compared = lines.where(**COMPARED)
-    ways = {"one window of 32 x 32": "learned", **{rival: rival for rival in RIVALS}}
-    ways |= {"a window where the digit is": "floor"}
-    looked = (([name], compared.where(kind=kind)) for name, kind in ways.items())
-    eight = next(iter(RIVALS))
-    looked = [*looked, ([f"{eight}, {LONGEST:,} steps"], lines.where(kind=eight, steps=LONGEST))]
+    large = lines.where(task="100 x 100")
+    looked = [
+        ([name, f"{steps:,}"], large.where(kind=kind, steps=steps))
+        for steps in sorted(set(large.values("steps")))
+        for name, kind in LOOKED.items()
+        if large.where(kind=kind, steps=steps)
+    ]
     parts = [errors("train", "train error"), errors("test", "test error")]
     searched = lines.where(kind="head")
     heads = (([head], searched.where(reading=head)) for head in HEADS)
     tables = [table(["head"], heads, [errors("validation", "validation error, place given")])]
     if canvases:
         tables.insert(0, table(["canvas", "steps"], canvases, results))
-    if any(lines.where(kind=rival) for rival in RIVALS):
-        head = "100 x 100, 15,000 steps"
-        tables.append(table([head], [way for way in looked if way[1]], parts))
+    if looked:
+        tables.append(table(["100 x 100", "steps"], looked, parts))
     return "\n\n".join(tables)
 
 
