@@ -7,7 +7,9 @@ run that was interrupted goes on:
   by errors on validation digits and by time; what test images say is not kept;
 * ``floor``: ``BEST`` with the place given, on canvases of three sizes;
 * ``learned``: ``BEST`` with the place learned;
-* those of ``RIVALS``: other ways to look at the largest canvas, with as many steps.
+* those of ``RIVALS``: other ways to look at the largest canvas, with as many steps;
+* those of ``FOUND``: windows that also move to what is found anywhere (``--soft-argmax``), with the
+  larger head, and the floor of that head.
 
 All of them warp digits instead of images.
 """
@@ -48,6 +50,24 @@ RIVALS: dict[str, tuple[dict[str, Any], tuple[int, ...]]] = {
 }
 """Their options, and steps."""
 
+LARGER_FLOOR = "floor, larger head"
+FOUND: dict[str, tuple[dict[str, Any], tuple[tuple[str, int, int], ...]]] = {
+    "one window, soft-argmax": (
+        {},
+        (("60 x 60", 15_000, 3), ("100 x 100", 15_000, 3), ("100 x 100", LONGEST, 1)),
+    ),
+    "eight windows of 12 x 12, soft-argmax": (
+        {"window": 12, "glimpses": 8, "head_channels": None},
+        (("100 x 100", 15_000, 1), ("100 x 100", LONGEST, 1)),
+    ),
+    "spatial transformer, soft-argmax": ({"method": "stn"}, (("100 x 100", 15_000, 1),)),
+    LARGER_FLOOR: (
+        {"method": "given"},
+        (("60 x 60", 15_000, 1), ("100 x 100", 15_000, 1), ("100 x 100", LONGEST, 1)),
+    ),
+}
+"""Their options, and canvas, steps and seeds of each."""
+
 LOOKED = {"one window of 32 x 32": "learned", **{rival: rival for rival in RIVALS}}
 LOOKED |= {"a window where the digit is": "floor"}
 REPORTED = {
@@ -69,12 +89,20 @@ def settings(asked: Asked, lines: Lines) -> Iterator[Facts]:
             yield {"kind": "learned", "task": task, "steps": steps, "seed": 0}
     for rival, (_, trained) in RIVALS.items():
         yield from grid(kind=[rival], task=["100 x 100"], steps=trained, seed=[0])
+    for kind, (_, trained) in FOUND.items():
+        for task, steps, seeds in trained:
+            yield from grid(kind=[kind], task=[task], steps=[steps], seed=range(seeds))
 
 
 def measure(facts: Facts, asked: Asked) -> Line:
     """Train once."""
     options = TASKS[facts["task"]] | {"data": "mnist", "warped": "digit"}
     options |= {name: facts[name] for name in ("steps", "seed")}
+    if facts["kind"] in FOUND:
+        own, _ = FOUND[facts["kind"]]
+        looks = {} if own.get("method") == "given" else {"shrink": 2, "soft_argmax": True}
+        options |= LARGE | {"warp": 1.0} | looks | own
+        return train("glimpse", asked, seconds=True, **options)
     if facts["kind"] == "learned" or facts["kind"] in RIVALS:
         own, _ = RIVALS.get(facts["kind"], ({}, ()))
         options |= BEST | own

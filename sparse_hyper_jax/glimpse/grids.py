@@ -171,9 +171,11 @@ class Grid:
     Attributes:
         count: how many numbers make one window.
         corners: maps them and the image's shape to corners ``(4, 2)``.
+        moves: for each number the axis along which it moves the window, 0 for rows and 1 for
+            columns; None where it does something else. Empty: no number moves it.
 
     Raises:
-        ValueError: no count of at least 1, or no function.
+        ValueError: no count of at least 1, no function, or not one axis for each number.
 
     Example:
         >>> from sparse_hyper_jax.glimpse import GRIDS
@@ -185,19 +187,28 @@ class Grid:
 
     count: int
     corners: Callable[[jax.Array, Sequence[int]], jax.Array]
+    moves: tuple[int | None, ...] = ()
 
     def __post_init__(self):
         object.__setattr__(self, "count", checks.check_count("count", self.count, 1))
         check_function("corners", self.corners)
+        checks.require(
+            isinstance(self.moves, tuple)
+            and len(self.moves) in (0, self.count)
+            and all(axis is None or axis in (0, 1) for axis in self.moves),
+            f"moves={self.moves!r:.80} for {self.count} numbers",
+            "a tuple with 0, 1 or None for each of them",
+            "pass for instance moves=(0, 1, None) for three",
+        )
 
 
 GridName = Literal["scale", "box", "affine", "quad"]
 
 GRIDS: dict[GridName, Grid] = {
-    "scale": Grid(3, scale_corners),
-    "box": Grid(4, box_corners),
-    "affine": Grid(6, affine_corners),
-    "quad": Grid(8, quad_corners),
+    "scale": Grid(3, scale_corners, (0, 1, None)),
+    "box": Grid(4, box_corners, (0, 0, 1, 1)),
+    "affine": Grid(6, affine_corners, (None, None, 0, None, None, 1)),
+    "quad": Grid(8, quad_corners, (0, 1) * 4),
 }
 """Families of windows by name, from the least free to the freest.
 

@@ -28,6 +28,7 @@ from sparse_hyper_jax.nn.options import check_finite, check_no_container, in_eva
 from sparse_hyper_jax.nn.parameters import RawVariances
 from sparse_hyper_jax.nn.placement import reshape_like, spread_like
 from sparse_hyper_jax.nn.promotion import promote
+from sparse_hyper_jax.nn.soft_argmax import SoftArgmax
 from sparse_hyper_jax.ops import bound_variances
 from sparse_hyper_jax.precision import at_least_float32
 
@@ -65,6 +66,9 @@ class GlimpseAttention(nnx.Module):
         coordinates: let its first convolution see where a pixel lies (CoordConv).
         shrink: let it see averages of squares of pixels of this side, which is cheaper; windows are
             read from the whole image.
+        soft_argmax: move each window also to where its own softmax over the last map of that
+            network lies: what the network learned to find at one place it finds at all, and needs
+            many times fewer steps on a large image. See :meth:`numbers`.
         variance_scale: see ``scale`` of :func:`~sparse_hyper_jax.ops.bound_variances`.
         variance_floor: least variance, in squared pixels.
         num_global: see :func:`~sparse_hyper_jax.glimpse.extract`.
@@ -103,6 +107,7 @@ class GlimpseAttention(nnx.Module):
         strides: Sequence[int] | None = None,
         coordinates: bool = False,
         shrink: int = 1,
+        soft_argmax: bool = False,
         variance_scale: float = 0.1,
         variance_floor: float = 0.0,
         num_global: int = 8,
@@ -145,6 +150,9 @@ class GlimpseAttention(nnx.Module):
         self.place = nnx.Linear(
             self.encoder.features, count, kernel_init=zeros, promote_dtype=promote, rngs=rngs
         )
+        cell = self.encoder.convolutions[-1].out_features
+        finds = checks.check_flag("soft_argmax", soft_argmax)
+        self.soft_argmax = SoftArgmax(cell, self.glimpses, rngs=rngs) if finds else None
         raw_variances = jnp.zeros(self.glimpses)
         self.raw_variances = RawVariances(raw_variances) if reader != "bilinear" else None
         self.rngs = rngs.fork()
@@ -179,24 +187,35 @@ class GlimpseAttention(nnx.Module):
     def numbers(self, images: jax.Array) -> jax.Array:
         """Give the numbers of all windows, ``(b, glimpses, count of the grid)``.
 
-        They are places, so they are computed in float32 or wider, whatever the images are.
+        They are places, so they are computed in float32 or wider, whatever the images are. With
+        ``soft_argmax`` the logit of the expected place, a share of each side, is added to the
+        numbers that move a window along that side (:data:`~sparse_hyper_jax.glimpse.GRIDS`), for
+        they go through a sigmoid; twice the share less 1 where a grid is not bounded.
 
         Raises:
             ValueError: images of another shape, or another grid or number of glimpses than those
                 that the network was made for.
         """
         self._check_options(self.shape)
-        count = GRIDS[self.grid].count
+        grid = GRIDS[self.grid]
         checks.require(
-            self.place.out_features == self.glimpses * count,
+            self.place.out_features == self.glimpses * grid.count,
             f"grid={self.grid!r} and glimpses={self.glimpses} in a network that gives "
             f"{self.place.out_features} numbers",
-            f"{self.glimpses} times {count} numbers",
+            f"{self.glimpses} times {grid.count} numbers",
             "make another network for another grid or number of glimpses",
         )
         images = at_least_float32(as_array("images", images))
-        numbers = self.place(nnx.relu(self.encoder(images)))
-        return reshape_like(numbers, (images.shape[0], self.glimpses, count), images, 1)
+        maps = self.encoder.maps(images)
+        numbers = self.place(nnx.relu(self.encoder.features_of(maps)))
+        numbers = reshape_like(numbers, (images.shape[0], self.glimpses, grid.count), images, 1)
+        if self.soft_argmax is None:
+            return numbers
+        places = self.soft_argmax(maps)
+        moved = jax.scipy.special.logit(places) if self.bounded else 2 * places - 1
+        still = jnp.zeros_like(moved[..., 0])
+        shifts = [still if axis is None else moved[..., axis] for axis in grid.moves]
+        return numbers + jnp.stack(shifts, axis=-1)
 
     def corners(self, numbers: jax.Array) -> jax.Array:
         """Give the corners ``(b, glimpses, 4, 2)`` of windows from their numbers.

@@ -146,6 +146,14 @@ class ImageEncoder(nnx.Module):
         Raises:
             ValueError: images of another shape.
         """
+        return self.features_of(self.maps(images))
+
+    def maps(self, images: jax.Array) -> jax.Array:
+        """Give what the last block makes of images, ``(b, rows, columns, channels)``.
+
+        Raises:
+            ValueError: images of another shape.
+        """
         images = as_array("images", images)
         hidden = images[..., None] if images.ndim == 3 else images
         require(
@@ -163,7 +171,11 @@ class ImageEncoder(nnx.Module):
             hidden = with_coordinates(hidden)
         for convolution, stride in zip(self.convolutions, self.strides, strict=True):
             hidden = nnx.relu(convolution(patches(hidden, window(stride), stride)))
-        return self.linear(hidden.reshape(images.shape[0], -1))
+        return hidden
+
+    def features_of(self, maps: jax.Array) -> jax.Array:
+        """Give the features ``(b, features)`` of what :meth:`maps` gives."""
+        return self.linear(maps.reshape(maps.shape[0], -1))
 
 
 def encoder_for(

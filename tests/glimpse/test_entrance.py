@@ -86,6 +86,10 @@ MISTAKES = {
         "change bounded",
     ),
     "a grid of none": (lambda: Grid(0, box_corners), "count=0", "at least 1", "count"),
+    **{
+        f"moves={moves}": (partial(Grid, 4, box_corners, moves), "for 4 numbers", "each", "moves=")
+        for moves in ((0, 1), (0, 1, 2, None), "0101")
+    },
     "a grid of a name": (
         lambda: Grid(4, "box"),
         "corners='box'",

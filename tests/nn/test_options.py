@@ -188,6 +188,7 @@ MODULES = {
         strides=((2, 2), 2, (9,)),
         coordinates=FLAGS,
         shrink=COUNTS,
+        soft_argmax=FLAGS,
         variance_scale=(-1, *NUMBERS),
         variance_floor=(-1, *NUMBERS),
         num_global=(-1, 1.5, None),

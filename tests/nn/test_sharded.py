@@ -48,7 +48,10 @@ LAYERS = {
     ),
     "sampled": (
         lambda rngs: nn.GlimpseAttention(
-            6, 6, (2, 2), num_global=1, num_local=1, region=(2, 2), **SMALL, rngs=rngs
+            *(6, 6, (2, 2)),
+            **{"num_global": 1, "num_local": 1, "region": (2, 2), "soft_argmax": True},
+            **SMALL,
+            rngs=rngs,
         ),
         IMAGES,
     ),

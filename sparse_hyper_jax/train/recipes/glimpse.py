@@ -129,6 +129,10 @@ class GlimpseRecipe(ImageRecipe):
     coordinates: bool = False
     """Whether its first convolution sees where a pixel lies."""
 
+    soft_argmax: bool = False
+    """Whether windows also move to the middle of a softmax over its last map: found at one place,
+    found at all."""
+
     def check(self) -> None:
         """Raise also if an image would have no baseline, or a window turn that cannot."""
         super().check()
@@ -158,8 +162,9 @@ class GlimpseRecipe(ImageRecipe):
             yield "method", READING
         if self.method == "conv":
             yield "method", ("window", "glimpses", "head", "head_width", "head_channels")
+            yield "method", ("soft_argmax",)
         if self.method == "given":
-            yield "method", ("glimpses", "width", "coordinates", "shrink")
+            yield "method", ("glimpses", "width", "coordinates", "shrink", "soft_argmax")
         if self.head == "mlp":
             yield "head", ("head_channels",)
         if self.reads() == "upright":
@@ -259,9 +264,11 @@ def build(recipe: GlimpseRecipe, canvases: Canvases) -> nnx.Module:
         )
         return GivenClassifier(head)
     reading: AttentionOptions = {}
+    if recipe.method != "conv":
+        reading["soft_argmax"] = recipe.soft_argmax
     reader = recipe.reads()
     if reader is not None:  # baselines have no such options
-        reading = {
+        reading |= {
             "reader": reader,
             "draws": recipe.points_per,
             "num_global": recipe.num_global,
