@@ -8,8 +8,8 @@ run that was interrupted goes on:
 * ``floor``: ``BEST`` with the place given, on canvases of three sizes;
 * ``learned``: ``BEST`` with the place learned;
 * those of ``RIVALS``: other ways to look at the largest canvas, with as many steps;
-* those of ``FOUND``: windows that also move to what is found anywhere (``--soft-argmax``), with the
-  larger head, and the floor of that head.
+* those of ``FOUND``: windows that also move to what is found anywhere (``--soft-argmax``), a few
+  steps beside windows that do not, then longer with the larger head; and the floor of that head.
 
 All of them warp digits instead of images.
 """
@@ -35,7 +35,7 @@ HEADS: dict[str, dict[str, Any]] = {
     "24, 48, 96 channels, warps of 1, weight decay 0.5": {"warp": 1.0, "weight_decay": 0.5},
     "32, 64, 128 channels, warps of 1": LARGE | {"warp": 1.0},
 }
-BEST = HEADS["24, 48, 96 channels, warps of 1"]
+BEST, LARGER = HEADS["24, 48, 96 channels, warps of 1"], HEADS["32, 64, 128 channels, warps of 1"]
 SEARCHED, LONGEST = 3_000, 60_000
 TRAINED = (
     *(("40 x 40", 15_000), ("60 x 60", 15_000)),
@@ -50,19 +50,24 @@ RIVALS: dict[str, tuple[dict[str, Any], tuple[int, ...]]] = {
 }
 """Their options, and steps."""
 
-LARGER_FLOOR = "floor, larger head"
+SOFT, LARGER_FLOOR = {"soft_argmax": True}, "floor, larger head"
 FOUND: dict[str, tuple[dict[str, Any], tuple[tuple[str, int, int], ...]]] = {
+    "one window, smaller head": (BEST, (("100 x 100", SEARCHED, 3),)),
+    "one window, smaller head, soft-argmax": (BEST | SOFT, (("100 x 100", SEARCHED, 3),)),
     "one window, soft-argmax": (
-        {},
+        LARGER | SOFT,
         (("60 x 60", 15_000, 3), ("100 x 100", 15_000, 3), ("100 x 100", LONGEST, 1)),
     ),
     "eight windows of 12 x 12, soft-argmax": (
-        {"window": 12, "glimpses": 8, "head_channels": None},
-        (("100 x 100", 15_000, 1), ("100 x 100", LONGEST, 1)),
+        LARGER | SOFT | {"window": 12, "glimpses": 8, "head_channels": None},
+        (("100 x 100", 15_000, 1),),
     ),
-    "spatial transformer, soft-argmax": ({"method": "stn"}, (("100 x 100", 15_000, 1),)),
+    "spatial transformer, soft-argmax": (
+        LARGER | SOFT | {"method": "stn"},
+        (("100 x 100", 15_000, 1),),
+    ),
     LARGER_FLOOR: (
-        {"method": "given"},
+        LARGER | {"method": "given"},
         (("60 x 60", 15_000, 1), ("100 x 100", 15_000, 1), ("100 x 100", LONGEST, 1)),
     ),
 }
@@ -100,8 +105,7 @@ def measure(facts: Facts, asked: Asked) -> Line:
     options |= {name: facts[name] for name in ("steps", "seed")}
     if facts["kind"] in FOUND:
         own, _ = FOUND[facts["kind"]]
-        looks = {} if own.get("method") == "given" else {"shrink": 2, "soft_argmax": True}
-        options |= LARGE | {"warp": 1.0} | looks | own
+        options |= own if own.get("method") == "given" else {"shrink": 2} | own
         return train("glimpse", asked, seconds=True, **options)
     if facts["kind"] == "learned" or facts["kind"] in RIVALS:
         own, _ = RIVALS.get(facts["kind"], ({}, ()))

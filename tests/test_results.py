@@ -14,7 +14,7 @@ from benchmarks import NAMES, PAGES, __main__, glimpse_headline, lines, recipes,
 from benchmarks.lines import ROOT, Lines
 
 WITHOUT_TABLE = ("sparse_backprop_speed", "gpu")
-UNFINISHED = ("glimpse_headline", "gpu", "shard")
+UNFINISHED = ("gpu", "shard")
 """Benchmarks of which not all settings were measured."""
 
 MEASURED_BY_A_PROGRAM = {
