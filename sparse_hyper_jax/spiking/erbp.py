@@ -144,7 +144,9 @@ def _fire(layer: ErbpLayer, arrived: jax.Array, rule: ErbpRule) -> tuple[ErbpLay
     awake = layer.silent <= 0
     v = jnp.where(awake, layer.v + rule.dt / rule.tau_membrane * (current - layer.v), 0)
     spikes = awake & (v >= rule.threshold)
-    left = jnp.maximum(layer.silent - rule.dt, 0)
+    left = layer.silent - rule.dt
+    # What rounding leaves of a whole number of steps is no step more.
+    left = jnp.where(left <= 1e-3 * rule.dt, 0, left)
     silent = jnp.where(spikes, rule.refractory, left).astype(left.dtype)
     return (
         layer._replace(current=current, v=jnp.where(spikes, 0, v), silent=silent),

@@ -186,9 +186,11 @@ def erbp_parameters(
     for n, (inputs, outputs) in enumerate(itertools.pairwise(sizes)):
         own, back = jax.random.split(jax.random.fold_in(key, n))
         most = math.sqrt(7 / (inputs + outputs))
-        weights.append(jax.random.uniform(own, (inputs, outputs), minval=-most, maxval=most))
+        weights.append(
+            jax.random.uniform(own, (inputs, outputs), jnp.float32, minval=-most, maxval=most)
+        )
         most = math.sqrt(7 / (classes + outputs))
-        drawn = jax.random.uniform(back, (classes, outputs), minval=-most, maxval=most)
+        drawn = jax.random.uniform(back, (classes, outputs), jnp.float32, minval=-most, maxval=most)
         feedback.append(drawn - jnp.mean(drawn, axis=1, keepdims=True))
     feedback[-1] = output_feedback * jnp.eye(classes)
     return ErbpParameters(weights, feedback)

@@ -187,7 +187,9 @@ class _Neuron(NamedTuple):
 
 
 def _step(neuron: _Neuron, v: jax.Array, current: jax.Array) -> LIF:
-    v = neuron.decay * v + current.astype(v.dtype)
+    # A neuron that keeps nothing forgets an infinite potential too: 0 * inf would be NaN.
+    before = jnp.where((neuron.decay == 0) & jnp.isinf(v), 0, v)
+    v = neuron.decay * before + current.astype(v.dtype)
     s = spike(v - neuron.threshold, surrogate=neuron.surrogate, scale=neuron.scale)
     fired = jax.lax.stop_gradient(s) if neuron.detach_reset else s
     if neuron.reset == "zero":

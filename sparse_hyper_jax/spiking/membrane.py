@@ -15,8 +15,8 @@ from sparse_hyper_jax.spiking.membrane_types import (
     MembraneScan,
     MembraneState,
     MembraneStep,
-    check_state,
     enter,
+    enter_state,
     membrane_state,
 )
 from sparse_hyper_jax.spiking.surrogates import spike, surrogate_slope
@@ -72,7 +72,7 @@ def membrane_loss_step(
         (0.03125, [-0.25])
     """
     weights, spikes, target = enter(weights, spikes, target, rule)
-    check_state(weights, state, spikes)
+    state = enter_state(weights, state, spikes)
     return _step(weights, state, spikes, target, rule)
 
 
@@ -212,7 +212,8 @@ def _integrate(w: jax.Array, v: jax.Array, spikes: jax.Array, rule: MembraneRule
     """Add the input; a potential has a ceiling, through which its gradient passes."""
     raw = rule.decay * v + _product(spikes.astype(v.dtype), w.astype(v.dtype))
     cut = jax.lax.stop_gradient(jnp.minimum(raw, rule.threshold))
-    return cut + (raw - jax.lax.stop_gradient(raw))
+    through = jnp.where(jnp.isinf(raw), 0, raw)  # inf - inf would be NaN, below the ceiling too
+    return cut + (through - jax.lax.stop_gradient(through))
 
 
 def _error(

@@ -207,18 +207,22 @@ def enter(
     return weights, spikes, target
 
 
-def check_state(weights: Sequence[jax.Array], state: Any, spikes: jax.Array) -> None:
-    """Raise unless a state fits weights and batch.
+def enter_state(weights: Sequence[jax.Array], state: Any, spikes: jax.Array) -> MembraneState:
+    """Return a state that fits weights and batch, in the dtype of :func:`membrane_state`.
+
+    One of whole numbers, or of fewer bits, would round all that is computed from it.
 
     Raises:
         ValueError: it does not.
     """
     check_instance("state", state, MembraneState)
     found = jax.tree.map(jnp.shape, state)
-    wanted = jax.tree.map(jnp.shape, membrane_state(weights, batch=spikes.shape[:-1]))
+    rest = jax.eval_shape(lambda: membrane_state(weights, batch=spikes.shape[:-1]))
+    wanted = jax.tree.map(jnp.shape, rest)
     require(
         found == wanted,
         f"a state of shapes {found}",
         f"{wanted}",
         "pass the state of the step before, or membrane_state(weights, batch=...)",
     )
+    return jax.tree.map(lambda leaf, like: as_array("state", leaf).astype(like.dtype), state, rest)

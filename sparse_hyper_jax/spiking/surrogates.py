@@ -23,7 +23,7 @@ Example:
     ('sigmoid', 'superspike', 'arctan', 'triangle', 'boxcar')
 """
 
-LEAST_SCALE = 1e-6
+LEAST_SCALE, LARGEST_SCALE = 1e-6, 1e38
 """Of a scale; it stands in denominators."""
 
 
@@ -91,7 +91,7 @@ def surrogate_slope(
         the slopes in the shape of ``u``, float32 or wider.
 
     Raises:
-        ValueError: an unknown surrogate, or a scale that is too small.
+        ValueError: an unknown surrogate, or a scale that is too small or too large.
 
     Reference: Zenke, Ganguli 2018, arXiv 1705.11146 (``superspike``); Neftci, Mostafa, Zenke 2019.
 
@@ -131,7 +131,7 @@ def check_surrogate(surrogate: str, scale: Any) -> None:
     """
     check_choice("surrogate", surrogate, SURROGATES)
     if scale is not None:
-        check_number("scale", scale, at_least=LEAST_SCALE)
+        check_number("scale", scale, at_least=LEAST_SCALE, at_most=LARGEST_SCALE)
 
 
 def _scale(surrogate: str, scale: Any, u: jax.Array) -> jax.Array:

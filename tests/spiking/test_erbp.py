@@ -167,6 +167,22 @@ def test_changes_of_16_bits_are_rounded_once():
     assert (after[:2] == 1).all()
 
 
+@pytest.mark.parametrize(("dt", "steps"), [(0.1, 3), (0.1, 5), (0.2, 3), (0.5, 4), (1.0, 4)])
+def test_a_neuron_is_silent_for_as_many_steps_as_it_is_told(dt, steps):
+    rule = ErbpRule(dt=dt, refractory=round(dt * steps, 6), threshold=1e-3)
+    parameters = ErbpParameters([jnp.full((1, 1), 100.0)], [jnp.ones((1, 1))])
+
+    def step(state, key):
+        one = erbp_step(
+            *(key, parameters, state, jnp.zeros(1, int), jnp.zeros(1)), learning_rate=0.0, rule=rule
+        )
+        return one.state, one.spikes[0][0]
+
+    keys = jax.random.split(jax.random.key(0), 2 * steps + 3)
+    fired = jax.jit(lambda: jax.lax.scan(step, erbp_state(parameters), keys)[1])()
+    assert np.flatnonzero(fired).tolist() == [0, steps + 1, 2 * steps + 2]
+
+
 @pytest.mark.parametrize("where", ["weight", "hidden weight", "label"])
 def test_nan_is_no_silence(where):
     weights, label = list(PARAMETERS.weights), jnp.zeros(3)

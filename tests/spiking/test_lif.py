@@ -101,6 +101,13 @@ def test_an_infinite_current_is_forgotten_by_a_reset_to_zero():
     assert seen.v == -jnp.inf
 
 
+@pytest.mark.parametrize("reset", ["zero", "subtract"])
+def test_a_neuron_that_keeps_nothing_forgets_infinity_too(reset):
+    seen = lif(jnp.array([-jnp.inf, 0.5, jnp.inf, 0.5]), decay=0.0, reset=reset)
+    assert seen.potentials.tolist() == [-jnp.inf, 0.5, jnp.inf, 0.5]
+    assert seen.spikes.tolist() == [0, 0, 1, 0]
+
+
 def test_spikes_are_drawn_at_their_rate_and_again_by_the_same_key():
     rates = jnp.array([0.0, 0.1, 0.5, 1.0])
     draw = jax.jit(lambda key: poisson_spikes(key, rates, steps=4000))

@@ -227,6 +227,28 @@ def test_an_empty_batch_teaches_nothing():
     assert not any(slope.any() for slope in slopes)
 
 
+@pytest.mark.parametrize("dtype", [np.int32, np.float16])
+def test_a_state_of_another_dtype_rounds_no_weight(dtype):
+    weights = [jnp.full((2, 1), 0.75), jnp.full((1, 1), 1e-8)]
+    given = jax.tree.map(lambda leaf: leaf.astype(dtype), membrane_state(weights))
+    one, other = (
+        membrane_loss_step(weights, state, jnp.ones(2), jnp.ones(1))
+        for state in (given, membrane_state(weights))
+    )
+    for found, expected in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
+        assert found.dtype == expected.dtype
+        np.testing.assert_array_equal(found, expected)
+    assert other.state.v[1] == np.float32(1e-8)
+
+
+def test_a_potential_whose_input_overflows_is_at_its_ceiling():
+    found = jax.jit(
+        lambda w: membrane_loss_step([w], membrane_state([w]), jnp.ones(2), jnp.zeros(1))
+    )(jnp.full((2, 1), 3e38))
+    assert (found.loss, found.spikes[0][0]) == (0.5, 1)
+    assert np.isfinite(jax.tree.leaves(found.gradient)).all()
+
+
 def test_a_trace_never_turns_negative():
     one = membrane_loss_step(W, STATE, S, Y, rule=MembraneRule(trace_units=1))
     assert one.spikes[0].sum() > 2

@@ -81,6 +81,14 @@ def test_the_step_is_in_the_dtype_of_its_argument_and_nan_stays():
     assert surrogate_slope(jnp.ones(2, jnp.bfloat16)).dtype == jnp.float32
 
 
+def test_no_slope_is_nan_at_the_largest_scale():
+    @jax.jit
+    def slopes(u):
+        return [surrogate_slope(u, surrogate=name, scale=1e38) for name in SURROGATES]
+
+    assert not np.isnan(slopes(jnp.array([-1.0, 0.0, 1.0]))).any()
+
+
 @pytest.mark.parametrize("function", [spike, surrogate_slope])
 @pytest.mark.parametrize(
     ("options", "found", "expected"),
@@ -88,6 +96,8 @@ def test_the_step_is_in_the_dtype_of_its_argument_and_nan_stays():
         ({"surrogate": "tanh"}, "surrogate='tanh'", "'superspike'"),
         ({"scale": 0.0}, "scale=0.0", "at least 1e-06"),
         ({"scale": float("nan")}, "scale=nan", "at least 1e-06"),
+        ({"scale": float("inf")}, "scale=inf", "at most 1e+38"),
+        ({"scale": 1e39}, "scale=1e+39", "at most 1e+38"),
         ({"scale": "wide"}, "scale='wide'", "one number"),
     ],
 )
