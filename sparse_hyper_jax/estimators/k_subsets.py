@@ -163,6 +163,10 @@ def _finite(logits: jax.Array) -> jax.Array:
 
 
 def _enter(logits: Any, k: Any) -> tuple[jax.Array, int]:
+    """Return logits relative to the largest of them, which is the same law, and the count."""
     logits = as_array("logits", logits)
     checks.check_shape("logits", logits, (None,), "(n,): one number per class")
-    return at_least_float32(logits), checks.check_count("k", k, least=1, most=len(logits))
+    logits, k = at_least_float32(logits), checks.check_count("k", k, least=1, most=len(logits))
+    # Sums of k of them would be lost beside LEAST, or in rounding, where all are far from 0.
+    largest = jnp.max(logits)
+    return logits - jnp.where(jnp.isfinite(largest), largest, 0), k

@@ -198,6 +198,23 @@ def test_too_few_classes_make_no_law():
     assert np.isnan(subset_log_prob(jnp.array([1, 1, 0]), logits, 2))
 
 
+@pytest.mark.parametrize("offset", [-1e31, 1e31, -1e7])
+def test_what_all_logits_share_changes_nothing(offset):
+    @jax.jit
+    def of(logits):
+        mask = jnp.array([1, 1, 0, 0])
+        return (
+            subset_marginals(logits, 2),
+            subset_log_prob(mask, logits, 2),
+            sample_subset(KEY, logits, 2),
+            jax.grad(lambda x: subset_log_prob(mask, x, 2))(logits),
+        )
+
+    near = np.float32([0, 1, -np.inf, 2]) if abs(offset) < 1e8 else np.float32([0, 0, -np.inf, 0])
+    for far, expected in zip(of(near + np.float32(offset)), of(near), strict=True):
+        np.testing.assert_allclose(far, expected, rtol=1e-6, atol=1e-6)
+
+
 def test_peaked_logits_of_many_classes():
     logits = 40 * np.random.default_rng(0).normal(size=500).astype(np.float32)
     marginals = jax.jit(subset_marginals, static_argnums=1)(logits, 50)
