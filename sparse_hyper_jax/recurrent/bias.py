@@ -86,7 +86,8 @@ def fit_decay(
     if len(lags) < 2:
         return 1.0
     with np.errstate(over="ignore"):
-        return float(np.exp(_slope(lags, logs[lags], method)))
+        beta = float(np.exp(_slope(lags, logs[lags], method)))
+    return max(beta, float(np.finfo(np.float64).tiny))  # a factor below all doubles is not 0
 
 
 def _slope(lags: np.ndarray, logs: np.ndarray, method: DecayMethod) -> float:
@@ -149,6 +150,8 @@ def bias_bound(phi: Any, cum: Any, *, tau: int, beta: float) -> BiasBound:
         low = np.max(cum - tail)
     # A sum that has overflown would bound everything by 0.
     low = np.nan if low == np.inf else low
+    if np.isnan(beta) or np.isnan(phi).any():  # also where they would not be read
+        return BiasBound(np.full(len(phi), np.nan), np.full(len(phi), np.nan))
     delta_hat = np.full(len(phi), np.inf) if low <= 0 else tail / low
     return BiasBound(delta_hat, tail)
 
@@ -175,8 +178,8 @@ def choose_lag(
     """Choose the smallest number of steps whose bound is below a tolerated relative bias.
 
     ``K = min{K : delta_hat[K - 1] < delta}`` between ``k_min`` and ``k_max``, and ``k_max`` where
-    there is none. Gradient descent with a relative bias below 1 converges, slowed down by
-    ``1 / (1 - delta)``.
+    there is none; beyond W the last bound holds. Bounds may rise again, as biases do. Gradient
+    descent with a relative bias below 1 converges, slowed down by ``1 / (1 - delta)``.
 
     Args:
         delta_hat: ``(W,)`` of :func:`bias_bound`; NaN bounds nothing.
@@ -203,11 +206,13 @@ def choose_lag(
     _check_known("delta", delta, above=0)
     k_min = checks.check_count("k_min", k_min, least=1)
     k_max = checks.check_count("k_max", k_max, least=k_min)
-    below = np.flatnonzero(bounds < float(delta))
-    lag = int(below[0]) + 1 if len(below) else k_max
-    lag = max(lag, k_min)
-    longer = [bucket for bucket in _buckets(buckets) if bucket >= lag]
-    return min(min(longer, default=lag), k_max)
+    rounded, below = sorted(_buckets(buckets)), bounds < float(delta)
+    for lag in range(k_min, k_max):
+        longer = min(next((bucket for bucket in rounded if bucket >= lag), lag), k_max)
+        # Biases that were measured rise again: what was rounded up to is looked at, not its lag.
+        if below[min(longer, len(below)) - 1]:
+            return longer
+    return k_max
 
 
 def _buckets(buckets: Any) -> list[int]:

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from sparse_hyper_jax import checks
 from sparse_hyper_jax.entrance import as_array, check_function
-from sparse_hyper_jax.norms import in_units
+from sparse_hyper_jax.norms import in_units, unit_of
 from sparse_hyper_jax.precision import wide_dtype
 from sparse_hyper_jax.recurrent.cells import Cell, as_unrolled, check_scalar
 
@@ -118,17 +118,19 @@ def lag_norms(gradients: Any, *, rows: int) -> LagNorms:
     )
     dtype = wide_dtype(*leaves)
     flat = [leaf.astype(dtype).reshape(*leaf.shape[:2], -1) for leaf in leaves]
-    whole = jnp.concatenate(flat, axis=-1) * jnp.asarray(rows, dtype)
-    sums = jnp.cumsum(jnp.mean(whole, axis=1), axis=0)
-    return LagNorms(jnp.mean(lengths(whole), axis=1), lengths(sums))
+    whole, shares = jnp.concatenate(flat, axis=-1), jnp.asarray(rows / flat[0].shape[1], dtype)
+    # Times rows and over n at the end: in between the product could overflow.
+    sums = jnp.cumsum(jnp.sum(whole, axis=1) * shares, axis=0)
+    return LagNorms(jnp.sum(lengths(whole), axis=1) * shares, lengths(sums))
 
 
 def lengths(vectors: jax.Array) -> jax.Array:
     """Give the lengths of the vectors along the last axis, whose derivative at 0 is 0."""
     # Squares of what is left after a hundred lags are below all floats: scaled first.
     largest = jnp.max(jnp.abs(jax.lax.stop_gradient(vectors)), axis=-1, initial=0)
-    unit = jnp.where(largest == 0, 1, largest)
+    unit = unit_of(largest)
     squares = jnp.sum(jnp.square(in_units(vectors, unit[..., None])), axis=-1)
     # A root has no derivative at 0: take it at 1 there and discard the result (double where).
     roots = jnp.sqrt(jnp.where(squares == 0, 1, squares))
-    return jnp.where(squares == 0, 0, roots) * unit
+    found = jnp.where(squares == 0, 0, roots) * unit
+    return jnp.where(largest == jnp.inf, largest, found)

@@ -9,7 +9,7 @@ from jax.core import Tracer
 
 from sparse_hyper_jax import checks
 from sparse_hyper_jax.entrance import as_array, check_function, check_random_key
-from sparse_hyper_jax.precision import at_least_float32
+from sparse_hyper_jax.precision import at_least_float32, wide_dtype
 from sparse_hyper_jax.recurrent.cells import Cell, as_unrolled, check_scalar
 from sparse_hyper_jax.recurrent.measured import as_lag
 
@@ -187,9 +187,11 @@ def _scan(cell: Cell, params: Any, h0: Any, xs: Any, weights: jax.Array) -> tupl
 def _weigh(state: jax.Array, weight: jax.Array) -> jax.Array:
     """Return the state, with its derivative times a weight."""
     fixed = jax.lax.stop_gradient(state)
+    # In the wider dtype: rounded to 16 bits, a weight would be off in every step alike.
+    wide, weight = (leaf.astype(wide_dtype(state, weight)) for leaf in (state, weight))
     # The difference is 0: what is added has a derivative and no value. (A rule of our own would be
     # dropped where JAX differentiates a scan twice.)
-    weighed = fixed + weight.astype(state.dtype) * (state - fixed)
+    weighed = fixed + (weight * (wide - jax.lax.stop_gradient(wide))).astype(state.dtype)
     # Chosen, not multiplied: what is cut off is gone also where it is not finite.
     # An infinite state has no such difference, and goes on as it is.
     whole = (weight == 1) | jnp.isinf(fixed)

@@ -134,6 +134,36 @@ def test_lags_stay_between_limits_and_go_up_to_buckets(options, expected):
     assert recurrent.choose_lag([2.0, 0.8, 0.4, 0.1], np.float32(0.5), **options) == expected
 
 
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"k_min": 1, "k_max": 5}, 1),
+        ({"k_min": 2, "k_max": 4}, 4),
+        ({"k_min": 2, "k_max": 3}, 3),
+        ({"k_min": 2, "k_max": 9}, 4),
+        ({"k_min": 1, "k_max": 5, "buckets": (3, 6)}, 5),
+        ({"k_min": 1, "k_max": 9, "buckets": (6, 2, 4)}, 4),
+        ({"k_min": 7, "k_max": 9}, 9),
+    ],
+)
+def test_a_lag_is_not_rounded_up_to_where_the_bias_has_risen_again(options, expected):
+    assert recurrent.choose_lag([0.1, 0.9, 0.9, 0.2, 0.6], 0.5, **options) == expected
+
+
+def test_a_factor_below_all_doubles_is_not_zero():
+    assert recurrent.fit_decay([1e308, 5e-324], floor=-1000) > 0
+
+
+def test_nan_is_passed_on_also_where_it_would_not_be_read():
+    one, two = [1.0, 0.0], [1.0, 0.5, np.nan]
+    for found in (
+        recurrent.bias_bound(one, np.ones(2), tau=1, beta=np.nan),
+        recurrent.bias_bound(two, np.ones(3), tau=1, beta=0.5),
+    ):
+        assert np.isnan(found.delta_hat).all()
+        assert np.isnan(found.tail).all()
+
+
 def test_what_is_too_large_for_doubles_bounds_nothing():
     assert recurrent.fit_decay([1e-20, 1e300]) == np.inf
     assert np.isnan(recurrent.bias_bound(PHI, [1.0, 1.5, np.inf], tau=1, beta=0.5).delta_hat).all()

@@ -135,3 +135,11 @@ WRONG = [
 @pytest.mark.parametrize(("call", "found"), WRONG, ids=[found for _, found in WRONG])
 def test_mistakes_are_told_in_three_parts(call, found):
     assert_names_itself_and_its_cure(lambda: jax.eval_shape(call), found, "", "")
+
+
+def test_sizes_neither_vanish_nor_overflow_near_the_largest_floats():
+    sizes = np.float32([8e37, 9e37, 1e38, np.inf, 2e-38, 0.0])
+    gradients = np.zeros((6, 2, 2), np.float32)
+    gradients[:, :, 0] = sizes[:, None]
+    found = jax.jit(lambda g: recurrent.lag_norms(g, rows=2).phi)(gradients)
+    np.testing.assert_allclose(found, 2 * sizes, rtol=1e-6)

@@ -72,6 +72,21 @@ def test_random_truncation_is_right_on_average_over_all_cuts():
     assert float(law @ slopes) == pytest.approx(float(exact), rel=1e-5)
 
 
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+def test_weights_are_not_rounded_to_the_bits_of_a_state(dtype):
+    """1.1111 would be 1.1094 in bfloat16, in every one of 100 steps."""
+    weights = np.full(100, 1 / 0.9, np.float32)
+
+    def last(h):
+        scan = recurrent.weighted_scan(
+            lambda a, h, x: h + x, 1.0, h.astype(dtype), jnp.zeros(100, dtype), weights
+        )
+        return scan[0].astype(jnp.float32) * 2.0**-10
+
+    expected = 2.0**-10 * 0.9**-100.0
+    assert float(jax.jit(jax.grad(last))(0.0)) == pytest.approx(expected, rel=0.03)
+
+
 def test_random_cuts_have_their_probabilities_and_weights_the_mean_one():
     chances = jnp.array([0.0, 0.25, 0.5, 0.9])
     draws = 4000
