@@ -66,9 +66,9 @@ class GlimpseAttention(nnx.Module):
         coordinates: let its first convolution see where a pixel lies (CoordConv).
         shrink: let it see averages of squares of pixels of this side, which is cheaper; windows are
             read from the whole image.
-        soft_argmax: move each window also to where its own softmax over the last map of that
-            network lies: what the network learned to find at one place it finds at all, and needs
-            many times fewer steps on a large image. See :meth:`numbers`.
+        soft_argmax: above 0, move each window also to the middle of a softmax of its own over the
+            last map of that network: what it learned to find at one place it finds at all. The
+            number is a factor of the scores; 8 was good for large images. See :meth:`numbers`.
         variance_scale: see ``scale`` of :func:`~sparse_hyper_jax.ops.bound_variances`.
         variance_floor: least variance, in squared pixels.
         num_global: see :func:`~sparse_hyper_jax.glimpse.extract`.
@@ -107,7 +107,7 @@ class GlimpseAttention(nnx.Module):
         strides: Sequence[int] | None = None,
         coordinates: bool = False,
         shrink: int = 1,
-        soft_argmax: bool = False,
+        soft_argmax: float = 0.0,
         variance_scale: float = 0.1,
         variance_floor: float = 0.0,
         num_global: int = 8,
@@ -122,6 +122,7 @@ class GlimpseAttention(nnx.Module):
         self.window = checks.check_index_shape("window", window)
         check_no_container(grid=grid, reader=reader, draws=draws, deterministic=deterministic)
         check_no_container(variance_scale=variance_scale, variance_floor=variance_floor)
+        check_finite("soft_argmax", soft_argmax, at_least=0)
         self.grid: GridName = grid
         self.reader: Reader = reader
         self.draws: Draws = draws
@@ -151,8 +152,8 @@ class GlimpseAttention(nnx.Module):
             self.encoder.features, count, kernel_init=zeros, promote_dtype=promote, rngs=rngs
         )
         cell = self.encoder.convolutions[-1].out_features
-        finds = checks.check_flag("soft_argmax", soft_argmax)
-        self.soft_argmax = SoftArgmax(cell, self.glimpses, rngs=rngs) if finds else None
+        found = {"sharpness": soft_argmax, "rngs": rngs}
+        self.soft_argmax = SoftArgmax(cell, self.glimpses, **found) if soft_argmax else None
         raw_variances = jnp.zeros(self.glimpses)
         self.raw_variances = RawVariances(raw_variances) if reader != "bilinear" else None
         self.rngs = rngs.fork()

@@ -40,7 +40,7 @@ class AttentionOptions(EncoderOptions, total=False):
     num_local: int
     region: Sequence[int]
     draws: Draws
-    soft_argmax: bool
+    soft_argmax: float
     deterministic: bool
 
 

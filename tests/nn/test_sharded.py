@@ -49,7 +49,7 @@ LAYERS = {
     "sampled": (
         lambda rngs: nn.GlimpseAttention(
             *(6, 6, (2, 2)),
-            **{"num_global": 1, "num_local": 1, "region": (2, 2), "soft_argmax": True},
+            **{"num_global": 1, "num_local": 1, "region": (2, 2), "soft_argmax": 2.0},
             **SMALL,
             rngs=rngs,
         ),

@@ -21,9 +21,9 @@ SMALL = {"channels": (2,), "strides": (STRIDE,), "features": 3}
 def test_the_middle_of_a_softmax(scale):
     rng = np.random.default_rng(0)
     maps = rng.normal(size=(2, 3, 4, 5)).astype(np.float32)
-    layer = drawn(lambda: SoftArgmax(5, 2, rngs=nnx.Rngs(0)))
+    layer = drawn(lambda: SoftArgmax(5, 2, sharpness=3.0, rngs=nnx.Rngs(0)))
     layer.scores.kernel[...] = kernel = scale * layer.scores.kernel[...]
-    scores = np.einsum("bhwc,cp->bphw", maps.astype(float), np.asarray(kernel, float))
+    scores = 3.0 * np.einsum("bhwc,cp->bphw", maps.astype(float), np.asarray(kernel, float))
     weights = np.exp(scores - scores.max(axis=(2, 3), keepdims=True))
     weights /= weights.sum(axis=(2, 3), keepdims=True)
     rows, columns = (np.arange(3) + 0.5) / 3, (np.arange(4) + 0.5) / 4
@@ -52,7 +52,7 @@ def test_a_window_follows_what_it_learned_to_find(grid, reader):
     layer = drawn(
         lambda: GlimpseAttention(
             *(HEIGHT, WIDTH, (2, 2)),
-            **{"grid": grid, "reader": reader, "soft_argmax": True} | SMALL,
+            **{"grid": grid, "reader": reader, "soft_argmax": 2.0} | SMALL,
             rngs=nnx.Rngs(0),
         ),
         zeros=("place",),  # so that nothing else moves a window

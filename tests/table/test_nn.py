@@ -84,7 +84,7 @@ def crowded(rngs):
 
 def attention(reader):
     return lambda rngs: nn.GlimpseAttention(
-        8, 8, (2, 2), grid="scale", reader=reader, soft_argmax=True, **SMALL, rngs=rngs
+        8, 8, (2, 2), grid="scale", reader=reader, soft_argmax=2.0, **SMALL, rngs=rngs
     )
 
 

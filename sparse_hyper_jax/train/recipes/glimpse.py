@@ -129,9 +129,9 @@ class GlimpseRecipe(ImageRecipe):
     coordinates: bool = False
     """Whether its first convolution sees where a pixel lies."""
 
-    soft_argmax: bool = False
-    """Whether windows also move to the middle of a softmax over its last map: found at one place,
-    found at all."""
+    soft_argmax: NotNegative = 0.0
+    """Above 0, windows also move to the middle of a softmax over its last map, with this factor of
+    the scores: found at one place, found at all."""
 
     def check(self) -> None:
         """Raise also if an image would have no baseline, or a window turn that cannot."""

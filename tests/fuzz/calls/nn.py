@@ -149,7 +149,7 @@ def attention(rng):
         "channels": shape((2,), optional=True),
         "strides": shape((2,), optional=True),
         "coordinates": flag(False),
-        "soft_argmax": flag(True),
+        "soft_argmax": number(2.0, -1.0),
     }
     arguments |= {
         "variance_scale": number(0.1, -1.0),
