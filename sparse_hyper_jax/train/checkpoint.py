@@ -23,6 +23,7 @@ from typing import Any, NamedTuple, Self
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import orbax.checkpoint as ocp
 
 from sparse_hyper_jax.checks import require
@@ -222,10 +223,12 @@ def own_arrays(state: Any) -> Any:
         state: pytree of arrays and numbers.
 
     Returns:
-        The same pytree of JAX arrays with the same dtypes, none of them weakly typed.
+        The same pytree of JAX arrays with the same dtypes, none of them weakly typed; without
+        ``jax_enable_x64`` those of 64 bits become those of 32.
 
     Raises:
-        ValueError: the state holds a typed random key, or no number at all.
+        ValueError: the state holds a typed random key, a number that 32 bits cannot hold without
+            ``jax_enable_x64``, or no number at all.
     """
 
     def copy(path: Any, leaf: Any) -> jax.Array:
@@ -235,8 +238,10 @@ def own_arrays(state: Any) -> Any:
             "arrays of numbers, which can be saved",
             "use the key that the step receives, or store jax.random.key_data of yours",
         )
+        dtype = jnp.result_type(leaf)
+        _check_narrowed(jax.tree_util.keystr(path), leaf, dtype)
         # A spelled-out dtype is not a weak one: the copy has the type of the step's outputs.
-        return jnp.array(leaf, dtype=jnp.result_type(leaf), copy=True)
+        return jnp.array(leaf, dtype=dtype, copy=True)
 
     copied = jax.tree_util.tree_map_with_path(copy, state)
     require(
@@ -246,6 +251,21 @@ def own_arrays(state: Any) -> Any:
         "put the parameters and the optimizer's state into it",
     )
     return copied
+
+
+def _check_narrowed(name: str, leaf: Any, dtype: np.dtype) -> None:
+    """Raise if an array of NumPy is cast to a dtype that cannot hold what is in it."""
+    if not isinstance(leaf, np.ndarray | np.generic) or leaf.dtype == dtype or not leaf.size:
+        return
+    with np.errstate(over="ignore"):
+        cast = np.asarray(leaf).astype(dtype)
+    lost = cast != leaf if np.issubdtype(dtype, np.integer) else np.isinf(cast) & np.isfinite(leaf)
+    require(
+        not np.any(lost),
+        f"the state at {name} from {leaf.min()} to {leaf.max()}",
+        f"numbers that fit into {dtype}",
+        "lower them, or switch jax_enable_x64 on",
+    )
 
 
 def _is_key(leaf: Any) -> bool:

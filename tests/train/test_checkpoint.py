@@ -259,6 +259,23 @@ def test_copies_are_strongly_typed_and_independent():
     assert copied["c"].unsafe_buffer_pointer() != copied["d"].unsafe_buffer_pointer()
 
 
+@pytest.mark.parametrize(
+    "value", [np.int64(2**40 + 7), np.array([0, -(2**33)]), np.uint64(2**33), np.array([1e300, 1])]
+)
+def test_a_state_that_32_bits_cannot_hold_is_refused(value):
+    with pytest.raises(
+        ValueError, match=r"^found the state at \['n'\] from .*; expected .*32; .*x64"
+    ):
+        own_arrays({"n": value})
+
+
+def test_a_state_of_64_bits_is_narrowed_where_it_fits():
+    state = {"n": np.int64(2**31 - 1), "x": np.array([0.1, np.inf, np.nan]), "empty": np.zeros(0)}
+    copied = own_arrays(state)
+    assert (copied["n"], copied["n"].dtype) == (2**31 - 1, np.int32)
+    np.testing.assert_array_equal(copied["x"], np.float32([0.1, np.inf, np.nan]))
+
+
 @pytest.mark.parametrize("state", [{}, None, {"w": jnp.zeros((0, 2))}])
 def test_state_without_numbers_is_refused(state):
     with pytest.raises(ValueError, match="found a state without numbers; expected"):

@@ -313,11 +313,27 @@ def test_rows_in_parts_of_one_compiled_map():
         ({"distractor_size": 5}, "distractor_size=5 for images of 5x4; .* at most 4 pixels; lower"),
         ({"rows": jnp.zeros(2, jnp.int32)}, r"found rows of shape \(2,\); expected .* \(2, 1\)"),
         ({"rows": jnp.zeros((2, 1))}, "rows of type float32; expected integers from 0 to n - 1"),
+        ({"rows": jnp.array([[0], [-1]])}, "rows from -1 to 0; expected places from 0 to 42"),
+        ({"rows": jnp.array([[43], [1]])}, "rows from 1 to 43; expected places from 0 to 42"),
     ],
 )
 def test_refuses_bad_options(options, message):
     with pytest.raises(ValueError, match=message):
         make_cluttered(jax.random.key(0), INDEX, **{"batch": 2, **ALONE, **options})
+
+
+def test_a_traced_row_outside_is_the_nearest_for_image_and_label_alike():
+    @jax.jit
+    def draw(rows):
+        drawn = make_cluttered(jax.random.key(0), INDEX, batch=4, rows=rows, **ALONE)
+        return drawn.images, drawn.labels
+
+    for outside, nearest in zip(
+        draw(np.array([[-1], [43], [2**31 - 1], [7]])),
+        draw(np.array([[0], [42], [42], [7]])),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(outside, nearest)
 
 
 def test_refuses_a_bad_source():

@@ -96,6 +96,12 @@ def test_make_dataset_refuses(pixels, labels, message):
         make_dataset(pixels, labels, white=16)
 
 
+@pytest.mark.parametrize("white", [0, 1e-46, 1e39, np.inf, np.nan, "white"])
+def test_white_is_a_number_to_divide_by(white):
+    with pytest.raises(ValueError, match="^found white=.*; expected one number"):
+        make_dataset(np.zeros((1, 2, 2)), np.zeros(1, int), white=white)
+
+
 @pytest.mark.parametrize("count", [20, 50, 104, 180])
 @pytest.mark.parametrize("seed", [0, 5])
 def test_cut_is_exact_disjoint_and_stratified(count, seed):

@@ -66,6 +66,16 @@ def test_one_file_is_expected(tmp_path):
     assert_names_itself_and_its_cure(lambda: load_events(tmp_path), "0 files", "one", "npz")
 
 
+@pytest.mark.parametrize("label", [-1, 4])
+def test_a_disc_moves_in_one_of_four_directions(label):
+    assert_names_itself_and_its_cure(
+        lambda: moving_discs(jax.random.key(0), jnp.array([2, label])),
+        f"{label}",
+        "0, 1, 2 or 3",
+        "",
+    )
+
+
 @pytest.fixture(scope="module")
 def discs():
     return jax.jit(lambda key: moving_discs(key, jnp.arange(8) % 4, steps=24).codes)(

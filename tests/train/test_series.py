@@ -120,6 +120,7 @@ def test_canvases_hold_their_images_row_by_row():
         (lambda key: make_series(None), "key=None", "jax.random.key"),
         (lambda key: make_canvas(key, np.zeros((8, 8)), 9), "images of shape (8, 8)", "images"),
         (lambda key: make_canvas(key, load_digits().images, 7), "width=7", "width"),
+        (lambda key: make_canvas(key, load_digits().images, 20.7), "width=20.7", "int"),
         (lambda key: make_canvas(key, load_digits().images, 80, length=400), "width=80", "width"),
     ],
 )

@@ -36,6 +36,16 @@ def test_columns_are_scaled_by_their_first_rows_alone():
     np.testing.assert_allclose(scaled * spread + mean, values)
 
 
+def test_columns_that_cannot_be_scaled_are_told():
+    huge = np.array([[1e200], [2e200], [4e200]])
+    assert_names_itself_and_its_cure(
+        lambda: standardise(huge, 3, ["a"]), "up to 4e+200, of spread inf", "finite", "scale it"
+    )
+    assert_names_itself_and_its_cure(lambda: standardise(huge, -1, ["a"]), "rows=-1", "", "")
+    halves = np.array([[0], [60_000], [30_000]], np.float16)
+    assert np.abs(standardise(halves, 3, ["a"])[0].std() - 1) < 1e-9
+
+
 @pytest.mark.parametrize("value", [0.0, 0.1, 1e100])
 def test_constant_columns_are_told(value):
     values = np.stack([np.arange(50.0), np.full(50, value)], axis=1)

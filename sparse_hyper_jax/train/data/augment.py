@@ -94,7 +94,7 @@ def draw_affine(
         ((2, 2, 2), (2, 2))
     """
     reach = jnp.array([math.radians(rotate), scale, shear, shift, shift], jnp.float32)
-    draws = reach * jax.random.uniform(key, (batch, 5), minval=-1.0, maxval=1.0)
+    draws = reach * jax.random.uniform(key, (batch, 5), jnp.float32, minval=-1.0, maxval=1.0)
     angle, zoom, slant = draws[:, 0], 1.0 + draws[:, 1], draws[:, 2]
     cos, sin = jnp.cos(angle), jnp.sin(angle)
     entries = jnp.stack([cos, slant * cos - sin, sin, slant * sin + cos], axis=-1)

@@ -8,6 +8,8 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
 
 from sparse_hyper_jax.checks import check_count, check_shape, require
 from sparse_hyper_jax.train.data.sequences import ClassIndex, check_index
@@ -62,11 +64,11 @@ def choose_rows(
         ``(batch, digits)`` integers, places in ``index.images``.
 
     Raises:
-        ValueError: ``rows`` of a wrong shape or type.
+        ValueError: ``rows`` of a wrong shape or type, or, where they are known, outside.
     """
-    shape = (batch, digits)
+    shape, last = (batch, digits), len(index.images) - 1
     if rows is None:
-        return jax.random.randint(key, shape, 0, len(index.images), dtype=jnp.int32)
+        return jax.random.randint(key, shape, 0, last + 1, dtype=jnp.int32)
     check_shape("rows", rows, shape, "(batch, digits): one source image per digit")
     require(
         jnp.issubdtype(rows.dtype, jnp.integer),
@@ -74,7 +76,16 @@ def choose_rows(
         "integers from 0 to n - 1",
         "pass places in index.images, for instance jnp.arange(n).reshape(-1, batch, 1)[part]",
     )
-    return rows
+    if not isinstance(rows, Tracer):
+        known = np.asarray(rows)
+        require(
+            known.size == 0 or (known.min() >= 0 and known.max() <= last),
+            f"rows from {known.min()} to {known.max()}" if known.size else "no rows",
+            f"places from 0 to {last}, one for each image",
+            "lower rows, or pass an index of more images",
+        )
+    # Clipped once: an image and its label are read in ways that treat what is outside differently.
+    return jnp.clip(rows, 0, last)
 
 
 def labels_of(index: ClassIndex, rows: jax.Array) -> jax.Array:

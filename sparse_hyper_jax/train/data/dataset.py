@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sparse_hyper_jax.checks import INT32_CELLS, check_shape, require
+from sparse_hyper_jax.checks import INT32_CELLS, check_number, check_shape, require
 
 
 class Dataset(NamedTuple):
@@ -76,6 +76,8 @@ def make_dataset(pixels: np.ndarray, labels: np.ndarray, *, white: float) -> Dat
         "numbers",
         "pass brightness, from 0 for black to white",
     )
+    limits = np.finfo(np.float32)
+    check_number("white", white, at_least=float(limits.tiny), at_most=float(limits.max))
     low, high = pixels.min(), pixels.max()
     require(
         low >= 0 and high <= white,

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from sparse_hyper_jax.checks import check_count, check_shape, require
 from sparse_hyper_jax.entrance import as_array, check_random_key
@@ -64,7 +65,7 @@ def moving_discs(key: jax.Array, labels: jax.Array, *, steps: int = 60) -> Event
         the samples; it may be traced.
 
     Raises:
-        ValueError: no key, no labels, or no steps.
+        ValueError: no key, no labels, a known one that is no direction, or no steps.
 
     Example:
         >>> from sparse_hyper_jax.train.data import moving_discs
@@ -77,6 +78,13 @@ def moving_discs(key: jax.Array, labels: jax.Array, *, steps: int = 60) -> Event
     check_random_key(key)
     labels = as_array("labels", labels, "integers").astype(jnp.int32)
     check_shape("labels", labels, (None,), "(n,): a direction each")
+    if not isinstance(labels, Tracer):
+        require(
+            not jnp.any((labels < 0) | (labels > 3)),
+            f"labels from {min(labels.tolist(), default=0)} to {max(labels.tolist(), default=0)}",
+            "0, 1, 2 or 3: up, down, left, right",
+            "pass labels of these",
+        )
     steps = check_count("steps", steps, least=1)
     return EventSamples(_discs(key, labels, steps), labels, (2, DISC_FIELD, DISC_FIELD))
 

@@ -270,6 +270,12 @@ def make_canvas(
     count, height, wide = images.shape
     digits, length = check_count("digits", digits, 1), check_count("length", length, 1)
     check_number("width", width, at_least=wide, at_most=length // height)
+    require(
+        jnp.issubdtype(jnp.result_type(width), jnp.integer),
+        f"width={width!r:.80}",
+        "a whole number of pixels",
+        "pass an int",
+    )
     width = jnp.asarray(width, jnp.int32)
     which_key, row_key, column_key = jax.random.split(key, 3)
     rows = jax.random.randint(row_key, (digits,), 0, length // width - height + 1, jnp.int32)

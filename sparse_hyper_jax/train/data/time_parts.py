@@ -117,7 +117,7 @@ def standardise(
         the scaled columns, and their ``(n,)`` means and standard deviations.
 
     Raises:
-        ValueError: a column that is constant in these rows.
+        ValueError: no rows, or a column that is constant in them or whose spread is not finite.
 
     Example:
         >>> from sparse_hyper_jax.train.data import standardise
@@ -125,13 +125,21 @@ def standardise(
         >>> scaled[:, 0].tolist(), mean.item(), spread.item()
         ([-1.0, 1.0, 7.0], 2.0, 1.0)
     """
-    first = values[:rows]
-    mean, spread = first.mean(axis=0), first.std(axis=0)
+    rows = check_count("rows", rows, 1)
+    first = values[:rows].astype(np.float64)
+    with np.errstate(over="ignore", invalid="ignore"):
+        mean, spread = first.mean(axis=0), first.std(axis=0)
     for name, column, size in zip(names, first.T, spread, strict=True):
         require(
             np.ptp(column) > 0 and size > 0,
             f"column {name!r} with the same value {column[0]:g} in all {rows} rows of training",
             "a column that varies",
             "leave it out, or bring rows in which it varies",
+        )
+        require(
+            bool(np.isfinite(size)),
+            f"column {name!r} with values up to {np.abs(column).max():g}, of spread {size:g}",
+            "a column whose variance is finite",
+            "scale it down",
         )
     return (values - mean) / spread, mean, spread
