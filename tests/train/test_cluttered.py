@@ -336,6 +336,14 @@ def test_a_traced_row_outside_is_the_nearest_for_image_and_label_alike():
         np.testing.assert_array_equal(outside, nearest)
 
 
+def test_rows_may_have_fewer_bits_than_the_number_of_images():
+    many = INDEX._replace(images=jnp.tile(INDEX.images, (7, 1, 1)))
+    found = jax.eval_shape(
+        lambda: make_cluttered(jax.random.key(0), many, batch=1, rows=jnp.uint8([[3]]), **ALONE)
+    )
+    assert found.labels.shape == (1,)
+
+
 def test_refuses_a_bad_source():
     with pytest.raises(ValueError, match=r"found a Dataset .*index_by_class\(dataset\)"):
         make_cluttered(jax.random.key(0), DATA, batch=2)

@@ -98,7 +98,7 @@ def test_make_dataset_refuses(pixels, labels, message):
 
 @pytest.mark.parametrize("white", [0, 1e-46, 1e39, np.inf, np.nan, "white"])
 def test_white_is_a_number_to_divide_by(white):
-    with pytest.raises(ValueError, match="^found white=.*; expected one number"):
+    with pytest.raises(ValueError, match=r"^found white=.*; expected one number"):
         make_dataset(np.zeros((1, 2, 2)), np.zeros(1, int), white=white)
 
 

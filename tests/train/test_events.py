@@ -78,9 +78,8 @@ def test_a_disc_moves_in_one_of_four_directions(label):
 
 @pytest.fixture(scope="module")
 def discs():
-    return jax.jit(lambda key: moving_discs(key, jnp.arange(8) % 4, steps=24).codes)(
-        jax.random.key(0)
-    )
+    labels = jnp.arange(8, dtype=jnp.int32) % 4  # known, also inside of the program
+    return jax.jit(lambda key: moving_discs(key, labels, steps=24).codes)(jax.random.key(0))
 
 
 def test_a_disc_is_covered_in_front_and_left_behind(discs):

@@ -85,7 +85,7 @@ def choose_rows(
             "lower rows, or pass an index of more images",
         )
     # Clipped once: an image and its label are read in ways that treat what is outside differently.
-    return jnp.clip(rows, 0, last)
+    return jnp.clip(rows, 0, min(last, jnp.iinfo(rows.dtype).max))
 
 
 def labels_of(index: ClassIndex, rows: jax.Array) -> jax.Array:

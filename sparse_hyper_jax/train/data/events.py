@@ -79,9 +79,10 @@ def moving_discs(key: jax.Array, labels: jax.Array, *, steps: int = 60) -> Event
     labels = as_array("labels", labels, "integers").astype(jnp.int32)
     check_shape("labels", labels, (None,), "(n,): a direction each")
     if not isinstance(labels, Tracer):
+        known = np.asarray(labels)
         require(
-            not jnp.any((labels < 0) | (labels > 3)),
-            f"labels from {min(labels.tolist(), default=0)} to {max(labels.tolist(), default=0)}",
+            not np.any((known < 0) | (known > 3)),
+            f"labels from {known.min(initial=0)} to {known.max(initial=0)}",
             "0, 1, 2 or 3: up, down, left, right",
             "pass labels of these",
         )
