@@ -149,6 +149,8 @@ def decolle_step(
         p = alpha * layer.p + (1 - alpha) * layer.q
         q = beta * layer.q + (1 - beta) * inputs
         refractory = gamma * layer.refractory - layer.spikes
+        # Also for the shares: what a neuron has kept is a constant of its step.
+        p, q, refractory = jax.lax.stop_gradient((p, q, refractory))
         u = _product(p, w.astype(dtype)) + refractory
         s = spike(u, surrogate=surrogate, scale=scale)
         score = _product(s, jax.lax.stop_gradient(g.astype(dtype)))

@@ -87,6 +87,20 @@ def test_a_loss_has_a_gradient_for_its_own_layer_alone(ran):
         assert not alone[n][1 - n].any()
 
 
+def test_no_gradient_reaches_the_shares_or_the_state_that_is_returned(ran):
+    state = jax.tree.map(lambda leaf: leaf[-1], ran[0].state)
+
+    def total(shares, weights):
+        one = decolle_step(weights, READOUTS, state, SPIKES[0], TARGET, **shares)
+        return one.losses.sum() + sum(leaf.sum() for leaf in jax.tree.leaves(one.state))
+
+    shares, weights = jax.jit(jax.grad(total, (0, 1)))(
+        {"alpha": 0.97, "beta": 0.92, "gamma": 0.65}, WEIGHTS
+    )
+    assert not any(shares.values())
+    assert all(np.abs(slope).max() > 0 for slope in weights)
+
+
 def test_no_gradient_reaches_the_past_the_input_or_a_readout():
     state = decolle_state(WEIGHTS, batch=(BATCH,))
     state = jax.tree.map(lambda leaf: leaf + 0.125, state)
