@@ -9,9 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from sparse_hyper_jax.checks import require
+from sparse_hyper_jax.train.checkpoint import describe
 from sparse_hyper_jax.train.npz import NUMBERS, read_npz
 
-ABOUT = ("run", "score", "step")
+ABOUT = ("leaves", "run", "score", "step")
 """Arrays of the file beside the parameters."""
 
 CHANGE = "start a new run with another --out DIR and no --resume"
@@ -49,20 +50,27 @@ class BestParameters:
             best, when = self._about(read_npz(self.path, change=CHANGE, names=ABOUT))
             if (score, -step) <= (best, -when):
                 return
-        leaves = [_to_numbers(leaf) for leaf in jax.device_get(jax.tree.leaves(parameters))]
-        run = np.frombuffer(self.run.encode(), np.uint8)
+        parameters = jax.tree.map(np.asarray, jax.device_get(parameters))
+        leaves = [_to_numbers(leaf) for leaf in jax.tree.leaves(parameters)]
+        about = {
+            "leaves": np.frombuffer(_names(parameters).encode(), np.uint8),
+            "run": np.frombuffer(self.run.encode(), np.uint8),
+            "score": np.float64(score),
+            "step": np.int64(step),
+        }
         written = self.path.with_suffix(".new.npz")
-        np.savez(written, *leaves, run=run, score=np.float64(score), step=np.int64(step))
+        np.savez(written, *leaves, **about)
         written.replace(self.path)  # at once: a killed run leaves the old file or the new one
 
     def read(self, like: Any) -> tuple[float, int, Any]:
         """Give score, step and parameters of the best.
 
         Args:
-            like: pytree of arrays of the same structure, shapes and dtypes.
+            like: pytree of arrays of the same names, shapes and dtypes.
 
         Raises:
-            ValueError: nothing was offered yet, other parameters, another run or a damaged file.
+            ValueError: nothing was offered yet, other parameters, another run, a damaged file, or
+                one of an earlier version, without the names of the parameters.
         """
         require(
             self.path.exists(),
@@ -71,19 +79,23 @@ class BestParameters:
             "train first",
         )
         arrays = read_npz(self.path, change=CHANGE, kinds=NUMBERS + "c")
-        wanted, structure = jax.tree.flatten(like)
         score, step = self._about(arrays)
-        leaves = [arrays.get(f"arr_{number}") for number in range(len(arrays) - len(ABOUT))]
-        found = [None if leaf is None else _kind(leaf) for leaf in leaves]
-        expected = [_kind(_to_numbers(jnp.asarray(leaf))) for leaf in wanted]
+        like = jax.tree.map(jnp.asarray, like)
+        # Names too: of equal shapes one parameter would be taken for another.
+        names, expected = arrays["leaves"].tobytes().decode(errors="replace"), _names(like)
         require(
-            found == expected,
-            f"parameters {found} in {self.path}",
-            f"{expected}",
+            names == expected,
+            f"parameters {names.splitlines()} in {self.path}",
+            f"{expected.splitlines()}",
             "pass the parameters of the same model",
         )
+        wanted, structure = jax.tree.flatten(like)
+        leaves = [arrays.get(f"arr_{number}") for number in range(len(arrays) - len(ABOUT))]
+        found = [None if leaf is None else _kind(leaf) for leaf in leaves]
+        kinds = [_kind(_to_numbers(leaf)) for leaf in wanted]
+        require(found == kinds, f"arrays {found} in {self.path}", f"{kinds}", CHANGE)
         named = [
-            jnp.asarray(leaf.view(jnp.result_type(one)))
+            jnp.asarray(leaf.view(one.dtype))
             for leaf, one in zip(leaves, wanted, strict=True)
             if leaf is not None
         ]
@@ -91,14 +103,16 @@ class BestParameters:
 
     def _about(self, arrays: dict[str, np.ndarray]) -> tuple[float, int]:
         kinds = {name: _kind(arrays[name]) for name in ABOUT if name in arrays}
-        run = arrays["run"] if "run" in arrays else np.zeros(0)
+        texts = {
+            name: f"uint8[{arrays[name].size}]" for name in ("leaves", "run") if name in arrays
+        }
         require(
-            kinds == {"run": f"uint8[{run.size}]", "score": "float64[]", "step": "int64[]"},
+            kinds == texts | {"score": "float64[]", "step": "int64[]"} and len(texts) == 2,
             f"{self.path} with {kinds}",
-            "the name of the run, a score and a step beside the parameters",
+            "names of the parameters and of the run, a score and a step beside the parameters",
             CHANGE,
         )
-        name = run.tobytes().decode(errors="replace")
+        name = arrays["run"].tobytes().decode(errors="replace")
         require(
             self.run in ("", name),
             f"{self.path} of the run {name!r}",
@@ -112,6 +126,10 @@ def _to_numbers(leaf: Any) -> np.ndarray:
     # npz files keep the bytes of a bfloat16, but not its name: as unsigned numbers they come back.
     array = np.asarray(leaf)
     return array.view(f"u{array.dtype.itemsize}") if array.dtype.kind == "V" else array
+
+
+def _names(parameters: Any) -> str:
+    return "\n".join(describe(parameters))
 
 
 def _kind(leaf: np.ndarray) -> str:

@@ -26,7 +26,7 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
-from sparse_hyper_jax.checks import require
+from sparse_hyper_jax.checks import check_count, require
 from sparse_hyper_jax.dist.processes import first_does
 
 DAMAGED = ".damaged"
@@ -63,11 +63,14 @@ class Checkpoints:
         keep: number of checkpoints to keep; more than one, in case the newest cannot be read.
         run: name of the run, ``RunFolder.run``; checkpoints of another one are refused. Without it
             any are taken.
+
+    Raises:
+        ValueError: ``keep`` is no int of at least 1.
     """
 
     def __init__(self, path: str | Path, *, keep: int = 2, run: str = ""):
         options = ocp.CheckpointManagerOptions(
-            max_to_keep=keep,
+            max_to_keep=check_count("keep", keep, 1),
             create=True,
             # The state's buffers are donated to the next dispatch, so nothing may read them later.
             enable_async_checkpointing=False,
@@ -99,7 +102,17 @@ class Checkpoints:
             step: number of finished steps, more than in any checkpoint that is there.
             state: pytree of arrays, with no typed random key in it.
             about: further values, of JSON types.
+
+        Raises:
+            ValueError: there is a checkpoint of this step, or of a later one.
         """
+        steps = self.steps()
+        require(
+            not steps or step > steps[-1],
+            f"step {step} to save in {self.path}, with checkpoints of the steps {steps}",
+            f"a step after {steps[-1] if steps else step}",
+            "go on from restore, or start a new run with another --out DIR",
+        )
         leaves = jax.tree.leaves(state)
         arrays = {str(index): leaf for index, leaf in enumerate(leaves) if leaf.size}
         args = ocp.args.Composite(

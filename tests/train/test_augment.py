@@ -100,6 +100,14 @@ def test_drawn_maps_stay_in_range_and_fill_it():
         assert relative.var() == pytest.approx(1 / 3, abs=0.02)
 
 
+def test_drawn_maps_are_of_32_bits_with_64_too():
+    with jax.enable_x64(True):
+        maps = jax.eval_shape(
+            lambda: draw_affine(jax.random.key(0), 4, rotate=9.0, scale=0.1, shear=0.1, shift=1.0)
+        )
+    assert [one.dtype for one in maps] == [jnp.float32, jnp.float32]
+
+
 @pytest.mark.parametrize("name", ["rotate", "scale", "shear", "shift"])
 def test_each_magnitude_alone_changes_the_images(name):
     images = random_images(8, 8)

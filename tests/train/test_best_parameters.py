@@ -70,8 +70,27 @@ def test_reading_nothing_or_another_model_is_an_error(best):
 
 def test_parameters_of_another_dtype_are_an_error(best):
     best.offer(0.5, 1, {"w": jnp.zeros(2)})
-    with pytest.raises(ValueError, match=r"found parameters \['float32\[2\]'\] in .*float16\[2\]"):
+    with pytest.raises(ValueError, match=r"found parameters .* float32\[2\]\"\] in .*float16\[2\]"):
         best.read({"w": jnp.zeros(2, jnp.float16)})
+
+
+@pytest.mark.parametrize(
+    ("kept", "like"),
+    [
+        ({"a": jnp.zeros(2), "b": jnp.ones(2)}, {"b": jnp.zeros(2), "z": jnp.zeros(2)}),
+        ({"a": jnp.ones(2, jnp.bfloat16)}, {"a": jnp.zeros(2, jnp.uint16)}),
+    ],
+)
+def test_parameters_of_other_names_or_of_the_same_bits_are_not_mixed_up(best, kept, like):
+    best.offer(0.5, 1, kept)
+    assert_names_itself_and_its_cure(lambda: best.read(like), "['a']", "['", "same model")
+
+
+def test_a_file_of_an_earlier_version_is_told(best):
+    np.savez(best.path, **{name: GOOD[name] for name in GOOD if name != "leaves"})
+    for use in (lambda: best.read({"w": jnp.zeros(2)}), lambda: best.offer(0.9, 4, tree(1.0))):
+        with pytest.raises(ValueError, match=r"^found .*best\.npz.*; expected .*; .*--out DIR"):
+            use()
 
 
 def test_best_of_another_run_is_never_believed(tmp_path):
@@ -84,6 +103,12 @@ def test_best_of_another_run_is_never_believed(tmp_path):
 
 GOOD = {"arr_0": np.zeros(2, np.float32), "run": np.zeros(0, np.uint8)}
 GOOD |= {"score": np.float64(0.5), "step": np.int64(3)}
+GOOD |= {"leaves": np.frombuffer(b"['w'] float32[2]", np.uint8)}
+
+
+def test_the_good_file_is_read(best):
+    np.savez(best.path, **GOOD)
+    assert best.read({"w": jnp.ones(2)})[:2] == (0.5, 3)
 
 
 @pytest.mark.parametrize(("damage", "write"), hostile_npz(GOOD, "score").items())
@@ -95,7 +120,7 @@ def test_damaged_file_is_told_in_three_parts(best, damage, write):
             use()
 
 
-@pytest.mark.parametrize("name", ["arr_0", "arr_7", "score", "run"])
+@pytest.mark.parametrize("name", ["arr_0", "arr_7", "score", "run", "leaves"])
 def test_file_without_one_of_its_arrays_is_refused(best, name):
     arrays = dict(GOOD)
     arrays["else"] = arrays.pop(name, np.zeros(1))

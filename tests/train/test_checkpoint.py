@@ -120,6 +120,21 @@ def test_only_the_newest_are_kept(tmp_path):
     assert restore(tmp_path).step == 300
 
 
+@pytest.mark.parametrize("step", [10, 20, 1])
+def test_steps_that_do_not_grow_are_refused(two_saved, step):
+    message = rf"^found step {step} .*\[10, 20\]; expected a step after 20; .*--out DIR"
+    with Checkpoints(two_saved) as checkpoints:
+        with pytest.raises(ValueError, match=message):
+            checkpoints.save(step, {"w": jnp.zeros(100)}, {})
+        assert checkpoints.steps() == [10, 20]
+
+
+@pytest.mark.parametrize("keep", [0, -1, None, 1.5])
+def test_at_least_one_is_kept(tmp_path, keep):
+    with pytest.raises(ValueError, match=r"^found keep=.*; expected an int of at least 1"):
+        Checkpoints(tmp_path, keep=keep)
+
+
 @pytest.mark.parametrize("missing", [None, "about", "arrays", "_CHECKPOINT_METADATA"])
 def test_interrupted_save_leaves_the_previous_checkpoint(tmp_path, missing):
     save_all(tmp_path, [10, 20, 30])

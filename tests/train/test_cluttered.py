@@ -8,6 +8,7 @@ import pytest
 from scipy import stats
 
 from sparse_hyper_jax.train.data import Dataset, index_by_class, load_digits, make_cluttered
+from sparse_hyper_jax.train.data.canvases import cut_out
 
 SMALLEST_P = 1e-4  # keys are fixed, so that a test passes always or never
 COUNTS = (3, 12, 7, 1, 20)
@@ -132,6 +133,17 @@ def test_colours_are_those_of_each_piece_and_leave_places_as_they_are():
     shares = other[one > 0] / other.max(axis=-1)[one > 0][:, None]
     found = {tuple(share) for share in shares.round(3).tolist()}
     assert len(found) > 6  # several colours on a canvas
+
+
+def test_colours_and_types_are_alike_with_64_bits():
+    with jax.enable_x64(True):
+        key = jax.random.key(0)
+        shapes = jax.eval_shape(lambda: make_cluttered(key, INDEX, batch=2, coloured=True, **ALONE))
+        centres = np.zeros((2, 2), np.float32)
+        cut = jax.eval_shape(lambda images: cut_out(images, centres, 5), shapes.images)
+    assert (shapes.images.shape, shapes.images.dtype) == ((2, 9, 9, 3), jnp.float32)
+    assert (shapes.labels.dtype, shapes.centres.dtype) == (jnp.int32, jnp.float32)
+    assert (cut.shape, cut.dtype) == ((2, 5, 5, 3), jnp.float32)
 
 
 def test_same_bytes_under_vmap():

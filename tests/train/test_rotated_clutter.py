@@ -44,6 +44,15 @@ def golden():
     return draw_jit(jax.random.key(0), digits_index(), batch=4, **SMALL)
 
 
+def test_colours_and_types_are_alike_with_64_bits():
+    index = digits_index()
+    with jax.enable_x64(True):
+        draw = functools.partial(make_rotated_cluttered, batch=2, coloured=True, **SMALL)
+        shapes = jax.eval_shape(lambda: draw(jax.random.key(0), index))
+    assert (shapes.images.shape, shapes.images.dtype) == ((2, 40, 40, 3), jnp.float32)
+    assert (shapes.labels.dtype, shapes.centres.dtype) == (jnp.int32, jnp.float32)
+
+
 def coded_images(count=5, height=17, width=15):
     """Images whose pixels are all different: 1 + their place in the array."""
     pixels = np.arange(1, count * height * width + 1, dtype=np.float32)

@@ -99,6 +99,15 @@ def test_render_one_number():
     np.testing.assert_array_equal(image, np.tile(np.repeat(places, WIDTH), (HEIGHT, 1)))
 
 
+@pytest.mark.parametrize("number", [-1, 100])
+def test_known_numbers_of_other_digits_are_refused(number):
+    message = (
+        rf"^found numbers from .*{number}.*; expected numbers from 0 to 99, .*; .*raise digits"
+    )
+    with pytest.raises(ValueError, match=message):
+        render(jax.random.key(0), INDEX, jnp.array([7, number]), digits=2)
+
+
 def test_rows_of_an_image_stay_upright():
     # Images side by side, not stacked: row i of the strip is row i of each digit.
     pixels = np.arange(2 * 2 * 3, dtype=np.float32).reshape(2, 2, 3)

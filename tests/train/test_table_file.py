@@ -49,6 +49,16 @@ def test_gaps_take_the_value_before_if_asked(tmp_path):
     assert table.values[:, 0].tolist() == [1, 1, 1, 2, 2]
 
 
+@pytest.mark.parametrize("cell", ['""', '" "'])
+def test_a_quoted_gap_is_no_empty_line(tmp_path, cell):
+    (tmp_path / "one.csv").write_text(f"a\n1\n{cell}\n2\n{cell}\n \n")
+    table = read_table(tmp_path / "one.csv", missing="previous")
+    assert table.values[:, 0].tolist() == [1, 1, 2, 2]
+    assert_names_itself_and_its_cure(
+        lambda: read_table(tmp_path / "one.csv"), "line 3, column 'a', one of 2", "a number", ""
+    )
+
+
 @pytest.mark.parametrize(
     ("content", "columns", "found", "expected"),
     [

@@ -165,7 +165,7 @@ def cut_out(images: jax.Array, centres: jax.Array, side: int) -> jax.Array:
     channels = images.shape[3:]
 
     def cut(image: jax.Array, corner: jax.Array) -> jax.Array:
-        start = (*corner, *(0 for _ in channels))
+        start = (*corner, *(np.int32(0) for _ in channels))
         return jax.lax.dynamic_slice(image, start, (side, side, *channels))
 
     return jax.vmap(cut)(images, corners)

@@ -145,7 +145,8 @@ def _add(canvases: jax.Array, patches: jax.Array, corners: jax.Array) -> jax.Arr
     Returns:
         as ``canvases``.
     """
-    channels = (0,) * (canvases.ndim - 3)
+    # Typed as corners are: under jax_enable_x64 a bare 0 is an int64, and places have one type.
+    channels = (np.zeros((), corners.dtype),) * (canvases.ndim - 3)
 
     def step(canvas: jax.Array, piece: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
         patch, corner = piece

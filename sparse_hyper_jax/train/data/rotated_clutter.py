@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.scipy.ndimage import map_coordinates
 
 from sparse_hyper_jax.checks import check_count, require
@@ -147,7 +148,7 @@ def lay_over(
     shown, start, sides = front, (*corner,), (window, window)
     if colour is not None:
         front = front[:, :, None]
-        shown, start, sides = front * colour, (*start, 0), (*sides, len(colour))
+        shown, start, sides = front * colour, (*start, np.int32(0)), (*sides, len(colour))
     behind = jax.lax.dynamic_slice(canvas, start, sides)
     return jax.lax.dynamic_update_slice(canvas, front * shown + (1.0 - front) * behind, start)
 

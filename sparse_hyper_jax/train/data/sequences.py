@@ -8,6 +8,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from sparse_hyper_jax.checks import INT32_CELLS, check_count, check_shape, require
 from sparse_hyper_jax.train.data.dataset import Dataset
@@ -174,6 +175,9 @@ def render(key: jax.Array, index: ClassIndex, numbers: jax.Array, *, digits: int
     Returns:
         ``(..., h, digits * w)`` images.
 
+    Raises:
+        ValueError: a number outside, where they are known.
+
     Example:
         >>> from sparse_hyper_jax.train.data import index_by_class, load_digits, render
         >>> index = index_by_class(load_digits())
@@ -182,6 +186,14 @@ def render(key: jax.Array, index: ClassIndex, numbers: jax.Array, *, digits: int
     """
     base = index.counts.shape[0]
     powers = np.array([base**power for power in reversed(range(digits))], np.int32)
+    if not isinstance(numbers, Tracer):
+        known = np.asarray(numbers)
+        require(
+            known.size == 0 or (known.min() >= 0 and known.max() < base**digits),
+            f"numbers from {known.min()} to {known.max()}" if known.size else "no numbers",
+            f"numbers from 0 to {base**digits - 1}, of digits={digits} with {base} classes",
+            "pass others, or raise digits",
+        )
     classes = numbers[..., None] // powers % base
     within = jax.random.randint(key, classes.shape, 0, index.counts[classes], dtype=jnp.int32)
     drawn = index.images[index.starts[classes] + within]

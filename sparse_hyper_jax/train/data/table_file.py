@@ -107,7 +107,8 @@ def _delimiter(text: str) -> str:
 
 
 def _rows(path: Path, text: str, delimiter: str) -> Iterator[_Row]:
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    lines = list(io.StringIO(text, newline=""))
+    reader = csv.reader(lines, delimiter=delimiter, strict=True)
     begun, empty = False, 0
     while True:
         line = reader.line_num + 1  # a quoted cell may go over several lines
@@ -120,7 +121,8 @@ def _rows(path: Path, text: str, delimiter: str) -> Iterator[_Row]:
                 f"found {error} in {path}, from line {line} on; expected cells separated by"
                 f" {DELIMITERS[delimiter]}; close the quotes there, or remove them"
             ) from error
-        if len(cells) < 2 and not "".join(cells).strip():
+        # A cell of two quotes is a gap, and no empty line.
+        if len(cells) < 2 and not "".join(lines[line - 1 : reader.line_num]).strip():
             empty = empty or line
             continue
         require(
