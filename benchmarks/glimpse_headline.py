@@ -56,7 +56,10 @@ FOUND: dict[str, tuple[dict[str, Any], tuple[tuple[str, int, int], ...]]] = {
     "one window, smaller head": (BEST, (("100 x 100", SEARCHED, 3),)),
     "one window, smaller head, soft-argmax": (BEST | SOFT, (("100 x 100", SEARCHED, 3),)),
     "one window, smaller head, soft-argmax x 8": (BEST | SHARP, (("100 x 100", SEARCHED, 3),)),
-    "one window, soft-argmax x 8": (LARGER | SHARP, (("100 x 100", 15_000, 3),)),
+    "one window, soft-argmax x 8": (
+        LARGER | SHARP,
+        (("100 x 100", 15_000, 3), ("100 x 100", LONGEST, 1)),
+    ),
     "one window, soft-argmax": (
         LARGER | SOFT,
         (("60 x 60", 15_000, 3), ("100 x 100", 15_000, 3), ("100 x 100", LONGEST, 1)),
