@@ -64,6 +64,10 @@ FOUND: dict[str, tuple[dict[str, Any], tuple[tuple[str, int, int], ...]]] = {
         LARGER | SOFT,
         (("60 x 60", 15_000, 3), ("100 x 100", 15_000, 3), ("100 x 100", LONGEST, 1)),
     ),
+    "one window, every pixel seen, soft-argmax x 8": (
+        LARGER | SHARP | {"shrink": 1},
+        (("60 x 60", 15_000, 3),),
+    ),
     "eight windows of 12 x 12, soft-argmax": (
         LARGER | SOFT | {"window": 12, "glimpses": 8, "head_channels": None},
         (("100 x 100", 15_000, 1),),

@@ -168,5 +168,7 @@ def _enter(logits: Any, k: Any) -> tuple[jax.Array, int]:
     checks.check_shape("logits", logits, (None,), "(n,): one number per class")
     logits, k = at_least_float32(logits), checks.check_count("k", k, least=1, most=len(logits))
     # Sums of k of them would be lost beside LEAST, or in rounding, where all are far from 0.
-    largest = jnp.max(logits)
+    # A constant: the law does not depend on it, and the slope of a maximum may be 0 / 0 where a
+    # program computes the logits twice and rounds them differently.
+    largest = jax.lax.stop_gradient(jnp.max(logits))
     return logits - jnp.where(jnp.isfinite(largest), largest, 0), k
