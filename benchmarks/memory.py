@@ -6,7 +6,8 @@ the read and its gradient with respect to addresses and to the rows that were re
 these, added up where rows are equal, and Adam on these rows alone (``update_rows``), table and
 state given away; "in an autoencoder": of 1,024 images of 784 pixels, with four heads, 128 units
 before and a linear decoder behind. "dense slope": the gradient has the shape of the table. "dense
-Adam" and "``lazy_rows``" are optimizers on top of that.
+Adam" and "``lazy_rows``" are optimizers on top of that. "Large pages" are those of a process that
+was started with ``GLIBC_TUNABLES=glibc.malloc.hugetlb=1``, on Linux.
 
 Part ``image``: a photograph of 106 x 160 pixels that scikit-learn brings, half of the pixels for
 training, a quarter each for validation and test, about 6,000 numbers for every method. Part
@@ -32,6 +33,9 @@ PROGRAMS = {
     "adam": "dense Adam",
     "lazy": "`lazy_rows`",
 }
+BY_ROWS = ("slopes", "update", "autoencode")
+"""Those that touch what is read, and nothing else."""
+
 IMAGES = {
     "grid": "plain grid of colours",
     "decoded": "plain grid of 4 features, decoder",
@@ -54,6 +58,7 @@ METHODS = {"image": IMAGES, "characters": EMBEDDINGS}
 def settings(asked: Asked, lines: Lines) -> Iterator[Facts]:
     """Give the times first, then both comparisons."""
     yield SPEED | {"cells": list(CELLS)}
+    yield SPEED | {"cells": list(CELLS), "pages": "large"}
     for seed in asked.seeds:
         for part, methods in METHODS.items():
             yield from grid(part=[part], seed=[seed], method=methods)
@@ -66,13 +71,16 @@ def measure(facts: Facts, asked: Asked) -> Line:
 
 def times(lines: Lines) -> str:
     """Write a row for each program, a column for each size."""
-    (line,) = lines
-    taken = line["milliseconds"]
     rows = []
-    for name, words in PROGRAMS.items():
-        row = [taken[name][str(size)] for size in line["cells"]]
-        rows.append([words, *(f"{time:.3g}" for time in row), f"x {row[-1] / row[0]:.3g}"])
-    heads = [f"{size:,} x {size:,}" for size in line["cells"]]
+    for line in lines:
+        large = line.get("pages") == "large"
+        for name, words in PROGRAMS.items():
+            if large and name not in BY_ROWS:
+                continue
+            row = [line["milliseconds"][name][str(size)] for size in line["cells"]]
+            head = f"{words}, large pages" if large else words
+            rows.append([head, *(f"{time:.3g}" for time in row), f"x {row[-1] / row[0]:.3g}"])
+    heads = [f"{size:,} x {size:,}" for size in CELLS]
     return markdown(["milliseconds of a step", *heads, "last to first"], rows)
 
 
@@ -111,6 +119,7 @@ BENCHMARK = Benchmark(
     measure=measure,
     tiny=[
         {"part": "speed", "reads": 8, "features": 2, "cells": [4, 8]},
+        {"part": "speed", "reads": 8, "features": 2, "cells": [4], "pages": "large"},
         *grid(part=["image"], seed=[0], method=["network", "sampled", "keys"]),
         *grid(part=["characters"], seed=[0], method=["narrow", "relocated"]),
     ],

@@ -1,5 +1,9 @@
 """Time a step of a memory on grids of several sizes: what is flat in the number of cells."""
 
+import json
+import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from functools import partial
@@ -11,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from benchmarks.lines import Facts, Line
+from benchmarks.lines import ROOT, Facts, Line
 from benchmarks.runner import Asked
 from benchmarks.timing import compiled, going_on, temporary_bytes
 from sparse_hyper_jax import memory
@@ -19,15 +23,30 @@ from sparse_hyper_jax.ops import bound_means
 
 ADAM, PIXELS, HEADS = optax.adam(1e-3), 784, 4
 
+LARGE_PAGES = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
+"""Lets Linux keep arrays in pages of 2 MiB; the C library reads it once, when a process starts."""
+
 
 def measure(facts: Facts, asked: Asked) -> Line:
+    """Time all programs, in a process of its own where that decides on the pages of its memory."""
+    if facts.get("pages") != "large":
+        return timed(facts, asked.repeats)
+    command = [sys.executable, "-m", __name__, json.dumps(facts), str(asked.repeats)]
+    environment = os.environ | LARGE_PAGES
+    ended = subprocess.run(
+        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True, check=True
+    )
+    return json.loads(ended.stdout.splitlines()[-1])
+
+
+def timed(facts: Facts, repeats: int) -> Line:
     """Time all programs on all sizes in turn."""
     calls, needed = {}, {}
     for size in facts["cells"]:
         for name, (call, temporary) in programs(facts, size).items():
             calls[name, size] = call
             needed.setdefault(name, {})[str(size)] = temporary
-    found = in_turn(calls, repeats=asked.repeats)
+    found = in_turn(calls, repeats=repeats)
     taken = {name: {} for name in needed}
     for (name, size), milliseconds in found.items():
         taken[name][str(size)] = round(milliseconds, 4)
@@ -121,3 +140,7 @@ def programs(facts: Facts, size: int) -> dict[str, tuple[Callable[[], Any], int]
     made, _ = compiled(autoencode, state, images, donate_argnums=0)
     found["autoencode"] = going_on(autoencode, state, images), temporary_bytes(made)
     return found
+
+
+if __name__ == "__main__":
+    print(json.dumps(timed(json.loads(sys.argv[1]), int(sys.argv[2]))))
