@@ -1,5 +1,6 @@
 """Truncated backpropagation window by window: which steps a window runs, and what it hands on."""
 
+from functools import partial
 from typing import Any, Literal, NamedTuple, get_args
 
 import jax
@@ -116,17 +117,22 @@ def window_scan(
         steps = steps.astype(jnp.int32)
     carry = checks.check_count("carry", carry, most=steps.shape[0] - 1)
     inside = (steps >= 0) & (steps < length)
-    # Padding reads what a step of the window reads: the slope of what it computes is 0 times a
-    # number, and would be NaN where that step of the sequence cannot be differentiated.
+    # Padding computes the first step of the window once more: the slope of what it computes is 0
+    # times a number, and would be NaN where another step, or another state, has no slope.
     some = jnp.clip(steps[jnp.argmax(inside)], 0, length - 1)
     places = jnp.where(inside, steps, some)
+    start = jax.lax.stop_gradient(h)
 
     def step(h: Any, inputs: tuple[Any, jax.Array]) -> tuple[Any, Any]:
         x, runs = inputs
-        h = jax.tree.map(lambda new, old: jnp.where(runs, new, old), cell(params, h, x), h)
+
+        def choose(one: Any, other: Any) -> Any:
+            return jax.tree.map(partial(jnp.where, runs), one, other)
+
+        h = choose(cell(params, choose(h, start), x), h)
         return h, h
 
     read = jax.tree.map(lambda leaf: leaf[places], xs)
-    _, states = jax.lax.scan(step, jax.lax.stop_gradient(h), (read, inside))
+    _, states = jax.lax.scan(step, start, (read, inside))
     carried = jax.tree.map(lambda leaf: leaf[carry], states)
     return states, jax.lax.stop_gradient(carried)

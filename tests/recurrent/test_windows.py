@@ -164,6 +164,19 @@ def test_padding_has_no_slope_where_other_steps_cannot_be_differentiated():
     np.testing.assert_allclose(*both(0.5, *steps), rtol=1e-6)
 
 
+def test_padding_has_no_slope_where_the_cell_is_not_defined():
+    def total(a, steps):
+        def cell(a, h, x):
+            return a * jnp.sqrt(x - h)  # of the last state and the first input: not a number
+
+        xs = jnp.array([1.0, 5.0])
+        return jnp.sum(recurrent.window_scan(cell, a, 0.0, xs, steps, carry=1)[0][-1])
+
+    steps = np.array([-1, 0, 1, 2, -1]), np.array([0, 1])
+    both = jax.jit(lambda a, *steps: [jax.value_and_grad(total)(a, one) for one in steps])
+    np.testing.assert_allclose(*both(2.0, *steps), rtol=1e-6)
+
+
 @pytest.mark.parametrize("dtype", [jnp.int8, jnp.uint8, jnp.uint32])
 def test_steps_may_be_narrow_or_unsigned(dtype):
     scan = jax.jit(partial(recurrent.window_scan, lambda a, h, x: h + x, None, carry=1))
