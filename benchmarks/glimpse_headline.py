@@ -6,6 +6,7 @@ run that was interrupted goes on:
 * ``head``: heads, warps and weight decays for the window whose place is given. ``BEST`` is chosen
   by errors on validation digits and by time; what test images say is not kept;
 * ``floor``: ``BEST`` with the place given, on canvases of three sizes;
+* ``missed``: the same, a few steps, with windows that lie off by some pixels;
 * ``learned``: ``BEST`` with the place learned;
 * those of ``RIVALS``: other ways to look at the largest canvas, with as many steps;
 * those of ``FOUND``: windows that also move to what is found anywhere (``--soft-argmax``), a few
@@ -43,6 +44,9 @@ TRAINED = (
 )
 """Canvases and steps, with the place given and with the place learned."""
 LEARNED = ("60 x 60", "100 x 100")
+MISSED = (0.0, 1.0, 2.0, 4.0)
+"""Standard deviations of how far windows lie off along each axis, in pixels."""
+
 RIVALS: dict[str, tuple[dict[str, Any], tuple[int, ...]]] = {
     "eight windows of 12 x 12": ({"window": 12, "glimpses": 8}, (15_000, LONGEST)),
     "spatial transformer": ({"method": "stn"}, (15_000,)),
@@ -110,6 +114,8 @@ def settings(asked: Asked, lines: Lines) -> Iterator[Facts]:
     for kind, (_, trained) in FOUND.items():
         for task, steps, seeds in trained:
             yield from grid(kind=[kind], task=[task], steps=[steps], seed=range(seeds))
+    few = grid(task=["100 x 100"], missed=MISSED, steps=[SEARCHED], seed=range(3))
+    yield from ({"kind": "missed"} | facts for facts in few)
 
 
 def measure(facts: Facts, asked: Asked) -> Line:
@@ -125,6 +131,7 @@ def measure(facts: Facts, asked: Asked) -> Line:
         options |= BEST | own
         return train("glimpse", asked, seconds=True, shrink=2, **options)
     options |= HEADS[facts["reading"]] if facts["kind"] == "head" else BEST
+    options |= {"missed": facts["missed"]} if facts["kind"] == "missed" else {}
     line = train("glimpse", asked, seconds=True, method="given", **options)
     if facts["kind"] == "head":  # nothing is to be chosen by test images
         line.pop("test_accuracy", None)
@@ -176,12 +183,16 @@ def write(lines: Lines) -> str:
         tables.insert(0, table(["canvas", "steps"], canvases, results))
     if looked:
         tables.append(table(["100 x 100", "steps"], looked, parts))
+    of_seeds = [
+        errors("train", "train error", span=True),
+        errors("test", "test error", span=True),
+    ]
     if found:
-        of_seeds = [
-            errors("train", "train error", span=True),
-            errors("test", "test error", span=True),
-        ]
         tables.append(table(["soft-argmax", "canvas", "steps"], found, of_seeds))
+    if off := lines.where(kind="missed"):
+        by_pixels = [([f"{pixels:.0f}"], off.where(missed=pixels)) for pixels in MISSED]
+        head = "a given window misses the digit by, pixels"
+        tables.append(table([head], by_pixels, of_seeds))
     return "\n\n".join(tables)
 
 

@@ -53,6 +53,25 @@ def test_a_place_that_is_given_is_that_of_the_digit():
         assert labels.shape == (5,)
 
 
+def test_windows_miss_by_what_is_asked_for():
+    options = {"method": "given", "canvas": 200, "window": 28, "distractors": 0, "missed": 2.0}
+    canvases = replace(SMALL, **options).load()
+    source, rows = canvases.parts["train"], np.arange(0, 1000, 4, dtype=np.int32)
+    make = jax.jit(canvases.make)
+    images, again = (np.asarray(make(jax.random.key(0), source, rows)[0]) for _ in range(2))
+    np.testing.assert_array_equal(images, again)
+    tried = np.stack(np.meshgrid(*(np.arange(13),) * 2, indexing="ij"), -1).reshape(-1, 2)
+    seen = np.stack([images[:, row : row + 16, column : column + 16] for row, column in tried], 1)
+    found = (seen == np.asarray(source.images)[rows][:, None]).all(axis=(2, 3))
+    assert (found.sum(axis=1) <= 1).all()
+    assert found.any(axis=1).mean() > 0.95  # of others the window has lost a part
+    lost = 6 - tried[found.argmax(axis=1)[found.any(axis=1)]]
+    assert (np.abs(lost.mean(axis=0)) < 0.5).all()
+    assert ((lost.std(axis=0) > 1.6) & (lost.std(axis=0) < 2.4)).all()
+    drawn = np.asarray(jax.jit(canvases.draw, static_argnums=2)(jax.random.key(0), source, 8)[0])
+    assert drawn.shape == (8, 28, 28)
+
+
 def test_warps_of_digits_leave_the_pieces_of_others_as_they_are():
     few = {"canvas": 40, "distractors": 1}
     plain, digit, image = (
@@ -132,6 +151,7 @@ def test_training_images_differ_from_step_to_step():
         ({"method": "affine", "reader": "upright"}, "--reader upright --method affine"),
         ({"distractor_size": 50}, "distractor_size=50"),
         ({"method": "given", "width": 128, "rotated": True}, "--method given --rotated"),
+        ({"missed": 1.0}, "--missed 1.0"),
         ({"method": "given", "width": 128, "window": 29}, "--window 29 cut out of --canvas 28"),
     ],
 )

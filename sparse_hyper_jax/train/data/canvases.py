@@ -82,6 +82,7 @@ def make_canvases(
     warp: float = 0.0,
     warped: Warped = "image",
     given: bool = False,
+    missed: float = 0.0,
 ) -> Canvases:
     """Say how batches of canvases are made of digits.
 
@@ -98,6 +99,7 @@ def make_canvases(
         warped: whether whole images are warped, or digits alone before they are put on a canvas.
         given: images are the windows about the digits, cut out of the canvases: what attention
             would read that always finds them. A warp of the image is one of the window then.
+        missed: standard deviation, in pixels, of how far these windows lie off, along each axis.
 
     Raises:
         ValueError: the canvas does not hold a digit, or is larger than the networks take.
@@ -122,17 +124,24 @@ def make_canvases(
     bend = partial(warp_canvases, strength=warp, shift=0.0)
     once = {"change": bend} if warped == "digit" and warp else {}
 
-    def seen(drawn: ClutteredImages) -> jax.Array:
-        return cut_out(drawn.images, drawn.centres[:, 0], looked) if given else drawn.images
+    def seen(drawn: ClutteredImages, *keys: jax.Array) -> jax.Array:
+        if not given:
+            return drawn.images
+        centres = drawn.centres[:, 0]
+        for key in keys:  # one if windows miss
+            centres += missed * jax.random.normal(key, centres.shape, centres.dtype)
+        return cut_out(drawn.images, centres, looked)
 
     def draw(key: jax.Array, index: ClassIndex, batch: int) -> tuple[jax.Array, jax.Array]:
-        draw_key, warp_key = jax.random.split(key)
+        draw_key, warp_key, *miss_keys = jax.random.split(key, 3 if missed else 2)
         drawn = generate(draw_key, index, batch=batch, **once)
-        return seen(drawn) if once else bend(warp_key, seen(drawn)), drawn.labels
+        images = seen(drawn, *miss_keys)
+        return images if once else bend(warp_key, images), drawn.labels
 
     def make(key: jax.Array, index: ClassIndex, rows: jax.Array) -> tuple[jax.Array, jax.Array]:
+        key, *miss_keys = jax.random.split(key) if missed else [key]
         drawn = generate(key, index, batch=len(rows), rows=rows[:, None])
-        return seen(drawn), drawn.labels
+        return seen(drawn, *miss_keys), drawn.labels
 
     classes = len(parts["train"].counts)
     return Canvases(side, looked, classes, 3 if coloured else 1, parts, draw, make)

@@ -133,6 +133,9 @@ class GlimpseRecipe(ImageRecipe):
     """Above 0, windows also move to the middle of a softmax over its last map, with this factor of
     the scores: found at one place, found at all."""
 
+    missed: NotNegative = 0.0
+    """Standard deviation, in pixels, of how far a window whose place is given lies off."""
+
     def check(self) -> None:
         """Raise also if an image would have no baseline, or a window turn that cannot."""
         super().check()
@@ -163,7 +166,9 @@ class GlimpseRecipe(ImageRecipe):
         if self.method == "conv":
             yield "method", ("window", "glimpses", "head", "head_width", "head_channels")
             yield "method", ("soft_argmax",)
-        if self.method == "given":
+        if self.method != "given":
+            yield "method", ("missed",)
+        else:
             yield "method", ("glimpses", "width", "coordinates", "shrink", "soft_argmax")
         if self.head == "mlp":
             yield "head", ("head_channels",)
@@ -202,6 +207,7 @@ class GlimpseRecipe(ImageRecipe):
             warp=self.warp,
             warped=self.warped,
             given=self.method == "given",
+            missed=self.missed,
         )
 
     def settle(self, data: Canvases) -> Self:
