@@ -26,6 +26,7 @@ WRONG = "early moves, wrong ones too"
 ALL = "early moves to any cell"
 ALL_WRONG = "early moves to any cell, wrong ones too"
 MOVES_ALONE = "the same moves, no descent"
+LARGEST = "the same moves, as far as an hour goes"
 MOVES = {
     "num_global": 0,
     "num_local": 2,
@@ -51,6 +52,7 @@ SETTINGS: dict[str, tuple[dict[str, Any], Mapping[int, int], int]] = {
     ALL: (ANYWHERE, EARLY, 3),
     ALL_WRONG: (ANYWHERE | {"move_wrong": True}, EARLY, 3),
     MOVES_ALONE: (ANYWHERE | STILL, EARLY, 3),
+    LARGEST: (ANYWHERE | {"move_wrong": True}, {4096: 1_250}, 1),
     "no relocation": (FIXED, THREE, 5),
     "no relocation, student-t density": (FIXED | {"tuple_density": "student_t"}, TWO, 5),
     "no relocation, laplace density": (FIXED | {"tuple_density": "laplace"}, TWO, 5),
@@ -74,8 +76,8 @@ def options_of(setting: str, size: int) -> dict[str, Any]:
 
 
 SHOWN = (
-    *("default", LARGE, WRONG, ALL, ALL_WRONG, MOVES_ALONE, "no relocation", "no extra points"),
-    *("no extra points, no relocation", "reinforce"),
+    *("default", LARGE, WRONG, ALL, ALL_WRONG, LARGEST, MOVES_ALONE, "no relocation"),
+    *("no extra points", "no extra points, no relocation", "reinforce"),
 )
 SIZE_COLOURS = {
     8: "#9ecae1",
@@ -86,6 +88,7 @@ SIZE_COLOURS = {
     256: "#dd3497",
     512: "#ae017e",
     1024: "#49006a",
+    4096: "#000000",
 }
 RIGHT_PANEL = {
     "default": {"color": SIZE_COLOURS[16]},
@@ -150,6 +153,7 @@ def draw(figure: Figure, lines: Lines) -> None:
         curve(middle, ALL_WRONG, size, f"n = {size:,}", color=colour)
         if size < 1024:  # where it makes no difference
             curve(middle, ALL, size, f"{size:,}, wrong stay", color=colour, style="--")
+    curve(middle, LARGEST, 4096, "n = 4,096", color=SIZE_COLOURS[4096])
     curve(middle, WRONG, 1024, "1,024, sampled", color="#c994c7")
     curve(middle, LARGE, 1024, "1,024, late", color="0.6")
     for setting, style in RIGHT_PANEL.items():
