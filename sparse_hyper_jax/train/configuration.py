@@ -2,6 +2,7 @@
 
 import json
 import warnings
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -27,11 +28,12 @@ first step on.
 _ABSENT = "(absent)"
 
 
-def describe_run(config: Any, *, recipe: str) -> dict[str, Any]:
-    """Give what the file holds, but for the name of the run: recipe, fields and versions."""
+def describe_run(config: Any, *, recipe: str, files: Sequence[list[str]] = ()) -> dict[str, Any]:
+    """Give what the file holds, but for the name of the run: recipe, fields, versions, files."""
     versions = {name: metadata.version(name) for name in ("jax", "flax", "optax")}
     versions["sparse_hyper_jax"] = __version__
-    return {"recipe": recipe, "fields": to_plain(config), "versions": versions}
+    about = {"recipe": recipe, "fields": to_plain(config), "versions": versions}
+    return about | {"files": list(files)}
 
 
 def check_same(stored: Path, old: dict[str, Any], config: dict[str, Any]) -> None:
@@ -43,7 +45,8 @@ def check_same(stored: Path, old: dict[str, Any], config: dict[str, Any]) -> Non
         config: from :func:`describe_run`.
 
     Raises:
-        ValueError: another recipe, or another value of a field that is not in :data:`FREE_FIELDS`.
+        ValueError: another recipe, another value of a field that is not in :data:`FREE_FIELDS`, or
+            other bytes in the files of the data, which may have moved.
     """
     require(
         old["recipe"] == config["recipe"],
@@ -62,6 +65,17 @@ def check_same(stored: Path, old: dict[str, Any], config: dict[str, Any]) -> Non
         f"that {'; '.join(differing)}",
         f"the configuration in {stored}",
         "pass the options of that run, or start a new one with another --out DIR and no --resume",
+    )
+    # Versions before 0.3.0 did not note them.
+    before = old.get("files", config["files"])
+    kept = before if isinstance(before, list) else []
+    changed = [name for name, digest in config["files"] if [name, digest] not in kept]
+    require(
+        before == config["files"],
+        f"other data than the run in {stored.parent} began with"
+        + (f": {', '.join(changed)}" if changed else f", in {len(kept)} files"),
+        "files of the same bytes, on which every step depends",
+        "put those files back, or start a new run with another --out DIR and no --resume",
     )
     if old.get("versions") != config["versions"]:
         warnings.warn(

@@ -10,7 +10,7 @@ Messages speak in the words of the command line: ``--steps``, not ``steps``.
 """
 
 import dataclasses
-import math
+import sys
 import types
 from collections.abc import Callable
 from numbers import Integral, Real
@@ -65,7 +65,9 @@ KINDS: dict[Any, tuple[str, Callable[[Any], bool]]] = {
     float: (
         "a finite number",
         lambda value: (
-            isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+            isinstance(value, Real)
+            and not isinstance(value, bool)
+            and abs(value) <= sys.float_info.max  # an int may be beyond all floats
         ),
     ),
     types.NoneType: ("nothing", lambda value: value is None),

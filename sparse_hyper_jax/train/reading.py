@@ -5,8 +5,10 @@ is enumerated here: whatever a reader raises on a file means that the file is no
 """
 
 import gzip
+import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 
 from sparse_hyper_jax.checks import require
@@ -19,6 +21,26 @@ EXPANSION = 100
 digits to 5 times, mostly black ones to 50."""
 
 LONGEST_REASON = 200
+
+_READ: ContextVar[set[Path] | None] = ContextVar("read", default=None)
+
+
+@contextmanager
+def noting_files() -> Iterator[list[list[str]]]:
+    """Give, at the end of the block, name and SHA-256 of every file that was read in it.
+
+    A list, sorted, of pairs as JSON gives them back. A run keeps it: on other bytes it is another.
+    """
+    found: list[list[str]] = []
+    token = _READ.set(set())
+    try:
+        yield found
+        for path in _READ.get() or ():
+            with path.open("rb") as stream:
+                found.append([path.name, hashlib.file_digest(stream, "sha256").hexdigest()])
+        found.sort()
+    finally:
+        _READ.reset(token)
 
 
 @contextmanager
@@ -36,6 +58,9 @@ def reading(path: Path, kind: str, change: str) -> Iterator[None]:
     """
     try:
         yield
+        seen = _READ.get()
+        if seen is not None:
+            seen.add(path)
     except MemoryError:
         raise  # says nothing about the file
     except OSError as error:

@@ -52,6 +52,7 @@ from sparse_hyper_jax.train.data import Splits, load_splits
 from sparse_hyper_jax.train.data.epochs import Arrays, to_arrays
 from sparse_hyper_jax.train.limits import Count, Whole, at_most, check_limits, said
 from sparse_hyper_jax.train.loop import Step, Trained, train
+from sparse_hyper_jax.train.reading import noting_files
 from sparse_hyper_jax.train.run_folder import RunFolder, open_run, to_plain
 
 
@@ -120,12 +121,18 @@ class Recipe(abc.ABC):
     def run(self) -> dict[str, Any]:
         """Train, write the run folder and return the result."""
         self.check()
-        data = self.load()
+        with noting_files() as files:
+            data = self.load()
         recipe = self.settle(data)
         plan = recipe.plan(data)
         jax.eval_shape(plan.step, plan.state, jax.random.key(self.seed), *plan.constants)
         opened = open_run(
-            recipe, recipe=self.name, out=self.out, resume=self.resume, figure_format=self.format
+            recipe,
+            recipe=self.name,
+            out=self.out,
+            resume=self.resume,
+            figure_format=self.format,
+            files=files,
         )
         with opened as folder:
             if folder.writes and not self.quiet:

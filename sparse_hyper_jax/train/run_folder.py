@@ -18,7 +18,7 @@ import dataclasses
 import datetime
 import secrets
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -176,6 +176,7 @@ def open_run(
     out: str | Path | None = None,
     resume: bool = False,
     figure_format: str = "png",
+    files: Sequence[list[str]] = (),
 ) -> RunFolder:
     """Create the folder of a new run, or open the folder of a run that is to be resumed.
 
@@ -189,6 +190,7 @@ def open_run(
         resume: go on with the run that ``out`` holds. Its configuration must agree in every field
             but those of :data:`~sparse_hyper_jax.train.configuration.FREE_FIELDS`.
         figure_format: ending of the pictures: png, svg or pdf.
+        files: names and SHA-256 of the files of the data, on which the run depends too.
 
     Returns:
         The folder, in which a file has been written and removed again as a test. Of several
@@ -196,13 +198,13 @@ def open_run(
 
     Raises:
         ValueError: the folder is in use; it is not empty and ``resume`` is false; it holds no run,
-            or one with another configuration, and ``resume`` is true; or there is no ``out`` for
-            several processes.
+            or one with another configuration or data, and ``resume`` is true; or there is no
+            ``out`` for several processes.
         OSError: the folder cannot be created or written to, or the first process raised.
     """
     _check_out(out, resume=resume)
     path = default_path(recipe) if out is None else Path(out)
-    content = describe_run(config, recipe=recipe)
+    content = describe_run(config, recipe=recipe, files=files)
     opened: list[RunFolder] = []
     if resume:
         first_does(lambda: opened.append(_reopen(path, content)))

@@ -53,6 +53,14 @@ def test_a_place_that_is_given_is_that_of_the_digit():
         assert labels.shape == (5,)
 
 
+@pytest.mark.parametrize(("size", "scored"), [(1, 1), (99, 99), (199, 198), (250, 249), (300, 300)])
+def test_nearly_all_images_are_scored(size, scored):
+    only = replace(SMALL.load(), make=lambda key, source, rows: (rows, rows))
+    rows = np.asarray(only.over(np.zeros(size), lambda images, labels: images)).ravel()
+    assert rows.size == scored
+    np.testing.assert_array_equal(rows, np.arange(scored) * size // scored)
+
+
 def test_windows_miss_by_what_is_asked_for():
     options = {"method": "given", "canvas": 200, "window": 28, "distractors": 0, "missed": 2.0}
     canvases = replace(SMALL, **options).load()

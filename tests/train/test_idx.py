@@ -255,7 +255,9 @@ def test_load_folder(tmp_path, suffix):
 
 
 def test_folder_given_as_text(tmp_path):
-    assert len(load_idx(str(make_folder(tmp_path)))[0].labels) == 40
+    folder = make_folder(tmp_path)
+    assert len(load_idx(str(folder))[0].labels) == 40
+    assert len(read_idx(f"{folder}/{TRAIN_FILES[1]}.gz", rank=1)) == 40
 
 
 def test_missing_files_are_named(tmp_path):

@@ -219,6 +219,11 @@ def test_delays_of_a_file_are_found_with_their_columns(tmp_path):
     assert result["test_mse"] < 0.3 * result["test_mse_of_mean"]
     assert result["test_mse_of_last"] > 1
     assert len(result["restart_mse"]) == 2
+    # One more row, and others are tested on.
+    with recipe.data_file.open("a") as file:
+        file.write("\n8:9999;20;1;1")
+    again = dataclasses.replace(recipe, resume=True)
+    assert_names_itself_and_its_cure(again.run, "plant.csv", "same bytes", "--out DIR")
 
 
 def test_other_methods_read_what_they_say(tmp_path):

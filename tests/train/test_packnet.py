@@ -100,6 +100,21 @@ def test_tasks_of_another_run_are_not_taken_over(finished, tmp_path):
     assert {entry.name for entry in other.out.iterdir()} == {"tasks"}
 
 
+def test_tasks_of_another_run_do_not_replace_learned_ones(finished, tmp_path):
+    recipe, _ = finished
+    again = dataclasses.replace(recipe, out=tmp_path / "run", resume=True)
+    shutil.copytree(recipe.out, again.out)
+    config = json.loads((again.out / "config.json").read_text())
+    (again.out / "config.json").write_text(json.dumps(config | {"run": "0" * 16}))
+    assert_names_itself_and_its_cure(again.run, "tasks", "", "")
+
+
+def test_seeds_of_all_tasks_are_seeds():
+    dataclasses.replace(SMALL, seed=4_294_966).check()
+    wrong = dataclasses.replace(SMALL, seed=4_294_968)
+    assert_names_itself_and_its_cure(wrong.check, "--seed 4294968", "up to 4294966", "--seed")
+
+
 def test_packnet_keeps_tasks_and_takes_a_share_of_what_is_free(tmp_path):
     recipe = dataclasses.replace(
         SMALL, method="packnet", keep=0.5, retrain_steps=100, out=tmp_path / "run"

@@ -1,9 +1,17 @@
 import errno
+import hashlib
 from pathlib import Path
 
 import pytest
 
-from sparse_hyper_jax.train.reading import EXPANSION, FREE_BYTES, check_expansion, reading
+from sparse_hyper_jax.train.reading import (
+    EXPANSION,
+    FREE_BYTES,
+    check_expansion,
+    noting_files,
+    read_bytes,
+    reading,
+)
 
 
 class OddError(Exception):
@@ -61,3 +69,23 @@ def test_few_bytes_may_not_announce_very_many(packed, unpacked, fits):
         return
     with pytest.raises(ValueError, match=rf"found file announcing {unpacked} bytes.*; go home"):
         check_expansion("file", packed=packed, unpacked=unpacked, change="go home")
+
+
+def test_files_that_are_read_are_noted_by_name_and_content(tmp_path):
+    for name in ("one", "two", "three"):
+        (tmp_path / name).write_text(name)
+
+    def read(name):
+        return read_bytes(tmp_path / name, "text", "go home")
+
+    read("one")
+    with noting_files() as files:
+        read("two"), read("three"), read("two")
+        with noting_files() as inner:
+            read("one")
+        with pytest.raises(FileNotFoundError):
+            read("none")
+    read("one")
+    expected = [[name, hashlib.sha256(name.encode()).hexdigest()] for name in ("three", "two")]
+    assert files == expected
+    assert [name for name, _ in inner] == ["one"]

@@ -80,6 +80,11 @@ def test_figures_are_drawn(name, finished):
         assert (recipe.out / figure).read_bytes().startswith(b"\x89PNG")
 
 
+def test_an_int_beyond_all_floats_is_no_number():
+    recipe = tiny("sort", learning_rate=10**400)
+    assert_names_itself_and_its_cure(recipe.check, "--learning-rate 1000", "finite number", "")
+
+
 @pytest.mark.parametrize("name", TINY)
 def test_killed_and_resumed_run_ends_the_same(name, finished):
     assert_ends_the_same(*finished(name))

@@ -1,6 +1,7 @@
 import dataclasses
 import enum
 import errno
+import functools
 import json
 import os
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 
 from sparse_hyper_jax.train import owner
 from sparse_hyper_jax.train.run_folder import RunFolder, default_path, open_run
+from tests.ops.examples import assert_names_itself_and_its_cure
 
 
 class Kind(enum.Enum):
@@ -189,6 +191,32 @@ def test_resume_names_the_differing_fields(tmp_path, changes, message):
     open_run(Config(), recipe="toy", out=tmp_path)
     with pytest.raises(ValueError, match=message):
         open_run(dataclasses.replace(Config(), **changes), recipe="toy", out=tmp_path, resume=True)
+
+
+def test_resume_on_other_data_is_refused(tmp_path):
+    files = [["a.csv", "01"], ["b.csv", "02"]]
+    options = {"recipe": "toy", "out": tmp_path}
+    with open_run(Config(), **options, files=files):
+        pass
+    with open_run(Config(), **options, files=files, resume=True):
+        pass
+    others = {
+        "b.csv": [files[0], ["b.csv", "03"]],
+        "in 2 files": [],
+        "c.csv": [*files, ["c.csv", ""]],
+    }
+    for found, other in others.items():
+        resume = functools.partial(open_run, Config(), **options, files=other, resume=True)
+        assert_names_itself_and_its_cure(resume, found, "same bytes", "--out DIR")
+    stored = json.loads((tmp_path / "config.json").read_text())
+    for damaged in (None, "a.csv", [1]):
+        (tmp_path / "config.json").write_text(json.dumps(stored | {"files": damaged}))
+        resume = functools.partial(open_run, Config(), **options, files=files, resume=True)
+        assert_names_itself_and_its_cure(resume, "a.csv, b.csv", "same bytes", "--out DIR")
+    del stored["files"]  # as versions before did not write them
+    (tmp_path / "config.json").write_text(json.dumps(stored))
+    with open_run(Config(), **options, files=files, resume=True):
+        pass
 
 
 def test_resume_with_another_recipe_is_refused(tmp_path):

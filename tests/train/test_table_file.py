@@ -127,3 +127,10 @@ def test_many_columns_are_not_all_told(tmp_path):
         read_table(tmp_path / "one.csv", ["x"])
     assert read_table(tmp_path / "one.csv").values.shape == (1, 40)
     assert np.all(read_table(tmp_path / "one.csv").values == 0)
+
+
+def test_a_path_may_be_text_and_some_column_has_to_be_asked_for(tmp_path):
+    path = tmp_path / "one.csv"
+    path.write_text("a\n1\n2\n")
+    assert read_table(str(path)).values.tolist() == [[1], [2]]
+    assert_names_itself_and_its_cure(lambda: read_table(path, []), "no column", "one at least", "")

@@ -49,10 +49,15 @@ class Canvases:
     make: Callable[[jax.Array, Any, jax.Array], tuple[jax.Array, jax.Array]]
 
     def over(self, source: Any, score: Callable[[jax.Array, jax.Array], jax.Array]) -> jax.Array:
-        """Score fixed images, evenly spread over the source, 10,000 at most; part by part."""
+        """Score fixed images, evenly spread over the source, 10,000 at most; part by part.
+
+        Parts have one size, so that a source of more than 100 images may lose fewer than there are
+        parts: 198 of 199 are scored.
+        """
         size = len(jax.tree.leaves(source)[0])
-        part = min(PART, size)
-        rows = _spread(min(size, EVALUATED) // part * part, size).reshape(-1, part)
+        count = min(size, EVALUATED)
+        parts = -(-count // PART)
+        rows = _spread(count // parts * parts, size).reshape(parts, -1)
         keys = jax.random.split(jax.random.key(EVALUATION_SEED), len(rows))
         return jax.lax.map(lambda part: score(*self.make(part[0], source, part[1])), (keys, rows))
 

@@ -85,6 +85,20 @@ def read_citations(path: Path) -> Citations:
         "classes counted from 0, fewer than papers, and -1 where nobody knows",
         CHANGE,
     )
+    present, (train, _, test) = np.unique(labels[labels >= 0]).tolist(), splits
+    require(
+        present == list(range(len(present))) and len(present) >= 2,
+        f"classes {present!s:.80} in {path}",
+        "at least two, counted from 0 without a gap",
+        CHANGE,
+    )
+    unknown = np.setdiff1d(labels[test], labels[train]).tolist()
+    require(
+        not unknown,
+        f"classes {unknown!s:.80} among the papers of test_idx alone in {path}",
+        "classes that train_idx has too",
+        CHANGE,
+    )
     return Citations(
         nodes,
         words,

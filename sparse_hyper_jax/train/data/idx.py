@@ -54,7 +54,7 @@ def _header_bytes(rank: int) -> int:
     return 4 + 4 * rank
 
 
-def read_header(path: Path, *, rank: int) -> tuple[int, ...]:
+def read_header(path: str | Path, *, rank: int) -> tuple[int, ...]:
     """Read the lengths of the axes of an idx file, and check them against the file's own size.
 
     Args:
@@ -75,7 +75,7 @@ def read_header(path: Path, *, rank: int) -> tuple[int, ...]:
         >>> read_header(Path("labels"), rank=1)
         (3,)
     """
-    wanted = _header_bytes(rank)
+    path, wanted = Path(path), _header_bytes(rank)
     with _reading(path) as stream:
         head = stream.read(wanted)
     change = "check that this is the right file and fetch it again"
@@ -127,7 +127,7 @@ def _read_at_most(stream: IO[bytes], limit: int) -> bytearray:
     return body
 
 
-def read_idx(path: Path, *, rank: int) -> np.ndarray:
+def read_idx(path: str | Path, *, rank: int) -> np.ndarray:
     """Read one idx file of unsigned bytes.
 
     Args:
@@ -148,6 +148,7 @@ def read_idx(path: Path, *, rank: int) -> np.ndarray:
         >>> read_idx(Path("labels"), rank=1).tolist()
         [7, 2, 1]
     """
+    path = Path(path)
     shape = read_header(path, rank=rank)
     size = math.prod(shape)
     with _reading(path) as stream:
@@ -164,7 +165,7 @@ def read_idx(path: Path, *, rank: int) -> np.ndarray:
     return np.frombuffer(body, np.uint8).reshape(shape)
 
 
-def load_pair(images: Path, labels: Path, *, num_classes: int = 10) -> Dataset:
+def load_pair(images: str | Path, labels: str | Path, *, num_classes: int = 10) -> Dataset:
     """Read a file of images and the file of their labels.
 
     Args:

@@ -55,7 +55,7 @@ class _Row(NamedTuple):
 
 
 def read_table(
-    path: Path,
+    path: str | Path,
     columns: Sequence[str] | None = None,
     *,
     missing: Literal["refuse", "previous"] = "refuse",
@@ -84,6 +84,7 @@ def read_table(
         [[3.0, 1.5], [4.0, 2.5]]
     """
     check_choice("missing", missing, ("refuse", "previous"))
+    path = Path(path)
     content = read_bytes(path, KIND, CHANGE)
     with reading(path, KIND, CHANGE):
         text = content.decode("utf-8-sig")
@@ -158,6 +159,7 @@ def _check_lengths(path: Path, rows: Sequence[_Row], delimiter: str) -> None:
 
 def _places(path: Path, names: Sequence[str], columns: Sequence[str] | None) -> list[int]:
     wanted = list(names) if columns is None else list(columns)
+    require(len(wanted) > 0, f"no column asked for of {path}", "one at least", "name some, or None")
     require(
         "" not in wanted,
         f"a column without a name in {path}" if columns is None else f"columns {_some(wanted)}",

@@ -11,6 +11,7 @@ import numpy as np
 import optax
 from flax import nnx
 
+from sparse_hyper_jax.checks import require
 from sparse_hyper_jax.continual import (
     PackedNetwork,
     Train,
@@ -28,7 +29,7 @@ from sparse_hyper_jax.reparam import add_power_decay, powerprop
 from sparse_hyper_jax.train.checkpoint import Checkpoints
 from sparse_hyper_jax.train.data.epochs import Arrays
 from sparse_hyper_jax.train.epoch_state import EpochState, Metrics, start_state
-from sparse_hyper_jax.train.limits import Count, NotNegative, Positive, Share, at_least
+from sparse_hyper_jax.train.limits import Count, NotNegative, Positive, Share, at_least, said
 from sparse_hyper_jax.train.loop import Step, Trained, train
 from sparse_hyper_jax.train.models.perceptron import (
     Apply,
@@ -93,6 +94,16 @@ class PacknetRecipe(ImageRecipe):
     retrain_steps: Count = 1000
     """PackNet: training steps after pruning."""
 
+    def check(self) -> None:
+        """Raise also if the trainings of all tasks would not have seeds of their own."""
+        super().check()
+        require(
+            self.seed * 1000 + 2 * self.tasks < 2**32,
+            said(self, "seed", "tasks"),
+            f"seeds up to {2**32 // 1000 - 1}: every task makes two of its own of a thousand",
+            "lower --seed",
+        )
+
     def ignored(self) -> Iterator[tuple[str, Sequence[str]]]:
         """Each way to pack has its own options."""
         yield from super().ignored()
@@ -150,7 +161,7 @@ class Learner:
 
     def learn_all(self, folder: RunFolder) -> tuple[PackedNetwork, list[Line]]:
         """Learn what the folder does not have yet, and keep the network after every task."""
-        with Checkpoints(folder.path / TASKS) as checkpoints:
+        with Checkpoints(folder.path / TASKS, run=folder.run) as checkpoints:
             network, lines = self.start(checkpoints)
             for number in range(len(lines), self.recipe.tasks):
                 network, line = self.learn(network, number, folder)
@@ -226,7 +237,7 @@ class Learner:
                 start_state(theta, optimizer_of(recipe), len(train_set[0])),
                 constants=(train_set, frozen, masks),
                 steps=steps,
-                seed=recipe.seed * 1000 + 2 * number + again,
+                seed=recipe.seed * 1000 + 2 * number + again,  # within 32 bits, checked
                 folder=folder.part(f"{TASKS}-{number}-{again}"),
                 steps_per_dispatch=min(500, steps),
                 resume=recipe.resume,
