@@ -47,6 +47,9 @@ def test_events_are_listed_by_the_millisecond(tmp_path):
         {"p": np.array([1, 0, 2, 1, 0, 0], np.uint8)},
         {"offsets": np.array([0, 3, 5, 7])},
         {"is_test": np.zeros(3, bool)},
+        {"is_test": np.array([0, 7, 0])},
+        {"is_test": np.array([0, -1, 0])},
+        {"is_test": np.array([0, 1, 2])},
         {"label": np.array([7, 1])},
         {"label": np.array([7, 1, 2**31])},
         {"label": np.array([7, 1, 10])},
@@ -59,6 +62,13 @@ def test_events_are_listed_by_the_millisecond(tmp_path):
 def test_arrays_that_do_not_fit_are_told(tmp_path, changes):
     assert_names_itself_and_its_cure(
         lambda: load_events(save(tmp_path, **changes)), "events.npz", "samples share", "npz"
+    )
+
+
+@pytest.mark.parametrize("steps", [0, 10**5 + 1, 10**12])
+def test_steps_that_take_all_memory_are_told(tmp_path, steps):
+    assert_names_itself_and_its_cure(
+        lambda: load_events(save(tmp_path), steps=steps), f"steps={steps}", "100000", "steps"
     )
 
 

@@ -1,6 +1,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from sparse_hyper_jax.train.data import make_recall
 from tests.ops.examples import assert_names_itself_and_its_cure
@@ -50,5 +51,34 @@ def test_wrong_arguments_are_told():
     refuse(lambda: make_recall(0, LAGS, length=9), "key=0", "random key", "")
     refuse(lambda: make_recall(key, LAGS / 2, length=9), "lags", "integers", "")
     refuse(lambda: make_recall(key, jnp.zeros(0, int), length=9), "no lags", "at least one", "")
-    refuse(lambda: make_recall(key, LAGS, length=0), "length=0", "at least 1", "")
-    refuse(lambda: make_recall(key, LAGS, length=9, keys=0), "keys=0", "at least 1", "")
+    refuse(lambda: make_recall(key, LAGS, length=0), "length=0", "from 1 to", "")
+    for name in ("keys", "values"):
+        for count in (0, 2**31):
+            refuse(
+                lambda name=name, count=count: make_recall(key, LAGS, length=9, **{name: count}),
+                f"{name}={count}",
+                "from 1 to 2147483647",
+                name,
+            )
+
+
+@pytest.mark.parametrize("lags", [[0], [-3, 2], [100], [8, 9], np.array([2**32 - 1], np.uint32)])
+def test_known_lags_that_find_nothing_are_told(lags):
+    def call():
+        return make_recall(jax.random.key(0), lags, length=8)
+
+    found = f"lags from {np.min(lags)} to {np.max(lags)}, with length=8"
+    assert_names_itself_and_its_cure(call, found, "from 1 on", "raise length")
+    assert_names_itself_and_its_cure(jax.jit(call), found, "from 1 on", "raise length")
+
+
+def test_lags_beyond_the_length_and_traced_ones_find_what_there_is():
+    draw = jax.jit(lambda lags: make_recall(jax.random.key(0), lags, length=8).known)
+    assert draw(jnp.array([7])).tolist() == [False] * 7 + [True]
+    assert not draw(jnp.array([0])).any()
+    known = np.asarray(draw(jnp.array([1, 100])))
+    assert not known[0]
+    assert known.any()
+    most = jax.jit(lambda: make_recall(jax.random.key(0), [1, 100], length=8, keys=2**31 - 1))()
+    assert np.array_equal(most.known, known)
+    assert (most.keys >= 0).all()

@@ -108,6 +108,48 @@ def test_canvases_hold_their_images_row_by_row():
         assert set(starts // width) == set(range(36 // width - 1))
 
 
+def test_canvases_are_nan_where_their_images_are():
+    images = np.ones((1, 2, 3), np.float32)
+    images[0, 1, 0] = np.nan
+    draw = jax.jit(functools.partial(make_canvas, width=3, length=12, digits=2))
+    pixels = np.asarray(draw(jax.random.key(0), images)).reshape(4, 3)
+    assert np.isnan(pixels[:, 0]).any()
+    assert np.isfinite(pixels[:, 1:]).all()
+
+
+def test_a_lag_of_0_reads_now_and_traced_lags_are_taken():
+    system = LagSystem(jnp.array([0]), *[jnp.zeros(0, jnp.int32)] * 2, jnp.array([[1.0]]))
+    run = jax.jit(functools.partial(run_system, length=9, noise=0.0))
+    inputs, targets = run(jax.random.key(0), system)
+    np.testing.assert_allclose(targets, 0.5 * np.tanh(2 * inputs), atol=1e-6)
+
+
+def parts(**changes):
+    """A system of two terms and two products, changed."""
+    good = {"added": [1, 2], "values": [3, 4], "gates": [5, 6], "weights": np.ones((6, 1))}
+    return LagSystem(*({name: np.array(x) for name, x in good.items()} | changes).values())
+
+
+@pytest.mark.parametrize(
+    ("changes", "found"),
+    [
+        ({"added": np.array([-3, 2])}, "a lag of -3 in system.added"),
+        ({"gates": jnp.array([-1, 2])}, "a lag of -1 in system.gates"),
+        ({"values": np.array([1.5, 2.0])}, "system.values of dtype float32"),
+        ({"gates": np.array([5])}, "system.gates of shape (1,)"),
+        ({"gates": np.array([5]), "weights": np.ones((5, 1))}, "system.gates of shape (1,)"),
+        ({"weights": np.ones((1, 1))}, "system.weights of shape (1, 1)"),
+        ({"weights": np.ones(6)}, "system.weights of shape (6,)"),
+        ({"added": np.array(1), "weights": np.ones((5, 1))}, "system.added of shape ()"),
+    ],
+)
+def test_systems_whose_parts_do_not_fit_are_told(changes, found):
+    run = functools.partial(run_system, system=parts(**changes), length=9)
+    assert_names_itself_and_its_cure(
+        lambda: jax.eval_shape(run, jax.random.key(0)), found, "", "system."
+    )
+
+
 @pytest.mark.parametrize(
     ("make", "found", "change"),
     [
@@ -116,9 +158,15 @@ def test_canvases_hold_their_images_row_by_row():
         (lambda key: draw_system(key, channels=0), "channels=0", "channels"),
         (lambda key: make_series(key, correlation=1.0), "correlation=1.0", "correlation"),
         (lambda key: make_series(key, noise=-1), "noise=-1", "noise"),
+        (lambda key: make_series(key, noise=np.inf), "noise=inf", "noise"),
+        (lambda key: make_series(key, noise=1e30), "noise=1e+30", "noise"),
         (lambda key: run_system(key, None), "system=None", "change system"),
         (lambda key: make_series(None), "key=None", "jax.random.key"),
         (lambda key: make_canvas(key, np.zeros((8, 8)), 9), "images of shape (8, 8)", "images"),
+        (lambda key: make_canvas(key, np.ones((1, 8, 8), np.uint8), 9), "dtype uint8", "images"),
+        (lambda key: make_canvas(key, np.ones((0, 8, 8)), 9), "images of shape (0, 8, 8)", "some"),
+        (lambda key: make_canvas(key, np.ones((2, 0, 8)), 9), "images of shape (2, 0, 8)", "some"),
+        (lambda key: make_canvas(key, np.ones((2, 8, 0)), 9), "images of shape (2, 8, 0)", "some"),
         (lambda key: make_canvas(key, load_digits().images, 7), "width=7", "width"),
         (lambda key: make_canvas(key, load_digits().images, 20.7), "width=20.7", "int"),
         (lambda key: make_canvas(key, load_digits().images, 80, length=400), "width=80", "width"),

@@ -65,8 +65,13 @@ def test_silence_is_silent_and_every_band_hears(tmp_path):
     [
         {"offsets": np.array([0, 10, 5, 20])},
         {"offsets": np.array([0, 10, 20, 10**6])},
-        {"offsets": np.array([0, 10, 5, 20], np.uint64)},
+        {"offsets": np.array([0, 10, 5, sum(LENGTHS)])},
+        {"offsets": np.array([0, 10, 5, sum(LENGTHS)], np.uint64)},
+        {"offsets": np.array([0, 10, 2**64 - 1, sum(LENGTHS)], np.uint64)},
         {"offsets": np.array([0, 10, 20, 2**64 - 1], np.uint64)},
+        # Samples before the first recording, and after the last.
+        {"offsets": np.array([5, 10, 20, sum(LENGTHS)])},
+        {"offsets": np.array([0, 10, 20, sum(LENGTHS) - 1])},
         {"digit": np.array([1, 2])},
         {"digit": np.array([1, 2, 10])},
         {"speaker": np.array([0, 1, 2**31])},

@@ -46,6 +46,37 @@ def test_columns_that_cannot_be_scaled_are_told():
     assert np.abs(standardise(halves, 3, ["a"])[0].std() - 1) < 1e-9
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_what_is_not_finite_is_told_in_training_and_kept_after_it(value):
+    values = np.array([[0.0, 1.0], [1.0, 2.0], [2.0, value]])
+    assert_names_itself_and_its_cure(
+        lambda: standardise(values, 3, ["a", "b"]),
+        f"column 'b' with {value:g} in row 2 of the 3 rows",
+        "finite",
+        "leave the column out",
+    )
+    scaled, mean, spread = standardise(values, 2, ["a", "b"])
+    np.testing.assert_array_equal(scaled, [[-1, -1], [1, 1], [3, value]])
+    assert np.isfinite([mean, spread]).all()
+
+
+@pytest.mark.parametrize(
+    ("values", "rows", "found", "expected", "change"),
+    [
+        (np.array([1.0, 2.0]), 2, "values of shape (2,)", "one column per name", "reshape"),
+        (np.eye(2), 2, "values of shape (2, 2)", "(any, 1)", "reshape"),
+        (np.array([[1.0], [2.0]]), 3, "rows=3", "from 1 to 2", "rows"),
+        (np.array([[1j], [2.0]]), 2, "j]", "real numbers", "NumPy"),
+        ([[1.0], [2.0]], 2, "values=[[1.0], [2.0]]", "real numbers", "NumPy"),
+        (np.array([["1"], ["2"]]), 2, "'1'", "real numbers", "NumPy"),
+    ],
+)
+def test_what_is_no_table_of_the_named_columns_is_told(values, rows, found, expected, change):
+    assert_names_itself_and_its_cure(
+        lambda: standardise(values, rows, ["a"]), found, expected, change
+    )
+
+
 @pytest.mark.parametrize("value", [0.0, 0.1, 1e100])
 def test_constant_columns_are_told(value):
     values = np.stack([np.arange(50.0), np.full(50, value)], axis=1)

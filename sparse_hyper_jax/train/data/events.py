@@ -24,6 +24,9 @@ DISC_FIELD, DISC_RADIUS, DISC_SPEED, DISC_EVENTS = 32, 5.0, 0.25, 32
 LONGEST_WAIT = 10**7
 """Most microseconds between two events: 10 s, so that no sum of them leaves int64."""
 
+MOST_STEPS = 10**5
+"""Milliseconds of a sample: its steps take memory even where nothing happens."""
+
 CHANGE = (
     "pass an npz file with x, y, p, dt of all events, offsets, label and is_test of N-MNIST samples"
 )
@@ -123,14 +126,14 @@ def load_events(folder: Path, *, steps: int = 300) -> tuple[EventSamples, EventS
     Args:
         folder: holds one npz file with ``x`` (columns), ``y`` (rows) and ``p`` of all events,
             ``dt`` microseconds since the event before, sample ``i`` at ``offsets[i]:offsets[i+1]``,
-            ``label`` and ``is_test`` of each.
-        steps: milliseconds that are kept of each sample.
+            ``label`` and ``is_test``, 0 or 1, of each.
+        steps: milliseconds that are kept of each sample, at most 100,000.
 
     Returns:
         samples to train and to test on.
 
     Raises:
-        ValueError: not one such file, or a damaged one.
+        ValueError: not one such file, a damaged one, or steps out of range.
 
     Reference: Orchard, Jayawant, Cohen, Thakor 2015, arXiv 1507.07629.
 
@@ -144,7 +147,7 @@ def load_events(folder: Path, *, steps: int = 300) -> tuple[EventSamples, EventS
         >>> train.codes.tolist(), test.labels.tolist()
         ([[[1193], [71], [-1]]], [1])
     """
-    steps = check_count("steps", steps, least=1)
+    steps = check_count("steps", steps, 1, MOST_STEPS)
     paths = sorted(Path(folder).glob("*.npz"))
     require(len(paths) == 1, f"{len(paths)} files *.npz in {folder}", "one", CHANGE)
     arrays = read_npz(paths[0], names=ARRAYS, change=CHANGE)
@@ -196,12 +199,13 @@ def _check(path: Path, arrays: dict[str, np.ndarray]) -> None:
         and arrays["dt"].max() <= LONGEST_WAIT
         and arrays["label"].min() >= 0
         and arrays["label"].max() < CLASSES
-        and bool(arrays["is_test"].any() and not arrays["is_test"].all())
+        # Both occur, and nothing else: another number could stand for a part of its own.
+        and np.unique(arrays["is_test"]).tolist() == [0, 1]
     )
     require(
         bool(fits),
         f"arrays that do not fit each other, or events outside of {SIDE} x {SIDE}, in {path}",
         f"columns, rows, polarities and times (at most {LONGEST_WAIT} us after the event before) "
-        f"of events that all samples share out, and labels below {CLASSES}",
+        f"of events that all samples share out, labels below {CLASSES}, and is_test of 0 and of 1",
         CHANGE,
     )

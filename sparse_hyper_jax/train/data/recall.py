@@ -4,9 +4,11 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
 
-from sparse_hyper_jax.checks import check_count, check_shape, require
-from sparse_hyper_jax.entrance import as_array, check_random_key
+from sparse_hyper_jax.checks import INT32_CELLS, check_count, check_shape, require
+from sparse_hyper_jax.entrance import as_int32, check_random_key
 
 
 class Recall(NamedTuple):
@@ -49,7 +51,8 @@ def make_recall(
 
     Args:
         key: typed key.
-        lags: ``(n,)`` integers from 1 on, the hidden lags.
+        lags: ``(n,)`` integers from 1 on, the hidden lags, the least below ``length``; a traced one
+            that is no lag finds nothing.
         length: T, steps.
         keys: how many there are.
         values: how many there are.
@@ -58,7 +61,8 @@ def make_recall(
         :class:`Recall`; batches come by ``jax.vmap`` over keys.
 
     Raises:
-        ValueError: no vector of integers, or a count below 1.
+        ValueError: no vector of integers, a known lag below 1, known lags that all reach before the
+            start, or a count below 1 or from 2**31 on.
 
     Example:
         >>> from sparse_hyper_jax.train.data import make_recall
@@ -68,15 +72,25 @@ def make_recall(
         ((4, 256), True)
     """
     check_random_key(key)
-    lags = as_array("lags", lags, "integers")
+    given, lags = lags, as_int32("lags", lags)
     check_shape("lags", lags, (None,), "one integer per hidden lag")
     require(lags.size > 0, "no lags", "at least one", "pass some")
-    length = check_count("length", length, least=1)
-    keys, values = check_count("keys", keys, least=1), check_count("values", values, least=1)
+    length = check_count("length", length, 1, INT32_CELLS - 1)
+    keys = check_count("keys", keys, 1, INT32_CELLS - 1)
+    values = check_count("values", values, 1, INT32_CELLS - 1)
+    # What was given: inside of a program its array is traced even where the numbers are known.
+    if not any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(given)):
+        least, most = np.min(np.asarray(given)), np.max(np.asarray(given))
+        require(
+            bool(1 <= least < length),
+            f"lags from {least} to {most}, with length={length}",
+            "lags from 1 on, of which the least is below the length",
+            "change lags, or raise length",
+        )
     of_key, of_value, of_lag, of_rest = jax.random.split(key, 4)
     said = jax.random.randint(of_key, (length,), 0, keys, jnp.int32)
     with_it = jax.random.randint(of_value, (length,), 0, values, jnp.int32)
-    chosen = lags.astype(jnp.int32)[jax.random.randint(of_lag, (length,), 0, lags.size)]
+    chosen = lags[jax.random.randint(of_lag, (length,), 0, lags.size)]
     source = jnp.arange(length, dtype=jnp.int32) - chosen
     known = (source >= 0) & (chosen >= 1)
     source = jnp.where(known, source, 0)

@@ -12,12 +12,17 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
 
 from sparse_hyper_jax.checks import check_count, check_number, check_shape, require
-from sparse_hyper_jax.entrance import as_array, check_instance, check_random_key
+from sparse_hyper_jax.entrance import as_array, as_int32, check_instance, check_random_key
 
 ADDED, MULTIPLIED = 0.5, 0.4
 """Strength of one additive term and of one product: together they have a variance of about 1."""
+
+MOST_NOISE = 1e18
+"""Beyond this float32 could not hold the variance of the noise."""
 
 
 class LagSystem(NamedTuple):
@@ -148,16 +153,17 @@ def run_system(
 
     Args:
         key: typed key; the system stays the same for others.
-        system: from :func:`draw_system`.
+        system: from :func:`draw_system`, or of your own lags from 0 on.
         length: T.
         correlation: of an input with its next one, from 0 (white) to below 1; may be traced.
-        noise: standard deviation of what nothing explains; may be traced.
+        noise: standard deviation of what nothing explains, at most 1e18; may be traced.
 
     Returns:
         Inputs ``(T, C)`` and targets ``(T, 1)``.
 
     Raises:
-        ValueError: no system, or an option out of range.
+        ValueError: no system, parts of it that do not fit each other, a known lag below 0, or an
+            option out of range.
 
     Example:
         >>> from sparse_hyper_jax.train.data import draw_system, run_system
@@ -168,10 +174,10 @@ def run_system(
         ((5, 100, 3), (5, 100, 1))
     """
     check_random_key(key)
-    check_instance("system", system, LagSystem)
+    system = _checked(system)
     length = check_count("length", length, 1)
     check_number("correlation", correlation, at_least=0, below=1)
-    check_number("noise", noise, at_least=0)
+    check_number("noise", noise, at_least=0, at_most=MOST_NOISE)
     input_key, noise_key = jax.random.split(key)
     inputs = _autoregression(input_key, length, system.weights.shape[1], correlation)
     targets = _response(inputs, system)
@@ -247,16 +253,17 @@ def make_canvas(
 
     Args:
         key: typed key; the same width with other keys gives other canvases of one series.
-        images: ``(n, h, w)``, in ``[0, 1]``.
+        images: ``(n, h, w)`` floats in ``[0, 1]``: what exceeds 0.5 is painted.
         width: of the canvas, at least that of an image; may be traced.
         length: pixels; what does not fill the last row stays black.
         digits: images to paste.
 
     Returns:
-        ``(length, 1)`` float32, 0 or 1.
+        ``(length, 1)`` float32, 0 or 1; NaN where a pixel of an image is NaN.
 
     Raises:
-        ValueError: images of another rank, a count out of range, or a canvas that holds no image.
+        ValueError: images of another rank, of integers or without a pixel, a count out of range, or
+            a canvas that holds no image.
 
     Example:
         >>> from sparse_hyper_jax.train.data import load_digits, make_canvas
@@ -265,8 +272,15 @@ def make_canvas(
         ((400, 1), [0.0, 1.0])
     """
     check_random_key(key)
-    images = as_array("images", images)
+    # Of whole numbers, say bytes, nearly all would exceed the threshold.
+    images = as_array("images", images, "floats")
     check_shape("images", images, (None, None, None), "(n, h, w): one image per row")
+    require(
+        images.size > 0,
+        f"images of shape {images.shape}",
+        "at least one, with at least one pixel",
+        "pass some",
+    )
     count, height, wide = images.shape
     digits, length = check_count("digits", digits, 1), check_count("length", length, 1)
     check_number("width", width, at_least=wide, at_most=length // height)
@@ -281,11 +295,36 @@ def make_canvas(
     rows = jax.random.randint(row_key, (digits,), 0, length // width - height + 1, jnp.int32)
     columns = jax.random.randint(column_key, (digits,), 0, width - wide + 1, jnp.int32)
     chosen = images[jax.random.randint(which_key, (digits,), 0, count, jnp.int32)]
-    black = (chosen > 0.5).astype(jnp.float32)
+    black = jnp.where(jnp.isnan(chosen), jnp.nan, chosen > 0.5).astype(jnp.float32)
     down = rows[:, None, None] + jnp.arange(height, dtype=jnp.int32)[None, :, None]
     right = columns[:, None, None] + jnp.arange(wide, dtype=jnp.int32)[None, None]
     pixels = jnp.zeros(length, jnp.float32).at[down * width + right].max(black)
     return pixels[:, None]
+
+
+def _checked(system: LagSystem) -> LagSystem:
+    """Return the system as arrays that fit each other, its lags as int32."""
+    check_instance("system", system, LagSystem)
+    names = ("added", "values", "gates")
+    added, values, gates = (as_int32(f"system.{name}", getattr(system, name)) for name in names)
+    check_shape("system.added", added, (None,), "(a,): one lag per term")
+    check_shape("system.values", values, (None,), "(p,): one lag per product")
+    check_shape("system.gates", gates, values.shape, "one lag per value")
+    weights = as_array("system.weights", system.weights)
+    count = len(added) + 2 * len(values)
+    check_shape("system.weights", weights, (count, None), "(a + 2 p, C): one row per lag")
+    for name in names:
+        # What was given: inside of a program its array is traced even where the numbers are known.
+        given = getattr(system, name)
+        if not any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(given)):
+            least = np.asarray(given).min(initial=0)
+            require(
+                bool(least >= 0),
+                f"a lag of {least} in system.{name}",
+                "lags from 0 on: what comes later is not read",
+                f"change system.{name}",
+            )
+    return LagSystem(added, values, gates, weights)
 
 
 def _autoregression(

@@ -60,7 +60,8 @@ def load_spoken(folder: Path, *, bands: int = 39, times: int = 40) -> Spoken:
 
     Args:
         folder: holds one npz file with ``samples`` of all recordings, recording ``i`` at
-            ``offsets[i]:offsets[i + 1]``, and ``digit``, ``speaker`` and ``take`` of each.
+            ``offsets[i]:offsets[i + 1]`` from the first sample to the last, and ``digit``,
+            ``speaker`` and ``take`` of each.
         bands: how many.
         times: how many windows.
 
@@ -180,8 +181,7 @@ def _check(path: Path, arrays: dict[str, np.ndarray]) -> None:
         and samples.dtype == np.int16
         and all(one.shape == (count,) and one.dtype.kind in "iu" for one in numbers)
         and offsets.dtype.kind in "iu"
-        and offsets.min() >= 0
-        and offsets.max() <= len(samples)
+        and (int(offsets[0]), int(offsets[-1])) == (0, len(samples))
         and (np.diff(offsets.astype(np.int64)) > 0).all()
         and min(int(one.min()) for one in numbers) >= 0
         and max(int(one.max()) for one in numbers) < 2**31
@@ -189,9 +189,10 @@ def _check(path: Path, arrays: dict[str, np.ndarray]) -> None:
     )
     require(
         bool(fits),
-        f"samples {samples.dtype} of shape {samples.shape}, offsets of shape {offsets.shape} and "
+        f"samples {samples.dtype} of shape {samples.shape}, offsets of shape {offsets.shape} from "
+        f"{offsets.ravel()[:1].tolist()} to {offsets.ravel()[-1:].tolist()}, and "
         f"digit, speaker, take of shapes {[one.shape for one in numbers]} in {path}",
-        "one row of int16 samples, offsets that grow within it, and a number for every recording, "
-        f"of digits below {DIGITS}",
+        "one row of int16 samples, offsets that grow from 0 to their number, and a number for "
+        f"every recording, of digits below {DIGITS}",
         CHANGE,
     )

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from sparse_hyper_jax.checks import check_count, check_shape, require
+from sparse_hyper_jax.checks import check_count, check_shape, is_real, require
 
 SHARES = (60, 20, 20)
 """Per cent of the counted rows for training, validation and test."""
@@ -109,15 +109,16 @@ def standardise(
     """Bring columns to mean 0 and variance 1, as measured on the first rows alone.
 
     Args:
-        values: ``(T, n)`` float64.
-        rows: how many of the first rows, those of training.
-        names: of the columns.
+        values: ``(T, n)`` float64; NaN after the first rows stays NaN.
+        rows: how many of the first rows, those of training; at most T.
+        names: of the n columns.
 
     Returns:
         the scaled columns, and their ``(n,)`` means and standard deviations.
 
     Raises:
-        ValueError: no rows, or a column that is constant in them or whose spread is not finite.
+        ValueError: no array of real numbers, another shape, no rows or more than there are, or a
+            column that in them is constant, not finite, or of a spread that is not.
 
     Example:
         >>> from sparse_hyper_jax.train.data import standardise
@@ -125,11 +126,25 @@ def standardise(
         >>> scaled[:, 0].tolist(), mean.item(), spread.item()
         ([-1.0, 1.0, 7.0], 2.0, 1.0)
     """
-    rows = check_count("rows", rows, 1)
+    require(
+        is_real(values),
+        f"values={values!r:.80}",
+        "an array of real numbers",
+        "pass values as a NumPy array of floats",
+    )
+    check_shape("values", values, (None, len(names)), "(T, n): one column per name")
+    rows = check_count("rows", rows, 1, len(values))
     first = values[:rows].astype(np.float64)
     with np.errstate(over="ignore", invalid="ignore"):
         mean, spread = first.mean(axis=0), first.std(axis=0)
     for name, column, size in zip(names, first.T, spread, strict=True):
+        row = int(np.isfinite(column).argmin())  # the first that is not finite, if one is not
+        require(
+            bool(np.isfinite(column[row])),
+            f"column {name!r} with {column[row]:g} in row {row} of the {rows} rows of training",
+            "finite numbers in them",
+            "correct that row, or leave the column out",
+        )
         require(
             np.ptp(column) > 0 and size > 0,
             f"column {name!r} with the same value {column[0]:g} in all {rows} rows of training",
