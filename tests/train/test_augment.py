@@ -9,6 +9,7 @@ from scipy import ndimage
 from sparse_hyper_jax.train.data import augment, draw_affine, warp
 
 NONE = {"rotate": 0.0, "scale": 0.0, "shear": 0.0, "shift": 0.0, "noise": 0.0}
+MAPS = {"rotate": 10.0, "scale": 0.1, "shear": 0.1, "shift": 0.5}
 IDENTITY = np.tile(np.eye(2, dtype=np.float32), (4, 1, 1))
 draw_jit = jax.jit(
     draw_affine, static_argnums=1, static_argnames=("rotate", "scale", "shear", "shift")
@@ -184,12 +185,44 @@ def test_type_is_kept(dtype, noise):
 
 @pytest.mark.parametrize(
     "options",
-    [{"rotate": -1.0}, {"scale": 1.0}, {"shear": -0.1}, {"shift": float("nan")}, {"noise": -1e-9}],
+    [
+        *({"rotate": -1.0}, {"rotate": float("nan")}, {"rotate": 1e300}, {"rotate": "10"}),
+        *({"scale": 1.0}, {"scale": 2.0}, {"shear": -0.1}, {"shear": True}, {"shift": np.nan}),
+        {"noise": -1e-9},
+    ],
 )
 def test_refuses_bad_magnitudes(options):
     (name,) = options
-    with pytest.raises(ValueError, match=f"found {name}=.*pass another {name}"):
+    message = f"^found {name}=.*; expected one number at least 0 and .*; change {name}"
+    with pytest.raises(ValueError, match=message):
         augment(jax.random.key(0), jnp.zeros((1, 8, 8)), **options)
+    if name != "noise":
+        with pytest.raises(ValueError, match=message):
+            draw_affine(jax.random.key(0), 2, **MAPS | options)
+
+
+@pytest.mark.parametrize("batch", [-1, 2.0, True])
+def test_draw_affine_refuses_a_bad_batch(batch):
+    with pytest.raises(ValueError, match=f"^found batch={batch}; expected an int of at least 0; "):
+        draw_affine(jax.random.key(0), batch, **MAPS)
+
+
+def test_the_largest_magnitudes_give_maps():
+    matrices, shifts = draw_jit(
+        jax.random.key(0), 4, rotate=1e6, scale=1 - 1e-6, shear=1e6, shift=1e6
+    )
+    assert np.isfinite(matrices).all()
+    assert np.isfinite(shifts).all()
+
+
+@pytest.mark.parametrize("key", [3, jax.random.split(jax.random.key(0), 2)])
+def test_refuses_what_is_not_one_key(key):
+    for draw in (
+        lambda: augment(key, jnp.zeros((1, 8, 8))),
+        lambda: draw_affine(key, 2, **MAPS),
+    ):
+        with pytest.raises(ValueError, match=r"^found key.*; expected one random key; "):
+            draw()
 
 
 def test_refuses_bad_images():

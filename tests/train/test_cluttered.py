@@ -326,12 +326,19 @@ def test_rows_in_parts_of_one_compiled_map():
         ({"rows": jnp.zeros(2, jnp.int32)}, r"found rows of shape \(2,\); expected .* \(2, 1\)"),
         ({"rows": jnp.zeros((2, 1))}, "rows of type float32; expected integers from 0 to n - 1"),
         ({"rows": jnp.array([[0], [-1]])}, "rows from -1 to 0; expected places from 0 to 42"),
+        ({"coloured": "no"}, "^found coloured='no'; expected True or False"),
         ({"rows": jnp.array([[43], [1]])}, "rows from 1 to 43; expected places from 0 to 42"),
     ],
 )
 def test_refuses_bad_options(options, message):
     with pytest.raises(ValueError, match=message):
         make_cluttered(jax.random.key(0), INDEX, **{"batch": 2, **ALONE, **options})
+
+
+@pytest.mark.parametrize("key", [3, jax.random.split(jax.random.key(0), 2)])
+def test_refuses_what_is_not_one_key(key):
+    with pytest.raises(ValueError, match=r"^found key.*; expected one random key; "):
+        make_cluttered(key, INDEX, batch=2, **ALONE)
 
 
 def test_a_traced_row_outside_is_the_nearest_for_image_and_label_alike():

@@ -9,20 +9,21 @@ from sparse_hyper_jax.train.data import (
     Dataset,
     cut_stratified,
     download_mnist,
+    index_by_class,
     load_digits,
     load_splits,
     make_dataset,
     split_dataset,
     splits,
 )
-from tests.train.test_idx import make_folder
+from tests.train.test_idx import TEST_FILES, TRAIN_FILES, make_folder
 
 
-def numbered(labels):
-    """A data set whose image `i` is filled with `i`, so that every image can be traced."""
+def numbered(labels, first=0):
+    """A data set whose image `i` is filled with `first + i`, so that every image can be traced."""
     labels = np.asarray(labels, np.int32)
     images = np.broadcast_to(
-        np.arange(len(labels), dtype=np.float32)[:, None, None], (len(labels), 2, 3)
+        np.arange(first, first + len(labels), dtype=np.float32)[:, None, None], (len(labels), 2, 3)
     )
     return Dataset(images.copy(), labels)
 
@@ -96,6 +97,39 @@ def test_make_dataset_refuses(pixels, labels, message):
         make_dataset(pixels, labels, white=16)
 
 
+@pytest.mark.parametrize("make", [np.ndarray.tolist, jax.numpy.asarray])
+def test_make_dataset_takes_lists_and_arrays_of_jax(make):
+    pixels, labels = np.array([[[0, 51], [102, 255]]]), np.array([7])
+    expected = make_dataset(pixels, labels, white=255)
+    jax.tree.map(
+        np.testing.assert_array_equal, make_dataset(make(pixels), make(labels), white=255), expected
+    )
+
+
+HAND_MADE = [
+    (np.zeros((10, 2, 3)), np.arange(6) % 2, r"labels of shape \(6,\); .* of shape \(10\)"),
+    (np.zeros((4, 2, 3)), np.array([0, 0.5, 1, 2]), "labels of type float64; expected integer"),
+    (np.zeros((4, 2, 3)), np.array([0, 0, np.nan, np.nan]), "labels of type float64"),
+    (np.zeros((4, 2, 3)), np.array([[0], [0], [1], [1]]), r"labels of shape \(4, 1\)"),
+    (np.zeros((4, 6)), np.array([0, 0, 1, 1]), r"images of shape \(4, 6\); .*\(n, h, w\)"),
+    (np.zeros((0, 2, 3)), np.zeros(0, int), r"images of shape \(0, 2, 3\); expected at least one"),
+]
+
+
+@pytest.mark.parametrize("take", [index_by_class, lambda data: cut_stratified(data, 2, seed=0)])
+@pytest.mark.parametrize(("images", "labels", "message"), HAND_MADE)
+def test_a_data_set_made_by_hand_is_checked(take, images, labels, message):
+    with pytest.raises(ValueError, match=f"^found {message}.*; "):
+        take(Dataset(images, labels))
+
+
+def test_a_data_set_made_by_hand_may_hold_lists_and_channels():
+    images = np.arange(4 * 2 * 3 * 3).reshape(4, 2, 3, 3)
+    rest, part = cut_stratified(Dataset(images.tolist(), [0, 0, 1, 1]), 2, seed=0)
+    together = np.concatenate([rest.images, part.images])
+    np.testing.assert_array_equal(together[np.argsort(together[:, 0, 0, 0])], images)
+
+
 @pytest.mark.parametrize("white", [0, 1e-46, 1e39, np.inf, np.nan, "white"])
 def test_white_is_a_number_to_divide_by(white):
     with pytest.raises(ValueError, match=r"^found white=.*; expected one number"):
@@ -166,7 +200,8 @@ def test_split_in_three():
 
 
 def test_official_test_set_is_passed_through():
-    official = numbered([3, 2, 1, 0])
+    # Half of it may be known: real sets hold some images twice.
+    official = numbered([3, 2, 1, 0], len(UNEVEN) - 2)
     parts = split_dataset(numbered(UNEVEN), seed=1, validation=30, test=official)
     assert parts.test is official
     assert len(parts.train.labels) == len(UNEVEN) - 30
@@ -175,7 +210,29 @@ def test_official_test_set_is_passed_through():
 @pytest.mark.parametrize("labels", [[0, 1, 2], [0, 1, 2, 3, 4]])
 def test_official_test_set_of_other_classes(labels):
     with pytest.raises(ValueError, match=f"classes \\[{3 if len(labels) == 3 else 4}\\] in only"):
-        split_dataset(numbered(UNEVEN), seed=1, validation=30, test=numbered(labels))
+        split_dataset(numbered(UNEVEN), seed=1, validation=30, test=numbered(labels, 1000))
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+def test_official_test_set_of_known_images(kind):
+    official = numbered([3, 2, 1, 0], len(UNEVEN) - 3)
+    official = official._replace(images=official.images.astype(kind))
+    message = "^found 3 of 4 test images among the training images; expected at most 50%, .*; test"
+    with pytest.raises(ValueError, match=message):
+        split_dataset(numbered(UNEVEN), seed=1, validation=30, test=official)
+
+
+def test_official_test_set_of_another_size():
+    official = Dataset(np.full((4, 3, 2), 0.5, np.float32), np.arange(4))
+    message = r"^found test images of shape \(3, 2\); expected .* \(2, 3\); use"
+    with pytest.raises(ValueError, match=message):
+        split_dataset(numbered(UNEVEN), seed=1, validation=30, test=official)
+
+
+def test_official_test_set_made_by_hand_is_checked():
+    official = numbered([3, 2, 1, 0], 1000)._replace(labels=np.arange(3))
+    with pytest.raises(ValueError, match=r"labels of shape \(3,\)"):
+        split_dataset(numbered(UNEVEN), seed=1, validation=30, test=official)
 
 
 def test_digits_splits(digits):
@@ -205,6 +262,14 @@ def test_idx_splits(tmp_path):
     parts = load_splits("idx", make_folder(tmp_path, train=240, test=30), seed=0)
     assert [len(part.labels) for part in parts] == [220, 20, 30]
     assert all(len(np.unique(part.labels)) == 10 for part in parts)
+
+
+def test_idx_test_files_that_are_copies_of_the_training_files(tmp_path):
+    folder = make_folder(tmp_path, train=240, test=30)
+    for own, copied in zip(TEST_FILES, TRAIN_FILES, strict=True):
+        (folder / f"{own}.gz").write_bytes((folder / f"{copied}.gz").read_bytes())
+    with pytest.raises(ValueError, match="found 240 of 240 test images among the training images"):
+        load_splits("idx", folder, seed=0)
 
 
 def test_idx_splits_with_other_classes(tmp_path):

@@ -295,7 +295,11 @@ def test_labels_rows_and_centres():
         ({"canvas": 0}, "found canvas=0"),
         ({"canvas": 7}, "found canvas=7 for digits of 8x8 .* at least 8; enlarge the canvas"),
         ({"distractors": -1}, "found distractors=-1"),
-        ({"max_scale": 0.5}, "found max_scale=0.5; expected 1 <= max_scale < inf; pass another"),
+        ({"max_scale": 0.5}, "found max_scale=0.5; expected one number at least 1 and at most"),
+        ({"max_scale": 1e40}, r"found max_scale=1e\+40; expected .* at most 1e\+06; change"),
+        ({"max_scale": True}, "found max_scale=True"),
+        ({"max_aspect": "2"}, "found max_aspect='2'"),
+        ({"coloured": "no"}, "found coloured='no'; expected True or False"),
         ({"max_aspect": math.inf}, "found max_aspect=inf"),
         ({"rows": jnp.zeros(2, jnp.int32)}, r"found rows of shape \(2,\)"),
     ],
@@ -305,6 +309,18 @@ def test_refuses_bad_options(options, message):
         make_rotated_cluttered(
             jax.random.key(0), digits_index(), **{"batch": 2, **SMALL, **options}
         )
+
+
+def test_the_largest_stretch_gives_pixels():
+    options = SMALL | {"batch": 4, "max_scale": 1e6, "max_aspect": 1e6}
+    images = np.asarray(draw_jit(jax.random.key(0), digits_index(), **options).images)
+    assert np.all((images >= 0) & (images <= 1))
+
+
+@pytest.mark.parametrize("key", [3, jax.random.split(jax.random.key(0), 2)])
+def test_refuses_what_is_not_one_key(key):
+    with pytest.raises(ValueError, match=r"^found key.*; expected one random key; "):
+        make_rotated_cluttered(key, digits_index(), batch=4, **SMALL)
 
 
 def test_refuses_a_bad_source():

@@ -32,6 +32,7 @@ def traceable(counts=COUNTS, seed=0):
 
 DATA = traceable()
 INDEX = index_by_class(DATA)
+KEY = jax.random.key(0)
 
 draw_jit = jax.jit(make_sequences, static_argnames=("batch", "length", "digits", "distinct"))
 render_jit = jax.jit(render, static_argnames="digits")
@@ -76,7 +77,7 @@ def test_index_refuses_a_gap():
         index_by_class(Dataset(np.zeros((3, 2, 2), np.float32), np.array([0, 2, 4])))
     with pytest.raises(ValueError, match="found a label -1"):
         index_by_class(Dataset(np.zeros((2, 2, 2), np.float32), np.array([-1, 0])))
-    with pytest.raises(ValueError, match="among 0"):
+    with pytest.raises(ValueError, match="expected at least one"):
         index_by_class(Dataset(np.zeros((0, 2, 2), np.float32), np.zeros(0, np.int32)))
 
 
@@ -106,6 +107,52 @@ def test_known_numbers_of_other_digits_are_refused(number):
     )
     with pytest.raises(ValueError, match=message):
         render(jax.random.key(0), INDEX, jnp.array([7, number]), digits=2)
+
+
+@pytest.mark.parametrize(
+    ("numbers", "digits", "message"),
+    [
+        ([1], 11, "found digits=11 with 10 classes; expected a first digit .*; use fewer"),
+        ([0], 0, "found digits=0; expected an int of at least 1"),
+        ([0], -1, "found digits=-1; expected an int of at least 1"),
+        ([7.9], 1, "found numbers of dtype float32; expected integers"),
+        (np.array([True]), 1, "found numbers of dtype bool; expected integers"),
+    ],
+)
+def test_render_refuses(numbers, digits, message):
+    with pytest.raises(ValueError, match=f"^{message}"):
+        render(jax.random.key(0), INDEX, numbers, digits=digits)
+
+
+def test_render_takes_a_list_and_small_ints():
+    shape = jax.eval_shape(lambda key: render(key, INDEX, [7, 407], digits=np.int8(3)), KEY).shape
+    assert shape == (2, HEIGHT, 3 * WIDTH)
+
+
+@pytest.mark.parametrize("key", [0, jax.random.split(jax.random.key(0), 2)])
+@pytest.mark.parametrize(
+    "draw",
+    [
+        lambda key: make_sequences(key, INDEX, batch=2, length=3),
+        lambda key: render(key, INDEX, jnp.array([1]), digits=1),
+        lambda key: distinct_numbers(key, count=5, length=2),
+    ],
+)
+def test_refuses_what_is_not_one_key(draw, key):
+    with pytest.raises(ValueError, match=r"^found key.*; expected one random key; "):
+        draw(key)
+
+
+def test_refuses_a_flag_in_words():
+    with pytest.raises(ValueError, match=r"^found distinct='no'; expected True or False; "):
+        make_sequences(KEY, INDEX, batch=2, length=5, distinct="no")
+
+
+def test_small_ints_count_as_those_of_python():
+    # 10**3 is more than an int8 holds.
+    options = {"batch": 2, "length": 3, "digits": np.int8(3)}
+    shapes = jax.eval_shape(lambda key: make_sequences(key, INDEX, **options), KEY)
+    assert shapes.images.shape == (2, 3, HEIGHT, 3 * WIDTH)
 
 
 def test_rows_of_an_image_stay_upright():

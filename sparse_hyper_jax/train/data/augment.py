@@ -6,7 +6,11 @@ import jax
 import jax.numpy as jnp
 from jax.scipy.ndimage import map_coordinates
 
-from sparse_hyper_jax.checks import check_shape, require
+from sparse_hyper_jax.checks import check_count, check_number, check_shape, require
+from sparse_hyper_jax.entrance import check_random_key
+
+LARGEST_MAGNITUDE = 1e6
+"""Far beyond what keeps anything of an image, and far within float32."""
 
 
 # Called outside jit, the gathers below would compile as some thirty small programs.
@@ -85,6 +89,10 @@ def draw_affine(
     Returns:
         ``(batch, 2, 2)`` matrices and ``(batch, 2)`` shifts, float32.
 
+    Raises:
+        ValueError: a negative ``batch``, a magnitude that is negative or more than a million,
+            ``scale`` of 1 or more, or not one key.
+
     Example:
         >>> from sparse_hyper_jax.train.data import draw_affine
         >>> matrices, shifts = draw_affine(
@@ -93,12 +101,25 @@ def draw_affine(
         >>> matrices.shape, shifts.shape
         ((2, 2, 2), (2, 2))
     """
+    check_random_key(key)
+    batch = check_count("batch", batch)
+    _check_magnitudes(rotate=rotate, scale=scale, shear=shear, shift=shift)
     reach = jnp.array([math.radians(rotate), scale, shear, shift, shift], jnp.float32)
     draws = reach * jax.random.uniform(key, (batch, 5), jnp.float32, minval=-1.0, maxval=1.0)
     angle, zoom, slant = draws[:, 0], 1.0 + draws[:, 1], draws[:, 2]
     cos, sin = jnp.cos(angle), jnp.sin(angle)
     entries = jnp.stack([cos, slant * cos - sin, sin, slant * sin + cos], axis=-1)
     return (entries / zoom[:, None]).reshape(batch, 2, 2), draws[:, 3:]
+
+
+def _check_magnitudes(**magnitudes: float) -> None:
+    """Raise ValueError unless each is from 0 to the largest, and ``scale`` below 1."""
+    for name, size in magnitudes.items():
+        if name == "scale":
+            # A zoom of 0 or less would be a division by 0, or a mirror.
+            check_number(name, size, at_least=0.0, below=1.0)
+        else:
+            check_number(name, size, at_least=0.0, at_most=LARGEST_MAGNITUDE)
 
 
 def augment(
@@ -130,7 +151,8 @@ def augment(
         as ``images``.
 
     Raises:
-        ValueError: a wrong shape or type, a negative magnitude, or ``scale`` of 1 or more.
+        ValueError: a wrong shape or type, a magnitude that is negative or more than a million,
+            ``scale`` of 1 or more, or not one key.
 
     Example:
         >>> from sparse_hyper_jax.train.data import augment
@@ -139,12 +161,8 @@ def augment(
         (2, 8, 8)
     """
     _check_images(images)
-    magnitudes = {"rotate": rotate, "scale": scale, "shear": shear, "shift": shift, "noise": noise}
-    for name, size in magnitudes.items():
-        limit = 1.0 if name == "scale" else math.inf
-        require(
-            0.0 <= size < limit, f"{name}={size}", f"0 <= {name} < {limit}", f"pass another {name}"
-        )
+    check_random_key(key)
+    _check_magnitudes(rotate=rotate, scale=scale, shear=shear, shift=shift, noise=noise)
     affine_key, noise_key = jax.random.split(key)
     maps = draw_affine(
         affine_key, images.shape[0], rotate=rotate, scale=scale, shear=shear, shift=shift

@@ -11,7 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from sparse_hyper_jax.checks import check_count, check_shape, require
+from sparse_hyper_jax.checks import check_count, check_flag, check_shape, require
+from sparse_hyper_jax.entrance import check_random_key
 from sparse_hyper_jax.train.data.sequences import ClassIndex, check_index
 
 
@@ -212,7 +213,7 @@ def make_cluttered(
 
     Raises:
         ValueError: a size out of range, a canvas too small for a digit, crops larger than the
-            images, or bad ``rows``.
+            images, bad ``rows``, a ``coloured`` that is no bool, or not one key.
 
     References:
         Mnih, Heess, Graves and Kavukcuoglu, "Recurrent models of visual attention", 2014.
@@ -224,6 +225,8 @@ def make_cluttered(
         >>> hidden.images.shape, hidden.labels.shape, hidden.centres.shape
         ((2, 32, 32), (2,), (2, 1, 2))
     """
+    check_random_key(key)
+    coloured = check_flag("coloured", coloured)
     counts = {"batch": batch, "canvas": canvas, "distractor_size": distractor_size}
     for name, size in {**counts, "digits": digits}.items():
         check_count(name, size, 1)

@@ -67,8 +67,9 @@ def make_dataset(pixels: np.ndarray, labels: np.ndarray, *, white: float) -> Dat
         >>> dataset.images.tolist(), dataset.labels.tolist()
         ([[[0.0, 0.25], [1.0, 0.5]]], [7])
     """
+    pixels, labels = np.asarray(pixels), np.asarray(labels)
     check_shape("pixels", pixels, (None, None, None), "(n, h, w): one image per row")
-    check_shape("labels", labels, (len(pixels),), "(n,): one label per image")
+    _check_labels(labels, len(pixels))
     require(pixels.size > 0, f"pixels of shape {pixels.shape}", "at least one pixel", "pass images")
     require(
         pixels.dtype.kind in "biuf",
@@ -85,12 +86,6 @@ def make_dataset(pixels: np.ndarray, labels: np.ndarray, *, white: float) -> Dat
         f"pixels from 0 to {white}",
         "pass the largest possible pixel as white",
     )
-    require(
-        np.issubdtype(labels.dtype, np.integer),
-        f"labels of type {labels.dtype}",
-        "integer labels",
-        "number the classes from 0",
-    )
     # Before they are cast: 2**32 + 3 would become 3.
     require(
         labels.min() >= 0 and labels.max() < INT32_CELLS,
@@ -101,3 +96,31 @@ def make_dataset(pixels: np.ndarray, labels: np.ndarray, *, white: float) -> Dat
     # Dividing with a float32 result keeps 60,000 images from passing through float64.
     images = np.divide(pixels, np.float32(white), dtype=np.float32)
     return Dataset(images, labels.astype(np.int32))
+
+
+def check_dataset(dataset: Dataset) -> Dataset:
+    """Return a data set as arrays of NumPy; it may be made by hand, without :func:`make_dataset`.
+
+    Args:
+        dataset: ``(n, h, w)`` images, or with channels ``(n, h, w, C)``, and ``(n,)`` integers.
+
+    Raises:
+        ValueError: images of a wrong rank, no image, or not one integer label per image.
+    """
+    images, labels = np.asarray(dataset.images), np.asarray(dataset.labels)
+    shape = (None, None, None, None) if images.ndim == 4 else (None, None, None)
+    check_shape("images", images, shape, "(n, h, w) or (n, h, w, C): one image per row")
+    require(len(images) > 0, f"images of shape {images.shape}", "at least one image", "bring some")
+    _check_labels(labels, len(images))
+    return Dataset(images, labels)
+
+
+def _check_labels(labels: np.ndarray, count: int) -> None:
+    """Raise ValueError unless there is one integer per image."""
+    check_shape("labels", labels, (count,), "(n,): one label per image")
+    require(
+        np.issubdtype(labels.dtype, np.integer),
+        f"labels of type {labels.dtype}",
+        "integer labels",
+        "number the classes from 0",
+    )

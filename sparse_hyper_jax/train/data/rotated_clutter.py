@@ -14,7 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.scipy.ndimage import map_coordinates
 
-from sparse_hyper_jax.checks import check_count, require
+from sparse_hyper_jax.checks import check_count, check_flag, check_number, require
+from sparse_hyper_jax.entrance import check_random_key
 from sparse_hyper_jax.train.data.cluttered import (
     ClutteredImages,
     check_source,
@@ -27,6 +28,9 @@ from sparse_hyper_jax.train.data.sequences import ClassIndex
 
 CROP_SIDES = (4, 14)
 """Shortest and longest side of a distractor before scaling, in pixels."""
+
+LARGEST_STRETCH = 1e6
+"""Largest of each limit: their product with any side stays far within float32."""
 
 
 class Pose(NamedTuple):
@@ -240,8 +244,8 @@ def make_rotated_cluttered(
         batch: how many canvases.
         canvas: side of each, in pixels.
         distractors: crops on each, 0 or more.
-        max_scale: the largest scale, 1 or more.
-        max_aspect: the largest further growth along one axis, 1 or more.
+        max_scale: the largest scale, from 1 to a million.
+        max_aspect: the largest further growth along one axis, from 1 to a million.
         rows: ``(batch, 1)`` integers, which source images to show, as in :func:`make_cluttered`.
         coloured: the digit and every crop has a colour of its own, as there; ``f * f`` is
             multiplied by it.
@@ -250,8 +254,8 @@ def make_rotated_cluttered(
         The canvases, with labels ``(batch,)`` and centres ``(batch, 1, 2)``.
 
     Raises:
-        ValueError: a size out of range, a canvas smaller than the images, fewer than two images, or
-            bad ``rows``.
+        ValueError: a size out of range, a canvas smaller than the images, fewer than two images,
+            bad ``rows``, a ``coloured`` that is no bool, or not one key.
 
     Example:
         >>> from sparse_hyper_jax.train import data
@@ -260,13 +264,13 @@ def make_rotated_cluttered(
         >>> hidden.images.shape, hidden.labels.shape
         ((2, 32, 32), (2,))
     """
+    check_random_key(key)
+    coloured = check_flag("coloured", coloured)
     check_count("batch", batch, 1)
     check_count("canvas", canvas, 1)
     check_count("distractors", distractors)
     for name, limit in (("max_scale", max_scale), ("max_aspect", max_aspect)):
-        require(
-            1.0 <= limit < math.inf, f"{name}={limit}", f"1 <= {name} < inf", f"pass another {name}"
-        )
+        check_number(name, limit, at_least=1.0, at_most=LARGEST_STRETCH)
     check_source(index, canvas=canvas)
     require(
         len(index.images) > 1,

@@ -10,8 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from sparse_hyper_jax.checks import INT32_CELLS, check_count, check_shape, require
-from sparse_hyper_jax.train.data.dataset import Dataset
+from sparse_hyper_jax.checks import INT32_CELLS, check_count, check_flag, check_shape, require
+from sparse_hyper_jax.entrance import as_array, check_random_key
+from sparse_hyper_jax.train.data.dataset import Dataset, check_dataset
 
 
 class ClassIndex(NamedTuple):
@@ -67,7 +68,8 @@ def index_by_class(dataset: Dataset) -> ClassIndex:
         The grouped images.
 
     Raises:
-        ValueError: a label is negative, or one between 0 and the largest has no image.
+        ValueError: not one integer label per image, a label is negative, or one between 0 and the
+            largest has no image.
 
     Example:
         >>> from sparse_hyper_jax.train.data import index_by_class, make_dataset
@@ -76,7 +78,7 @@ def index_by_class(dataset: Dataset) -> ClassIndex:
         >>> index.starts.tolist(), index.counts.tolist()
         ([0, 1], [1, 2])
     """
-    labels = np.asarray(dataset.labels)
+    images, labels = check_dataset(dataset)
     # Not by bincount: one label of a thousand million would count as many classes.
     classes, counts = np.unique(labels, return_counts=True)
     least = labels.min(initial=0)
@@ -91,7 +93,7 @@ def index_by_class(dataset: Dataset) -> ClassIndex:
     order = np.argsort(labels, kind="stable")
     starts = np.cumsum(counts) - counts
     return ClassIndex(
-        jnp.asarray(np.asarray(dataset.images)[order]),
+        jnp.asarray(images[order]),
         jnp.asarray(starts, jnp.int32),
         jnp.asarray(counts, jnp.int32),
     )
@@ -129,7 +131,7 @@ def distinct_numbers(key: jax.Array, *, count: int, length: int) -> jax.Array:
         ``(length,)`` int32, in random order.
 
     Raises:
-        ValueError: a count out of range, or ``length`` above ``count``.
+        ValueError: a count out of range, ``length`` above ``count``, or not one key.
 
     Example:
         >>> from sparse_hyper_jax.train.data import distinct_numbers
@@ -137,6 +139,7 @@ def distinct_numbers(key: jax.Array, *, count: int, length: int) -> jax.Array:
         >>> len(set(numbers.tolist())), bool(numbers.max() < 1000)
         (5, True)
     """
+    check_random_key(key)
     check_count("count", count, 1)
     check_count("length", length, 1)
     require(count < INT32_CELLS, f"count={count}", "fewer than 2**31 numbers", "lower count")
@@ -176,7 +179,8 @@ def render(key: jax.Array, index: ClassIndex, numbers: jax.Array, *, digits: int
         ``(..., h, digits * w)`` images.
 
     Raises:
-        ValueError: a number outside, where they are known.
+        ValueError: no integers, a number outside, where they are known, more digits than int32
+            counts, or not one key.
 
     Example:
         >>> from sparse_hyper_jax.train.data import index_by_class, load_digits, render
@@ -184,7 +188,16 @@ def render(key: jax.Array, index: ClassIndex, numbers: jax.Array, *, digits: int
         >>> render(jax.random.key(0), index, jnp.array([7, 42, 365]), digits=3).shape
         (3, 8, 24)
     """
+    check_random_key(key)
+    numbers, digits = as_array("numbers", numbers, "integers"), check_count("digits", digits, 1)
     base = index.counts.shape[0]
+    # One digit more than in make_sequences may do: numbers need not reach the largest.
+    require(
+        base ** (digits - 1) < INT32_CELLS,
+        f"digits={digits} with {base} classes",
+        "a first digit that stands for fewer than 2**31, so that numbers fit into int32",
+        "use fewer digits",
+    )
     powers = np.array([base**power for power in reversed(range(digits))], np.int32)
     if not isinstance(numbers, Tracer):
         known = np.asarray(numbers)
@@ -226,8 +239,8 @@ def make_sequences(
         order.
 
     Raises:
-        ValueError: a size below 1, more different numbers than there are, or numbers too long for
-            int32.
+        ValueError: a size below 1, more different numbers than there are, numbers too long for
+            int32, a ``distinct`` that is no bool, or not one key.
 
     Example:
         >>> from sparse_hyper_jax.train.data import index_by_class, load_digits, make_sequences
@@ -236,8 +249,11 @@ def make_sequences(
         >>> batch.images.shape, batch.labels.shape
         ((2, 5, 8, 24), (2, 5))
     """
-    for name, size in (("batch", batch), ("length", length), ("digits", digits)):
-        check_count(name, size, 1)
+    check_random_key(key)
+    check_count("batch", batch, 1)
+    check_count("length", length, 1)
+    digits = check_count("digits", digits, 1)
+    distinct = check_flag("distinct", distinct)
     check_index(index)
     base = index.counts.shape[0]
     count = base**digits

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from sparse_hyper_jax.checks import check_choice, check_count, require
-from sparse_hyper_jax.train.data.dataset import Dataset, Splits
+from sparse_hyper_jax.train.data.dataset import Dataset, Splits, check_dataset
 from sparse_hyper_jax.train.data.digits import load_digits
 from sparse_hyper_jax.train.data.idx import load_idx
 from sparse_hyper_jax.train.data.mnist import download_mnist, load_mnist
@@ -20,6 +20,11 @@ SPLIT_SEED = 0
 
 DIGITS_VALIDATION, DIGITS_TEST = 200, 300
 MNIST_VALIDATION = 5_000
+
+# Real sets hold a few images twice, and those of few pixels more; a copy of the training images
+# holds all of them.
+MOST_KNOWN = 0.5
+"""The largest share of an official test set that may be among the training images."""
 
 
 def _shuffled(count: int, seed: int) -> np.ndarray:
@@ -59,7 +64,7 @@ def cut_stratified(dataset: Dataset, count: int, *, seed: int) -> tuple[Dataset,
         both.
 
     Raises:
-        ValueError: a class would be missing on either side.
+        ValueError: a class would be missing on either side, or not one integer label per image.
 
     Example:
         >>> from sparse_hyper_jax.train.data import cut_stratified, make_dataset
@@ -70,6 +75,7 @@ def cut_stratified(dataset: Dataset, count: int, *, seed: int) -> tuple[Dataset,
     """
     check_count("count", count, 1)
     check_count("seed", seed)
+    dataset = check_dataset(dataset)
     classes, members, counts = np.unique(dataset.labels, return_inverse=True, return_counts=True)
     total = len(dataset.labels)
     shares = _apportion(min(count, total), counts)
@@ -103,7 +109,8 @@ def split_dataset(dataset: Dataset, *, seed: int, validation: int, test: int | D
         Disjoint sets; what remains is for training.
 
     Raises:
-        ValueError: a class would be missing in one of the sets.
+        ValueError: a class would be missing in one of the sets, not one integer label per image, or
+            an official test set has images of another size, or mostly those for training.
 
     Example:
         >>> from sparse_hyper_jax.train.data import load_digits, split_dataset
@@ -113,6 +120,7 @@ def split_dataset(dataset: Dataset, *, seed: int, validation: int, test: int | D
     """
     if isinstance(test, Dataset):
         held_out = test
+        _check_official(dataset, test)
     else:
         dataset, held_out = cut_stratified(dataset, test, seed=seed)
     train, checked = cut_stratified(dataset, validation, seed=seed)
@@ -124,6 +132,30 @@ def split_dataset(dataset: Dataset, *, seed: int, validation: int, test: int | D
         "use a test set of the same classes",
     )
     return Splits(train, checked, held_out)
+
+
+def _check_official(dataset: Dataset, test: Dataset) -> None:
+    """Raise ValueError if a test set does not belong to a data set, or is a copy of its images."""
+    learned, held_out = check_dataset(dataset).images, check_dataset(test).images
+    require(
+        held_out.shape[1:] == learned.shape[1:],
+        f"test images of shape {held_out.shape[1:]}",
+        f"that of the training images, {learned.shape[1:]}",
+        "use a test set of the same size of image",
+    )
+    # Hashes, so that no second copy of the images is held.
+    known = {_hash(image) for image in learned}
+    found = sum(_hash(image) in known for image in held_out)
+    require(
+        found <= MOST_KNOWN * len(held_out),
+        f"{found} of {len(held_out)} test images among the training images",
+        f"at most {MOST_KNOWN:.0%}, for they are to be new to the model",
+        "test on other images, for instance on a part cut off with cut_stratified",
+    )
+
+
+def _hash(image: np.ndarray) -> int:
+    return hash(np.asarray(image, np.float32).tobytes())
 
 
 def load_splits(
@@ -155,7 +187,8 @@ def load_splits(
         Three disjoint sets with every class in each.
 
     Raises:
-        ValueError: an unknown name, no folder, or files that are missing or damaged.
+        ValueError: an unknown name, no folder, files that are missing or damaged, or test images
+            that are of another size or mostly those for training.
         ImportError: ``digits`` without scikit-learn.
 
     Example:
