@@ -46,11 +46,12 @@ def subset_log_prob(mask: jax.Array, logits: jax.Array, k: int) -> jax.Array:
         >>> print(jnp.exp(log_p).round(3))  # one of three
         0.333
     """
-    logits, k = _enter(logits, k)
+    logits, k, shift = _enter(logits, k)
     mask = as_array("mask", mask).astype(logits.dtype)
     checks.check_shape("mask", mask, logits.shape, "the shape of logits")
     banned = jnp.isneginf(logits)
-    score = jnp.sum(mask * jnp.where(banned, 0, logits))
+    # The shift counts where a mask is not of k: 0 else, but its slope in the mask is not.
+    score = jnp.sum(mask * jnp.where(banned, 0, logits)) + shift * (jnp.sum(mask) - k)
     total = _log_sum(logits, k)
     log_p = jnp.where(jnp.any(banned & (mask != 0)), -jnp.inf, score - total)
     return jnp.where(_is_law(total), log_p, jnp.nan)
@@ -79,7 +80,7 @@ def subset_marginals(logits: jax.Array, k: int) -> jax.Array:
         >>> print(np.asarray(subset_marginals(jnp.array([2.0, 1.0, 0.0, 0.0]), 2)).round(3))
         [0.844 0.618 0.269 0.269]
     """
-    return _marginals(*_enter(logits, k))
+    return _marginals(*_enter(logits, k)[:2])
 
 
 def sample_subset(key: jax.Array, logits: jax.Array, k: int) -> jax.Array:
@@ -109,7 +110,7 @@ def sample_subset(key: jax.Array, logits: jax.Array, k: int) -> jax.Array:
         (3.0, 0.0)
     """
     check_random_key(key)
-    logits, k = _enter(logits, k)
+    logits, k, _ = _enter(logits, k)
     marginals = _marginals(logits, k)
     fixed = jax.lax.stop_gradient(_finite(logits))
     _, table = _tables(fixed, k)  # (n, k + 1), before each class
@@ -162,8 +163,8 @@ def _finite(logits: jax.Array) -> jax.Array:
     return jnp.where(jnp.isneginf(logits), LEAST, logits)
 
 
-def _enter(logits: Any, k: Any) -> tuple[jax.Array, int]:
-    """Return logits relative to the largest of them, which is the same law, and the count."""
+def _enter(logits: Any, k: Any) -> tuple[jax.Array, int, jax.Array]:
+    """Return logits relative to the largest of them, which is the same law, the count, and it."""
     logits = as_array("logits", logits)
     checks.check_shape("logits", logits, (None,), "(n,): one number per class")
     logits, k = at_least_float32(logits), checks.check_count("k", k, least=1, most=len(logits))
@@ -171,4 +172,5 @@ def _enter(logits: Any, k: Any) -> tuple[jax.Array, int]:
     # A constant: the law does not depend on it, and the slope of a maximum may be 0 / 0 where a
     # program computes the logits twice and rounds them differently.
     largest = jax.lax.stop_gradient(jnp.max(logits))
-    return logits - jnp.where(jnp.isfinite(largest), largest, 0), k
+    largest = jnp.where(jnp.isfinite(largest), largest, 0)
+    return logits - largest, k, largest

@@ -14,7 +14,17 @@ import sys
 import types
 from collections.abc import Callable
 from numbers import Integral, Real
-from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
+from typing import (
+    Annotated,
+    Any,
+    Literal,
+    NamedTuple,
+    Union,
+    cast,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 from sparse_hyper_jax.checks import require
 
@@ -67,7 +77,7 @@ KINDS: dict[Any, tuple[str, Callable[[Any], bool]]] = {
         lambda value: (
             isinstance(value, Real)
             and not isinstance(value, bool)
-            and abs(value) <= sys.float_info.max  # an int may be beyond all floats
+            and abs(cast(float, value)) <= sys.float_info.max  # an int may be beyond all floats
         ),
     ),
     types.NoneType: ("nothing", lambda value: value is None),
