@@ -126,30 +126,37 @@ def make_canvases(
         "a window that the canvas holds",
         "pass a smaller --window or a larger --canvas",
     )
+    seen = partial(_window, side=looked, missed=missed) if given else _whole
     bend = partial(warp_canvases, strength=warp, shift=0.0)
     once = {"change": bend} if warped == "digit" and warp else {}
 
-    def seen(drawn: ClutteredImages, *keys: jax.Array) -> jax.Array:
-        if not given:
-            return drawn.images
-        centres = drawn.centres[:, 0]
-        for key in keys:  # one if windows miss
-            centres += missed * jax.random.normal(key, centres.shape, centres.dtype)
-        return cut_out(drawn.images, centres, looked)
-
     def draw(key: jax.Array, index: ClassIndex, batch: int) -> tuple[jax.Array, jax.Array]:
-        draw_key, warp_key, *miss_keys = jax.random.split(key, 3 if missed else 2)
+        draw_key, warp_key, *more = jax.random.split(key, 3 if missed else 2)
         drawn = generate(draw_key, index, batch=batch, **once)
-        images = seen(drawn, *miss_keys)
+        images = seen(drawn, *more)
         return images if once else bend(warp_key, images), drawn.labels
 
     def make(key: jax.Array, index: ClassIndex, rows: jax.Array) -> tuple[jax.Array, jax.Array]:
-        key, *miss_keys = jax.random.split(key) if missed else [key]
-        drawn = generate(key, index, batch=len(rows), rows=rows[:, None])
-        return seen(drawn, *miss_keys), drawn.labels
+        draw_key, *more = jax.random.split(key) if missed else (key,)
+        drawn = generate(draw_key, index, batch=len(rows), rows=rows[:, None])
+        return seen(drawn, *more), drawn.labels
 
     classes = len(parts["train"].counts)
     return Canvases(side, looked, classes, 3 if coloured else 1, parts, draw, make)
+
+
+def _whole(drawn: ClutteredImages, *unused: jax.Array) -> jax.Array:
+    return drawn.images
+
+
+def _window(
+    drawn: ClutteredImages, key: jax.Array | None = None, *, side: int, missed: float
+) -> jax.Array:
+    """Cut out the window about each digit; with a key, off by ``missed`` pixels."""
+    centres = drawn.centres[:, 0]
+    if key is not None:
+        centres += missed * jax.random.normal(key, centres.shape, centres.dtype)
+    return cut_out(drawn.images, centres, side)
 
 
 def _side(side: int, digit: int) -> int:

@@ -79,26 +79,7 @@ def read_citations(path: Path) -> Citations:
     require(fits, f"arrays that do not fit each other in {path}", "one graph", CHANGE)
     paper = np.repeat(np.arange(nodes), np.diff(pointers.astype(np.int64)))
     _check_once(path, paper * words + columns.astype(np.int64), edges, splits, nodes)
-    require(
-        bool(labels.min() >= -1 and labels.max() < nodes),
-        f"labels from {labels.min()} to {labels.max()} of {nodes} papers in {path}",
-        "classes counted from 0, fewer than papers, and -1 where nobody knows",
-        CHANGE,
-    )
-    present, (train, _, test) = np.unique(labels[labels >= 0]).tolist(), splits
-    require(
-        present == list(range(len(present))) and len(present) >= 2,
-        f"classes {present!s:.80} in {path}",
-        "at least two, counted from 0 without a gap",
-        CHANGE,
-    )
-    unknown = np.setdiff1d(labels[test], labels[train]).tolist()
-    require(
-        not unknown,
-        f"classes {unknown!s:.80} among the papers of test_idx alone in {path}",
-        "classes that train_idx has too",
-        CHANGE,
-    )
+    _check_classes(path, labels, splits)
     return Citations(
         nodes,
         words,
@@ -145,6 +126,30 @@ def _check_once(
         require(repeated == 0, f"{repeated} repeated {name} in {path}", expected, CHANGE)
     loops = int(np.sum(ends[0] == ends[1]))
     require(loops == 0, f"{loops} edges from a paper to itself in {path}", "none", CHANGE)
+
+
+def _check_classes(path: Path, labels: np.ndarray, splits: list[np.ndarray]) -> None:
+    """Refuse classes that are none, or that are tested and never trained on."""
+    require(
+        bool(labels.min() >= -1 and labels.max() < len(labels)),
+        f"labels from {labels.min()} to {labels.max()} of {len(labels)} papers in {path}",
+        "classes counted from 0, fewer than papers, and -1 where nobody knows",
+        CHANGE,
+    )
+    present, (train, _, test) = np.unique(labels[labels >= 0]).tolist(), splits
+    require(
+        present == list(range(len(present))) and len(present) >= 2,
+        f"classes {present!s:.80} in {path}",
+        "at least two, counted from 0 without a gap",
+        CHANGE,
+    )
+    unknown = np.setdiff1d(labels[test], labels[train]).tolist()
+    require(
+        not unknown,
+        f"classes {unknown!s:.80} among the papers of test_idx alone in {path}",
+        "classes that train_idx has too",
+        CHANGE,
+    )
 
 
 def draw_citations(seed: int) -> Citations:

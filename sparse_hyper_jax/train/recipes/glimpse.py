@@ -269,18 +269,6 @@ def build(recipe: GlimpseRecipe, canvases: Canvases) -> nnx.Module:
             rngs=rngs,
         )
         return GivenClassifier(head)
-    reading: AttentionOptions = {}
-    if recipe.method != "conv":
-        reading["soft_argmax"] = recipe.soft_argmax
-    reader = recipe.reads()
-    if reader is not None:  # baselines have no such options
-        reading |= {
-            "reader": reader,
-            "draws": recipe.points_per,
-            "num_global": recipe.num_global,
-            "num_local": recipe.num_local,
-            "variance_scale": recipe.variance_scale,
-        }
     return glimpse_classifier(
         recipe.method,
         canvases.side,
@@ -296,8 +284,25 @@ def build(recipe: GlimpseRecipe, canvases: Canvases) -> nnx.Module:
         features=recipe.width,
         coordinates=recipe.coordinates,
         shrink=recipe.shrink,
-        **reading,
+        **_reading(recipe),
     )
+
+
+def _reading(recipe: GlimpseRecipe) -> AttentionOptions:
+    """Give the options of the attention; the network alone has none, and baselines no reader."""
+    options: AttentionOptions = {}
+    if recipe.method != "conv":
+        options["soft_argmax"] = recipe.soft_argmax
+    reader = recipe.reads()
+    if reader is not None:
+        options |= {
+            "reader": reader,
+            "draws": recipe.points_per,
+            "num_global": recipe.num_global,
+            "num_local": recipe.num_local,
+            "variance_scale": recipe.variance_scale,
+        }
+    return options
 
 
 def rebuild(recipe: GlimpseRecipe, canvases: Canvases, parameters: nnx.State) -> Any:
